@@ -1,0 +1,379 @@
+"""The adjoint system: multipliers by back-substitution, block by block.
+
+With L = f + Σ λᵢᵀ(rhsᵢ − lhsᵢ), ∂L/∂v = 0 is one linear equation for every variable v. A variable
+that a definition determines has λ = the sum of what flows back to it; the unknowns z of a block
+with residual r have (∂r/∂z)ᵀ λ = −g, g being what flows back to z. Derivatives by the parameters
+are what is left there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg as sparse_linalg
+
+from lagrad.blocks import entry_name
+from lagrad.compiled import Compiled, ImplicitRun
+from lagrad.errors import SingularSystem
+from lagrad.expression import Expression, Variable
+from lagrad.linear import Factors, Singular
+from lagrad.nonlinear import Solved
+from lagrad.structure import Block
+from lagrad.system import Constraint
+from lagrad.tape import Linearization, Tape, joined, split
+
+__all__ = ["AdjointSystem", "Sweep", "assemble", "refined"]
+
+Array = Any
+
+
+def refined(solved: Solved, right: Array, transposed: bool) -> tuple[Array, float, float]:
+    """The solution with the Jacobian at the solution, its residual and its error, relative.
+
+    The factors belong to the step before the solution, so they only precondition: refine
+    against the true Jacobian until the corrections are rounding, or stall. Where they are too
+    far off to converge, the true Jacobian is factored.
+    """
+    matrix = solved.jacobian.T if transposed else solved.jacobian
+    scale = np.abs(right).max(initial=0.0)
+    if scale == 0.0:
+        return np.zeros_like(right), 0.0, 0.0
+    best = _refine(matrix, solved.factors, right / scale, transposed)
+    if best[2] > 1e-9 and not isinstance(solved.jacobian, sparse_linalg.LinearOperator):
+        try:
+            factors = solved.solver.factor(solved.jacobian)
+        except Singular:
+            return best[0] * scale, np.inf, np.inf
+        best = min(best, _refine(matrix, factors, right / scale, transposed), key=lambda b: b[2])
+    return best[0] * scale, best[1], best[2]
+
+
+def _refine(
+    matrix: Any, factors: Factors, right: Array, transposed: bool
+) -> tuple[Array, float, float]:
+    epsilon = float(np.finfo(right.dtype).eps)
+    solution = factors.solve(right, transposed)
+    length = before = np.inf
+    for _ in range(25):
+        residual = right - matrix @ solution
+        size = float(np.abs(residual).max())
+        correction = factors.solve(residual, transposed)
+        top = float(np.abs(solution).max())
+        length = float(np.abs(correction).max()) / top if top else 0.0
+        if not length < 0.5 * before:
+            return solution, size, before if np.isfinite(before) else np.inf
+        solution = solution + correction
+        if length <= 4 * epsilon or length * min(length / before, 1e-3) <= epsilon:
+            break
+        before = length
+    size = float(np.abs(right - matrix @ solution).max())
+    return solution, size, max(length * min(length / before, 1.0), epsilon)
+
+
+class Sweep:
+    """Derivatives carried through a solved system, in either direction.
+
+    Parameters
+    ----------
+    compiled, linearization, solved
+        The system, its tape at the solution, and the factors of its blocks.
+    width : int, optional
+        How many directions at once, as the columns of matrices; one, as an array of the
+        variable's own shape, by default.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        linearization: Linearization,
+        solved: dict[Block, Solved],
+        width: int | None = None,
+    ) -> None:
+        self.compiled = compiled
+        self.linearization = linearization
+        self.solved = solved
+        self.width = width
+        self.values = linearization.empty()
+        self.residual = 0.0
+        self.error = 0.0
+        matrices = width is not None
+        self._pull = linearization.pull_matrices if matrices else linearization.pull
+        self._push = linearization.push_matrices if matrices else linearization.push
+
+    def slot(self, node: Expression) -> int | None:
+        return self.compiled.tape.slots.get(node.index)
+
+    def seed(self, node: Expression, value: Array) -> None:
+        """Add to what a node starts with."""
+        slot = self.slot(node)
+        if slot is not None:
+            held = self.values[slot]
+            self.values[slot] = value if held is None else held + value
+
+    def value(self, node: Expression) -> Array:
+        """What has arrived at a node."""
+        slot = self.slot(node)
+        found = None if slot is None else self.values[slot]
+        return self._zeros(node) if found is None else found
+
+    def _zeros(self, node: Expression) -> Array:
+        shape = node.shape if self.width is None else (node.size, self.width)
+        return np.zeros(shape)
+
+    def _joined(self, nodes: Sequence[Expression], values: list[Any]) -> Array:
+        found = [
+            self._zeros(node) if values[s] is None else values[s]
+            for node, s in ((n, self.compiled.tape.slots[n.index]) for n in nodes)
+        ]
+        if self.width is None:
+            return joined(found).astype(float, copy=False)
+        return np.concatenate(found) if len(found) > 1 else found[0]
+
+    def _split(self, array: Array, nodes: Sequence[Expression]) -> list[Array]:
+        if self.width is None:
+            return split(array, nodes)
+        return np.split(array, np.cumsum([n.size for n in nodes])[:-1])
+
+    def _solve(self, block: Block, right: Array, transposed: bool) -> Array:
+        solution, residual, error = refined(self.solved[block], right, transposed)
+        self.residual = max(self.residual, residual)
+        self.error += error + self.solved[block].curvature
+        return solution
+
+    def back(self) -> dict[Constraint, Array]:
+        """Carry cotangents from variables to parameters; the multipliers of all constraints."""
+        multipliers: dict[Constraint, Array] = {}
+        for stretch in reversed(self.compiled.stretches):
+            run = stretch.run
+            if isinstance(run, ImplicitRun):
+                self._back_through(run, stretch.start, stretch.stop, multipliers)
+            else:
+                self._pull(self.values, stretch.start, stretch.stop)
+        for constraint in self.compiled.system.constraints.values():
+            if constraint.variable is not None:
+                multipliers[constraint] = self.value(constraint.variable)
+        return multipliers
+
+    def _back_through(
+        self, run: ImplicitRun, start: int, stop: int, multipliers: dict[Constraint, Array]
+    ) -> None:
+        block = run.block
+        if all(self._untouched(node) for node in self._nodes(start, stop, block)):
+            for constraint in block.equations:
+                assert constraint.residual is not None
+                multipliers[constraint] = self._zeros(constraint.residual)
+            return
+        # What later uses of the eliminated values send back to the unknowns, λ being zero …
+        arrived = list(self.values)
+        self._pull(arrived, start, stop)
+        right = -self._joined(block.unknowns, arrived)
+        solution = self._solve(block, right, transposed=True)
+        # … and then all of it, with λ.
+        residuals = run.equations.residuals
+        pieces = self._split(solution, residuals)
+        for constraint, node, piece in zip(block.equations, residuals, pieces, strict=True):
+            multipliers[constraint] = piece
+            self.seed(node, piece)
+        self._pull(self.values, start, stop)
+
+    def _nodes(self, start: int, stop: int, block: Block) -> list[int]:
+        slots = {step.target for step in self.linearization.steps[start:stop]}
+        slots.update(self.compiled.tape.slots[v.index] for v in block.unknowns)
+        return list(slots)
+
+    def _untouched(self, slot: int) -> bool:
+        value = self.values[slot]
+        return value is None or not np.any(value)
+
+    def forth(self) -> None:
+        """Carry tangents from parameters to variables."""
+        for stretch in self.compiled.stretches:
+            self._push_through(stretch.run, stretch.start, stretch.stop)
+
+    def _push_through(self, run: Any, start: int, stop: int) -> None:
+        if isinstance(run, ImplicitRun):
+            # What the parameters alone do to the residuals …
+            held = list(self.values)
+            self._push(held, start, stop)
+            right = -self._joined(run.equations.residuals, held)
+            solution = self._solve(run.block, right, transposed=False)
+            pieces = self._split(solution, run.block.unknowns)
+            for node, piece in zip(run.block.unknowns, pieces, strict=True):
+                self.values[self.compiled.tape.slots[node.index]] = piece
+        # … and what both do to everything.
+        self._push(self.values, start, stop)
+
+
+@dataclass(frozen=True, eq=False)
+class AdjointSystem:
+    """∂L/∂v = 0 for every variable v that is no parameter: one sparse linear system.
+
+    Attributes
+    ----------
+    matrix : csr_array, (n, n)
+        Row i: ∂(lhs − rhs)/∂vᵢ of every constraint. Rows and columns stand in solving order,
+        so that the matrix is block upper triangular.
+    rhs : ndarray, (n,)
+        The output's own derivative by each variable.
+    blocks : tuple of tuples of slices
+        Rows and columns of each block, in the order in which multipliers are found.
+    variables, constraints : tuples
+        What the rows and the columns belong to.
+    """
+
+    matrix: sparse.csr_array
+    rhs: Array
+    variables: tuple[Variable, ...]
+    constraints: tuple[Constraint, ...]
+    spans: tuple[tuple[int, int, bool], ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each multiplier: its constraint's, with the index of the entry."""
+        return labels(self.constraints)
+
+    @property
+    def row_labels(self) -> list[str]:
+        """The name of the variable that each row differentiates by."""
+        return labels(self.variables)
+
+    @property
+    def blocks(self) -> tuple[slice, ...]:
+        """The rows (and columns) of each block, in the order of back-substitution."""
+        return tuple(slice(a, b) for a, b, _ in reversed(self.spans))
+
+    def solve(self) -> dict[str, Array]:
+        """The multipliers, by back-substitution over the blocks.
+
+        Acyclic parts and blocks of one equation are substituted; a cyclic block of several is
+        factored.
+
+        Returns
+        -------
+        dict
+            From the constraint's name to an array of its shape.
+
+        Raises
+        ------
+        SingularSystem
+            A cyclic block has no inverse.
+        """
+        solution = self.vector()
+        pieces, start = {}, 0
+        for constraint in self.constraints:
+            stop = start + constraint.size
+            pieces[constraint.name] = solution[start:stop].reshape(constraint.shape)
+            start = stop
+        return pieces
+
+    def vector(self) -> Array:
+        """The multipliers in one row, in the order of `labels`."""
+        solution = np.zeros(self.rhs.size)
+        for start, stop, cyclic in reversed(self.spans):
+            right = self.rhs[start:stop]
+            if stop < self.rhs.size:
+                right = right - self.matrix[start:stop, stop:] @ solution[stop:]
+            inner = self.matrix[start:stop, start:stop]
+            if not cyclic:
+                solution[start:stop] = sparse_linalg.spsolve_triangular(
+                    inner, right, lower=False, overwrite_A=True
+                )
+            elif stop - start == 1:
+                if inner[0, 0] == 0.0:
+                    raise SingularSystem(f"the multiplier of row {start} is undetermined.")
+                solution[start] = right[0] / inner[0, 0]
+            else:
+                try:
+                    solution[start:stop] = sparse_linalg.splu(inner.tocsc()).solve(right)
+                except RuntimeError:
+                    names = sorted({c.name for c in self.constraints})
+                    raise SingularSystem(
+                        f"a cyclic block of the adjoint system is singular: {names[:8]}."
+                    ) from None
+        return solution
+
+
+def labels(things: Sequence[Any]) -> list[str]:
+    return [entry_name([thing], i) for thing in things for i in range(thing.size)]
+
+
+def assemble(
+    compiled: Compiled, linearization: Linearization, output: Variable
+) -> AdjointSystem:
+    """The adjoint system of an output: every constraint's local partials in their place."""
+    variables: list[Variable] = []
+    constraints: list[Constraint] = []
+    spans: list[tuple[int, int, bool]] = []
+    width = 0
+    for block in compiled.structure.blocks:
+        cyclic = not block.explicit
+        variables += block.variables
+        constraints += block.constraints
+        size = sum(v.size for v in block.variables)
+        if spans and not cyclic and not spans[-1][2]:
+            spans[-1] = (spans[-1][0], width + size, False)
+        elif size:
+            spans.append((width, width + size, cyclic))
+        width += size
+    columns = dict(zip(variables, np.cumsum([0, *(v.size for v in variables)]).tolist(), strict=False))
+    derivative = _local_jacobian(compiled.tape, linearization, variables, constraints, columns, width)
+    rhs = np.zeros(width)
+    if output in columns:
+        rhs[columns[output] : columns[output] + output.size] = 1.0
+    matrix = sparse.csr_array((-derivative).T)
+    matrix.sort_indices()
+    return AdjointSystem(matrix, rhs, tuple(variables), tuple(constraints), tuple(spans))
+
+
+def _local_jacobian(
+    tape: Tape,
+    linearization: Linearization,
+    variables: Sequence[Variable],
+    constraints: Sequence[Constraint],
+    columns: dict[Variable, int],
+    width: int,
+) -> Any:
+    """∂(rhs − lhs)/∂v: partials are multiplied within a constraint, and stop at variables."""
+    matrices = linearization.empty()
+    seeds: dict[int, Variable] = {tape.slots[v.index]: v for v in variables if v.index in tape.slots}
+    offsets = {slot: columns[v] for slot, v in seeds.items()}
+    for step in linearization.steps:
+        if step.map is None:
+            continue
+        if step.source in seeds:
+            moved = shifted(step.map.as_sparse(), offsets[step.source], width)
+        elif matrices[step.source] is not None:
+            moved = step.map.lmul(matrices[step.source])
+        else:
+            continue
+        held = matrices[step.target]
+        matrices[step.target] = moved if held is None else held + moved
+    rows = []
+    for constraint in constraints:
+        root = constraint.roots[0]
+        slot = tape.slots.get(root.index)
+        row = None if slot is None else matrices[slot]
+        if slot in seeds:
+            row = shifted(sparse.eye_array(root.size, format="csr"), offsets[slot], width)
+        if row is None:
+            row = sparse.csr_array((constraint.size, width))
+        if constraint.variable is not None:
+            eye = sparse.eye_array(constraint.size, format="csr")
+            row = row - shifted(eye, columns[constraint.variable], width)
+        rows.append(row)
+    return sparse.vstack(rows, format="csr") if rows else sparse.csr_array((0, width))
+
+
+def shifted(matrix: Any, offset: int, width: int) -> sparse.csr_array:
+    """A matrix with its columns moved into a wider one."""
+    matrix = sparse.csr_array(matrix)
+    return sparse.csr_array(
+        (matrix.data, matrix.indices + np.int32(offset), matrix.indptr),
+        shape=(matrix.shape[0], width),
+    )
+
+

@@ -1,0 +1,192 @@
+"""The equations of one block, compiled: residuals and Jacobians as functions of its unknowns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg as sparse_linalg
+from scipy.sparse import csgraph
+
+from lagrad.errors import StructureError
+from lagrad.expression import Expression, Variable
+from lagrad.linear import FACTORABLE_ENTRIES, LinearSolver, automatic
+from lagrad.plan import Plan, ancestors
+from lagrad.structure import Block, deficient_parts, listed
+from lagrad.tape import Linearization, Tape, joined, split
+
+__all__ = ["BlockEquations", "entry_name"]
+
+Array = Any
+SMALL = 64
+
+
+class BlockEquations:
+    """The residuals of an implicit block, its definitions eliminated.
+
+    The vector of unknowns is that of all the block's unknowns in a row, the residual that of
+    all its equations.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.unknowns = block.unknowns
+        self.residuals = [c.residual for c in block.equations if c.residual is not None]
+        self.defined = {c.variable.index: c.rhs for c in block.definitions if c.variable is not None}
+        inside = {v.index for v in self.unknowns}
+        self.tape = Tape(self.residuals, self.unknowns, self.outside, self.defined)
+        leaves = ancestors(self.residuals, self.outside, self.defined)
+        self.outer = [
+            node
+            for node in leaves
+            if isinstance(node, Variable) and node.index not in inside and self.outside(node)
+        ]
+        self.inputs = [*self.outer, *self.unknowns]
+        sides = [side for c in block.equations for side in (c.lhs, c.rhs)]
+        self.evaluate = Plan(self.inputs, self.residuals, self.defined)
+        # A side of a constraint that is a number has no slot of its own worth asking for.
+        self.linearise_plan = Plan(
+            self.inputs, [*self.residuals, *sides, *self.tape.data], self.defined
+        )
+        dtypes = [v.dtype for v in self.unknowns]
+        self.dtype = np.result_type(*dtypes)
+
+    def outside(self, node: Expression) -> bool:
+        """Whether a node is a leaf: its value is given, or an unknown."""
+        return isinstance(node, Variable) and node.index not in self.defined
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether the Jacobian is the same wherever it is taken."""
+        inside = {v.index for v in self.unknowns}
+        nodes = ancestors(self.tape.data, self.outside, self.defined)
+        return not any(node.index in inside for node in nodes)
+
+    @cached_property
+    def pattern(self) -> Any | None:
+        """Where the Jacobian can have entries, or None where that is too much to write down."""
+        if self.tape.entries > FACTORABLE_ENTRIES:
+            return None
+        dense = self.block.size <= SMALL
+        pattern = self.tape.pattern().jacobian(self.residuals, self.unknowns, dense)
+        return sparse.csr_array(pattern) if dense else pattern
+
+    @cached_property
+    def solver(self) -> LinearSolver:
+        entries = self.tape.entries if self.pattern is None else int(self.pattern.nnz)
+        return automatic(self.block.size, entries)
+
+    def require_structural_rank(self) -> None:
+        """StructureError where some entries of the unknowns cannot be determined."""
+        pattern = self.pattern
+        if pattern is None or self.block.size < 2 or pattern.diagonal().all():
+            return
+        columns = csgraph.maximum_bipartite_matching(pattern, perm_type="column")
+        if (columns >= 0).all():
+            return
+        rows = np.flatnonzero(columns >= 0)
+        entries = (np.ones(rows.size, dtype=np.int32), (rows, columns[rows]))
+        pairs = sparse.csr_array(sparse.coo_array(entries, shape=pattern.shape))
+        ones = np.ones(self.block.size, dtype=int)
+        (over_rows, over_columns), (under_rows, under_columns) = deficient_parts(
+            pattern, pairs, ones, ones
+        )
+        raise StructureError(
+            f"the block {self.block.label} is structurally singular.\n"
+            + "\n".join(
+                f"  {what}determined: {len(r)} equation(s) for {len(c)} unknown(s): "
+                f"equations {listed([entry_name(self.block.equations, i) for i in r])}; "
+                f"unknowns {listed([entry_name(self.unknowns, j) for j in c])}."
+                for what, r, c in (
+                    ("over", over_rows, over_columns),
+                    ("under", under_rows, under_columns),
+                )
+            )
+        )
+
+    def vector(self, values: Mapping[Variable, Array]) -> Array:
+        """The unknowns' values as one vector."""
+        return joined([values[v] for v in self.unknowns]).astype(self.dtype)
+
+    def outer_values(self, values: Mapping[Any, Array]) -> list[Array]:
+        return [values[node] for node in self.outer]
+
+    def residual(self, outer: list[Array], point: Array) -> Array:
+        """The residual vector at a point, NaN and infinity included."""
+        with np.errstate(all="ignore"):
+            return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
+
+    def linearise(self, outer: list[Array], point: Array) -> tuple[Array, Array, Linearization]:
+        """The residual, the size of the terms that it is a difference of, and the partials."""
+        with np.errstate(all="ignore"):
+            values = self.linearise_plan([*outer, *split(point, self.unknowns)])
+        n, m = len(self.residuals), 2 * len(self.residuals)
+        residual = joined(values[:n])
+        sides = values[n : n + m]
+        terms = [
+            np.broadcast_to(np.abs(left) + np.abs(right), node.shape)
+            for left, right, node in zip(sides[::2], sides[1::2], self.residuals, strict=True)
+        ]
+        return residual, joined(terms), self.tape.at(values[n + m :])
+
+    def jacobian(self, linearization: Linearization, solver: LinearSolver) -> Any:
+        """The Jacobian as the solver wants it: entries, or products."""
+        if solver.matrix_free:
+            return self.operator(linearization)
+        dense = self.block.size <= SMALL
+        matrix = linearization.jacobian(self.residuals, self.unknowns, dense)
+        # Factored in double precision, whatever the unknowns have.
+        return matrix if matrix.dtype == float else matrix.astype(float)
+
+    def operator(self, linearization: Linearization) -> Any:
+        """The Jacobian by its products alone."""
+        slots = self.tape.slots
+
+        def forward(vector: Array) -> Array:
+            tangents = linearization.empty()
+            for node, piece in zip(
+                self.unknowns, split(np.ravel(vector), self.unknowns), strict=True
+            ):
+                tangents[slots[node.index]] = piece
+            linearization.push(tangents)
+            return joined(self._taken(tangents, self.residuals))
+
+        def backward(vector: Array) -> Array:
+            cotangents = linearization.empty()
+            for node, piece in zip(
+                self.residuals, split(np.ravel(vector), self.residuals), strict=True
+            ):
+                slot = slots[node.index]
+                held = cotangents[slot]
+                cotangents[slot] = piece if held is None else held + piece
+            linearization.pull(cotangents)
+            return joined(self._taken(cotangents, self.unknowns))
+
+        n = self.block.size
+        return sparse_linalg.LinearOperator(
+            (n, n), matvec=forward, rmatvec=backward, dtype=self.dtype
+        )
+
+    def _taken(self, values: list[Any], nodes: Any) -> list[Array]:
+        found = [values[self.tape.slots[node.index]] for node in nodes]
+        return [
+            np.zeros(node.shape) if value is None else value
+            for node, value in zip(nodes, found, strict=True)
+        ]
+
+
+def entry_name(things: Any, position: int) -> str:
+    """The name of one scalar among variables or constraints in a row: 'u', or 'u[2, 3]'."""
+    for thing in things:
+        if position < thing.size:
+            if thing.size == 1:
+                return str(thing.name)
+            index = np.unravel_index(position, thing.shape)
+            return f"{thing.name}[{', '.join(str(int(i)) for i in index)}]"
+        position -= thing.size
+    raise IndexError(position)
+
+

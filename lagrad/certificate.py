@@ -1,0 +1,78 @@
+"""What is known of a result's accuracy, and what happens where that is too little."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from lagrad.errors import AccuracyWarning, InvalidValue, LagradError, SingularSystem
+
+__all__ = ["Certificate", "Policy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How accurate a solution or a gradient is.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether every solve ended at its tolerance.
+    primal_residual : float
+        The largest absolute residual of the equations at the solution.
+    multiplier_residual : float or None
+        The largest residual of the multipliers' (or tangents') equations over their largest
+        right side, with the Jacobian at the solution; None of a primal solution.
+    condition : float
+        An estimate of the largest 1-norm condition number among the blocks' Jacobians.
+    error_bound : float
+        A first-order bound of the relative error: of the unknowns' largest entries for a
+        solution, of the gradient for a gradient.
+    """
+
+    converged: bool
+    primal_residual: float
+    multiplier_residual: float | None
+    condition: float
+    error_bound: float
+
+    def __str__(self) -> str:
+        multipliers = (
+            "" if self.multiplier_residual is None else f"multiplier residual {self.multiplier_residual:.1e}, "
+        )
+        return (
+            f"{'converged' if self.converged else 'NOT converged'}: "
+            f"primal residual {self.primal_residual:.1e}, {multipliers}"
+            f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The accuracy that is asked for, and whether its lack raises or warns."""
+
+    accuracy: float = 1e-6
+    on_failure: str = "raise"
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in ("raise", "warn"):
+            raise InvalidValue(f"on_failure is {self.on_failure!r}; expected 'raise' or 'warn'.")
+        if not self.accuracy > 0:
+            raise InvalidValue(f"accuracy is {self.accuracy!r}; expected a number above zero.")
+
+    def require(self, certificate: Certificate, what: str) -> None:
+        """Raise, or warn, where the certificate does not reach the accuracy."""
+        if not certificate.error_bound <= self.accuracy:
+            self.fail(
+                SingularSystem(
+                    f"{what} cannot be certified to accuracy {self.accuracy:.1e}: "
+                    f"{certificate}.\n  Rescale or reformulate the equations, tighten the "
+                    "solver's tol, or ask for less: solve(…, accuracy=…)."
+                )
+            )
+
+    def fail(self, error: LagradError) -> None:
+        """Raise the error, or warn of it."""
+        if self.on_failure == "raise":
+            raise error
+        warnings.warn(str(error), AccuracyWarning, stacklevel=4)

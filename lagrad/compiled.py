@@ -1,0 +1,129 @@
+"""A system made ready to be solved: its blocks compiled, its local partials in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lagrad.blocks import BlockEquations
+from lagrad.expression import Constant, Expression, Variable
+from lagrad.plan import Plan, ancestors, definitions
+from lagrad.structure import Block, Structure, analyse
+from lagrad.system import System
+from lagrad.tape import Linearization, Tape
+
+__all__ = ["Compiled", "ExplicitRun", "ImplicitRun", "Stretch"]
+
+Array = Any
+
+
+class ExplicitRun:
+    """Definitions that follow one another, as one plan."""
+
+    def __init__(self, blocks: tuple[Block, ...]) -> None:
+        self.blocks = blocks
+        self.variables = [v for block in blocks for v in block.variables]
+        defined = {c.variable.index: c.rhs for b in blocks for c in b.constraints if c.variable is not None}
+        outside = lambda node: isinstance(node, Variable) and node.index not in defined  # noqa: E731
+        leaves = ancestors(self.variables, outside, defined)
+        self.inputs = [node for node in leaves if outside(node)]
+        self.plan = Plan(self.inputs, self.variables, defined)
+
+    def evaluate(self, values: dict[Variable, Array]) -> None:
+        """Add the values of the run's variables."""
+        with np.errstate(all="ignore"):
+            results = self.plan([values[v] for v in self.inputs])  # type: ignore[index]
+        for variable, value in zip(self.variables, results, strict=True):
+            values[variable] = np.asarray(value, dtype=variable.dtype)
+
+
+class ImplicitRun:
+    """One implicit block."""
+
+    def __init__(self, block: Block) -> None:
+        self.blocks = (block,)
+        self.block = block
+        self.equations = BlockEquations(block)
+        self.definitions = [c.variable for c in block.definitions if c.variable is not None]
+        leaves = ancestors(
+            self.definitions, self.equations.outside, self.equations.defined
+        )
+        self.inputs = [n for n in leaves if isinstance(n, Variable) and self.equations.outside(n)]
+        self.plan = Plan(self.inputs, self.definitions, self.equations.defined)
+
+    def evaluate_definitions(self, values: dict[Variable, Array]) -> None:
+        """Add the values of the eliminated variables, the unknowns being known."""
+        with np.errstate(all="ignore"):
+            results = self.plan([values[v] for v in self.inputs])
+        for variable, value in zip(self.definitions, results, strict=True):
+            values[variable] = np.asarray(value, dtype=variable.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The steps of the tape that belong to one run."""
+
+    run: ExplicitRun | ImplicitRun
+    start: int
+    stop: int
+
+
+class Compiled:
+    """A system's structure, plans and tape."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.derived: dict[str, object] = {}  # adjoint programs, by output
+        self.structure: Structure = analyse(system)
+        self.runs: list[ExplicitRun | ImplicitRun] = [
+            ExplicitRun(run) if run[0].explicit else ImplicitRun(run[0])
+            for run in self.structure.runs
+        ]
+        for run in self.runs:
+            if isinstance(run, ImplicitRun):
+                run.equations.require_structural_rank()
+
+    @cached_property
+    def _taped(self) -> tuple[Tape, list[Stretch]]:
+        defined = definitions(self.system)
+        leaves = self.system.with_role("parameter", "unknown")
+        tape = Tape([], leaves, lambda n: isinstance(n, Variable) and n.index not in defined, defined)
+        stretches = []
+        for run in self.runs:
+            start = len(tape.steps)
+            for block in run.blocks:
+                tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
+            stretches.append(Stretch(run, start, len(tape.steps)))
+        return tape, stretches
+
+    @property
+    def tape(self) -> Tape:
+        """The local partials of all constraints, in solving order."""
+        return self._taped[0]
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        return self._taped[1]
+
+    @cached_property
+    def _data(self) -> tuple[list[tuple[Expression, Variable]], Plan]:
+        variables = list(self.system.variables.values())
+        values: dict[int, tuple[Expression, Variable]] = {v.index: (v, v) for v in variables}
+        for constraint in self.system.constraints.values():
+            root = constraint.rhs
+            if constraint.variable is not None and not isinstance(root, (Constant, Variable)):
+                # A right side has its variable's value: nothing below it is evaluated again.
+                if root.dtype == constraint.variable.dtype:
+                    values[root.index] = (root, constraint.variable)
+        known = list(values.values())
+        return known, Plan([node for node, _ in known], self.tape.data)
+
+    def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
+        """The tape at a solution."""
+        known, plan = self._data
+        with np.errstate(all="ignore"):
+            return self.tape.at(plan([values[variable] for _, variable in known]))

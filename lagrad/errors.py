@@ -1,0 +1,113 @@
+"""The exceptions and warnings of lagrad: one tree under `LagradError`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "AccuracyWarning",
+    "ForeignValue",
+    "InPlaceUpdate",
+    "InvalidEquation",
+    "InvalidName",
+    "InvalidValue",
+    "LagradError",
+    "MissingValue",
+    "NotConverged",
+    "NotFinite",
+    "ProgramFileError",
+    "ShapeMismatch",
+    "SingularSystem",
+    "StructureError",
+    "TracedValueError",
+    "UnknownName",
+    "UnsupportedFunction",
+    "UnsupportedType",
+]
+
+
+class LagradError(Exception):
+    """Base of every error that lagrad raises."""
+
+
+class InvalidName(LagradError, ValueError):
+    """A name is not an identifier, or is taken."""
+
+
+class UnknownName(LagradError, ValueError):
+    """A name that the program does not have."""
+
+    @classmethod
+    def among(cls, name: object, known: Iterable[str], what: str) -> UnknownName:
+        """The error for `name`, with its nearest match among the `known` ones."""
+        known = list(known)
+        near = get_close_matches(str(name), known, n=1)
+        if near:
+            remedy = f"did you mean {near[0]!r}?"
+        elif known:
+            shown = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+            remedy = f"there are: {shown}."
+        else:
+            remedy = "there are none."
+        return cls(f"no {what} is named {str(name)!r}; {remedy}")
+
+
+class MissingValue(LagradError, ValueError):
+    """A parameter has no value."""
+
+
+class ShapeMismatch(LagradError, ValueError):
+    """Shapes that do not fit together."""
+
+
+class InvalidValue(LagradError, ValueError):
+    """A value that no computation should start from, NaN or infinity among them."""
+
+
+class UnsupportedType(LagradError, TypeError):
+    """A value of a type that lagrad does not differentiate."""
+
+
+class InvalidEquation(LagradError, ValueError):
+    """An equation that constrains nothing, or that is none."""
+
+
+class ForeignValue(LagradError, ValueError):
+    """A value used in a program that it does not belong to."""
+
+
+class InPlaceUpdate(LagradError, TypeError):
+    """An update in place of a traced value."""
+
+
+class TracedValueError(LagradError, TypeError):
+    """A number was asked of a value that has none while a program is declared."""
+
+
+class UnsupportedFunction(LagradError, TypeError):
+    """A NumPy function that lagrad has no rule for."""
+
+
+class StructureError(LagradError, ValueError):
+    """Equations and unknowns that cannot determine each other, whatever the numbers."""
+
+
+class NotConverged(LagradError, ArithmeticError):
+    """A solve that stopped before its solution."""
+
+
+class SingularSystem(LagradError, ArithmeticError):
+    """A system with no unique solution, or too ill-conditioned to certify one."""
+
+
+class NotFinite(LagradError, ArithmeticError):
+    """A computed value is NaN or infinite."""
+
+
+class ProgramFileError(LagradError, ValueError):
+    """A file from which no program could be loaded."""
+
+
+class AccuracyWarning(UserWarning):
+    """A result that is returned although it could not be certified."""

@@ -1,0 +1,422 @@
+"""The traced value: a node in a graph of primitives, written in NumPy.
+
+A `Graph` keeps its nodes in the order of their making, so that a node's arguments always come
+before it, and stores equal nodes once. A primitive is data: how to evaluate, what shape comes
+out, and one linear map for each argument.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import scipy.sparse as sparse
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from lagrad.errors import (
+    ForeignValue,
+    InPlaceUpdate,
+    InvalidEquation,
+    ShapeMismatch,
+    TracedValueError,
+    UnsupportedFunction,
+    UnsupportedType,
+)
+from lagrad.linmaps import LinearMap
+
+__all__ = [
+    "FUNCTIONS",
+    "UFUNCS",
+    "Constant",
+    "Equation",
+    "Expression",
+    "Graph",
+    "Primitive",
+    "Variable",
+]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Primitive:
+    """One operation on arrays: its value, its output's shape and dtype, its local partials.
+
+    Attributes
+    ----------
+    name : str
+    kernel : callable
+        `kernel(parameters)` is the function of the arguments' arrays that computes the value.
+    infer : callable
+        `infer(arguments, parameters)` is the output's shape and dtype.
+    partial : callable
+        `partial(node, k)` is the `LinearMap` of argument `k`, or None where it is zero.
+    code : callable
+        `code(texts, parameters)` is the operation as NumPy source.
+    """
+
+    name: str
+    kernel: Callable[[tuple[Any, ...]], Callable[..., Any]]
+    infer: Callable[[tuple[Expression, ...], tuple[Any, ...]], tuple[Shape, np.dtype[Any]]]
+    partial: Callable[[Expression, int], LinearMap | None]
+    code: Callable[[Sequence[str], tuple[Any, ...]], str]
+
+    def __call__(self, graph: Graph, *arguments: Any, parameters: tuple[Any, ...] = ()) -> Expression:
+        return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)
+
+
+# Filled by `lagrad.primitives` as it is imported, and never changed afterwards.
+UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
+FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
+REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {
+    np.add: np.sum,
+    np.multiply: np.prod,
+    np.maximum: np.max,
+    np.minimum: np.min,
+}
+
+
+class Graph:
+    """The nodes of one program, in the order of their making; equal nodes are one."""
+
+    __slots__ = ("name", "nodes", "table")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[Expression] = []
+        self.table: dict[Any, Expression] = {}
+
+    def apply(
+        self, primitive: Primitive, arguments: tuple[Expression, ...], parameters: tuple[Any, ...]
+    ) -> Expression:
+        """The node of a primitive's application, new or found."""
+        key = (primitive, parameters, *[a.index for a in arguments])
+        node = self.table.get(key)
+        if node is None:
+            shape, dtype = primitive.infer(arguments, parameters)
+            if all(isinstance(a, Constant) for a in arguments):
+                value = primitive.kernel(parameters)(*[a.value for a in arguments])  # type: ignore[attr-defined]
+                node = self.constant(value)
+            else:
+                node = Expression(self, primitive, arguments, parameters, shape, dtype)
+            self.table[key] = node
+        return node
+
+    def constant(self, value: Any) -> Constant:
+        """The node of a number or of an array, which is copied."""
+        if isinstance(value, (bool, int, float)):
+            key: Any = (type(value), repr(value))
+        else:
+            value = real_array(value, "a constant")
+            key = (value.dtype.str, value.shape, value.tobytes()) if value.nbytes <= 256 else None
+        node = self.table.get(key) if key is not None else None
+        if node is None:
+            node = Constant(self, value)
+            if key is not None:
+                self.table[key] = node
+        assert isinstance(node, Constant)
+        return node
+
+    def lift(self, value: Any) -> Expression:
+        """`value` as a node of this graph."""
+        if isinstance(value, Expression):
+            if value.graph is not self:
+                raise ForeignValue(
+                    f"{value!r} belongs to program {value.graph.name!r}, "
+                    f"and is used in program {self.name!r}; declare it there as a parameter."
+                )
+            return value
+        if isinstance(value, (bool, int, float)):
+            return self.constant(value)
+        if isinstance(value, Equation):
+            raise InvalidEquation(
+                f"the equation {value!r} is used as a value; np.equal compares the two sides."
+            )
+        if sparse.issparse(value):
+            raise UnsupportedFunction(
+                "a scipy.sparse matrix meets traced values as the left side of `@` only."
+            )
+        array = np.asarray(value)
+        if array.dtype == object:
+            return stacked(array, self)
+        return self.constant(array)
+
+
+def real_array(value: Any, what: str) -> np.ndarray[Any, Any]:
+    """A read-only copy of real numbers; `what` names them in the error."""
+    array = np.array(value)
+    if array.dtype.kind == "c":
+        raise UnsupportedType(
+            f"{what} is complex; lagrad differentiates real programs: "
+            "declare real and imaginary parts."
+        )
+    if array.dtype.kind not in "fiub":
+        raise UnsupportedType(f"{what} has dtype {array.dtype}; expected real numbers.")
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+        array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
+    array.flags.writeable = False
+    return array
+
+
+def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Expression:
+    """The traced value of an object array whose entries are traced values and numbers."""
+    entries = list(array.ravel())
+    if array.ndim == 0 and isinstance(entries[0], Expression):
+        return entries[0]
+    if not all(isinstance(e, (Expression, int, float, np.number)) for e in entries):
+        odd = next(e for e in entries if not isinstance(e, (Expression, int, float, np.number)))
+        raise UnsupportedType(f"an object array holds {odd!r}; expected traced values or numbers.")
+    if graph is not None:
+        entries = [graph.lift(e) for e in entries]
+    rows = np.stack(entries)
+    return rows if array.ndim == 1 else np.reshape(rows, array.shape + rows.shape[1:])  # type: ignore[return-value]
+
+
+class Expression(NDArrayOperatorsMixin):
+    """A traced array: what a NumPy function of a program's variables returns.
+
+    It has a shape and a dtype, and no value. Every operator and NumPy function that has a rule
+    works on it; `==` states an equation.
+    """
+
+    __slots__ = ("arguments", "dtype", "graph", "index", "parameters", "primitive", "shape", "unknown")
+
+    # More than one unknown in an expression.
+    SEVERAL = -1
+
+    def __init__(
+        self,
+        graph: Graph,
+        primitive: Primitive | None,
+        arguments: tuple[Expression, ...],
+        parameters: tuple[Any, ...],
+        shape: Shape,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self.graph = graph
+        self.primitive = primitive
+        self.arguments = arguments
+        self.parameters = parameters
+        self.shape = shape
+        self.dtype = dtype
+        self.index = len(graph.nodes)
+        graph.nodes.append(self)
+        # The one unknown that the value depends on, by its index; None for none.
+        unknown: int | None = None
+        for argument in arguments:
+            if argument.unknown is not None and argument.unknown != unknown:
+                unknown = argument.unknown if unknown is None else Expression.SEVERAL
+        self.unknown = unknown
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def T(self) -> Any:  # noqa: N802
+        return np.transpose(self)
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__.lower()
+        what = self.primitive.name if self.primitive else ""
+        return f"<{kind} {what} of shape {self.shape}>"
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if kwargs.pop("out", None) is not None:
+            raise InPlaceUpdate(
+                f"np.{ufunc.__name__} writes into an array in place (`a += t`, or `out=`), which "
+                "a traced value cannot do; write `a = a + t`."
+            )
+        if method == "reduce" and ufunc in REDUCTIONS:
+            return REDUCTIONS[ufunc](*inputs, **{"axis": 0, **kwargs})
+        if method == "outer":
+            a, b = (self.graph.lift(x) for x in inputs)
+            return ufunc(np.reshape(a, a.shape + (1,) * b.ndim), b)
+        handler = UFUNCS.get(ufunc) if method == "__call__" else None
+        if handler is None:
+            name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+            raise missing_rule(name)
+        if kwargs:
+            raise UnsupportedFunction(
+                f"np.{ufunc.__name__}({', '.join(kwargs)}=…) is not supported on traced values; "
+                "use np.where or astype instead."
+            )
+        return handler(self.graph, *inputs)
+
+    def __array_function__(
+        self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any
+    ) -> Any:
+        handler = FUNCTIONS.get(func)
+        if handler is None:
+            raise missing_rule(getattr(func, "__name__", str(func)))
+        if kwargs.get("out") is not None:
+            raise InPlaceUpdate(f"np.{func.__name__}(out=…) writes in place; use its result.")
+        kwargs.pop("out", None)
+        return handler(*args, **kwargs)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        if dtype is not None and np.dtype(dtype) != object:
+            raise TracedValueError(
+                f"{self!r} was to become an array of numbers ({np.dtype(dtype)}), but has no "
+                "value while the program is declared; use NumPy functions that have a rule."
+            )
+        # A 0-d object array: SciPy's `A @ t` then asks `__rmatmul__`, and np.array([t, t])
+        # becomes an object array that is stacked where it enters the library.
+        box = np.empty((), dtype=object)
+        box[()] = self
+        return box
+
+    def __rmatmul__(self, other: Any) -> Any:
+        if sparse.issparse(other):
+            return FUNCTIONS[sparse.csr_array](other, self)
+        return np.matmul(other, self)
+
+    def __matmul__(self, other: Any) -> Any:
+        if sparse.issparse(other):
+            return np.transpose(FUNCTIONS[sparse.csr_array](other.T, np.transpose(self)))
+        return np.matmul(self, other)
+
+    def __getitem__(self, key: Any) -> Any:
+        return FUNCTIONS[Expression.__getitem__](self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> NoReturn:
+        raise InPlaceUpdate(
+            "x[i] = v on a traced value; build the result with np.where, np.concatenate or "
+            "np.stack instead."
+        )
+
+    def _in_place(self, other: Any) -> NoReturn:
+        raise InPlaceUpdate("`x += v` on a traced value (or `-=`, `*=`, …); write `x = x + v`.")
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _in_place
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeMismatch("len() of a traced scalar")
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def _asked(self, kind: str) -> NoReturn:
+        raise TracedValueError(
+            f"{kind} was asked of {self!r}, which has no value while the program is declared; "
+            "np.where(condition, a, b) chooses between values."
+        )
+
+    def __bool__(self) -> bool:
+        self._asked("bool()")
+
+    def __float__(self) -> float:
+        self._asked("float()")
+
+    def __int__(self) -> int:
+        self._asked("int()")
+
+    def __index__(self) -> int:
+        self._asked("an index")
+
+    def __eq__(self, other: object) -> Equation:  # type: ignore[override]
+        return Equation(self, other)
+
+    def __getattr__(self, name: str) -> Callable[[], Any]:
+        # NumPy's loops over object arrays, np.exp(np.array([t, t])), call methods of this name.
+        ufunc = getattr(np, name, None)
+        if isinstance(ufunc, np.ufunc) and ufunc in UFUNCS:
+            return lambda *others: ufunc(self, *others)
+        raise AttributeError(f"a traced value has no attribute {name!r}")
+
+    def astype(self, dtype: Any) -> Any:
+        return FUNCTIONS[np.astype](self, dtype)
+
+    def copy(self) -> Expression:
+        return self
+
+    def reshape(self, *shape: Any) -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Any:
+        return np.transpose(self, axes[0] if len(axes) == 1 else (axes or None))
+
+
+def method(name: str) -> Callable[..., Any]:
+    """The method of an array that is NumPy's function of the same name."""
+
+    def call(self: Expression, *args: Any, **kwargs: Any) -> Any:
+        return getattr(np, name)(self, *args, **kwargs)
+
+    call.__name__ = name
+    return call
+
+
+for _name in (
+    "sum mean prod max min var std ravel squeeze swapaxes diagonal trace take repeat cumsum dot clip"
+).split():
+    setattr(Expression, _name, method(_name))
+Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
+
+
+class Constant(Expression):
+    """A number, or a read-only array, in a graph."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, graph: Graph, value: Any) -> None:
+        shape = () if isinstance(value, (bool, int, float)) else value.shape
+        dtype = np.result_type(value) if isinstance(value, (bool, int, float)) else value.dtype
+        self.value = value
+        super().__init__(graph, None, (), (), shape, dtype)
+
+
+class Variable(Expression):
+    """A named value of a program: a parameter, an unknown, or a defined one."""
+
+    __slots__ = ("name", "role", "start")
+
+    def __init__(
+        self, graph: Graph, name: str, role: str, shape: Shape, dtype: np.dtype[Any], start: Any
+    ) -> None:
+        super().__init__(graph, None, (), (), shape, dtype)
+        self.name = name
+        self.role = role
+        self.start = start
+
+    def __repr__(self) -> str:
+        return f"<{self.role} {self.name!r} of shape {self.shape}>"
+
+
+class Equation:
+    """`lhs == rhs` between traced values, to be given to `Program.subject_to`."""
+
+    __slots__ = ("lhs", "rhs")
+
+    def __init__(self, lhs: Any, rhs: Any) -> None:
+        self.lhs = lhs
+        self.rhs = rhs
+
+    def __repr__(self) -> str:
+        return f"{self.lhs!r} == {self.rhs!r}"
+
+    def __bool__(self) -> bool:
+        raise TracedValueError(
+            f"the equation {self!r} has no truth value while the program is declared; "
+            "state it with subject_to, or compare with np.equal inside np.where."
+        )
+
+
+def missing_rule(name: str) -> UnsupportedFunction:
+    """The error for a NumPy function that traced values do not have."""
+    return UnsupportedFunction(
+        f"np.{name} has no rule for traced values. Write it with functions that have one, or "
+        f"give it a rule: f = lg.primitive(np.{name}, vjp=…)."
+    )

@@ -1,0 +1,224 @@
+"""Array functions that NumPy lacks, open to traced values as NumPy's own are.
+
+`gather` and `embed` are the transposes of `scatter` and of slicing; `contract` is a product of
+two tensors on BLAS; `convolve_full` and `logsumexp` complete the table.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "Index",
+    "contract",
+    "contraction_sizes",
+    "convolve_full",
+    "decode_key",
+    "embed",
+    "encode_key",
+    "gather",
+    "logsumexp",
+    "scatter",
+    "stop_gradient",
+]
+
+Array = Any
+
+
+def overridable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that hands over to `__array_function__` of its first two arguments."""
+
+    @functools.wraps(function)
+    def public(*args: Any, **kwargs: Any) -> Any:
+        for arg in args[:3]:
+            override = getattr(type(arg), "__array_function__", None)
+            if override is not None and not isinstance(arg, np.ndarray):
+                return override(arg, public, (type(arg),), args, kwargs)
+        return function(*args, **kwargs)
+
+    return public
+
+
+class Index:
+    """A constant array of flat positions in an array of shape `source`; −1 stands for zero."""
+
+    __slots__ = ("array", "has_gaps", "injective", "key", "source")
+
+    def __init__(self, array: Array, source: tuple[int, ...]) -> None:
+        self.array = np.ascontiguousarray(array, dtype=np.intp)
+        self.array.flags.writeable = False
+        self.source = source
+        self.has_gaps = bool(self.array.size) and bool(self.array.min() < 0)
+        counts = np.bincount(self.array.ravel() + 1, minlength=math.prod(source) + 1)
+        self.injective = not bool((counts[1:] > 1).any())
+        self.key = (source, self.array.shape, self.array.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Index) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@overridable
+def gather(x: Array, index: Index) -> Array:
+    """`out[k] = x.ravel()[index[k]]`, zero where the index is −1."""
+    flat = np.ravel(x)
+    if not index.has_gaps:
+        return flat[index.array]
+    return np.where(index.array < 0, x.dtype.type(0), flat[index.array])
+
+
+@overridable
+def scatter(c: Array, index: Index) -> Array:
+    """The transpose of `gather`: entries of `c` added into zeros of shape `index.source`."""
+    positions, values = index.array.ravel(), np.ravel(c)
+    if index.has_gaps:
+        kept = positions >= 0
+        positions, values = positions[kept], values[kept]
+    size = math.prod(index.source)
+    if index.injective:
+        out = np.zeros(size, dtype=c.dtype)
+        out[positions] = values
+    elif c.dtype.kind in "iub":
+        out = np.zeros(size, dtype=c.dtype)
+        np.add.at(out, positions, values)
+    else:
+        out = np.bincount(positions, weights=values, minlength=size).astype(c.dtype, copy=False)
+    return out.reshape(index.source)
+
+
+def encode_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A basic index, tuples in the place of slices, so that it can be hashed."""
+    return tuple((k.start, k.stop, k.step) if isinstance(k, slice) else k for k in key)
+
+
+@functools.lru_cache(maxsize=4096)
+def decode_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The basic index that `encode_key` encoded."""
+    return tuple(slice(*k) if isinstance(k, tuple) else k for k in key)
+
+
+@overridable
+def embed(c: Array, key: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
+    """The transpose of basic indexing: `c` in its place among zeros of the given shape."""
+    out = np.zeros(shape, dtype=c.dtype)
+    out[decode_key(key)] = c
+    return out
+
+
+@overridable
+def stop_gradient(x: Array) -> Array:
+    """`x` itself, held constant by every derivative."""
+    return x
+
+
+@overridable
+def convolve_full(a: Array, v: Array) -> Array:
+    """The full discrete convolution of two vectors."""
+    return np.convolve(a, v)
+
+
+@overridable
+def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
+    """Return `log(sum(exp(a)))` over the given axes, without overflow.
+
+    Parameters
+    ----------
+    a : array_like, shape (…)
+    axis : int or tuple of ints, optional
+        The axes to sum over; all of them by default.
+    keepdims : bool
+        Whether the axes summed over stay, with length one.
+
+    Returns
+    -------
+    ndarray
+        −∞ where every entry is −∞, with derivative zero.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> float(lg.logsumexp([-float("inf"), 0.0]))
+    0.0
+    """
+    a = np.asarray(a)
+    a = a if a.dtype.kind == "f" else a.astype(float)
+    top = np.max(a, axis=axis, keepdims=True)
+    shift = np.where(np.isfinite(top), top, top.dtype.type(0))
+    with np.errstate(divide="ignore"):
+        out = np.log(np.sum(np.exp(a - shift), axis=axis, keepdims=True)) + shift
+    return out if keepdims else np.squeeze(out, axis=axis)[()]
+
+
+@functools.lru_cache(maxsize=4096)
+def contraction(subscripts: str) -> Callable[[Array, Array], Array]:
+    """The product of two tensors as one `matmul` between transposed and reshaped views."""
+    inputs, out = subscripts.split("->")
+    left, right = inputs.split(",")
+    names = dict.fromkeys(left + right)
+    letters = dict(zip(names, "abcdefghijklmnopqrstuvwxyz", strict=False))
+    plain = "".join(letters.get(c, c) for c in subscripts)
+    if plain in DIRECT:
+        return DIRECT[plain]
+    batch = [c for c in left if c in right and c in out]
+    shared = [c for c in left if c in right and c not in out]
+    rows = [c for c in left if c not in right]
+    columns = [c for c in right if c not in left]
+    order_left = [left.index(c) for c in batch + rows + shared]
+    order_right = [right.index(c) for c in batch + shared + columns]
+    produced = batch + rows + columns
+    order_out = [produced.index(c) for c in out]
+
+    def run(a: Array, b: Array) -> Array:
+        a, b = np.transpose(a, order_left), np.transpose(b, order_right)
+        i, j = len(batch), len(batch) + len(rows)
+        k = len(batch) + len(shared)
+        head, m, n = a.shape[:i], a.shape[i:j], b.shape[k:]
+        inner = math.prod(a.shape[j:])
+        product = np.matmul(
+            a.reshape(*head, math.prod(m), inner), b.reshape(*head, inner, math.prod(n))
+        )
+        return np.transpose(product.reshape(*head, *m, *n), order_out)
+
+    return run
+
+
+DIRECT: dict[str, Callable[[Array, Array], Array]] = {
+    "a,a->": np.dot,
+    "ab,b->a": np.matmul,
+    "ab,bc->ac": np.matmul,
+    "a,ab->b": np.matmul,
+    "ab,a->b": lambda a, b: np.matmul(b, a),
+    "a,ba->b": lambda a, b: np.matmul(b, a),
+    "ab,cb->ac": lambda a, b: np.matmul(a, b.T),
+    "ab,ac->bc": lambda a, b: np.matmul(a.T, b),
+    "ab,cb->ca": lambda a, b: np.matmul(b, a.T),
+    "ab,ac->cb": lambda a, b: np.matmul(b.T, a),
+    "ab,ca->cb": lambda a, b: np.matmul(b, a),
+    "ab,bc->ca": lambda a, b: np.matmul(a, b).T,
+    "a,b->ab": lambda a, b: np.multiply(a[:, None], b),
+    "a,b->ba": lambda a, b: np.multiply(a, b[:, None]),
+    "abc,acd->abd": np.matmul,
+}
+
+
+def contraction_sizes(subscripts: str, *shapes: tuple[int, ...]) -> dict[str, int]:
+    """The length of every label; ValueError where two operands disagree."""
+    sizes: dict[str, int] = {}
+    for labels, shape in zip(subscripts.split("->")[0].split(","), shapes, strict=True):
+        for label, n in zip(labels, shape, strict=True):
+            if sizes.setdefault(label, n) != n:
+                raise ValueError(f"lengths {sizes[label]} and {n} for the same axis")
+    return sizes
+
+
+@overridable
+def contract(subscripts: str, a: Array, b: Array) -> Array:
+    """`einsum` of two operands, each label in one output or in both operands."""
+    return contraction(subscripts)(a, b)

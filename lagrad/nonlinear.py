@@ -1,0 +1,425 @@
+"""Newton's method for one block, globalised, and what can be said of the point it ends at.
+
+The step length is chosen by Deuflhard's natural monotonicity test (Newton Methods for Nonlinear
+Problems, 2004, §3.3): a step is taken where the *next* correction, computed with the same
+factors, is shorter. The test does not change when equations are scaled or combined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse.linalg as sparse_linalg
+
+from lagrad.blocks import BlockEquations, entry_name
+from lagrad.errors import NotConverged, SingularSystem
+from lagrad.linear import (
+    Factors,
+    LeastSquares,
+    LinearSolver,
+    Singular,
+    Transposed,
+    null_weights,
+)
+
+__all__ = ["Newton", "NewtonStep", "Solved", "solve_block"]
+
+Array = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Newton:
+    """Newton's method with step lengths that keep it from running away.
+
+    Parameters
+    ----------
+    tol : float
+        The estimated relative error of each unknown at which it ends, (largest error over
+        largest entry).
+    max_steps : int
+        How many Jacobians may be factored.
+    smallest_damping : float
+        The step length below which it gives up.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> p = lg.Program()
+    >>> z = p.unknown("z", start=1.0)
+    >>> equation = p.subject_to(z * z == 2.0)
+    >>> round(p.solve(newton=lg.Newton(tol=1e-12))["z"], 6)
+    1.414214
+    """
+
+    tol: float = 1e-10
+    max_steps: int = 100
+    smallest_damping: float = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class NewtonStep:
+    """One step: the relative length of the correction, the residual after it, its damping."""
+
+    correction: float
+    residual: float
+    damping: float
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """A block at its solution, with the factors of a Jacobian near it."""
+
+    point: Array
+    jacobian: Any  # at the solution: an ndarray, a csr_array or a LinearOperator
+    factors: Factors  # at the point before the last step
+    solver: LinearSolver
+    history: tuple[NewtonStep, ...]
+    factorisations: int
+    residual: float
+    condition: float
+    error: float  # first-order estimate, relative
+    curvature: float  # relative change of the Jacobian across the error
+    direction: Array  # the error estimated, as a vector
+
+    def transposed(self) -> Solved:
+        """The block whose Jacobian is the transpose of this one's."""
+        return replace(self, jacobian=self.jacobian.T, factors=Transposed(self.factors))
+
+
+class Scale:
+    """Lengths of corrections, each unknown measured against its own size."""
+
+    def __init__(self, equations: BlockEquations, point: Array) -> None:
+        self.sizes = [v.size for v in equations.unknowns]
+        self.starts = np.cumsum([0, *self.sizes[:-1]])
+        self.top = np.full(len(self.sizes), np.finfo(float).tiny)
+        self.epsilon = float(np.finfo(equations.dtype).eps)
+        self.see(point)
+
+    def largest(self, vector: Array) -> Array:
+        """The largest entry of each unknown."""
+        if len(self.sizes) == 1:
+            return np.array([np.abs(vector).max(initial=0.0)], dtype=float)
+        if min(self.sizes) == 0:
+            pieces = np.split(np.abs(vector), self.starts[1:])
+            return np.array([piece.max(initial=0.0) for piece in pieces], dtype=float)
+        return np.maximum.reduceat(np.abs(vector), self.starts).astype(float)
+
+    def see(self, point: Array) -> None:
+        """Take note of how large the unknowns have been."""
+        self.top = np.maximum(self.top, self.largest(point))
+
+    def length(self, correction: Array) -> float:
+        """The length of a correction against the largest values seen."""
+        return float((self.largest(correction) / self.top).max(initial=0.0))
+
+    def error(self, correction: Array, point: Array, tol: float) -> float:
+        """The relative length of a correction, a value of rounding's size counted as zero."""
+        floor = 4 * self.epsilon * self.top / tol
+        return float((self.largest(correction) / np.maximum(self.largest(point), floor)).max(initial=0.0))
+
+
+def solve_block(
+    equations: BlockEquations,
+    outer: list[Array],
+    start: Array,
+    newton: Newton,
+    solver: LinearSolver,
+) -> tuple[Solved, NotConverged | SingularSystem | None]:
+    """The solution of a block, and what went wrong, with the history, where something did."""
+    search = Search(equations, outer, start, newton, solver)
+    try:
+        with np.errstate(all="ignore"):
+            return search.solved(search.run()), None
+    except (NotConverged, SingularSystem) as error:
+        found = search.given_up()
+        if found is None:
+            raise
+        return found, error
+
+
+class Search:
+    """One run of Newton's method."""
+
+    def __init__(
+        self,
+        equations: BlockEquations,
+        outer: list[Array],
+        start: Array,
+        newton: Newton,
+        solver: LinearSolver,
+    ) -> None:
+        self.equations = equations
+        self.outer = outer
+        self.solver = solver
+        self.scale = Scale(equations, start)
+        # No correction can be told from rounding below this.
+        self.newton = replace(newton, tol=max(newton.tol, 50 * self.scale.epsilon))
+        self.point = start  # the last one that was reached
+        self.history: list[NewtonStep] = []
+        self.factorisations = 0
+        self.factors: Factors
+
+    def _factor(self, jacobian: Any, where: str) -> Factors:
+        self.factorisations += 1
+        try:
+            return self.solver.factor(jacobian)
+        except Singular:
+            raise singular(self.equations, jacobian, where, self.history) from None
+        except NotConverged as error:
+            raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
+
+    def _correction(self, residual: Array, jacobian: Any) -> Array:
+        try:
+            correction = -self.factors.solve(residual)
+        except NotConverged as error:
+            raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
+        if not np.isfinite(correction).all():
+            raise singular(self.equations, jacobian, "at step", self.history)
+        return correction.astype(self.equations.dtype, copy=False)
+
+    def run(self) -> Array:
+        equations, newton, scale = self.equations, self.newton, self.scale
+        damping = 1.0
+        for _ in range(newton.max_steps):
+            point = self.point
+            residual, _, partials = equations.linearise(self.outer, point)
+            if not np.isfinite(residual).all():
+                raise self._not_finite(residual)
+            jacobian = equations.jacobian(partials, self.solver)
+            self.factors = self._factor(jacobian, "at the start" if not self.history else "at a step")
+            correction = self._correction(residual, jacobian)
+            damping, trial, following = self._damped(point, correction, jacobian, min(1.0, 4 * damping))
+            scale.see(trial)
+            if damping == 1.0 and (
+                equations.linear or scale.error(following, trial, newton.tol) <= newton.tol
+            ):
+                self._require_quadratic()
+                return trial + following
+            self.point = trial
+            if damping == 1.0 and self._chord(following, jacobian, correction):
+                self._require_quadratic()
+                return self.point
+        self._require_quadratic()
+        raise NotConverged(self._story(f"did not converge in {newton.max_steps} steps"))
+
+    def _chord(self, following: Array, jacobian: Any, correction: Array) -> bool:
+        """Take further steps with the same factors while each gains a thousandfold.
+
+        A step costs a fortieth of a factorisation. Whether they converged.
+        """
+        scale, newton = self.scale, self.newton
+        before = scale.length(correction)
+        for _ in range(6):
+            length = scale.length(following)
+            if length > 1e-3 * before:
+                return False
+            trial = self.point + following
+            residual = self.equations.residual(self.outer, trial)
+            if not np.isfinite(residual).all():
+                return False
+            self.point = trial
+            before, following = length, self._correction(residual, jacobian)
+            if scale.error(following, trial, newton.tol) <= newton.tol:
+                self.point = trial + following
+                return True
+        return False
+
+    def _damped(
+        self, point: Array, correction: Array, jacobian: Any, damping: float
+    ) -> tuple[float, Array, Array]:
+        """The damping taken, the new point, and the next correction with the same factors."""
+        scale, newton = self.scale, self.newton
+        length = scale.length(correction)
+        rounding = scale.error(correction, point, newton.tol) <= newton.tol
+        while damping >= newton.smallest_damping:
+            trial = (point + damping * correction).astype(point.dtype, copy=False)
+            residual = self.equations.residual(self.outer, trial)
+            if np.isfinite(residual).all():
+                following = self._correction(residual, jacobian)
+                ahead = scale.length(following)
+                if ahead <= (1 - damping / 4) * length or rounding or length == 0.0:
+                    largest = float(np.abs(residual).max(initial=0.0))
+                    self.history.append(NewtonStep(length, largest, damping))
+                    return damping, trial, following
+                # The parabola through the lengths at 0 and at the damping tried.
+                bend = scale.length(following - (1 - damping) * correction)
+                wanted = 0.5 * length * damping**2 / bend if bend else 0.5 * damping
+                damping = min(max(wanted, 0.1 * damping), 0.5 * damping)
+            else:
+                damping *= 0.5
+        raise NotConverged(
+            self._story("makes no progress along the Newton direction", correction=length)
+        )
+
+    def _require_quadratic(self) -> None:
+        """SingularSystem where the last full steps shrank by a constant factor.
+
+        At a root of multiplicity m they shrink by 1 − 1/m: the Jacobian is singular there, and
+        the multipliers grow without bound, whatever the condition number says on the way.
+        """
+        lengths = [step.correction for step in self.history if step.damping == 1.0][-6:]
+        ratios = [b / a for a, b in zip(lengths, lengths[1:], strict=False) if a > 0.0]
+        if len(ratios) >= 5 and min(ratios[-5:]) > 0.3 and not self.equations.linear:
+            raise SingularSystem(
+                self._story(
+                    f"converges only linearly, each step {ratios[-1]:.2f} of the one before: "
+                    "the solution is a multiple root, where the Jacobian is singular and "
+                    "derivatives do not exist"
+                )
+            )
+
+    def _not_finite(self, residual: Array) -> NotConverged:
+        bad = int(np.flatnonzero(~np.isfinite(residual))[0])
+        name = entry_name(self.equations.block.equations, bad)
+        starts = ", ".join(v.name for v in self.equations.unknowns[:6])
+        return NotConverged(
+            f"the equation {name!r} is NaN or infinite at the start of {starts}; "
+            "give another: unknown(…, start=…), or solve(start={…})."
+        )
+
+    def _story(self, what: str, correction: float | None = None) -> str:
+        return story(self.equations, what, self.history, correction)
+
+    def solved(self, point: Array) -> Solved:
+        """The certificate's numbers at the solution, with the true Jacobian there."""
+        equations = self.equations
+        residual, terms, partials = equations.linearise(self.outer, point)
+        polish = -self.factors.solve(residual).astype(point.dtype)
+        if self.scale.error(polish, point, self.newton.tol) > 2 * self.scale.epsilon:
+            nearer = equations.residual(self.outer, point + polish)
+            if np.abs(nearer).max(initial=0.0) < np.abs(residual).max(initial=0.0):
+                point = point + polish
+                residual, terms, partials = equations.linearise(self.outer, point)
+        if not np.isfinite(residual).all():
+            raise NotConverged(self._story("ended where a residual is NaN or infinite"))
+        jacobian = equations.jacobian(partials, self.solver)
+        if equations.block.size <= 64 and not equations.linear:
+            self.factors = self._factor(jacobian, "at the solution")
+        condition = one_norm(jacobian) * self.factors.inverse_norm()
+        direction, error, curvature = self._uncertainty(point, residual, terms, jacobian)
+        if not curvature < 0.1:
+            raise SingularSystem(
+                self._story(
+                    "has a Jacobian at its solution that is singular to rounding: within the "
+                    f"error of the solution it changes by {curvature:.1e} of itself"
+                )
+            )
+        return Solved(
+            point=point,
+            jacobian=jacobian,
+            factors=self.factors,
+            solver=self.solver,
+            history=tuple(self.history),
+            factorisations=self.factorisations,
+            residual=float(np.abs(residual).max(initial=0.0)),
+            condition=condition,
+            error=error,
+            curvature=curvature,
+            direction=direction,
+        )
+
+    def given_up(self) -> Solved | None:
+        """What stands at the last point reached, for those who insist; None without factors."""
+        equations = self.equations
+        _, _, partials = equations.linearise(self.outer, self.point)
+        jacobian = equations.jacobian(partials, self.solver)
+        if isinstance(jacobian, sparse_linalg.LinearOperator) or equations.block.size > 1500:
+            return None
+        residual = equations.residual(self.outer, self.point)
+        if not np.isfinite(residual).all():
+            return None
+        return Solved(
+            point=self.point,
+            jacobian=jacobian,
+            factors=LeastSquares(jacobian),
+            solver=self.solver,
+            history=tuple(self.history),
+            factorisations=self.factorisations,
+            residual=float(np.abs(residual).max(initial=0.0)),
+            condition=np.inf,
+            error=np.inf,
+            curvature=np.inf,
+            direction=np.zeros_like(self.point),
+        )
+
+    def _uncertainty(
+        self, point: Array, residual: Array, terms: Array, jacobian: Any
+    ) -> tuple[Array, float, float]:
+        """The error of the point to first order, and what it does to the Jacobian.
+
+        A residual is known to rounding of its terms only. Solving with such a residual of
+        changing signs gives the error δ; how far r(z + δ) − r(z) is from Jδ, the curvature
+        across it. For that to stand out of rounding itself, the step taken is longer by `far`.
+        """
+        scale, far = self.scale, 1e4
+        rounding = scale.epsilon * (terms + np.abs(residual))
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=point.size)
+        unsure = (np.abs(residual) + far * rounding) * signs
+        step = self.factors.solve(unsure)
+        bound = np.abs(residual) + rounding
+        share = float((bound.max(initial=0.0) / max(np.abs(unsure).max(initial=0.0), 1e-300)))
+        direction = step * share
+        error = scale.error(direction, point, self.newton.tol)
+        if not np.isfinite(step).all():
+            return direction, np.inf, np.inf
+        if self.equations.linear:
+            return direction, error, 0.0
+        for sign in (1.0, -1.0):
+            beyond = self.equations.residual(self.outer, point + sign * step)
+            change = (beyond - residual) - jacobian @ (sign * step)
+            if np.isfinite(change).all():
+                bend = scale.length(self.factors.solve(change)) / max(scale.length(step), 1e-300)
+                return direction, error, max(bend - 10 / far, 0.0) * share
+        return direction, error, np.inf
+
+
+def one_norm(jacobian: Any) -> float:
+    """The 1-norm: the largest sum of a column's absolute values."""
+    if isinstance(jacobian, sparse_linalg.LinearOperator):
+        if jacobian.shape[0] <= 4:
+            return float(np.abs(jacobian @ np.eye(jacobian.shape[0])).sum(axis=0).max(initial=0.0))
+        return float(sparse_linalg.onenormest(jacobian, t=1))
+    return float(abs(jacobian).sum(axis=0).max()) if jacobian.shape[0] else 0.0
+
+
+def story(
+    equations: BlockEquations,
+    what: str,
+    history: list[NewtonStep],
+    correction: float | None = None,
+) -> str:
+    """An error's text: the block, what happened, the last steps, and what may help."""
+    lines = [f"the block {equations.block.label} {what}."]
+    if history:
+        lines.append("  step  correction   residual     damping")
+        first = max(0, len(history) - 8)
+        for number, step in enumerate(history[first:], first + 1):
+            lines.append(
+                f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
+            )
+    if correction is not None:
+        lines.append(f"  the correction that failed has a relative length of {correction:.3e}.")
+    lines.append("  Start nearer (solve(start=…)), or check the equations' signs and scales.")
+    return "\n".join(lines)
+
+
+def singular(
+    equations: BlockEquations, jacobian: Any, where: str, history: list[NewtonStep]
+) -> SingularSystem:
+    """The error for a Jacobian without inverse: which equations are combinations of others."""
+    block = equations.block
+    lines = [f"the block {block.label} has a singular Jacobian {where}."]
+    weights = null_weights(jacobian) if not isinstance(jacobian, sparse_linalg.LinearOperator) else None
+    if weights is not None:
+        rows = np.flatnonzero(weights > 1e-6 * weights.max())
+        names = [repr(entry_name(block.equations, int(i))) for i in rows[np.argsort(-weights[rows])]]
+        if len(names) == 1:
+            lines.append(f"  The equation {names[0]} does not depend on the unknowns here.")
+        else:
+            others = ", ".join(names[1:9]) + (", …" if len(names) > 9 else "")
+            lines.append(f"  The equation {names[0]} is a combination of {others} here.")
+    lines.append("  Drop an equation or add one that fixes what is free, or start elsewhere.")
+    return SingularSystem("\n".join(lines))

@@ -1,0 +1,102 @@
+"""Expressions compiled to a straight line of NumPy calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lagrad.expression import Constant, Expression, Variable
+from lagrad.system import System
+
+__all__ = ["Plan", "ancestors", "definitions"]
+
+Array = Any
+
+
+def definitions(system: System) -> dict[int, Expression]:
+    """For each defined variable, by its index, the expression that it equals."""
+    return {c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None}
+
+
+def ancestors(
+    outputs: Iterable[Expression],
+    known: Callable[[Expression], bool],
+    defined: dict[int, Expression],
+) -> list[Expression]:
+    """The nodes that the outputs need, in order, those that are `known` as leaves.
+
+    A defined variable is looked through to its right side, which comes before it.
+    """
+    found: dict[int, Expression] = {}
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node.index in found:
+            continue
+        found[node.index] = node
+        if known(node):
+            continue
+        if node.index in defined:
+            stack.append(defined[node.index])
+        else:
+            stack.extend(node.arguments)
+    return [found[i] for i in sorted(found)]
+
+
+class Plan:
+    """A function from the values of some nodes to the values of others.
+
+    Parameters
+    ----------
+    inputs, outputs : sequences of nodes
+    defined : dict
+        The right side of each defined variable that may be computed on the way.
+    """
+
+    __slots__ = ("constants", "inputs", "outputs", "slots", "steps")
+
+    def __init__(
+        self,
+        inputs: Sequence[Expression],
+        outputs: Sequence[Expression],
+        defined: dict[int, Expression] | None = None,
+    ) -> None:
+        defined = defined or {}
+        given = {node.index for node in inputs}
+        order = ancestors(outputs, lambda node: node.index in given, defined)
+        slot: dict[int, int] = {node.index: i for i, node in enumerate(inputs)}
+        self.constants: list[Array] = []
+        constants: list[tuple[int, Array]] = []
+        count = len(inputs)
+        steps: list[tuple[Callable[..., Array], tuple[int, ...], int]] = []
+        for node in order:
+            if node.index in slot:
+                continue
+            if node.index in defined:
+                slot[node.index] = slot[defined[node.index].index]
+                continue
+            slot[node.index] = count
+            if isinstance(node, Constant):
+                constants.append((count, node.value))
+            elif node.primitive is None:
+                assert isinstance(node, Variable)
+                raise AssertionError(f"{node.name} is neither given nor defined")
+            else:
+                places = tuple(slot[a.index] for a in node.arguments)
+                steps.append((node.primitive.kernel(node.parameters), places, count))
+            count += 1
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(slot[node.index] for node in outputs)
+        self.steps = steps
+        self.slots = count
+        self.constants = constants
+
+    def __call__(self, values: Sequence[Array]) -> list[Array]:
+        """The outputs' values, in order, for the inputs' values, in order."""
+        memory: list[Array] = [None] * self.slots
+        memory[: len(values)] = values
+        for place, value in self.constants:
+            memory[place] = value
+        for function, places, out in self.steps:
+            memory[out] = function(*[memory[i] for i in places])
+        return [memory[i] for i in self.outputs]

@@ -1,0 +1,296 @@
+"""Products of tensors: all of them pairwise contractions, so that BLAS does the work."""
+
+from __future__ import annotations
+
+import itertools
+import string
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.errors import ShapeMismatch, UnsupportedType
+from lagrad.expression import FUNCTIONS, UFUNCS, Expression, Graph
+from lagrad.kernels import contract, contraction, contraction_sizes, convolve_full
+from lagrad.linmaps import Contract, Convolve, LinearMap, Shape, SparseProduct
+from lagrad.primitives.registry import Parameters, declare, graph_of, implements, keyword_free, lifted
+
+__all__ = ["SparseConstant"]
+
+
+def _contract_shape(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
+    (subscripts,) = parameters
+    shapes = [a.shape for a in arguments]
+    try:
+        sizes = contraction_sizes(subscripts, *shapes)
+    except ValueError as error:
+        shown = " and ".join(map(str, shapes))
+        raise ShapeMismatch(f"a product of shapes {shown}: {error}.") from None
+    shape = tuple(sizes[c] for c in subscripts.split("->")[1])
+    return shape, np.result_type(*(a.dtype for a in arguments), np.float32)
+
+
+def _contract_partial(node: Expression, k: int) -> LinearMap:
+    inputs, out = node.parameters[0].split("->")
+    operands = inputs.split(",")
+    other = node.arguments[1 - k]
+    return Contract((operands[k], operands[1 - k], out), other, node.arguments[k].shape, node.shape)
+
+
+def _contract_code(texts: Any, parameters: Parameters) -> str:
+    (subscripts,) = parameters
+    inputs, out = subscripts.split("->")
+    a, b = inputs.split(",")
+    if 0 < len(a) <= 2 and 0 < len(b) <= 2 and a[-1] == b[0] and out == a[:-1] + b[1:]:
+        return f"{texts[0]} @ {texts[1]}"
+    if len(a) == 2 and len(b) == 1 and a[0] == b and out == a[1]:
+        return f"{texts[0]}.T @ {texts[1]}"
+    if len(a) == 1 and len(b) == 2 and a == b[1] and out == b[0]:
+        return f"{texts[1]} @ {texts[0]}"
+    return f"np.einsum({subscripts!r}, {texts[0]}, {texts[1]})"
+
+
+_contract = declare(
+    "contract",
+    lambda parameters: contraction(parameters[0]),
+    _contract_shape,
+    _contract_partial,
+    _contract_code,
+)
+
+
+@implements(contract)
+def _traced_contract(subscripts: str, a: Any, b: Any) -> Expression:
+    return _contract(graph_of(a, b), a, b, parameters=(subscripts,))
+
+
+def _canonical(subscripts: str, operands: list[Expression]) -> tuple[list[str], str]:
+    """The labels of each operand and of the output, ellipses replaced by letters."""
+    left, arrow, right = subscripts.replace(" ", "").partition("->")
+    inputs = left.split(",")
+    if len(inputs) != len(operands):
+        raise ShapeMismatch(f"einsum {subscripts!r} of {len(operands)} operands.")
+    spare = [c for c in string.ascii_letters if c not in subscripts]
+    widths = [x.ndim - len(s.replace("...", "")) for s, x in zip(inputs, operands, strict=True)]
+    for s, width in zip(inputs, widths, strict=True):
+        if width < 0 or (width > 0 and "..." not in s):
+            raise ShapeMismatch(f"einsum {subscripts!r}: {s!r} does not fit its operand.")
+    widest = max(widths)
+    free = "".join(spare[:widest])
+    inputs = [s.replace("...", free[widest - w :]) for s, w in zip(inputs, widths, strict=True)]
+    if arrow:
+        return inputs, right.replace("...", free)
+    joined = "".join(inputs)
+    once = sorted(c for c in set(joined) - set(free) if joined.count(c) == 1)
+    return inputs, free + "".join(once)
+
+
+def _alone(x: Expression, labels: str, kept: set[str]) -> tuple[Expression, str]:
+    """An operand without repeated labels, and summed over those that nothing else has."""
+    for label in sorted(set(labels)):
+        while labels.count(label) > 1:
+            i = labels.index(label)
+            j = labels.index(label, i + 1)
+            x = np.diagonal(x, 0, i, j)  # type: ignore[assignment]
+            labels = labels[:i] + labels[i + 1 : j] + labels[j + 1 :] + label
+    lonely = tuple(i for i, c in enumerate(labels) if c not in kept)
+    if lonely:
+        x = np.sum(x, axis=lonely)  # type: ignore[assignment]
+        labels = "".join(c for c in labels if c in kept)
+    return x, labels
+
+
+@implements(np.einsum)
+def _einsum(subscripts: Any, *operands: Any, **rest: Any) -> Any:
+    keyword_free("einsum", **{k: v for k, v in rest.items() if k != "optimize"})
+    if not isinstance(subscripts, str):
+        raise UnsupportedType("np.einsum on traced values takes its subscripts as a string.")
+    terms = list(lifted(*operands))
+    labels, out = _canonical(subscripts, terms)
+    lengths: dict[str, int] = {}
+    for term, names in zip(terms, labels, strict=True):
+        for name, n in zip(names, term.shape, strict=True):
+            if lengths.setdefault(name, n) not in (n, 1) and n != 1:
+                raise ShapeMismatch(f"einsum {subscripts!r}: label {name!r} has two lengths.")
+            lengths[name] = max(lengths[name], n)
+    # An axis of length one broadcasts: drop it where another operand has the label.
+    for i, (term, names) in enumerate(zip(terms, labels, strict=True)):
+        ones = tuple(
+            k for k, (c, n) in enumerate(zip(names, term.shape, strict=True)) if n == 1 != lengths[c]
+        )
+        if ones:
+            terms[i] = np.squeeze(term, axis=ones)  # type: ignore[assignment]
+            labels[i] = "".join(c for k, c in enumerate(names) if k not in ones)
+    path: list[Any] = [(0, 1)] * (len(terms) - 1)
+    if len(terms) > 2:
+        shapes = [np.broadcast_to(0.0, t.shape) for t in terms]
+        spec = ",".join(labels) + "->" + out
+        path = np.einsum_path(spec, *shapes, optimize="greedy")[0][1:]
+        path = [step for step in path if len(step) == 2] or [(0, 1)] * (len(terms) - 1)
+    for i, j in itertools.chain(path, itertools.repeat((0, 1))):
+        if len(terms) == 1:
+            break
+        i, j = sorted((i, j))
+        (y, y_labels), (x, x_labels) = (terms.pop(j), labels.pop(j)), (terms.pop(i), labels.pop(i))
+        later = set(out).union(*labels)
+        x, x_labels = _alone(x, x_labels, later | set(y_labels))
+        y, y_labels = _alone(y, y_labels, later | set(x_labels))
+        kept = [c for c in dict.fromkeys(x_labels + y_labels) if c in later]
+        result = "".join(sorted(kept, key=out.find)) if not labels else "".join(kept)
+        terms.append(_traced_contract(f"{x_labels},{y_labels}->{result}", x, y))
+        labels.append(result)
+    x, names = _alone(terms[0], labels[0], set(out))
+    return np.transpose(x, [names.index(c) for c in out])
+
+
+def _matmul(graph: Graph, a: Any, b: Any) -> Any:
+    a, b = graph.lift(a), graph.lift(b)
+    if a.ndim == 0 or b.ndim == 0:
+        raise ShapeMismatch(f"{a.shape} @ {b.shape}: a scalar; use `*`.")
+    if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
+        raise ShapeMismatch(f"{a.shape} @ {b.shape}: the inner lengths differ.")
+    left = "i" if a.ndim > 1 else ""
+    right = "k" if b.ndim > 1 else ""
+    lead = a.ndim > 2 or b.ndim > 2
+    head = ("..." if lead and a.ndim > 1 else "", "..." if lead and b.ndim > 1 else "")
+    both = "..." if lead else ""
+    return np.einsum(f"{head[0]}{left}j,{head[1]}j{right}->{both}{left}{right}", a, b)
+
+
+UFUNCS[np.matmul] = _matmul
+
+
+@implements(np.dot)
+def _dot(a: Any, b: Any) -> Any:
+    a, b = lifted(a, b)
+    if a.ndim == 0 or b.ndim == 0:
+        return a * b
+    return np.tensordot(a, b, axes=([a.ndim - 1], [max(b.ndim - 2, 0)]))
+
+
+@implements(np.vdot)
+def _vdot(a: Any, b: Any) -> Any:
+    a, b = lifted(a, b)
+    return np.dot(np.ravel(a), np.ravel(b))
+
+
+@implements(np.inner)
+def _inner(a: Any, b: Any) -> Any:
+    a, b = lifted(a, b)
+    if a.ndim == 0 or b.ndim == 0:
+        return a * b
+    return np.tensordot(a, b, axes=([a.ndim - 1], [b.ndim - 1]))
+
+
+@implements(np.outer)
+def _outer(a: Any, b: Any) -> Any:
+    a, b = lifted(a, b)
+    return np.einsum("i,j->ij", np.ravel(a), np.ravel(b))
+
+
+@implements(np.tensordot)
+def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+    a, b = lifted(a, b)
+    if isinstance(axes, int):
+        axes = (range(a.ndim - axes, a.ndim), range(axes))
+    left, right = ([x] if isinstance(x, int) else list(x) for x in axes)
+    if len(left) != len(right):
+        raise ShapeMismatch(f"tensordot over {len(left)} axes and {len(right)} axes.")
+    names = string.ascii_letters
+    a_names = list(names[: a.ndim])
+    b_names = list(names[a.ndim : a.ndim + b.ndim])
+    for i, j in zip(left, right, strict=True):
+        b_names[j] = a_names[i]
+    shared = {a_names[i] for i in left}
+    out = [c for c in a_names + b_names if c not in shared]
+    return np.einsum(f"{''.join(a_names)},{''.join(b_names)}->{''.join(out)}", a, b)
+
+
+@implements(np.kron)
+def _kron(a: Any, b: Any) -> Any:
+    a, b = lifted(a, b)
+    n = max(a.ndim, b.ndim)
+    a = np.reshape(a, (1,) * (n - a.ndim) + a.shape)
+    b = np.reshape(b, (1,) * (n - b.ndim) + b.shape)
+    spread_a = np.reshape(a, tuple(m for k in a.shape for m in (k, 1)))
+    spread_b = np.reshape(b, tuple(m for k in b.shape for m in (1, k)))
+    shape = tuple(i * j for i, j in zip(a.shape, b.shape, strict=True))
+    return np.reshape(spread_a * spread_b, shape)
+
+
+_convolve = declare(
+    "convolve",
+    lambda parameters: convolve_full,
+    lambda arguments, parameters: (
+        (arguments[0].size + arguments[1].size - 1,),
+        np.result_type(*(a.dtype for a in arguments), np.float32),
+    ),
+    lambda node, k: Convolve(node.arguments[1 - k], node.arguments[k].shape),
+    lambda texts, parameters: f"np.convolve({texts[0]}, {texts[1]})",
+)
+FUNCTIONS[convolve_full] = lambda a, v: _convolve(graph_of(a, v), a, v)
+
+
+@implements(np.convolve)
+def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
+    a, v = lifted(a, v)
+    if a.ndim != 1 or v.ndim != 1 or not a.size or not v.size:
+        raise ShapeMismatch(f"convolve of shapes {a.shape} and {v.shape}; expected vectors.")
+    full = convolve_full(a, v)
+    long, short = max(a.size, v.size), min(a.size, v.size)
+    if mode == "full":
+        return full
+    if mode == "same":
+        return full[(short - 1) // 2 : (short - 1) // 2 + long]
+    return full[short - 1 : long]
+
+
+class SparseConstant:
+    """A constant `scipy.sparse` matrix, copied, with its transpose; equal only to itself."""
+
+    __slots__ = ("matrix", "transposed")
+
+    def __init__(self, matrix: Any) -> None:
+        if matrix.dtype.kind == "c":
+            raise UnsupportedType("a complex sparse matrix meets traced values; expected real.")
+        kept = sparse.csr_array(matrix, copy=True)
+        kept.sum_duplicates()
+        kept.data.flags.writeable = False
+        self.matrix = kept if kept.dtype.kind == "f" else kept.astype(float)
+        self.transposed = self.matrix.T
+
+
+_sparse_product = declare(
+    "sparse_product",
+    lambda parameters: lambda x: parameters[0].matrix @ x,
+    lambda arguments, parameters: (
+        (parameters[0].matrix.shape[0], *arguments[0].shape[1:]),
+        np.result_type(parameters[0].matrix.dtype, arguments[0].dtype),
+    ),
+    lambda node, k: SparseProduct(
+        node.parameters[0].matrix, node.parameters[0].transposed, node.arguments[0].shape
+    ),
+    lambda texts, parameters: f"A @ {texts[0]}",
+)
+
+
+@implements(sparse.csr_array)
+def _sparse_matmul(matrix: Any, x: Expression) -> Expression:
+    if x.ndim not in (1, 2) or matrix.shape[1] != x.shape[0]:
+        raise ShapeMismatch(f"a sparse matrix of shape {matrix.shape} @ {x.shape}.")
+    table = x.graph.table
+    key = ("sparse", id(matrix))
+    kept = table.get(key)
+    if kept is None or not _same(kept[0], matrix, kept[1]):
+        constant = SparseConstant(matrix)
+        kept = table[key] = (matrix, constant)  # type: ignore[assignment]
+    return _sparse_product(x.graph, x, parameters=(kept[1],))
+
+
+def _same(known: Any, matrix: Any, constant: SparseConstant) -> bool:
+    """Whether a matrix that was met before still has the numbers of its copy."""
+    if known is not matrix:
+        return False
+    now = sparse.csr_array(matrix)
+    return now.shape == constant.matrix.shape and (now != constant.matrix).nnz == 0
+

@@ -1,0 +1,168 @@
+"""NumPy's elementwise functions, one line each: the ufunc, then its partials.
+
+A partial is a function of the output `y` and the arguments. Comparisons, `sign`, `floor` and
+`ceil` are constant almost everywhere. At a kink the derivative is the mean of both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lagrad.expression import UFUNCS, Constant, Expression
+from lagrad.linmaps import LinearMap, Scale
+from lagrad.primitives.registry import (
+    Parameters,
+    broadcast,
+    call,
+    declare,
+    elementwise,
+    graph_of,
+    implements,
+)
+
+Value = Any
+
+add = elementwise(np.add, lambda y, a, b: 1, lambda y, a, b: 1)
+subtract = elementwise(np.subtract, lambda y, a, b: 1, lambda y, a, b: -1)
+multiply = elementwise(np.multiply, lambda y, a, b: b, lambda y, a, b: a)
+divide = elementwise(np.true_divide, lambda y, a, b: 1 / b, lambda y, a, b: -y / b)
+negative = elementwise(np.negative, lambda y, x: -1)
+
+
+def power_by_base(y: Value, x: Value, n: Value) -> Value:
+    """n·xⁿ⁻¹, without 0·∞ at n = 0 and without a power where n − 1 is one."""
+    if isinstance(n, Constant) and n.shape == ():
+        exponent = n.value if isinstance(n.value, (int, float)) else n.value[()]
+        if exponent == 0:
+            return 0.0
+        return exponent * (x if exponent == 2 else x ** (exponent - 1))
+    safe = np.where(np.equal(n, 0), 1, n)
+    return n * x ** (safe - 1)
+
+
+def power_by_exponent(y: Value, x: Value, n: Value) -> Value:
+    """xⁿ·log x; zero at x = 0, where the limit is zero for n > 0."""
+    return y * np.log(np.where(np.equal(x, 0), 1, x))
+
+
+power = elementwise(np.power, power_by_base, power_by_exponent)
+
+absolute = elementwise(np.absolute, lambda y, x: np.sign(x), name="abs")
+sign = elementwise(np.sign, None)
+floor = elementwise(np.floor, None)
+ceil = elementwise(np.ceil, None)
+sqrt = elementwise(np.sqrt, lambda y, x: 0.5 / y)
+cbrt = elementwise(np.cbrt, lambda y, x: 1 / (3 * np.square(y)))
+square = elementwise(np.square, lambda y, x: 2 * x)
+reciprocal = elementwise(np.reciprocal, lambda y, x: -np.square(y))
+exp = elementwise(np.exp, lambda y, x: y)
+exp2 = elementwise(np.exp2, lambda y, x: y * math.log(2))
+expm1 = elementwise(np.expm1, lambda y, x: np.exp(x))
+log = elementwise(np.log, lambda y, x: 1 / x)
+log2 = elementwise(np.log2, lambda y, x: 1 / (x * math.log(2)))
+log10 = elementwise(np.log10, lambda y, x: 1 / (x * math.log(10)))
+log1p = elementwise(np.log1p, lambda y, x: 1 / (1 + x))
+sin = elementwise(np.sin, lambda y, x: np.cos(x))
+cos = elementwise(np.cos, lambda y, x: -np.sin(x))
+tan = elementwise(np.tan, lambda y, x: 1 + np.square(y))
+arcsin = elementwise(np.arcsin, lambda y, x: 1 / np.sqrt((1 - x) * (1 + x)))
+arccos = elementwise(np.arccos, lambda y, x: -1 / np.sqrt((1 - x) * (1 + x)))
+arctan = elementwise(np.arctan, lambda y, x: 1 / (1 + np.square(x)))
+arctan2 = elementwise(
+    np.arctan2,
+    lambda y, a, b: b / (np.square(a) + np.square(b)),
+    lambda y, a, b: -a / (np.square(a) + np.square(b)),
+)
+sinh = elementwise(np.sinh, lambda y, x: np.cosh(x))
+cosh = elementwise(np.cosh, lambda y, x: np.sinh(x))
+tanh = elementwise(np.tanh, lambda y, x: 1 - np.square(y))
+arcsinh = elementwise(np.arcsinh, lambda y, x: 1 / np.hypot(1, x))
+arccosh = elementwise(np.arccosh, lambda y, x: 1 / np.sqrt((x - 1) * (x + 1)))
+arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
+hypot = elementwise(np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y)
+
+
+def softmax_weight(y: Value, x: Value) -> Value:
+    """exp(x − y), zero where both are −∞."""
+    return np.exp(x - np.where(np.equal(y, -math.inf), 0, y))
+
+
+logaddexp = elementwise(
+    np.logaddexp,
+    lambda y, a, b: softmax_weight(y, a),
+    lambda y, a, b: softmax_weight(y, b),
+)
+
+
+def chosen(y: Value, this: Value, other: Value) -> Value:
+    """One where `y` is this argument, half where it is both."""
+    return np.where(np.equal(y, this), np.where(np.equal(y, other), 0.5, 1), 0)
+
+
+for _ufunc in (np.maximum, np.minimum, np.fmax, np.fmin):
+    elementwise(_ufunc, lambda y, a, b: chosen(y, a, b), lambda y, a, b: chosen(y, b, a))
+
+for _ufunc in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal):
+    elementwise(_ufunc, None, None)
+for _ufunc in (np.logical_and, np.logical_or, np.logical_xor):
+    elementwise(_ufunc, None, None)
+for _ufunc in (np.logical_not, np.isfinite, np.isnan, np.isinf):
+    elementwise(_ufunc, None)
+
+UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
+
+
+def _where_infer(
+    arguments: tuple[Expression, ...], parameters: Parameters
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    values = [
+        a.value if isinstance(a, Constant) and isinstance(a.value, (int, float)) else a.dtype
+        for a in arguments[1:]
+    ]
+    return broadcast("where", [a.shape for a in arguments]), np.result_type(*values)
+
+
+def _where_partial(node: Expression, k: int) -> LinearMap | None:
+    condition = node.arguments[0]
+    if k == 0:
+        return None
+    kept = np.where(condition, 1, 0) if k == 1 else np.where(condition, 0, 1)
+    return Scale(kept, node.arguments[k].shape, node.shape)
+
+
+where = declare("where", lambda parameters: np.where, _where_infer, _where_partial, call("np.where"))
+
+
+@implements(np.where)
+def _where(condition: Any, x: Any, y: Any) -> Expression:
+    return where(graph_of(condition, x, y), condition, x, y)
+
+
+@implements(np.clip)
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
+    low, high = (a_min if min is None else min), (a_max if max is None else max)
+    if low is not None:
+        a = np.maximum(a, low)
+    return a if high is None else np.minimum(a, high)
+
+
+cast = declare(
+    "astype",
+    lambda parameters: lambda x: np.asarray(x).astype(parameters[0]),
+    lambda arguments, parameters: (arguments[0].shape, np.dtype(parameters[0])),
+    lambda node, k: (
+        Scale(1, node.shape, node.shape)
+        if node.dtype.kind == "f" and node.arguments[0].dtype.kind == "f"
+        else None
+    ),
+    lambda texts, parameters: f"np.astype({texts[0]}, np.{np.dtype(parameters[0])})",
+)
+
+
+@implements(np.astype)
+def _astype(x: Expression, dtype: Any, copy: bool = True) -> Expression:
+    dtype = np.dtype(dtype)
+    return x if dtype == x.dtype else cast(x.graph, x, parameters=(dtype.str,))

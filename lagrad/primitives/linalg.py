@@ -1,0 +1,239 @@
+"""Dense linear algebra over stacks of matrices, (…, n, n)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import ShapeMismatch, UnsupportedFunction
+from lagrad.expression import Expression
+from lagrad.kernels import embed
+from lagrad.linmaps import Compose, Contract, LinearMap, Reindex, Scale, Shape, Solve, Sum
+from lagrad.primitives.registry import Parameters, call, declare, implements, lifted
+
+HEAD = "abcdefgh"
+ALL = (None, None, None)
+
+
+def _square(x: Expression, name: str) -> Expression:
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise ShapeMismatch(f"np.linalg.{name} of shape {x.shape}; expected (…, n, n).")
+    return x
+
+
+def _times(spec: tuple[str, str, str], other: Any, source: Shape, target: Shape) -> LinearMap:
+    """A product with `other` over stacks; `spec` names the last axes."""
+    head = HEAD[: len(source) - 2] if len(source) > 2 else ""
+    inner, fixed, out = (head + labels for labels in spec)
+    return Contract((inner, fixed, out), other, source, target)
+
+
+def _like_first(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
+    return arguments[0].shape, np.result_type(arguments[0].dtype, np.float32)
+
+
+def _per_matrix(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
+    return arguments[0].shape[:-2], np.result_type(arguments[0].dtype, np.float32)
+
+
+def _solve_partial(node: Expression, k: int) -> LinearMap:
+    matrix, right = node.arguments
+    solve = Solve(matrix, right.shape)
+    if k == 1:
+        return solve
+    # d(A⁻¹b) = −A⁻¹ dA (A⁻¹b)
+    product = _times(("ij", "jk", "ik"), node, matrix.shape, node.shape)
+    return Compose(Scale(-1, node.shape, node.shape), solve, product)
+
+
+solve = declare(
+    "solve",
+    lambda parameters: np.linalg.solve,
+    lambda arguments, parameters: (
+        arguments[1].shape,
+        np.result_type(arguments[0].dtype, arguments[1].dtype, np.float32),
+    ),
+    _solve_partial,
+    call("np.linalg.solve"),
+)
+
+
+@implements(np.linalg.solve)
+def _solve(a: Any, b: Any) -> Any:
+    a, b = lifted(a, b)
+    _square(a, "solve")
+    right = np.expand_dims(b, 1) if b.ndim == 1 else b
+    if right.shape[-2] != a.shape[-1]:
+        raise ShapeMismatch(f"np.linalg.solve of shapes {a.shape} and {b.shape}.")
+    head = np.broadcast_shapes(a.shape[:-2], right.shape[:-2])
+    a = np.broadcast_to(a, head + a.shape[-2:])
+    out = solve(a.graph, a, np.broadcast_to(right, head + right.shape[-2:]))
+    return np.squeeze(out, axis=-1) if b.ndim == 1 else out
+
+
+def _inverse_partial(node: Expression, k: int) -> LinearMap:
+    # dA⁻¹ = −A⁻¹ dA A⁻¹
+    shape = node.shape
+    return Compose(
+        Scale(-1, shape, shape),
+        _times(("jk", "ij", "ik"), node, shape, shape),
+        _times(("ij", "jk", "ik"), node, shape, shape),
+    )
+
+
+inverse = declare(
+    "inv", lambda parameters: np.linalg.inv, _like_first, _inverse_partial, call("np.linalg.inv")
+)
+
+
+@implements(np.linalg.inv)
+def _inv(a: Any) -> Any:
+    (x,) = lifted(a)
+    return inverse(x.graph, _square(x, "inv"))
+
+
+def _trace_with_inverse(x: Expression, target: Shape) -> LinearMap:
+    """dA ↦ tr(A⁻¹ dA)."""
+    return _times(("ij", "ji", ""), np.linalg.inv(x), x.shape, target)
+
+
+determinant = declare(
+    "det",
+    lambda parameters: np.linalg.det,
+    _per_matrix,
+    lambda node, k: Compose(
+        Scale(node, node.shape, node.shape), _trace_with_inverse(node.arguments[0], node.shape)
+    ),
+    call("np.linalg.det"),
+)
+
+
+@implements(np.linalg.det)
+def _det(a: Any) -> Any:
+    (x,) = lifted(a)
+    return determinant(x.graph, _square(x, "det"))
+
+
+log_determinant = declare(
+    "logabsdet",
+    lambda parameters: lambda x: np.linalg.slogdet(x)[1],
+    _per_matrix,
+    lambda node, k: _trace_with_inverse(node.arguments[0], node.shape),
+    lambda texts, parameters: f"np.linalg.slogdet({texts[0]})[1]",
+)
+sign_of_determinant = declare(
+    "signdet",
+    lambda parameters: lambda x: np.linalg.slogdet(x)[0],
+    _per_matrix,
+    lambda node, k: None,
+    lambda texts, parameters: f"np.linalg.slogdet({texts[0]})[0]",
+)
+
+
+@implements(np.linalg.slogdet)
+def _slogdet(a: Any) -> Any:
+    (x,) = lifted(a)
+    _square(x, "slogdet")
+    pair = (sign_of_determinant(x.graph, x), log_determinant(x.graph, x))
+    return type(np.linalg.slogdet(np.eye(1)))(*pair)
+
+
+def _from_lower(shape: Shape) -> LinearMap:
+    """What LAPACK reads of a symmetric matrix: its lower triangle, mirrored."""
+    n = shape[-1]
+    lower = Scale(np.tril(np.ones((n, n))), shape, shape)
+    strict = Scale(np.tril(np.ones((n, n)), -1), shape, shape)
+    mirror = Reindex(
+        lambda t: np.swapaxes(t, -1, -2), lambda c: np.swapaxes(c, -1, -2), shape, shape
+    )
+    return Sum(lower, Compose(mirror, strict))
+
+
+def _cholesky_partial(node: Expression, k: int) -> LinearMap:
+    # dL = L Φ(L⁻¹ dA L⁻ᵀ), Φ the lower triangle with half the diagonal (Murray 2016).
+    shape, n = node.shape, node.shape[-1]
+    inverse_factor = np.linalg.inv(node)
+    half = np.tril(np.ones((n, n))) - 0.5 * np.eye(n)
+    return Compose(
+        _times(("jk", "ij", "ik"), node, shape, shape),
+        Scale(half, shape, shape),
+        _times(("ij", "kj", "ik"), inverse_factor, shape, shape),
+        _times(("jk", "ij", "ik"), inverse_factor, shape, shape),
+        _from_lower(shape),
+    )
+
+
+cholesky = declare(
+    "cholesky",
+    lambda parameters: np.linalg.cholesky,
+    _like_first,
+    _cholesky_partial,
+    call("np.linalg.cholesky"),
+)
+
+
+@implements(np.linalg.cholesky)
+def _cholesky(a: Any, /, *, upper: bool = False) -> Any:
+    (x,) = lifted(a)
+    if upper:
+        raise UnsupportedFunction("np.linalg.cholesky(upper=True) on traced values; transpose.")
+    return cholesky(x.graph, _square(x, "cholesky"))
+
+
+def _packed_eigh(x: Any) -> Any:
+    """Eigenvalues in the first row, eigenvectors below it: (…, n + 1, n)."""
+    values, vectors = np.linalg.eigh(x)
+    return np.concatenate([values[..., None, :], vectors], axis=-2)
+
+
+def _eigh_partial(node: Expression, k: int) -> LinearMap:
+    # With S = Vᵀ dA V: dw = diag S, dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal.
+    shape = node.arguments[0].shape
+    n, full, head = shape[-1], node.shape, (ALL,) * (len(shape) - 2)
+    values, vectors = node[..., 0, :], node[..., 1:, :]
+    gaps = values[..., None, :] - values[..., :, None]
+    weights = (1 - np.eye(n)) / (gaps + np.eye(n))
+    similar = Compose(
+        _times(("ij", "jk", "ik"), vectors, shape, shape),
+        _times(("jk", "ji", "ik"), vectors, shape, shape),
+        _from_lower(shape),
+    )
+    row = shape[:-1]
+    top, below = (*head, 0, ALL), (*head, (1, None, None), ALL)
+    values_part = Compose(
+        Reindex(lambda t: embed(t, top, full), lambda c: c[..., 0, :], row, full),
+        Reindex(
+            lambda t: np.diagonal(t, 0, -2, -1),
+            lambda c: c[..., None] * np.eye(n),
+            shape,
+            row,
+        ),
+    )
+    vectors_part = Compose(
+        Reindex(lambda t: embed(t, below, full), lambda c: c[..., 1:, :], shape, full),
+        _times(("jk", "ij", "ik"), vectors, shape, shape),
+        Scale(weights, shape, shape),
+    )
+    return Compose(Sum(values_part, vectors_part), similar)
+
+
+eigh = declare(
+    "eigh",
+    lambda parameters: _packed_eigh,
+    lambda arguments, parameters: (
+        (*arguments[0].shape[:-2], arguments[0].shape[-1] + 1, arguments[0].shape[-1]),
+        np.result_type(arguments[0].dtype, np.float32),
+    ),
+    _eigh_partial,
+    call("_eigh"),
+)
+
+
+@implements(np.linalg.eigh)
+def _eigh(a: Any, UPLO: str = "L") -> Any:  # noqa: N803
+    (x,) = lifted(a)
+    if UPLO != "L":
+        raise UnsupportedFunction("np.linalg.eigh(UPLO='U') on traced values; transpose.")
+    packed = eigh(x.graph, _square(x, "eigh"))
+    return type(np.linalg.eigh(np.eye(1)))(packed[..., 0, :], packed[..., 1:, :])

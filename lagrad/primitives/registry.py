@@ -1,0 +1,153 @@
+"""How primitives are declared: the table of them, and the shapes that come up again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import ShapeMismatch, UnsupportedFunction
+from lagrad.expression import (
+    FUNCTIONS,
+    UFUNCS,
+    Constant,
+    Equation,
+    Expression,
+    Graph,
+    Primitive,
+    Shape,
+)
+from lagrad.linmaps import LinearMap, Scale
+
+__all__ = ["PRIMITIVES", "call", "declare", "elementwise", "graph_of", "implements", "lifted"]
+
+PRIMITIVES: dict[str, Primitive] = {}
+Parameters = tuple[Any, ...]
+
+
+def declare(
+    name: str,
+    kernel: Callable[[Parameters], Callable[..., Any]],
+    infer: Callable[[tuple[Expression, ...], Parameters], tuple[Shape, np.dtype[Any]]],
+    partial: Callable[[Expression, int], LinearMap | None],
+    code: Callable[[Sequence[str], Parameters], str],
+) -> Primitive:
+    """A primitive, entered into the table."""
+    assert name not in PRIMITIVES, name
+    primitive = PRIMITIVES[name] = Primitive(name, kernel, infer, partial, code)
+    return primitive
+
+
+def call(name: str) -> Callable[[Sequence[str], Parameters], str]:
+    """The source of a call: the arguments, then the parameters."""
+    return lambda texts, parameters: f"{name}({', '.join([*texts, *map(repr, parameters)])})"
+
+
+def implements(*functions: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a function as the traced form of NumPy's."""
+
+    def register(handler: Callable[..., Any]) -> Callable[..., Any]:
+        for function in functions:
+            FUNCTIONS[function] = handler
+        return handler
+
+    return register
+
+
+def graph_of(*values: Any) -> Graph:
+    """The graph of the first traced value among `values`, object arrays searched too."""
+    for value in values:
+        if isinstance(value, Expression):
+            return value.graph
+        if isinstance(value, Equation):
+            return graph_of(value.lhs, value.rhs)
+        if isinstance(value, (list, tuple)) or (
+            isinstance(value, np.ndarray) and value.dtype == object
+        ):
+            try:
+                return graph_of(*(value if isinstance(value, (list, tuple)) else value.ravel()))
+            except LookupError:
+                continue
+    raise LookupError("no traced value")
+
+
+def lifted(*values: Any) -> tuple[Expression, ...]:
+    """Values as nodes of one graph."""
+    graph = graph_of(*values)
+    return tuple(
+        graph.lift(np.array(v, dtype=object) if isinstance(v, (list, tuple)) and has_traced(v) else v)
+        for v in values
+    )
+
+
+def has_traced(values: Any) -> bool:
+    """Whether a nested list holds a traced value."""
+    return any(
+        has_traced(v) if isinstance(v, (list, tuple)) else isinstance(v, Expression) for v in values
+    )
+
+
+def keyword_free(name: str, **keywords: Any) -> None:
+    """Refuse keywords that a traced function does not take."""
+    given = [k for k, v in keywords.items() if v is not None and v is not np._NoValue]  # type: ignore[attr-defined]
+    if given:
+        raise UnsupportedFunction(f"np.{name}({given[0]}=…) is not supported on traced values.")
+
+
+@functools.lru_cache(maxsize=4096)
+def ufunc_dtype(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> np.dtype[Any]:
+    """The output's dtype; a Python type stands for a number of that type."""
+    resolved: np.dtype[Any] = ufunc.resolve_dtypes((*kinds, None))[-1]
+    return resolved
+
+
+def dtype_kind(argument: Expression) -> Any:
+    """The argument's dtype, or its type for a Python number."""
+    if isinstance(argument, Constant) and isinstance(argument.value, (bool, int, float)):
+        return type(argument.value)
+    return argument.dtype
+
+
+def broadcast(name: str, shapes: Sequence[Shape]) -> Shape:
+    """The common shape; an error that says which function the shapes met in."""
+    first = shapes[0]
+    if all(s == first for s in shapes):
+        return first
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        shown = ", ".join(map(str, shapes))
+        raise ShapeMismatch(f"{name} of shapes {shown}: they do not broadcast together.") from None
+
+
+def elementwise(
+    ufunc: np.ufunc,
+    *partials: Callable[..., Any] | None,
+    name: str | None = None,
+    module: str = "np",
+) -> Primitive:
+    """A ufunc as a primitive.
+
+    `partials[k](y, *x)` is the derivative of the output by argument `k`, a number or an
+    expression in the output and the arguments; None where it is zero almost everywhere.
+    """
+    name = name or ufunc.__name__
+
+    def infer(
+        arguments: tuple[Expression, ...], parameters: Parameters
+    ) -> tuple[Shape, np.dtype[Any]]:
+        shape = broadcast(name, [a.shape for a in arguments])
+        return shape, ufunc_dtype(ufunc, tuple(map(dtype_kind, arguments)))
+
+    def partial(node: Expression, k: int) -> LinearMap | None:
+        rule = partials[k]
+        if rule is None:
+            return None
+        weight = rule(node, *node.arguments)
+        return Scale(weight, node.arguments[k].shape, node.shape)
+
+    primitive = declare(name, lambda parameters: ufunc, infer, partial, call(f"{module}.{name}"))
+    UFUNCS[ufunc] = lambda graph, *inputs: primitive(graph, *inputs)
+    return primitive

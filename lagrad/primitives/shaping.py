@@ -1,0 +1,443 @@
+"""Shaping: every function here moves entries about, so that one index array is its matrix.
+
+`reshape`, `transpose`, basic indexing and `concatenate` have quick roads of their own; all that
+is left is a `gather`, found by running the positions of the input through NumPy's own function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import InPlaceUpdate, ShapeMismatch, TracedValueError, UnsupportedFunction
+from lagrad.expression import FUNCTIONS, Expression, Shape
+from lagrad.kernels import (
+    Index,
+    decode_key,
+    embed,
+    encode_key,
+    gather,
+    scatter,
+    stop_gradient,
+)
+from lagrad.linmaps import LinearMap, Reindex, Transpose
+from lagrad.primitives.reduction import normal_axis
+from lagrad.primitives.registry import (
+    Parameters,
+    call,
+    declare,
+    graph_of,
+    implements,
+    keyword_free,
+    lifted,
+)
+
+
+Move = Callable[[Any], Any]
+
+
+def _probe(shape: Shape) -> Any:
+    """An array of this shape that takes no memory."""
+    return np.broadcast_to(np.int8(0), shape)
+
+
+def _reindex(
+    name: str,
+    forward: Callable[[Parameters], Move],
+    shape: Callable[[Shape, Parameters], Shape],
+    undo: Callable[[Expression], Move],
+    code: Callable[[Sequence[str], Parameters], str],
+) -> Any:
+    """A shaping primitive: a function of arrays and traced values alike, and what undoes it."""
+
+    def partial(node: Expression, k: int) -> LinearMap:
+        return Reindex(
+            forward(node.parameters), undo(node), node.arguments[0].shape, node.shape
+        )
+
+    def infer(
+        arguments: tuple[Expression, ...], parameters: Parameters
+    ) -> tuple[Shape, np.dtype[Any]]:
+        return shape(arguments[0].shape, parameters), arguments[0].dtype
+
+    return declare(name, forward, infer, partial, code)
+
+
+_reshape = _reindex(
+    "reshape",
+    lambda parameters: lambda x: np.reshape(x, parameters[0]),
+    lambda shape, parameters: parameters[0],
+    lambda node: lambda c: np.reshape(c, node.arguments[0].shape),
+    call("np.reshape"),
+)
+
+
+def _transpose_code(texts: Sequence[str], parameters: Parameters) -> str:
+    (axes,) = parameters
+    if axes == tuple(range(len(axes)))[::-1]:
+        return f"np.transpose({texts[0]})"
+    return f"np.transpose({texts[0]}, {axes})"
+
+
+_transpose = _reindex(
+    "transpose",
+    lambda parameters: lambda x: np.transpose(x, parameters[0]),
+    lambda shape, parameters: tuple(shape[i] for i in parameters[0]),
+    lambda node: lambda c: np.transpose(c, tuple(map(int, np.argsort(node.parameters[0])))),
+    _transpose_code,
+)
+
+
+def _key_text(key: Parameters) -> str:
+    """A basic index as a person writes it."""
+
+    def one(k: Any) -> str:
+        if not isinstance(k, tuple):
+            return "..." if k is Ellipsis else repr(k)
+        start, stop, step = ("" if part is None else str(part) for part in k)
+        return f"{start}:{stop}" + (f":{step}" if step else "")
+
+    return ", ".join(map(one, key)) or "()"
+
+
+_getitem = _reindex(
+    "getitem",
+    lambda parameters: lambda x: x[decode_key(parameters[0])],
+    lambda shape, parameters: _probe(shape)[decode_key(parameters[0])].shape,
+    lambda node: lambda c: embed(c, node.parameters[0], node.arguments[0].shape),
+    lambda texts, parameters: f"{texts[0]}[{_key_text(parameters[0])}]",
+)
+
+
+def _embed_code(texts: Sequence[str], parameters: Parameters) -> str:
+    """Padding where the place is a box, and a helper's call elsewhere."""
+    key, shape = parameters
+    if len(key) == len(shape) and all(isinstance(k, tuple) and k[2] in (None, 1) for k in key):
+        ends = [slice(*k).indices(n) for k, n in zip(key, shape, strict=True)]
+        widths = tuple((a, n - b) for (a, b, _), n in zip(ends, shape, strict=True))
+        return f"np.pad({texts[0]}, {widths})"
+    return f"_embed({texts[0]}, np.s_[{_key_text(key)}], {shape})"
+
+
+_embed = _reindex(
+    "embed",
+    lambda parameters: lambda c: embed(c, *parameters),
+    lambda shape, parameters: parameters[1],
+    lambda node: lambda c: c[decode_key(node.parameters[0])],
+    _embed_code,
+)
+
+
+@implements(embed)
+def _traced_embed(c: Expression, key: Parameters, shape: Shape) -> Expression:
+    return _embed(c.graph, c, parameters=(key, shape))
+
+
+def _gather_code(texts: Sequence[str], parameters: Parameters) -> str:
+    index, label = parameters
+    return label.format(texts[0]) if label else f"_gather({texts[0]}, {index.array.tolist()})"
+
+
+_gather = _reindex(
+    "gather",
+    lambda parameters: lambda x: gather(x, parameters[0]),
+    lambda shape, parameters: parameters[0].array.shape,
+    lambda node: lambda c: scatter(c, node.parameters[0]),
+    _gather_code,
+)
+FUNCTIONS[gather] = lambda x, index: _gather(x.graph, x, parameters=(index, ""))
+
+
+def _scatter_partial(node: Expression, k: int) -> LinearMap:
+    (index,) = node.parameters
+    return Transpose(
+        Reindex(lambda t: gather(t, index), lambda c: scatter(c, index), node.shape, index.array.shape)
+    )
+
+
+_scatter = declare(
+    "scatter",
+    lambda parameters: lambda c: scatter(c, parameters[0]),
+    lambda arguments, parameters: (parameters[0].source, arguments[0].dtype),
+    _scatter_partial,
+    lambda texts, parameters: (
+        f"_scatter({texts[0]}, {parameters[0].array.tolist()}, {parameters[0].source})"
+    ),
+)
+FUNCTIONS[scatter] = lambda c, index: _scatter(c.graph, c, parameters=(index,))
+
+
+def moved(x: Expression, move: Move, label: str = "") -> Expression:
+    """What a shaping function does to `x`, found by running positions through it."""
+    positions = move(np.arange(1, x.size + 1).reshape(x.shape)) - 1
+    return _gather(x.graph, x, parameters=(Index(positions, x.shape), label))
+
+
+def _by_positions(name: str) -> None:
+    """A NumPy function of one array and of constants that only moves entries about."""
+    function = getattr(np, name)
+
+    @implements(function)
+    def traced(x: Any, *args: Any, **kwargs: Any) -> Expression:
+        (x,) = lifted(x)
+        rest = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
+        simple = all(isinstance(v, (int, str, tuple)) for v in [*args, *kwargs.values()])
+        label = f"np.{name}({', '.join(['{0}', *rest])})" if simple else ""
+        return moved(x, lambda positions: function(positions, *args, **kwargs), label)
+
+
+for _name in ("roll", "tile", "repeat", "diag", "diagonal", "take", "take_along_axis"):
+    _by_positions(_name)
+
+
+@implements(np.pad)
+def _pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Any:
+    (x,) = lifted(array)
+    if mode != "constant":
+        return moved(x, lambda i: np.pad(i, pad_width, mode=mode, **kwargs))
+    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
+    if any(w < 0 for pair in widths for w in pair):
+        raise ShapeMismatch(f"np.pad of shape {x.shape} with negative widths {widths}.")
+    shape = tuple(a + n + b for n, (a, b) in zip(x.shape, widths, strict=True))
+    key = tuple((a, a + n, None) for n, (a, _) in zip(x.shape, widths, strict=True))
+    padded = embed(x, key, shape)
+    values = kwargs.get("constant_values", 0)
+    if np.any(values):
+        padded = padded + np.pad(np.zeros(x.shape), pad_width, constant_values=values)
+    return padded
+
+
+@implements(np.reshape)
+def _traced_reshape(a: Any, /, shape: Any = None, order: str = "C", **rest: Any) -> Expression:
+    keyword_free("reshape", **rest)
+    (x,) = lifted(a)
+    if order != "C":
+        raise UnsupportedFunction(f"np.reshape(order={order!r}) on traced values; only 'C'.")
+    given = (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
+    known = math.prod(n for n in given if n != -1)
+    wanted = tuple(x.size // known if n == -1 and known else int(n) for n in given)
+    if math.prod(wanted) != x.size or given.count(-1) > 1:
+        raise ShapeMismatch(f"reshape of shape {x.shape} to {given}.")
+    return x if wanted == x.shape else _reshape(x.graph, x, parameters=(wanted,))
+
+
+@implements(np.ravel)
+def _ravel(a: Any, order: str = "C") -> Any:
+    return np.reshape(a, -1, order=order)
+
+
+@implements(np.transpose)
+def _traced_transpose(a: Any, axes: Any = None) -> Expression:
+    (x,) = lifted(a)
+    if axes is None:
+        axes = range(x.ndim)[::-1]
+    axes = tuple(int(i) % x.ndim if -x.ndim <= i < x.ndim else -1 for i in axes)
+    if sorted(axes) != list(range(x.ndim)):
+        raise ShapeMismatch(f"transpose of shape {x.shape}: the axes are no permutation.")
+    if axes == tuple(range(x.ndim)):
+        return x
+    return _transpose(x.graph, x, parameters=(axes,))
+
+
+def _by_axes(name: str) -> None:
+    """A NumPy function that permutes axes."""
+    function = getattr(np, name)
+
+    @implements(function)
+    def traced(a: Any, *args: Any, **kwargs: Any) -> Any:
+        (x,) = lifted(a)
+        # Axes of lengths 2, 3, 4, … of an array without memory tell where each one goes.
+        marked = function(_probe(tuple(range(2, x.ndim + 2))), *args, **kwargs)
+        return np.transpose(x, [n - 2 for n in marked.shape])
+
+
+def _by_reshaping(name: str) -> None:
+    """A NumPy function that adds or drops axes of length one."""
+    function = getattr(np, name)
+
+    @implements(function)
+    def traced(a: Any, *args: Any, **kwargs: Any) -> Any:
+        (x,) = lifted(a)
+        try:
+            shape = function(_probe(x.shape), *args, **kwargs).shape
+        except ValueError as error:
+            raise ShapeMismatch(f"{name} of shape {x.shape}: {error}") from None
+        return np.reshape(x, shape)
+
+
+for _name in ("swapaxes", "moveaxis", "rollaxis"):
+    _by_axes(_name)
+for _name in ("expand_dims", "squeeze", "atleast_1d", "atleast_2d", "atleast_3d"):
+    _by_reshaping(_name)
+
+
+@implements(Expression.__getitem__)
+def _index(x: Expression, key: Any) -> Expression:
+    keys = key if isinstance(key, tuple) else (key,)
+    parts: list[Any] = []
+    for k in keys:
+        bounds = (k.start, k.stop, k.step) if isinstance(k, slice) else (k,)
+        if any(isinstance(b, Expression) for b in bounds):
+            raise TracedValueError(
+                "a traced value as an index: what is selected must not depend on the variables; "
+                "np.where(condition, a, b) chooses between values."
+            )
+        parts.append(k)
+    basic = all(
+        k is None
+        or k is Ellipsis
+        or isinstance(k, slice)
+        or (isinstance(k, (int, np.integer)) and not isinstance(k, bool))
+        for k in parts
+    )
+    try:
+        if not basic:
+            return moved(x, lambda positions: positions[key])
+        plain = tuple(int(k) if isinstance(k, np.integer) else k for k in parts)
+        return _getitem(x.graph, x, parameters=(encode_key(plain),))
+    except IndexError as error:
+        raise ShapeMismatch(f"{key!r} as an index into shape {x.shape}: {error}") from None
+
+
+@implements(np.flip)
+def _flip(m: Any, axis: Any = None) -> Any:
+    (x,) = lifted(m)
+    axes = normal_axis(axis, x.ndim)
+    return x[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(x.ndim))]
+
+
+def _concatenate_partial(node: Expression, k: int) -> LinearMap:
+    axis = node.parameters[0]
+    start = sum(a.shape[axis] for a in node.arguments[:k])
+    stop = start + node.arguments[k].shape[axis]
+    key = tuple((start, stop, None) if i == axis else (None,) * 3 for i in range(node.ndim))
+    return Reindex(
+        lambda t: embed(t, key, node.shape),
+        lambda c: c[decode_key(key)],
+        node.arguments[k].shape,
+        node.shape,
+    )
+
+
+_concatenate = declare(
+    "concatenate",
+    lambda parameters: lambda *parts: np.concatenate(parts, axis=parameters[0]),
+    lambda arguments, parameters: (
+        (
+            *arguments[0].shape[: parameters[0]],
+            sum(a.shape[parameters[0]] for a in arguments),
+            *arguments[0].shape[parameters[0] + 1 :],
+        ),
+        np.result_type(*(a.dtype for a in arguments)),
+    ),
+    _concatenate_partial,
+    lambda texts, parameters: f"np.concatenate([{', '.join(texts)}], axis={parameters[0]})",
+)
+
+
+@implements(np.concatenate)
+def _traced_concatenate(arrays: Any, axis: Any = 0, **rest: Any) -> Any:
+    keyword_free("concatenate", **{k: v for k, v in rest.items() if k != "casting"})
+    graph = graph_of(*arrays)
+    parts = [graph.lift(np.asarray(a) if isinstance(a, (int, float)) else a) for a in arrays]
+    if axis is None:
+        parts, axis = [np.ravel(p) for p in parts], 0
+    (axis,) = normal_axis(axis, parts[0].ndim)
+    frames = {p.shape[:axis] + p.shape[axis + 1 :] for p in parts if p.ndim > axis}
+    if len(frames) != 1 or len({p.ndim for p in parts}) != 1:
+        shown = ", ".join(str(p.shape) for p in parts)
+        raise ShapeMismatch(f"concatenate along axis {axis} of shapes {shown}.")
+    return parts[0] if len(parts) == 1 else _concatenate(graph, *parts, parameters=(axis,))
+
+
+@implements(np.stack)
+def _stack(arrays: Any, axis: int = 0, **rest: Any) -> Any:
+    arrays = [a if isinstance(a, Expression) else np.asarray(a) for a in arrays]
+    if len({a.shape for a in arrays}) > 1:
+        raise ShapeMismatch(f"stack of shapes {', '.join(str(a.shape) for a in arrays)}.")
+    return np.concatenate([np.expand_dims(a, axis) for a in arrays], axis=axis)
+
+
+@implements(np.vstack)
+def _vstack(tup: Any, **rest: Any) -> Any:
+    return np.concatenate([np.atleast_2d(a) for a in tup], axis=0)
+
+
+@implements(np.hstack)
+def _hstack(tup: Any, **rest: Any) -> Any:
+    arrays = [np.atleast_1d(a) for a in tup]
+    return np.concatenate(arrays, axis=0 if arrays[0].ndim == 1 else 1)
+
+
+@implements(np.split)
+def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+    (x,) = lifted(ary)
+    (axis,) = normal_axis(axis, x.ndim)
+    try:
+        pieces = np.split(np.arange(x.shape[axis]), indices_or_sections)
+    except ValueError as error:
+        raise ShapeMismatch(f"split of shape {x.shape} along axis {axis}: {error}") from None
+    lead = (slice(None),) * axis
+    ends = np.cumsum([0, *(len(p) for p in pieces)]).tolist()
+    return [x[(*lead, slice(a, b))] for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def _triangle(function: Any) -> None:
+    @implements(function)
+    def traced(m: Any, k: int = 0) -> Any:
+        (x,) = lifted(m)
+        return np.where(function(np.ones(x.shape, dtype=bool), k), x, 0)
+
+
+_triangle(np.tril)
+_triangle(np.triu)
+
+
+@implements(np.trace)
+def _trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, **rest: Any) -> Any:
+    keyword_free("trace", **rest)
+    return np.sum(np.diagonal(a, offset, axis1, axis2), axis=-1)
+
+
+@implements(np.diff)
+def _diff(a: Any, n: int = 1, axis: int = -1, **rest: Any) -> Any:
+    keyword_free("diff", **rest)
+    (x,) = lifted(a)
+    (axis,) = normal_axis(axis, x.ndim)
+    lead = (slice(None),) * axis
+    for _ in range(n):
+        x = x[(*lead, slice(1, None))] - x[(*lead, slice(None, -1))]
+    return x
+
+
+_stop = declare(
+    "stop_gradient",
+    lambda parameters: stop_gradient,
+    lambda arguments, parameters: (arguments[0].shape, arguments[0].dtype),
+    lambda node, k: None,
+    lambda texts, parameters: texts[0],
+)
+FUNCTIONS[stop_gradient] = lambda x: _stop(x.graph, x)
+
+
+def _constant_like(value: float) -> Callable[..., Any]:
+    def traced(a: Expression, dtype: Any = None, **rest: Any) -> Any:
+        return np.full(rest.get("shape") or a.shape, value, dtype or a.dtype)
+
+    return traced
+
+
+implements(np.zeros_like)(_constant_like(0.0))
+implements(np.ones_like)(_constant_like(1.0))
+implements(np.shape)(lambda a: a.shape)
+implements(np.ndim)(lambda a: a.ndim)
+implements(np.size)(lambda a, axis=None: a.size if axis is None else a.shape[axis])
+implements(np.copy)(lambda a, **rest: a)
+
+
+@implements(np.copyto, np.put, np.place, np.put_along_axis, np.fill_diagonal)
+def _refused(*args: Any, **kwargs: Any) -> Any:
+    raise InPlaceUpdate("a NumPy function that writes in place, on a traced value.")

@@ -1,0 +1,244 @@
+"""`Program`: declare, solve, read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from lagrad import derive
+from lagrad.certificate import Policy
+from lagrad.compiled import Compiled
+from lagrad.errors import UnknownName, UnsupportedType
+from lagrad.expression import Variable
+from lagrad.linear import LinearSolver
+from lagrad.nonlinear import Newton
+from lagrad.plan import ancestors
+from lagrad.printing import latex, text
+from lagrad.solution import Solution, solve
+from lagrad.source import source
+from lagrad.system import System, fitted
+
+__all__ = ["Program"]
+
+
+class Program(System):
+    """A program as a system of equality constraints.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> p = lg.Program("kepler")
+    >>> M, e = p.parameter("M", value=1.0), p.parameter("e", value=0.5)
+    >>> E = p.unknown("E", start=1.0)
+    >>> equation = p.subject_to(E - e * np.sin(E) == M)
+    >>> at = p.solve()
+    >>> round(at["E"], 12), round(float(at.gradient("E")["M"]), 12)
+    (1.498701133518, 1.037362021894)
+    """
+
+    def __init__(self, name: str = "program") -> None:
+        super().__init__(name)
+        self._compiled: tuple[tuple[int, int], Compiled] | None = None
+
+    def compiled(self) -> Compiled:
+        """The program's structure and plans, made again after a new declaration only."""
+        stamp = (len(self.variables), len(self.constraints))
+        if self._compiled is None or self._compiled[0] != stamp:
+            self._compiled = (stamp, Compiled(self))
+        return self._compiled[1]
+
+    def solve(
+        self,
+        values: Mapping[Any, Any] | None = None,
+        /,
+        *,
+        start: Solution | Mapping[Any, Any] | None = None,
+        newton: Newton | None = None,
+        linear: LinearSolver | None = None,
+        accuracy: float | None = None,
+        on_failure: str = "raise",
+        **named: Any,
+    ) -> Solution:
+        """Solve the constraints for the given parameters.
+
+        Parameters
+        ----------
+        values, **named
+            Parameters by name; those with a declared value may be left out.
+        start : Solution or mapping, optional
+            Where the unknowns start: an earlier solution, or values by name.
+        newton : Newton, optional
+            Tolerance and limits of the nonlinear solves.
+        linear : DenseLU, SparseLU, GMRES or CG, optional
+            The linear solver; chosen for each block by its size and pattern by default.
+        accuracy : float, optional
+            The relative error to which results must be certified: 1e-6, and 1e-3 for a program
+            with float32 variables, by default.
+        on_failure : {"raise", "warn"}
+            What happens where a result cannot be certified.
+
+        Returns
+        -------
+        Solution
+
+        Raises
+        ------
+        StructureError
+            The equations cannot determine the unknowns, whatever the numbers.
+        NotConverged, SingularSystem, NotFinite
+            A block has no solution nearby, no unique one, or one that is not finite.
+        MissingValue, UnknownName, ShapeMismatch, InvalidValue, UnsupportedType
+            What was given does not fit.
+
+        Examples
+        --------
+        >>> import lagrad as lg
+        >>> p = lg.Program()
+        >>> a = p.parameter("a")
+        >>> z = p.unknown("z", start=1.0)
+        >>> equation = p.subject_to(z * z == a)
+        >>> p.solve(a=4.0)["z"]
+        2.0
+        """
+        single = any(v.dtype == np.float32 for v in self.variables.values())
+        policy = Policy(accuracy or (1e-3 if single else 1e-6), on_failure)
+        for what, given, kind in (("newton", newton, Newton), ("linear", linear, LinearSolver)):
+            if given is not None and not isinstance(given, kind):
+                raise UnsupportedType(f"{what}={given!r}; expected an object such as lg.Newton().")
+        parameters = self.parameter_values({**(values or {}), **named})
+        begin = self._start_values(start)
+        return solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
+
+    def _start_values(self, start: Solution | Mapping[Any, Any] | None) -> dict[Variable, Any]:
+        unknowns = {v.name: v for v in self.with_role("unknown")}
+        begin: dict[Variable, Any] = {v: v.start for v in unknowns.values()}
+        if isinstance(start, Solution):
+            begin.update((unknowns[n], start[n]) for n in start if n in unknowns)
+        else:
+            for key, value in (start or {}).items():
+                name = getattr(key, "name", key)
+                if name not in unknowns:
+                    raise UnknownName.among(name, unknowns, "unknown")
+                begin[unknowns[name]] = value
+        return {v: fitted(f"the start of {v.name!r}", value, v) for v, value in begin.items()}
+
+    def adjoint(self, output: Any) -> Program:
+        """Return the program of the constraints and of the multipliers for one output.
+
+        Its variables `λ_c` are the multiplier of each constraint `c` and the derivative by each
+        parameter; being a program, it can be printed, solved and derived again.
+
+        Parameters
+        ----------
+        output : str or variable
+            A variable with one entry.
+
+        Returns
+        -------
+        Program
+
+        Raises
+        ------
+        UnknownName, StructureError
+
+        Examples
+        --------
+        >>> import numpy as np, lagrad as lg
+        >>> p = lg.Program()
+        >>> x = p.parameter("x", value=0.0)
+        >>> y = p.define("y", np.exp(x))
+        >>> p.adjoint("y").solve()["λ_x"]
+        1.0
+        """
+        variable = self.variable(output)
+        system = derive.adjoint(self.compiled(), variable.name).system
+        assert isinstance(system, Program)
+        return system
+
+    def source(self) -> str:
+        """Return the program as runnable NumPy source.
+
+        Returns
+        -------
+        str
+            A module with a function `solve(*, …parameters…)` that returns a dict of all
+            variables' values.
+
+        Examples
+        --------
+        >>> import numpy as np, lagrad as lg
+        >>> p = lg.Program()
+        >>> x = p.parameter("x", value=2.0)
+        >>> y = p.define("y", np.exp(x))
+        >>> namespace = {}
+        >>> exec(p.adjoint("y").source(), namespace)
+        >>> float(namespace["solve"](x=0.0)["λ_x"])
+        1.0
+        """
+        return source(self, self.compiled())
+
+    def graph(self) -> nx.DiGraph:
+        """Return which variable feeds which constraint, and which constraint which variable.
+
+        Returns
+        -------
+        networkx.DiGraph
+            Nodes are `("variable", name)` and `("constraint", name)`, with attributes `label`,
+            `kind` ("parameter", "unknown", "defined", "definition" or "equation"), `shape` and,
+            outside parameters, `block`, the number of its block in solving order.
+
+        Raises
+        ------
+        StructureError
+
+        Examples
+        --------
+        >>> import lagrad as lg
+        >>> p = lg.Program()
+        >>> y = p.define("y", 2.0 * p.parameter("x", value=1.0))
+        >>> sorted(p.graph().edges)[0]
+        (('constraint', 'y'), ('variable', 'y'))
+        """
+        graph = nx.DiGraph(name=self.name)
+        for variable in self.with_role("parameter"):
+            graph.add_node(
+                ("variable", variable.name),
+                label=variable.name,
+                kind=variable.role,
+                shape=variable.shape,
+            )
+        for number, block in enumerate(self.compiled().structure.blocks):
+            for v in block.variables:
+                graph.add_node(
+                    ("variable", v.name), label=v.name, kind=v.role, shape=v.shape, block=number
+                )
+            for c in block.constraints:
+                kind = "equation" if c.variable is None else "definition"
+                graph.add_node(
+                    ("constraint", c.name), label=c.name, kind=kind, shape=c.shape, block=number
+                )
+                outputs = block.unknowns if c.variable is None else (c.variable,)
+                graph.add_edges_from((("constraint", c.name), ("variable", v.name)) for v in outputs)
+        for c in self.constraints.values():
+            leaf = lambda node: isinstance(node, Variable)  # noqa: E731
+            for node in ancestors(c.roots, leaf, {}):
+                if isinstance(node, Variable):
+                    graph.add_edge(("variable", node.name), ("constraint", c.name))
+        return graph
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name!r}: {len(self.variables)} variables, {len(self.constraints)} constraints>"
+
+    def __str__(self) -> str:
+        return text(self)
+
+    def _repr_latex_(self) -> str:
+        return latex(self)

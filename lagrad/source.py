@@ -1,0 +1,249 @@
+"""A program as runnable NumPy source, one statement for each constraint."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any
+
+import numpy as np
+
+from lagrad.compiled import Compiled, ExplicitRun
+from lagrad.expression import Constant, Expression, Variable
+from lagrad.plan import ancestors
+from lagrad.printing import CODE, Rendered, Style, render
+from lagrad.system import System
+
+__all__ = ["source"]
+
+HELPERS = {
+    "_array": '''
+def _array(packed, dtype, shape):
+    """An array from its compressed bytes."""
+    data = zlib.decompress(base64.b85decode(packed))
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
+''',
+    "_gather": '''
+def _gather(x, index):
+    """x.ravel()[index], zero where the index is -1."""
+    index = np.asarray(index)
+    return np.where(index < 0, 0.0, np.ravel(x)[index])
+''',
+    "_scatter": '''
+def _scatter(c, index, shape):
+    """Entries of c added into zeros at the flat positions of index; -1 is dropped."""
+    index = np.ravel(index)
+    out = np.zeros(int(np.prod(shape)))
+    np.add.at(out, index[index >= 0], np.ravel(c)[index >= 0])
+    return out.reshape(shape)
+''',
+    "_embed": '''
+def _embed(c, key, shape):
+    """c in its place among zeros."""
+    out = np.zeros(shape)
+    out[key] = c
+    return out
+''',
+    "_eigh": '''
+def _eigh(x):
+    """Eigenvalues in the first row, eigenvectors below it."""
+    values, vectors = np.linalg.eigh(x)
+    return np.concatenate([values[..., None, :], vectors], axis=-2)
+''',
+    "_root": '''
+def _root(residual, start):
+    """Solve residual(z) = 0, by differences and Newton-Krylov where z is long."""
+    start = np.asarray(start, dtype=float)
+    method = "hybr" if start.size <= 200 else "krylov"
+    options = {"xtol": 1e-14} if method == "hybr" else {"fatol": 1e-12}
+    found = scipy.optimize.root(residual, start, method=method, options=options)
+    if not np.abs(residual(found.x)).max() <= 1e-8 * max(1.0, np.abs(residual(start)).max()):
+        raise ArithmeticError("no solution found: " + str(found.message))
+    return found.x
+''',
+    "_linear": '''
+def _linear(residual, size):
+    """Solve residual(z) = 0, an affine function of z."""
+    offset = residual(np.zeros(size))
+    if size <= 2000:
+        matrix = np.stack([residual(row) - offset for row in np.eye(size)], axis=1)
+        return np.linalg.solve(matrix, -offset)
+    operator = scipy.sparse.linalg.LinearOperator(
+        (size, size), matvec=lambda v: residual(v) - offset, dtype=float
+    )
+    found, info = scipy.sparse.linalg.gmres(operator, -offset, rtol=1e-12, restart=200)
+    if info:
+        raise ArithmeticError("no solution found by GMRES")
+    return found
+''',
+}
+
+
+class Writer:
+    """Statements, temporaries and constants of one module."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.constants: list[str] = []
+        self.names: dict[int, str] = {}
+        self.memo: dict[int, Rendered] = {}
+        self.taken = set(system.variables) | set(system.constraints)
+        self.style = Style(
+            name=str,
+            constant=self._constant,
+            times=CODE.times,
+            fraction=CODE.fraction,
+            power=CODE.power,
+            call=self._call,
+            longest=CODE.longest,
+        )
+
+    def fresh(self, stem: str) -> str:
+        number = 1
+        while f"{stem}{number}" in self.taken:
+            number += 1
+        self.taken.add(f"{stem}{number}")
+        return f"{stem}{number}"
+
+    def _stored(self, array: Any) -> str:
+        """The name of a constant array."""
+        array = np.ascontiguousarray(array)
+        name = self.fresh("_c")
+        packed = base64.b85encode(zlib.compress(array.tobytes())).decode()
+        self.constants.append(f"{name} = _array({packed!r}, {array.dtype.str!r}, {array.shape})")
+        return name
+
+    def _constant(self, node: Constant) -> str:
+        value = node.value
+        if isinstance(value, (bool, int, float)):
+            return repr(value)
+        if value.ndim == 0:
+            return repr(value.item())
+        if value.size and (value == value.flat[0]).all():
+            return f"np.full({value.shape}, {value.flat[0].item()!r})"
+        return f"np.array({value.tolist()!r})" if value.size <= 16 else self._stored(value)
+
+    def _call(self, node: Expression, texts: Any) -> str:
+        assert node.primitive is not None
+        if node.primitive.name == "sparse_product":
+            matrix = node.parameters[0].matrix
+            parts = [self._stored(a) for a in (matrix.data, matrix.indices, matrix.indptr)]
+            name = self.fresh("_A")
+            built = f"scipy.sparse.csr_array(({', '.join(parts)}), shape={matrix.shape})"
+            self.constants.append(f"{name} = {built}")
+            return f"{name} @ {texts[0]}"
+        if node.primitive.name in ("gather", "scatter") and not (
+            node.primitive.name == "gather" and node.parameters[1]
+        ):
+            index = node.parameters[0]
+            shape = f", {index.source}" if node.primitive.name == "scatter" else ""
+            return f"_{node.primitive.name}({texts[0]}, {self._stored(index.array)}{shape})"
+        return node.primitive.code(texts, node.parameters)
+
+    def shared(self, roots: list[Expression], leaf: Any) -> list[Expression]:
+        """Nodes that are used more than once and cost something."""
+        uses: dict[int, int] = {}
+        nodes = ancestors(roots, leaf, {})
+        for node in nodes:
+            if not leaf(node):
+                for argument in node.arguments:
+                    uses[argument.index] = uses.get(argument.index, 0) + 1
+        return [n for n in nodes if n.primitive is not None and uses.get(n.index, 0) > 1]
+
+    def expression(self, root: Expression) -> str:
+        return render(root, self.style, self.names, self.memo)[0]
+
+    def statements(self, targets: list[tuple[str, Expression]]) -> list[str]:
+        """Assignments of expressions to names, after the temporaries that they share."""
+        leaf = lambda node: isinstance(node, Variable) or node.index in self.names  # noqa: E731
+        lines = []
+        for node in self.shared([root for _, root in targets], leaf):
+            if node.index not in self.names:
+                name = self.fresh("_t")
+                lines.append(f"{name} = {self.expression(node)}")
+                self.names[node.index] = name
+                self.memo.pop(node.index, None)
+        lines += [f"{name} = {self.expression(root)}" for name, root in targets]
+        return lines
+
+
+def source(system: System, compiled: Compiled) -> str:
+    """The module of a program: its helpers, its constants, and `solve`."""
+    writer = Writer(system)
+    parameters = system.with_role("parameter")
+    signature = ", ".join(
+        v.name if v.start is None else f"{v.name}={default(writer, v.start)}" for v in parameters
+    )
+    body: list[str] = []
+    for run in compiled.runs:
+        if isinstance(run, ExplicitRun):
+            for block in run.blocks:
+                for c in block.constraints:
+                    body += writer.statements([(c.name, c.rhs)])
+        else:
+            body += implicit_block(writer, run)
+    names = ", ".join(f'"{name}": {name}' for name in system.variables)
+    code = [
+        f"def solve({'*, ' if parameters else ''}{signature}):",
+        f'    """The values of all variables of {system.name}."""',
+        *(f"    {line}" for line in body),
+        f"    return {{{names}}}",
+    ]
+    text = "\n".join([*writer.constants, *code])
+    helpers = [h for name, h in HELPERS.items() if f"{name}(" in text]
+    imports = ["import numpy as np"]
+    everything = "\n".join([*helpers, text])
+    for module in ("scipy.optimize", "scipy.sparse.linalg", "scipy.sparse", "scipy.special"):
+        if f"{module}." in everything:
+            imports.insert(len(imports), f"import {module}")
+    if "_array(" in text:
+        imports = ["import base64", "import zlib", "", *imports]
+    head = f'"""{system.name}, as NumPy source."""\n\n' + "\n".join(imports) + "\n"
+    constants = "\n".join(writer.constants)
+    parts = [head, *helpers, constants + "\n" if constants else "", "\n" + "\n".join(code) + "\n"]
+    return "\n".join(part for part in parts if part)
+
+
+def default(writer: Writer, value: Any) -> str:
+    return repr(value.item()) if value.ndim == 0 else f"np.array({value.tolist()!r})"
+
+
+def implicit_block(writer: Writer, run: Any) -> list[str]:
+    """A nested residual function of one vector, and the call that solves it."""
+    block, equations = run.block, run.equations
+    name = writer.fresh("_residual")
+    inner = [f"def {name}(_z):"]
+    unpack = []
+    start = 0
+    for v in block.unknowns:
+        piece = f"_z[{start}:{start + v.size}].reshape({v.shape})" if v.shape else f"_z[{start}]"
+        unpack.append(f"{v.name} = {piece}")
+        start += v.size
+    kept_names, kept_memo = dict(writer.names), dict(writer.memo)
+    lines = [*unpack]
+    for c in block.definitions:
+        lines += writer.statements([(c.name, c.rhs)])
+    returned = []
+    for c in block.equations:
+        result = writer.fresh("_r")
+        lines += writer.statements([(result, c.residual)])
+        returned.append(f"np.ravel({result})")
+    writer.names, writer.memo = kept_names, kept_memo
+    inner += [f"    {line}" for line in lines]
+    inner.append(f"    return np.concatenate([{', '.join(returned)}])")
+    if equations.linear:
+        solved = f"_z = _linear({name}, {block.size})"
+    else:
+        starts = ", ".join(f"np.ravel({begin(writer, v)})" for v in block.unknowns)
+        solved = f"_z = _root({name}, np.concatenate([{starts}]))"
+    after = [line for c in block.definitions for line in writer.statements([(c.name, c.rhs)])]
+    return [*inner, solved, *unpack, *after]
+
+
+def begin(writer: Writer, variable: Variable) -> str:
+    value = variable.start
+    if value.size and (value == value.flat[0]).all():
+        return f"np.full({variable.shape}, {value.flat[0].item()!r})"
+    return f"np.array({value.tolist()!r})"
+
+

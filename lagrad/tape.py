@@ -1,0 +1,252 @@
+"""Local partials in a row: the derivative of a computation as a product of linear maps.
+
+A tape lists, for each node of a computation, the linear maps from its arguments. Run forwards
+it carries tangents (`push`), backwards cotangents (`pull`); with matrices in the place of
+vectors it gives Jacobians. The maps' data are expressions, evaluated once for each point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.expression import Constant, Expression
+from lagrad.linmaps import LinearMap
+from lagrad.plan import ancestors
+
+__all__ = ["Linearization", "Step", "Tape"]
+
+Array = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One local partial: from the value in slot `source` to that in slot `target`."""
+
+    target: int
+    source: int
+    map: LinearMap | None  # None is the identity, from a right side to the variable it defines
+
+
+class Tape:
+    """The local partials of `outputs` by the nodes that `sources` reach.
+
+    Parameters
+    ----------
+    outputs : sequence of nodes
+    sources : sequence of nodes
+        What derivatives are taken by.
+    known : callable
+        Which nodes are leaves.
+    defined : dict
+        The right side of each defined variable, by the variable's index.
+    """
+
+    def __init__(
+        self,
+        outputs: Sequence[Expression],
+        sources: Sequence[Expression],
+        known: Callable[[Expression], bool],
+        defined: dict[int, Expression],
+    ) -> None:
+        self.slots: dict[int, int] = {}
+        self.shapes: list[tuple[int, ...]] = []
+        self.dtypes: list[np.dtype[Any]] = []
+        self.steps: list[Step] = []
+        self.known = known
+        self.defined = defined
+        for node in sources:
+            self.slot(node)
+        self.extend(outputs)
+
+    def slot(self, node: Expression) -> int:
+        """The slot of a node, a new one at the first asking."""
+        found = self.slots.get(node.index)
+        if found is None:
+            found = self.slots[node.index] = len(self.shapes)
+            self.shapes.append(node.shape)
+            self.dtypes.append(node.dtype)
+        return found
+
+    def extend(self, outputs: Sequence[Expression]) -> None:
+        """Add the steps that lead to further outputs."""
+        slots = self.slots
+        done = lambda node: node.index in slots or self.known(node)  # noqa: E731
+        for node in ancestors(outputs, done, self.defined):
+            if done(node) or isinstance(node, Constant):
+                continue
+            if node.index in self.defined:
+                root = self.defined[node.index]
+                if root.index in slots:
+                    self.steps.append(Step(self.slot(node), slots[root.index], None))
+                continue
+            primitive = node.primitive
+            if primitive is None or node.dtype.kind != "f":
+                continue
+            for k, argument in enumerate(node.arguments):
+                if argument.index not in slots:
+                    continue
+                partial = primitive.partial(node, k)
+                if partial is not None:
+                    source = slots[argument.index]
+                    self.steps.append(Step(self.slot(node), source, partial))
+
+    @cached_property
+    def data(self) -> list[Expression]:
+        """The expressions that the maps are made of, each once."""
+        found = {
+            value.index: value
+            for step in self.steps
+            if step.map is not None
+            for value in step.map.data
+            if isinstance(value, Expression)
+        }
+        return list(found.values())
+
+    @property
+    def entries(self) -> int:
+        """How many entries the largest local partial has as a sparse matrix."""
+        return max((step.map.entries for step in self.steps if step.map is not None), default=0)
+
+    def at(self, values: Sequence[Array]) -> Linearization:
+        """The tape with the values of its data, in the order of `data`."""
+        known = {node.index: value for node, value in zip(self.data, values, strict=True)}
+
+        def numeric(value: Any) -> Any:
+            return known[value.index] if isinstance(value, Expression) else value
+
+        steps = [
+            step
+            if step.map is None or not step.map.data
+            else Step(step.target, step.source, step.map.with_data(tuple(map(numeric, step.map.data))))
+            for step in self.steps
+        ]
+        return Linearization(self, steps)
+
+    def pattern(self) -> Linearization:
+        """The tape with ones for its numbers: where entries can be."""
+        return Linearization(
+            self,
+            [
+                step if step.map is None else Step(step.target, step.source, step.map.pattern())
+                for step in self.steps
+            ],
+        )
+
+
+def added(total: Any, term: Any) -> Any:
+    return term if total is None else total + term
+
+
+class Linearization:
+    """A tape at one point: nothing is evaluated again for another direction."""
+
+    __slots__ = ("steps", "tape")
+
+    def __init__(self, tape: Tape, steps: list[Step]) -> None:
+        self.tape = tape
+        self.steps = steps
+
+    def push(self, tangents: list[Any], start: int = 0, stop: int | None = None) -> None:
+        """Carry tangents forwards, in place; None is zero."""
+        for step in self.steps[start:stop]:
+            tangent = tangents[step.source]
+            if tangent is not None:
+                moved = tangent if step.map is None else step.map.mv(tangent)
+                tangents[step.target] = added(tangents[step.target], moved)
+
+    def pull(self, cotangents: list[Any], start: int = 0, stop: int | None = None) -> None:
+        """Carry cotangents backwards, in place; None is zero."""
+        for step in reversed(self.steps[start:stop]):
+            cotangent = cotangents[step.target]
+            if cotangent is not None:
+                moved = cotangent if step.map is None else step.map.rmv(cotangent)
+                cotangents[step.source] = added(cotangents[step.source], moved)
+
+    def push_matrices(self, matrices: list[Any], start: int = 0, stop: int | None = None) -> None:
+        """Carry matrices of one tangent in each column forwards, in place."""
+        for step in self.steps[start:stop]:
+            matrix = matrices[step.source]
+            if matrix is not None:
+                moved = matrix if step.map is None else step.map.lmul(matrix)
+                matrices[step.target] = added(matrices[step.target], moved)
+
+    def pull_matrices(self, matrices: list[Any], start: int = 0, stop: int | None = None) -> None:
+        """Carry matrices of one cotangent in each column backwards, in place."""
+        for step in reversed(self.steps[start:stop]):
+            matrix = matrices[step.target]
+            if matrix is not None:
+                moved = matrix if step.map is None else step.map.rlmul(matrix)
+                matrices[step.source] = added(matrices[step.source], moved)
+
+    def empty(self) -> list[Any]:
+        """A list with nothing in any slot."""
+        return [None] * len(self.tape.shapes)
+
+    def jacobian(
+        self, outputs: Sequence[Expression], sources: Sequence[Expression], dense: bool
+    ) -> Any:
+        """The matrix of all outputs by all sources: an ndarray, or a `csr_array`."""
+        slots = self.tape.slots
+        width = sum(node.size for node in sources)
+        matrices = self.empty()
+        offset = 0
+        for node in sources:
+            matrices[slots[node.index]] = identity(node.size, offset, width, dense)
+            offset += node.size
+        seeds = {slots[node.index] for node in sources}
+        for step in self.steps:
+            matrix = matrices[step.source]
+            if matrix is None:
+                continue
+            if step.map is None:
+                moved = matrix
+            elif step.source in seeds and not dense and len(sources) == 1:
+                moved = step.map.as_sparse()
+            else:
+                moved = step.map.lmul(matrix)
+            matrices[step.target] = added(matrices[step.target], moved)
+        rows = [matrices[slots[n.index]] if n.index in slots else None for n in outputs]
+        empty = np.zeros if dense else sparse.csr_array
+        blocks = [
+            empty((node.size, width)) if row is None else row
+            for node, row in zip(outputs, rows, strict=True)
+        ]
+        if dense:
+            return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
+
+
+def identity(size: int, offset: int, width: int, dense: bool) -> Any:
+    """Rows of the unit matrix of the given width, from one on."""
+    if dense:
+        return np.eye(size, width, offset)
+    pointers, columns = np.arange(size + 1), np.arange(offset, offset + size)
+    entries = (np.ones(size), columns.astype(np.int32), pointers.astype(np.int32))
+    return sparse.csr_array(entries, shape=(size, width))
+
+
+def split(vector: Array, nodes: Sequence[Expression]) -> list[Array]:
+    """A vector cut into the arrays of the nodes, in order."""
+    pieces, start = [], 0
+    for node in nodes:
+        stop = start + math.prod(node.shape)
+        pieces.append(vector[start:stop].reshape(node.shape))
+        start = stop
+    return pieces
+
+
+def joined(arrays: Sequence[Array]) -> Array:
+    """Arrays as one vector."""
+    if len(arrays) == 1:
+        return np.ravel(arrays[0])
+    return np.concatenate([np.ravel(a) for a in arrays])
+
+
+__all__ += ["identity", "joined", "split"]
