@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
+# Numbers of Python, which take the dtype of what they meet; NumPy's own scalars do not.
+NUMBERS = (bool, int, float)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,7 +109,7 @@ class Graph:
 
     def constant(self, value: Any) -> Constant:
         """The node of a number or of an array, which is copied."""
-        if isinstance(value, (bool, int, float)):
+        if type(value) in NUMBERS:
             key: Any = (type(value), repr(value))
         else:
             value = real_array(value, "a constant")
@@ -129,7 +131,7 @@ class Graph:
                     f"and is used in program {self.name!r}; declare it there as a parameter."
                 )
             return value
-        if isinstance(value, (bool, int, float)):
+        if type(value) in NUMBERS:
             return self.constant(value)
         if isinstance(value, Equation):
             raise InvalidEquation(
@@ -372,8 +374,9 @@ class Constant(Expression):
     __slots__ = ("value",)
 
     def __init__(self, graph: Graph, value: Any) -> None:
-        shape = () if isinstance(value, (bool, int, float)) else value.shape
-        dtype = np.result_type(value) if isinstance(value, (bool, int, float)) else value.dtype
+        weak = type(value) in NUMBERS
+        shape = () if weak else value.shape
+        dtype = np.result_type(value) if weak else value.dtype
         self.value = value
         super().__init__(graph, None, (), (), shape, dtype)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 __all__ = [
     "Index",
@@ -22,6 +23,7 @@ __all__ = [
     "embed",
     "encode_key",
     "gather",
+    "hurwitz_zeta",
     "logsumexp",
     "scatter",
     "stop_gradient",
@@ -119,6 +121,12 @@ def stop_gradient(x: Array) -> Array:
 
 
 @overridable
+def hurwitz_zeta(s: Array, q: Array) -> Array:
+    """ζ(s, q) = Σ (k + q)⁻ˢ; SciPy's own is no ufunc, and so not open to traced values."""
+    return special.zeta(s, q)
+
+
+@overridable
 def convolve_full(a: Array, v: Array) -> Array:
     """The full discrete convolution of two vectors."""
     return np.convolve(a, v)
@@ -182,9 +190,9 @@ def contraction(subscripts: str) -> Callable[[Array, Array], Array]:
         head, m, n = a.shape[:i], a.shape[i:j], b.shape[k:]
         inner = math.prod(a.shape[j:])
         product = np.matmul(
-            a.reshape(*head, math.prod(m), inner), b.reshape(*head, inner, math.prod(n))
+            a.reshape((*head, math.prod(m), inner)), b.reshape((*head, inner, math.prod(n)))
         )
-        return np.transpose(product.reshape(*head, *m, *n), order_out)
+        return np.transpose(product.reshape((*head, *m, *n)), order_out)
 
     return run
 

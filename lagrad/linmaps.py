@@ -69,7 +69,7 @@ class LinearMap(ABC):
 
     def rlmul(self, matrix: Any) -> Any:
         """The transpose's product with a dense or sparse matrix of (size of target) rows."""
-        return self.as_sparse().T @ matrix
+        return self.as_sparse().T.tocsr() @ matrix
 
     @property
     def entries(self) -> int:
@@ -165,7 +165,7 @@ class Scale(LinearMap):
     def rlmul(self, matrix: Any) -> Any:
         if self.source == self.target:
             return self.lmul(matrix)
-        return self.as_sparse().T @ matrix
+        return self.as_sparse().T.tocsr() @ matrix
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiled import Compiled, ExplicitRun
-from lagrad.expression import Constant, Expression, Variable
+from lagrad.expression import NUMBERS, Constant, Expression, Variable
 from lagrad.plan import ancestors
 from lagrad.printing import CODE, Rendered, Style, render
 from lagrad.system import System
@@ -115,7 +115,7 @@ class Writer:
 
     def _constant(self, node: Constant) -> str:
         value = node.value
-        if isinstance(value, (bool, int, float)):
+        if type(value) in NUMBERS:
             return repr(value)
         if value.ndim == 0:
             return repr(value.item())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expression import UFUNCS, Constant, Expression
+from lagrad.expression import NUMBERS, UFUNCS, Constant, Expression
 from lagrad.linmaps import LinearMap, Scale
 from lagrad.primitives.registry import (
     Parameters,
@@ -119,7 +119,7 @@ def _where_infer(
     arguments: tuple[Expression, ...], parameters: Parameters
 ) -> tuple[tuple[int, ...], np.dtype[Any]]:
     values = [
-        a.value if isinstance(a, Constant) and isinstance(a.value, (int, float)) else a.dtype
+        a.value if isinstance(a, Constant) and type(a.value) in NUMBERS else a.dtype
         for a in arguments[1:]
     ]
     return broadcast("where", [a.shape for a in arguments]), np.result_type(*values)

@@ -11,6 +11,7 @@ import numpy as np
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import (
     FUNCTIONS,
+    NUMBERS,
     UFUNCS,
     Constant,
     Equation,
@@ -105,7 +106,7 @@ def ufunc_dtype(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> np.dtype[Any]:
 
 def dtype_kind(argument: Expression) -> Any:
     """The argument's dtype, or its type for a Python number."""
-    if isinstance(argument, Constant) and isinstance(argument.value, (bool, int, float)):
+    if isinstance(argument, Constant) and type(argument.value) in NUMBERS:
         return type(argument.value)
     return argument.dtype
 

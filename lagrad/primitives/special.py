@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from lagrad.expression import Expression
-from lagrad.kernels import logsumexp
+from lagrad.errors import UnsupportedFunction
+from lagrad.expression import FUNCTIONS, Expression
+from lagrad.kernels import hurwitz_zeta, logsumexp
 from lagrad.linmaps import Compose, LinearMap, Scale, Transpose
 from lagrad.primitives.elementwise import softmax_weight
 from lagrad.primitives.reduction import kept_shape, normal_axis, reduced_shape, spread_map
-from lagrad.primitives.registry import Parameters, declare, elementwise, implements
+from lagrad.primitives.registry import (
+    Parameters,
+    broadcast,
+    call,
+    declare,
+    elementwise,
+    graph_of,
+    implements,
+)
 
 SPECIAL = "scipy.special"
 Value = Any
@@ -28,10 +37,25 @@ erfc = elementwise(special.erfc, lambda y, x: -2 / math.sqrt(math.pi) * gaussian
 expit = elementwise(special.expit, lambda y, x: y * special.expit(-x), module=SPECIAL)
 logit = elementwise(special.logit, lambda y, x: 1 / (x * (1 - x)), module=SPECIAL)
 # ζ(s, q) = Σ (k + q)⁻ˢ has ∂ζ/∂q = −s·ζ(s + 1, q); digamma' = ζ(2, x) (DLMF 25.11.17, 5.15.1).
-zeta = elementwise(
-    special.zeta, None, lambda y, s, q: -s * special.zeta(s + 1, q), name="zeta", module=SPECIAL
+def _zeta_partial(node: Expression, k: int) -> LinearMap | None:
+    if k == 0:
+        raise UnsupportedFunction("the derivative of zeta(s, q) by s has no rule.")
+    s, q = node.arguments
+    return Scale(-s * hurwitz_zeta(s + 1, q), q.shape, node.shape)
+
+
+zeta = declare(
+    "zeta",
+    lambda parameters: hurwitz_zeta,
+    lambda arguments, parameters: (
+        broadcast("zeta", [a.shape for a in arguments]),
+        np.result_type(arguments[1].dtype, np.float32),
+    ),
+    _zeta_partial,
+    call("scipy.special.zeta"),
 )
-digamma = elementwise(special.psi, lambda y, x: special.zeta(2, x), name="digamma", module=SPECIAL)
+FUNCTIONS[hurwitz_zeta] = lambda s, q: zeta(graph_of(s, q), s, q)
+digamma = elementwise(special.psi, lambda y, x: hurwitz_zeta(2.0, x), name="digamma", module=SPECIAL)
 gammaln = elementwise(special.gammaln, lambda y, x: special.digamma(x), module=SPECIAL)
 xlogy = elementwise(
     special.xlogy,
