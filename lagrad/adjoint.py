@@ -57,21 +57,23 @@ def _refine(
 ) -> tuple[Array, float, float]:
     epsilon = float(np.finfo(right.dtype).eps)
     solution = factors.solve(right, transposed)
-    length = before = np.inf
+    before = np.inf
     for _ in range(25):
         residual = right - matrix @ solution
-        size = float(np.abs(residual).max())
         correction = factors.solve(residual, transposed)
         top = float(np.abs(solution).max())
         length = float(np.abs(correction).max()) / top if top else 0.0
         if not length < 0.5 * before:
-            return solution, size, before if np.isfinite(before) else np.inf
+            # Rounding, or factors too far off: what the last correction was is still in doubt.
+            return solution, float(np.abs(residual).max()), min(length, before)
         solution = solution + correction
-        if length <= 4 * epsilon or length * min(length / before, 1e-3) <= epsilon:
-            break
+        # How much each correction gains; nothing is known of that before the second.
+        gain = length / before if np.isfinite(before) else 1.0
         before = length
-    size = float(np.abs(right - matrix @ solution).max())
-    return solution, size, max(length * min(length / before, 1.0), epsilon)
+        if length * gain <= epsilon:
+            break
+    residual = right - matrix @ solution
+    return solution, float(np.abs(residual).max()), max(before * gain, epsilon)
 
 
 class Sweep:

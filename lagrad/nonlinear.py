@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import BlockEquations, entry_name
@@ -27,6 +28,7 @@ from lagrad.linear import (
 __all__ = ["Newton", "NewtonStep", "Solved", "solve_block"]
 
 Array = Any
+CHORD = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +91,13 @@ class Solved:
 
 
 class Scale:
-    """Lengths of corrections, each unknown measured against its own size."""
+    """Lengths of vectors, each unknown measured against its own size."""
 
-    def __init__(self, equations: BlockEquations, point: Array) -> None:
+    def __init__(self, equations: BlockEquations, start: Array) -> None:
         self.sizes = [v.size for v in equations.unknowns]
         self.starts = np.cumsum([0, *self.sizes[:-1]])
-        self.top = np.full(len(self.sizes), np.finfo(float).tiny)
         self.epsilon = float(np.finfo(equations.dtype).eps)
-        self.see(point)
+        self.top = self.largest(start)
 
     def largest(self, vector: Array) -> Array:
         """The largest entry of each unknown."""
@@ -111,14 +112,12 @@ class Scale:
         """Take note of how large the unknowns have been."""
         self.top = np.maximum(self.top, self.largest(point))
 
-    def length(self, correction: Array) -> float:
-        """The length of a correction against the largest values seen."""
-        return float((self.largest(correction) / self.top).max(initial=0.0))
-
-    def error(self, correction: Array, point: Array, tol: float) -> float:
-        """The relative length of a correction, a value of rounding's size counted as zero."""
-        floor = 4 * self.epsilon * self.top / tol
-        return float((self.largest(correction) / np.maximum(self.largest(point), floor)).max(initial=0.0))
+    def length(self, vector: Array, against: Array | None = None) -> float:
+        """The length of a vector, against the largest values seen unless told otherwise."""
+        against = self.top if against is None else against
+        largest = self.largest(vector)
+        some = largest > 0
+        return float((largest[some] / np.maximum(against[some], 1e-300)).max(initial=0.0))
 
 
 def solve_block(
@@ -185,36 +184,61 @@ class Search:
         damping = 1.0
         for _ in range(newton.max_steps):
             point = self.point
-            residual, _, partials = equations.linearise(self.outer, point)
+            residual, terms, partials = equations.linearise(self.outer, point)
             if not np.isfinite(residual).all():
                 raise self._not_finite(residual)
             jacobian = equations.jacobian(partials, self.solver)
-            self.factors = self._factor(jacobian, "at the start" if not self.history else "at a step")
+            self.factors = self._factor(jacobian, "at a step" if self.history else "at the start")
             correction = self._correction(residual, jacobian)
-            damping, trial, following = self._damped(point, correction, jacobian, min(1.0, 4 * damping))
+            if not self.history:
+                # An unknown that starts at zero has no size of its own yet.
+                first = scale.top
+                scale.top = np.where(first > 0, first, scale.largest(correction))
+            damping, trial, following = self._damped(
+                correction, jacobian, terms, min(1.0, 4 * damping)
+            )
+            if len(self.history) == 1:
+                scale.top = first
             scale.see(trial)
-            if damping == 1.0 and (
-                equations.linear or scale.error(following, trial, newton.tol) <= newton.tol
-            ):
-                self._require_quadratic()
-                return trial + following
             self.point = trial
-            if damping == 1.0 and self._chord(following, jacobian, correction):
-                self._require_quadratic()
-                return self.point
+            if damping < 1.0:
+                continue
+            if equations.linear or self._reached(following, correction, terms):
+                self.point = trial + following
+                break
+            if self._chord(following, jacobian, correction, terms):
+                break
+        else:
+            self._require_quadratic()
+            raise NotConverged(self._story(f"did not converge in {newton.max_steps} steps"))
         self._require_quadratic()
-        raise NotConverged(self._story(f"did not converge in {newton.max_steps} steps"))
+        return self.point
 
-    def _chord(self, following: Array, jacobian: Any, correction: Array) -> bool:
+    def _reached(self, following: Array, correction: Array, terms: Array) -> bool:
+        """Whether a correction is within the tolerance, or no more than rounding."""
+        scale, largest = self.scale, self.scale.largest(following)
+        if (largest <= self.newton.tol * scale.largest(self.point)).all():
+            return True
+        if (largest > 0.3 * scale.largest(correction)).all() and scale.length(correction) > 1e-6:
+            return False
+        noise = scale.largest(self.factors.solve(self._signed(scale.epsilon * terms)))
+        allowed = np.maximum(self.newton.tol * scale.largest(self.point), 10 * noise)
+        return bool((largest <= allowed).all())
+
+    def _signed(self, size: Array) -> Array:
+        """A vector of the given sizes, and of signs that follow no pattern."""
+        return size * np.random.default_rng(0).choice([-1.0, 1.0], size=size.size)
+
+    def _chord(self, following: Array, jacobian: Any, correction: Array, terms: Array) -> bool:
         """Take further steps with the same factors while each gains a thousandfold.
 
         A step costs a fortieth of a factorisation. Whether they converged.
         """
-        scale, newton = self.scale, self.newton
+        scale = self.scale
         before = scale.length(correction)
         for _ in range(6):
             length = scale.length(following)
-            if length > 1e-3 * before:
+            if length > CHORD * before:
                 return False
             trial = self.point + following
             residual = self.equations.residual(self.outer, trial)
@@ -222,18 +246,18 @@ class Search:
                 return False
             self.point = trial
             before, following = length, self._correction(residual, jacobian)
-            if scale.error(following, trial, newton.tol) <= newton.tol:
+            if self._reached(following, correction, terms):
                 self.point = trial + following
                 return True
         return False
 
     def _damped(
-        self, point: Array, correction: Array, jacobian: Any, damping: float
+        self, correction: Array, jacobian: Any, terms: Array, damping: float
     ) -> tuple[float, Array, Array]:
         """The damping taken, the new point, and the next correction with the same factors."""
-        scale, newton = self.scale, self.newton
+        scale, newton, point = self.scale, self.newton, self.point
         length = scale.length(correction)
-        rounding = scale.error(correction, point, newton.tol) <= newton.tol
+        rounding = self._reached(correction, correction, terms)
         while damping >= newton.smallest_damping:
             trial = (point + damping * correction).astype(point.dtype, copy=False)
             residual = self.equations.residual(self.outer, trial)
@@ -288,7 +312,7 @@ class Search:
         equations = self.equations
         residual, terms, partials = equations.linearise(self.outer, point)
         polish = -self.factors.solve(residual).astype(point.dtype)
-        if self.scale.error(polish, point, self.newton.tol) > 2 * self.scale.epsilon:
+        if self.scale.length(polish) > 2 * self.scale.epsilon:
             nearer = equations.residual(self.outer, point + polish)
             if np.abs(nearer).max(initial=0.0) < np.abs(residual).max(initial=0.0):
                 point = point + polish
@@ -355,16 +379,27 @@ class Search:
         across it. For that to stand out of rounding itself, the step taken is longer by `far`.
         """
         scale, far = self.scale, 1e4
+        entries = not isinstance(jacobian, sparse_linalg.LinearOperator)
+        size = abs(jacobian) if entries else None
+        if size is not None:
+            terms = np.maximum(terms, size @ np.abs(point))
         rounding = scale.epsilon * (terms + np.abs(residual))
-        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=point.size)
-        unsure = (np.abs(residual) + far * rounding) * signs
-        step = self.factors.solve(unsure)
-        bound = np.abs(residual) + rounding
-        share = float((bound.max(initial=0.0) / max(np.abs(unsure).max(initial=0.0), 1e-300)))
-        direction = step * share
-        error = scale.error(direction, point, self.newton.tol)
+        unsure = np.abs(residual) + far * rounding
+        step = self.factors.solve(self._signed(unsure))
         if not np.isfinite(step).all():
-            return direction, np.inf, np.inf
+            return step, np.inf, np.inf
+        bound = np.abs(residual) + rounding
+        share = float(bound.max(initial=0.0) / max(unsure.max(initial=0.0), 1e-300))
+        direction = (step * share).astype(point.dtype)
+        against = scale.largest(point)
+        if size is not None:
+            # A value near zero is measured by what matters in its equations.
+            squares = size.multiply(size) if sparse.issparse(size) else size * size
+            matter = (size.T @ terms) / np.maximum(squares.sum(axis=0), 1e-300)
+            against = np.maximum(against, scale.largest(matter))
+        else:
+            against = np.maximum(against, against.max(initial=0.0))
+        error = scale.length(direction, against)
         if self.equations.linear:
             return direction, error, 0.0
         for sign in (1.0, -1.0):

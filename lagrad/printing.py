@@ -77,9 +77,12 @@ def call_text(node: Expression, texts: Sequence[str]) -> str:
         return f"where({', '.join(texts)})"
     if primitive.name == "broadcast_to" and argument.shape == ():
         return texts[0]
+    if primitive.name == "gather" and not node.parameters[1]:
+        return f"{texts[0]}[…]"
+    if primitive.name in ("embed", "scatter"):
+        return f"{primitive.name}({texts[0]})"
     written = primitive.code(texts, node.parameters)
-    written = re.sub(r"\b(np\.linalg|scipy\.special|np)\.", "", written)
-    return re.sub(r"^_(\w+)\((.*?), \[.*$", r"\1(\2, …)", written)
+    return re.sub(r"\b(np\.linalg|scipy\.special|np)\.", "", written)
 
 
 def text_power(base: Rendered, exponent: Rendered) -> Rendered:
@@ -167,7 +170,7 @@ def combined(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rende
     if name in compare and style is not CODE:
         return f"{terms[0][0]} {compare[name]} {terms[1][0]}", 0
     infix = " @ " in node.primitive.code(["a", "b"][: len(terms)], node.parameters)
-    tight = infix or name == "getitem" or ".T" in node.primitive.code(["a", "b"], node.parameters)
+    tight = infix or name in ("getitem", "gather") or ".T" in node.primitive.code(["a", "b"], node.parameters)
     texts = [bracketed(t, ATOM) if tight else t[0] for t in terms]
     return style.call(node, texts), PRODUCT if infix else ATOM
 

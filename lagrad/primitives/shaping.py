@@ -274,6 +274,21 @@ for _name in ("expand_dims", "squeeze", "atleast_1d", "atleast_2d", "atleast_3d"
     _by_reshaping(_name)
 
 
+def _advanced_label(keys: tuple[Any, ...]) -> str:
+    """An index with arrays in it as source, where it is short."""
+    shown = []
+    for k in keys:
+        if isinstance(k, slice):
+            shown.append(_key_text(encode_key((k,))))
+        elif k is None or k is Ellipsis or isinstance(k, int):
+            shown.append(_key_text((k,)))
+        elif np.size(k) <= 8:
+            shown.append(repr(np.asarray(k).tolist()))
+        else:
+            return ""
+    return "{0}[" + ", ".join(shown) + "]"
+
+
 @implements(Expression.__getitem__)
 def _index(x: Expression, key: Any) -> Expression:
     keys = key if isinstance(key, tuple) else (key,)
@@ -295,7 +310,7 @@ def _index(x: Expression, key: Any) -> Expression:
     )
     try:
         if not basic:
-            return moved(x, lambda positions: positions[key])
+            return moved(x, lambda positions: positions[key], _advanced_label(keys))
         plain = tuple(int(k) if isinstance(k, np.integer) else k for k in parts)
         return _getitem(x.graph, x, parameters=(encode_key(plain),))
     except IndexError as error:

@@ -1,0 +1,5 @@
+"""`python -m lagrad`."""
+
+from lagrad.command import main
+
+raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Programs that ship with lagrad; each module defines `program`."""
