@@ -279,10 +279,12 @@ class AdjointSystem:
             right = self.rhs[start:stop]
             if stop < self.rhs.size:
                 right = right - self.matrix[start:stop, stop:] @ solution[stop:]
-            inner = self.matrix[start:stop, start:stop]
+            whole = stop - start == self.rhs.size
+            inner = self.matrix if whole else self.matrix[start:stop, start:stop]
             if not cyclic:
+                # A definition's own entry is one: this is substitution, and no factorisation.
                 solution[start:stop] = sparse_linalg.spsolve_triangular(
-                    inner, right, lower=False, overwrite_A=True
+                    inner, right, lower=False, unit_diagonal=True
                 )
             elif stop - start == 1:
                 if inner[0, 0] == 0.0:

@@ -28,7 +28,10 @@ from lagrad.linear import (
 __all__ = ["Newton", "NewtonStep", "Solved", "solve_block"]
 
 Array = Any
-CHORD = 1e-3
+# Further steps with the same factors are taken where each gains this much. They save a
+# factorisation, and cost every later derivative some substitutions: factors from 1e-3 of the
+# solution need five for a multiplier, from 1e-7 three.
+CHORD = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +233,7 @@ class Search:
         return size * np.random.default_rng(0).choice([-1.0, 1.0], size=size.size)
 
     def _chord(self, following: Array, jacobian: Any, correction: Array, terms: Array) -> bool:
-        """Take further steps with the same factors while each gains a thousandfold.
+        """Take further steps with the same factors while each gains by `CHORD`.
 
         A step costs a fortieth of a factorisation. Whether they converged.
         """

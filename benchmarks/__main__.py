@@ -1,0 +1,24 @@
+"""`python -m benchmarks [--full]`: a table of ratios, each measured side by side in this run."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import bratu, peers, substitution
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="the largest sizes too (12 GB, minutes)")
+    parser.add_argument("--only", choices=["bratu", "substitution", "peers"], help="one part")
+    options = parser.parse_args()
+    parts = {"bratu": bratu, "substitution": substitution, "peers": peers}
+    print("| work | measured | ratio | target | | seconds |")
+    print("|---|---|---|---|---|---|")
+    for name, part in parts.items():
+        if options.only in (None, name):
+            for row in part.rows(options.full):
+                print("| " + " | ".join(row.cells()) + " |", flush=True)
+
+
+main()
