@@ -9,7 +9,9 @@ from benchmarks import bratu, peers, substitution
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="the largest sizes too (12 GB, minutes)")
+    parser.add_argument(
+        "--full", action="store_true", help="the largest sizes too (12 GB, minutes)"
+    )
     parser.add_argument("--only", choices=["bratu", "substitution", "peers"], help="one part")
     options = parser.parse_args()
     parts = {"bratu": bratu, "substitution": substitution, "peers": peers}

@@ -74,10 +74,16 @@ def rows(full: bool) -> list[Row]:
     found = []
     for n, turns in ((64, 15), (128, 9), (256, 5), *(((1000, 1),) if full else ())):
         A = laplacian(n)
-        np.testing.assert_allclose(with_lagrad(A, n) if n < 1000 else 0, by_hand(A, n) if n < 1000 else 0, rtol=1e-9)
-        r, ours, hand = ratio(lambda A=A, n=n: with_lagrad(A, n), lambda A=A, n=n: by_hand(A, n), turns)
+        np.testing.assert_allclose(
+            with_lagrad(A, n) if n < 1000 else 0, by_hand(A, n) if n < 1000 else 0, rtol=1e-9
+        )
+        r, ours, hand = ratio(
+            lambda A=A, n=n: with_lagrad(A, n), lambda A=A, n=n: by_hand(A, n), turns
+        )
         note = f"{seconds(ours)} beside {seconds(hand)}"
-        found.append(Row(f"2-D Bratu, {n}×{n}", "declare + solve + gradient / by hand", r, 1.3, note))
+        found.append(
+            Row(f"2-D Bratu, {n}×{n}", "declare + solve + gradient / by hand", r, 1.3, note)
+        )
         if n < 1000:
             share = gradient_share(A, n, turns)
             found.append(Row(f"2-D Bratu, {n}×{n}", "gradient / solve", share, 0.03))

@@ -21,7 +21,13 @@ class Row:
     def cells(self) -> list[str]:
         ratio = "—" if self.ratio is None else f"{self.ratio:.3g}"
         target = "—" if self.target is None else f"≤ {self.target:g}"
-        met = "" if None in (self.ratio, self.target) else "met" if self.ratio <= self.target else "MISSED"
+        met = (
+            ""
+            if None in (self.ratio, self.target)
+            else "met"
+            if self.ratio <= self.target
+            else "MISSED"
+        )
         return [self.work, self.measure, ratio, target, met, self.note]
 
 
@@ -32,7 +38,9 @@ def once(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], turns: int) -> tuple[float, float, float]:
+def ratio(
+    ours: Callable[[], object], theirs: Callable[[], object], turns: int
+) -> tuple[float, float, float]:
     """The median ratio over turns, and the median seconds of each side."""
     pairs = []
     for turn in range(turns):

@@ -25,6 +25,7 @@ from lagrad.errors import (
 from lagrad.kernels import logsumexp, stop_gradient
 from lagrad.linear import CG, GMRES, DenseLU, SparseLU
 from lagrad.nonlinear import Newton
+from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
 from lagrad.solution import Gradient, Solution
@@ -58,6 +59,7 @@ __all__ = [
     "UnsupportedFunction",
     "UnsupportedType",
     "logsumexp",
+    "primitive",
     "primitives",
     "softmax",
     "stop_gradient",

@@ -158,6 +158,8 @@ class Sweep:
         for constraint in self.compiled.system.constraints.values():
             if constraint.variable is not None:
                 multipliers[constraint] = self.value(constraint.variable)
+            elif constraint.size == 0:
+                multipliers[constraint] = np.zeros(constraint.shape)
         return multipliers
 
     def _back_through(
@@ -282,10 +284,7 @@ class AdjointSystem:
             whole = stop - start == self.rhs.size
             inner = self.matrix if whole else self.matrix[start:stop, start:stop]
             if not cyclic:
-                # A definition's own entry is one: this is substitution, and no factorisation.
-                solution[start:stop] = sparse_linalg.spsolve_triangular(
-                    inner, right, lower=False, unit_diagonal=True
-                )
+                solution[start:stop] = substituted(inner, right)
             elif stop - start == 1:
                 if inner[0, 0] == 0.0:
                     raise SingularSystem(f"the multiplier of row {start} is undetermined.")
@@ -301,13 +300,21 @@ class AdjointSystem:
         return solution
 
 
+def substituted(upper: sparse.csr_array, right: Array) -> Array:
+    """Back-substitution through a unit upper triangular matrix: no factorisation."""
+    # SciPy writes on the diagonal, so it is given the numbers to keep and no more.
+    own = sparse.csr_array((upper.data.copy(), upper.indices, upper.indptr), shape=upper.shape)
+    own.has_canonical_format = True
+    return sparse_linalg.spsolve_triangular(
+        own, right.copy(), lower=False, unit_diagonal=True, overwrite_A=True, overwrite_b=True
+    )
+
+
 def labels(things: Sequence[Any]) -> list[str]:
     return [entry_name([thing], i) for thing in things for i in range(thing.size)]
 
 
-def assemble(
-    compiled: Compiled, linearization: Linearization, output: Variable
-) -> AdjointSystem:
+def assemble(compiled: Compiled, linearization: Linearization, output: Variable) -> AdjointSystem:
     """The adjoint system of an output: every constraint's local partials in their place."""
     variables: list[Variable] = []
     constraints: list[Constraint] = []
@@ -323,8 +330,12 @@ def assemble(
         elif size:
             spans.append((width, width + size, cyclic))
         width += size
-    columns = dict(zip(variables, np.cumsum([0, *(v.size for v in variables)]).tolist(), strict=False))
-    derivative = _local_jacobian(compiled.tape, linearization, variables, constraints, columns, width)
+    columns = dict(
+        zip(variables, np.cumsum([0, *(v.size for v in variables)]).tolist(), strict=False)
+    )
+    derivative = _local_jacobian(
+        compiled.tape, linearization, variables, constraints, columns, width
+    )
     rhs = np.zeros(width)
     if output in columns:
         rhs[columns[output] : columns[output] + output.size] = 1.0
@@ -343,7 +354,9 @@ def _local_jacobian(
 ) -> Any:
     """∂(rhs − lhs)/∂v: partials are multiplied within a constraint, and stop at variables."""
     matrices = linearization.empty()
-    seeds: dict[int, Variable] = {tape.slots[v.index]: v for v in variables if v.index in tape.slots}
+    seeds: dict[int, Variable] = {
+        tape.slots[v.index]: v for v in variables if v.index in tape.slots
+    }
     offsets = {slot: columns[v] for slot, v in seeds.items()}
     for step in linearization.steps:
         if step.map is None:
@@ -379,5 +392,3 @@ def shifted(matrix: Any, offset: int, width: int) -> sparse.csr_array:
         (matrix.data, matrix.indices + np.int32(offset), matrix.indptr),
         shape=(matrix.shape[0], width),
     )
-
-

@@ -35,7 +35,9 @@ class BlockEquations:
         self.block = block
         self.unknowns = block.unknowns
         self.residuals = [c.residual for c in block.equations if c.residual is not None]
-        self.defined = {c.variable.index: c.rhs for c in block.definitions if c.variable is not None}
+        self.defined = {
+            c.variable.index: c.rhs for c in block.definitions if c.variable is not None
+        }
         inside = {v.index for v in self.unknowns}
         self.tape = Tape(self.residuals, self.unknowns, self.outside, self.defined)
         leaves = ancestors(self.residuals, self.outside, self.defined)
@@ -188,5 +190,3 @@ def entry_name(things: Any, position: int) -> str:
             return f"{thing.name}[{', '.join(str(int(i)) for i in index)}]"
         position -= thing.size
     raise IndexError(position)
-
-

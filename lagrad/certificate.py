@@ -38,7 +38,9 @@ class Certificate:
 
     def __str__(self) -> str:
         multipliers = (
-            "" if self.multiplier_residual is None else f"multiplier residual {self.multiplier_residual:.1e}, "
+            ""
+            if self.multiplier_residual is None
+            else f"multiplier residual {self.multiplier_residual:.1e}, "
         )
         return (
             f"{'converged' if self.converged else 'NOT converged'}: "

@@ -41,7 +41,9 @@ def load(place: str | None) -> Program:
         # A file's own warnings are its author's business, and its errors are told with a line.
         namespace = runpy.run_path(str(path), run_name="__lagrad__")
     except LagradError as error:
-        raise ProgramFileError(f"{path}{line_of(error, path)}: {type(error).__name__}: {error}") from error
+        raise ProgramFileError(
+            f"{path}{line_of(error, path)}: {type(error).__name__}: {error}"
+        ) from error
     except SyntaxError as error:
         raise ProgramFileError(f"{path}:{error.lineno}: does not parse: {error.msg}.") from error
     except UnicodeDecodeError as error:
@@ -184,13 +186,25 @@ def parser() -> argparse.ArgumentParser:
         help=f"a Python file that defines `program`, or an example's name (default: {DEFAULT})",
     )
     run.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter's value, as JSON"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter's value, as JSON",
     )
-    run.add_argument("--of", metavar="NAME", help="the output to differentiate (default: the last scalar)")
     run.add_argument(
-        "--wrt", action="append", default=[], metavar="NAME", help="a parameter to show (default: all)"
+        "--of", metavar="NAME", help="the output to differentiate (default: the last scalar)"
     )
-    run.add_argument("--json", metavar="PATH", help="write the numbers to a file; - for standard output")
+    run.add_argument(
+        "--wrt",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a parameter to show (default: all)",
+    )
+    run.add_argument(
+        "--json", metavar="PATH", help="write the numbers to a file; - for standard output"
+    )
     return top
 
 

@@ -27,8 +27,13 @@ class ExplicitRun:
     def __init__(self, blocks: tuple[Block, ...]) -> None:
         self.blocks = blocks
         self.variables = [v for block in blocks for v in block.variables]
-        defined = {c.variable.index: c.rhs for b in blocks for c in b.constraints if c.variable is not None}
-        outside = lambda node: isinstance(node, Variable) and node.index not in defined  # noqa: E731
+        defined = {
+            c.variable.index: c.rhs for b in blocks for c in b.constraints if c.variable is not None
+        }
+
+        def outside(node: Expression) -> bool:
+            return isinstance(node, Variable) and node.index not in defined
+
         leaves = ancestors(self.variables, outside, defined)
         self.inputs = [node for node in leaves if outside(node)]
         self.plan = Plan(self.inputs, self.variables, defined)
@@ -49,9 +54,7 @@ class ImplicitRun:
         self.block = block
         self.equations = BlockEquations(block)
         self.definitions = [c.variable for c in block.definitions if c.variable is not None]
-        leaves = ancestors(
-            self.definitions, self.equations.outside, self.equations.defined
-        )
+        leaves = ancestors(self.definitions, self.equations.outside, self.equations.defined)
         self.inputs = [n for n in leaves if isinstance(n, Variable) and self.equations.outside(n)]
         self.plan = Plan(self.inputs, self.definitions, self.equations.defined)
 
@@ -91,7 +94,9 @@ class Compiled:
     def _taped(self) -> tuple[Tape, list[Stretch]]:
         defined = definitions(self.system)
         leaves = self.system.with_role("parameter", "unknown")
-        tape = Tape([], leaves, lambda n: isinstance(n, Variable) and n.index not in defined, defined)
+        tape = Tape(
+            [], leaves, lambda n: isinstance(n, Variable) and n.index not in defined, defined
+        )
         stretches = []
         for run in self.runs:
             start = len(tape.steps)
@@ -115,10 +120,11 @@ class Compiled:
         values: dict[int, tuple[Expression, Variable]] = {v.index: (v, v) for v in variables}
         for constraint in self.system.constraints.values():
             root = constraint.rhs
-            if constraint.variable is not None and not isinstance(root, (Constant, Variable)):
-                # A right side has its variable's value: nothing below it is evaluated again.
-                if root.dtype == constraint.variable.dtype:
-                    values[root.index] = (root, constraint.variable)
+            if constraint.variable is None or isinstance(root, (Constant, Variable)):
+                continue
+            # A right side has its variable's value: nothing below it is evaluated again.
+            if root.dtype == constraint.variable.dtype:
+                values[root.index] = (root, constraint.variable)
         known = list(values.values())
         return known, Plan([node for node, _ in known], self.tape.data)
 

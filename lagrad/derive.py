@@ -58,7 +58,7 @@ def copied(system: System, name: str) -> System:
     right_sides = {i: c.rhs for i, c in defined.items()}
     for old in ancestors(roots, lambda n: False, right_sides):
         if isinstance(old, Constant):
-            node[old.index] = copy.graph.constant(old.value)
+            node[old.index] = copy.arena.constant(old.value)
         elif isinstance(old, Variable):
             new = copy.leaf(old.name, old.role, old.shape, old.dtype, old.start)
             if old.role == "unknown":
@@ -69,7 +69,7 @@ def copied(system: System, name: str) -> System:
         else:
             assert old.primitive is not None
             arguments = tuple(node[a.index] for a in old.arguments)
-            node[old.index] = copy.graph.apply(old.primitive, arguments, old.parameters)
+            node[old.index] = copy.arena.apply(old.primitive, arguments, old.parameters)
     copy.variables = {name: copy.variables[name] for name in system.variables}
     for c in system.constraints.values():
         residual = None if c.residual is None else node[c.residual.index]
@@ -115,7 +115,7 @@ class PullBack:
         self.output = output
         slot = self.tape.slots.get(output.index)
         if slot is not None:
-            self.cotangents[slot] = system.graph.constant(np.ones(output.shape, output.dtype))
+            self.cotangents[slot] = system.arena.constant(np.ones(output.shape, output.dtype))
         self.defined: set[str] = set()
 
     def name(self, of: str) -> str:
@@ -139,6 +139,8 @@ class PullBack:
         for constraint in self.constraints:
             if constraint.variable is not None and constraint.name not in self.defined:
                 self._define_at(constraint.variable)
+            elif constraint.size == 0:
+                self.define(constraint.name, constraint.shape, None)
         for name in self.parameters:
             self._define_at(self.system.variables[name])
         multipliers = {c.name: self.name(c.name) for c in self.constraints}
@@ -196,5 +198,6 @@ class PullBack:
             total = self.cotangents[self.tape.slots[unknown.index]]
             if total is not None:
                 self.system.subject_to(
-                    self.system.graph.constant(0.0) == total, name=f"{self.symbol}_flow_{unknown.name}"
+                    self.system.arena.constant(0.0) == total,
+                    name=f"{self.symbol}_flow_{unknown.name}",
                 )

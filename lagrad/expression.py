@@ -66,7 +66,9 @@ class Primitive:
     partial: Callable[[Expression, int], LinearMap | None]
     code: Callable[[Sequence[str], tuple[Any, ...]], str]
 
-    def __call__(self, graph: Graph, *arguments: Any, parameters: tuple[Any, ...] = ()) -> Expression:
+    def __call__(
+        self, graph: Graph, *arguments: Any, parameters: tuple[Any, ...] = ()
+    ) -> Expression:
         return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)
 
 
@@ -84,12 +86,14 @@ REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {
 class Graph:
     """The nodes of one program, in the order of their making; equal nodes are one."""
 
-    __slots__ = ("name", "nodes", "table")
+    __slots__ = ("matrices", "name", "nodes", "table")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.nodes: list[Expression] = []
         self.table: dict[Any, Expression] = {}
+        # Sparse matrices that were met, by their identity, each with the copy that was taken.
+        self.matrices: dict[int, tuple[Any, Any]] = {}
 
     def apply(
         self, primitive: Primitive, arguments: tuple[Expression, ...], parameters: tuple[Any, ...]
@@ -100,7 +104,7 @@ class Graph:
         if node is None:
             shape, dtype = primitive.infer(arguments, parameters)
             if all(isinstance(a, Constant) for a in arguments):
-                value = primitive.kernel(parameters)(*[a.value for a in arguments])  # type: ignore[attr-defined]
+                value = primitive.kernel(parameters)(*[a.value for a in arguments])
                 node = self.constant(value)
             else:
                 node = Expression(self, primitive, arguments, parameters, shape, dtype)
@@ -173,8 +177,10 @@ def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Expressi
         raise UnsupportedType(f"an object array holds {odd!r}; expected traced values or numbers.")
     if graph is not None:
         entries = [graph.lift(e) for e in entries]
-    rows = np.stack(entries)
-    return rows if array.ndim == 1 else np.reshape(rows, array.shape + rows.shape[1:])  # type: ignore[return-value]
+    rows: Any = np.stack(entries)
+    shape = array.shape + rows.shape[1:]
+    found: Expression = rows if array.ndim == 1 else np.reshape(rows, shape)
+    return found
 
 
 class Expression(NDArrayOperatorsMixin):
@@ -184,7 +190,17 @@ class Expression(NDArrayOperatorsMixin):
     works on it; `==` states an equation.
     """
 
-    __slots__ = ("arguments", "dtype", "graph", "index", "parameters", "primitive", "shape", "unknown")
+    unknown: int | None
+    __slots__ = (
+        "arguments",
+        "dtype",
+        "graph",
+        "index",
+        "parameters",
+        "primitive",
+        "shape",
+        "unknown",
+    )
 
     # More than one unknown in an expression.
     SEVERAL = -1
@@ -207,7 +223,7 @@ class Expression(NDArrayOperatorsMixin):
         self.index = len(graph.nodes)
         graph.nodes.append(self)
         # The one unknown that the value depends on, by its index; None for none.
-        unknown: int | None = None
+        unknown = None
         for argument in arguments:
             if argument.unknown is not None and argument.unknown != unknown:
                 unknown = argument.unknown if unknown is None else Expression.SEVERAL
@@ -361,9 +377,8 @@ def method(name: str) -> Callable[..., Any]:
     return call
 
 
-for _name in (
-    "sum mean prod max min var std ravel squeeze swapaxes diagonal trace take repeat cumsum dot clip"
-).split():
+METHODS = "clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take"
+for _name in [*METHODS.split(), "trace", "var"]:
     setattr(Expression, _name, method(_name))
 Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
 

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
+# Numbers of Python: NumPy's own floats are data, as arrays are.
+NUMBERS = (int, float)
 Value = Any  # an ndarray, a float, or an expression
 
 
@@ -80,7 +82,7 @@ class LinearMap(ABC):
 def presence(value: Value) -> Value:
     """Ones for an expression or a number; for constants, where they are not zero."""
     constant = getattr(value, "value", value)
-    if isinstance(constant, (np.ndarray, int, float)):
+    if isinstance(constant, (np.ndarray, np.generic, int, float)):
         return (np.asarray(constant) != 0).astype(float)
     return np.broadcast_to(1.0, value.shape)
 
@@ -119,7 +121,7 @@ class Scale(LinearMap):
 
     @property
     def data(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return () if isinstance(self.weight, (int, float)) else (self.weight,)
+        return () if type(self.weight) in NUMBERS else (self.weight,)
 
     def with_data(self, data: tuple[Value, ...]) -> LinearMap:
         return Scale(data[0], self.source, self.target) if data else self
@@ -128,7 +130,7 @@ class Scale(LinearMap):
         return Scale(presence(self.weight), self.source, self.target)
 
     def _scaled(self, value: Value) -> Value:
-        if isinstance(self.weight, (int, float)):
+        if type(self.weight) in NUMBERS:
             if self.weight == 1:
                 return value
             if self.weight == -1:
@@ -153,7 +155,7 @@ class Scale(LinearMap):
         )
 
     def lmul(self, matrix: Any) -> Any:
-        if isinstance(self.weight, (int, float)) and self.source == self.target:
+        if type(self.weight) in NUMBERS and self.source == self.target:
             return matrix if self.weight == 1 else self.weight * matrix
         if self.source != self.target:
             return self.as_sparse() @ matrix
@@ -474,7 +476,9 @@ class Compose(Combined):
 
     @property
     def entries(self) -> int:
-        wide = all(part.entries > max(map(math.prod, (part.source, part.target))) for part in self.maps)
+        wide = all(
+            part.entries > max(map(math.prod, (part.source, part.target))) for part in self.maps
+        )
         if wide:
             return math.prod(self.source) * math.prod(self.target)
         return max(part.entries for part in self.maps)
@@ -528,4 +532,3 @@ class Sum(Combined):
         for part in self.maps[1:]:
             out = out + part.as_sparse()
         return out
-

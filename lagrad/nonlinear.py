@@ -7,6 +7,7 @@ factors, is shorter. The test does not change when equations are scaled or combi
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -184,14 +185,24 @@ class Search:
 
     def run(self) -> Array:
         equations, newton, scale = self.equations, self.newton, self.scale
-        damping = 1.0
+        damping, retreats, before = 1.0, 0, self.point
         for _ in range(newton.max_steps):
             point = self.point
             residual, terms, partials = equations.linearise(self.outer, point)
             if not np.isfinite(residual).all():
                 raise self._not_finite(residual)
             jacobian = equations.jacobian(partials, self.solver)
-            self.factors = self._factor(jacobian, "at a step" if self.history else "at the start")
+            try:
+                self.factors = self._factor(
+                    jacobian, "at a step" if self.history else "at the start"
+                )
+            except SingularSystem:
+                # The last step landed where there is no next one: go back half of it.
+                if not self.history or retreats == 20:
+                    raise
+                retreats += 1
+                self.point = (before + 0.5 * (point - before)).astype(point.dtype)
+                continue
             correction = self._correction(residual, jacobian)
             if not self.history:
                 # An unknown that starts at zero has no size of its own yet.
@@ -203,7 +214,7 @@ class Search:
             if len(self.history) == 1:
                 scale.top = first
             scale.see(trial)
-            self.point = trial
+            before, self.point = point, trial
             if damping < 1.0:
                 continue
             if equations.linear or self._reached(following, correction, terms):
@@ -288,7 +299,7 @@ class Search:
         the multipliers grow without bound, whatever the condition number says on the way.
         """
         lengths = [step.correction for step in self.history if step.damping == 1.0][-6:]
-        ratios = [b / a for a, b in zip(lengths, lengths[1:], strict=False) if a > 0.0]
+        ratios = [b / a for a, b in itertools.pairwise(lengths) if a > 0.0]
         if len(ratios) >= 5 and min(ratios[-5:]) > 0.3 and not self.equations.linear:
             raise SingularSystem(
                 self._story(
@@ -423,6 +434,19 @@ def one_norm(jacobian: Any) -> float:
     return float(abs(jacobian).sum(axis=0).max()) if jacobian.shape[0] else 0.0
 
 
+def steps_taken(history: list[NewtonStep]) -> list[str]:
+    """The last steps as a table."""
+    if not history:
+        return []
+    lines = ["  step  correction   residual     damping"]
+    first = max(0, len(history) - 8)
+    for number, step in enumerate(history[first:], first + 1):
+        lines.append(
+            f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
+        )
+    return lines
+
+
 def story(
     equations: BlockEquations,
     what: str,
@@ -430,14 +454,7 @@ def story(
     correction: float | None = None,
 ) -> str:
     """An error's text: the block, what happened, the last steps, and what may help."""
-    lines = [f"the block {equations.block.label} {what}."]
-    if history:
-        lines.append("  step  correction   residual     damping")
-        first = max(0, len(history) - 8)
-        for number, step in enumerate(history[first:], first + 1):
-            lines.append(
-                f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
-            )
+    lines = [f"the block {equations.block.label} {what}.", *steps_taken(history)]
     if correction is not None:
         lines.append(f"  the correction that failed has a relative length of {correction:.3e}.")
     lines.append("  Start nearer (solve(start=…)), or check the equations' signs and scales.")
@@ -449,11 +466,15 @@ def singular(
 ) -> SingularSystem:
     """The error for a Jacobian without inverse: which equations are combinations of others."""
     block = equations.block
-    lines = [f"the block {block.label} has a singular Jacobian {where}."]
-    weights = null_weights(jacobian) if not isinstance(jacobian, sparse_linalg.LinearOperator) else None
+    lines = [f"the block {block.label} has a singular Jacobian {where}.", *steps_taken(history)]
+    weights = (
+        null_weights(jacobian) if not isinstance(jacobian, sparse_linalg.LinearOperator) else None
+    )
     if weights is not None:
         rows = np.flatnonzero(weights > 1e-6 * weights.max())
-        names = [repr(entry_name(block.equations, int(i))) for i in rows[np.argsort(-weights[rows])]]
+        names = [
+            repr(entry_name(block.equations, int(i))) for i in rows[np.argsort(-weights[rows])]
+        ]
         if len(names) == 1:
             lines.append(f"  The equation {names[0]} does not depend on the unknowns here.")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
 import numpy as np
 
 from lagrad.expression import Constant, Expression, Variable
@@ -19,14 +20,11 @@ LONGEST = 160
 SHOWN = 40
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-GREEK = dict(
-    zip(
-        "αβγδεζηθικλμνξπρστυφχψω",
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma "
-        "tau upsilon phi chi psi omega".split(),
-        strict=True,
-    )
+LETTERS = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi chi psi omega"
 )
+GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", LETTERS.split(), strict=True))
 
 Rendered = tuple[str, int]
 
@@ -69,7 +67,10 @@ def call_text(node: Expression, texts: Sequence[str]) -> str:
     """The NumPy call without its module, and without what goes without saying."""
     primitive, argument = node.primitive, node.arguments[0]
     assert primitive is not None
-    if primitive.name == "transpose" and primitive.code(["x"], node.parameters) == "np.transpose(x)":
+    if (
+        primitive.name == "transpose"
+        and primitive.code(["x"], node.parameters) == "np.transpose(x)"
+    ):
         return f"{texts[0]}ᵀ" if re.fullmatch(r"[\w\[\]:, -]+", texts[0]) else f"({texts[0]})ᵀ"
     if node.shape == () and primitive.name in ("sum", "max", "min", "logsumexp"):
         return f"{primitive.name}({texts[0]})"
@@ -105,7 +106,8 @@ def latex_name(name: str) -> str:
     """λ_y_1 as λ with the subscript y, 1."""
     head, *rest = [part for part in name.split("_") if part] or [name]
     spelled = [
-        "".join(f"\\{GREEK[c]} " if c in GREEK else c for c in part).strip() for part in (head, *rest)
+        "".join(f"\\{GREEK[c]} " if c in GREEK else c for c in part).strip()
+        for part in (head, *rest)
     ]
     first = spelled[0] if len(head) == 1 or spelled[0].startswith("\\") else f"\\mathrm{{{head}}}"
     return first + (f"_{{{','.join(spelled[1:])}}}" if rest else "")
@@ -166,11 +168,21 @@ def combined(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rende
         return style.power(terms[0], terms[1])
     if name == "square" and style is not CODE:
         return style.power(terms[0], ("2", ATOM))
-    compare = {"equal": "==", "less": "<", "less_equal": "<=", "greater": ">", "greater_equal": ">="}
+    compare = {
+        "equal": "==",
+        "less": "<",
+        "less_equal": "<=",
+        "greater": ">",
+        "greater_equal": ">=",
+    }
     if name in compare and style is not CODE:
         return f"{terms[0][0]} {compare[name]} {terms[1][0]}", 0
     infix = " @ " in node.primitive.code(["a", "b"][: len(terms)], node.parameters)
-    tight = infix or name in ("getitem", "gather") or ".T" in node.primitive.code(["a", "b"], node.parameters)
+    tight = (
+        infix
+        or name in ("getitem", "gather")
+        or ".T" in node.primitive.code(["a", "b"], node.parameters)
+    )
     texts = [bracketed(t, ATOM) if tight else t[0] for t in terms]
     return style.call(node, texts), PRODUCT if infix else ATOM
 
@@ -179,7 +191,7 @@ def render(
     root: Expression, style: Style, names: dict[int, str], memo: dict[int, Rendered]
 ) -> Rendered:
     """An expression, bottom up, so that neither depth nor sharing costs more than its length."""
-    leaf = lambda node: node.index in memo or node.index in names  # noqa: E731
+    leaf = lambda node: node.index in memo or node.index in names
     for node in ancestors([root], leaf, {}):
         if node.index in memo:
             continue
@@ -222,7 +234,11 @@ def text(system: System) -> str:
     rows = []
     for constraint in wanted:
         left, right = sides(constraint, TEXT, memo)
-        label = "" if constraint.variable is not None or constraint.name == left else f"    [{constraint.name}]"
+        label = (
+            ""
+            if constraint.variable is not None or constraint.name == left
+            else f"    [{constraint.name}]"
+        )
         rows.append(f"  {left} = {right}{label}")
     if len(system.constraints) > len(rows):
         rows.insert(SHOWN // 2, f"  … {len(system.constraints) - len(rows)} more constraints …")

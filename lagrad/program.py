@@ -226,16 +226,19 @@ class Program(System):
                     ("constraint", c.name), label=c.name, kind=kind, shape=c.shape, block=number
                 )
                 outputs = block.unknowns if c.variable is None else (c.variable,)
-                graph.add_edges_from((("constraint", c.name), ("variable", v.name)) for v in outputs)
+                graph.add_edges_from(
+                    (("constraint", c.name), ("variable", v.name)) for v in outputs
+                )
         for c in self.constraints.values():
-            leaf = lambda node: isinstance(node, Variable)  # noqa: E731
+            leaf = lambda node: isinstance(node, Variable)
             for node in ancestors(c.roots, leaf, {}):
                 if isinstance(node, Variable):
                     graph.add_edge(("variable", node.name), ("constraint", c.name))
         return graph
 
     def __repr__(self) -> str:
-        return f"<Program {self.name!r}: {len(self.variables)} variables, {len(self.constraints)} constraints>"
+        counts = f"{len(self.variables)} variables, {len(self.constraints)} constraints"
+        return f"<Program {self.name!r}: {counts}>"
 
     def __str__(self) -> str:
         return text(self)

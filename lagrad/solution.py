@@ -131,8 +131,7 @@ class Solution:
 
     def __repr__(self) -> str:
         lines = [f"Solution of {self.system.name}:"]
-        for variable in list(self._values)[:20]:
-            lines.append(f"  {variable.name} = {shortened(self._values[variable])}")
+        lines += [f"  {v.name} = {shortened(a)}" for v, a in list(self._values.items())[:20]]
         if len(self._values) > 20:
             lines.append(f"  … {len(self._values) - 20} more")
         return "\n".join(lines)
@@ -170,7 +169,9 @@ class Solution:
         for array in arrays:
             if not np.isfinite(array).all():
                 self._policy.fail(
-                    NotFinite(f"{what} is NaN or infinite: {self._culprit()} is not differentiable.")
+                    NotFinite(
+                        f"{what} is NaN or infinite: {self._culprit()} is not differentiable."
+                    )
                 )
                 break
         primal = self.certificate
@@ -236,7 +237,9 @@ class Solution:
         """
         sweep, _ = self._back(output)
         variable = self._output(output)
-        values = {v.name: frozen(self._arrived(sweep, v)) for v in self.system.with_role("parameter")}
+        values = {
+            v.name: frozen(self._arrived(sweep, v)) for v in self.system.with_role("parameter")
+        }
         what = f"the gradient of {variable.name!r}"
         certificate = self._certified(sweep, what, list(values.values()))
         if self.certificate.error_bound > LOOSE:
@@ -275,12 +278,15 @@ class Solution:
         """The solution with its unknowns moved by their estimated errors."""
         values = {v: self._values[v] for v in self.system.with_role("parameter")}
         for run in self._compiled.runs:
+            values.update((v, self._values[v]) for v in self._values if v.size == 0)
             if isinstance(run, ExplicitRun):
                 run.evaluate(values)
             else:
                 solved = self._solved[run.block]
                 unknowns = run.block.unknowns
-                values.update(zip(unknowns, split(solved.point + solved.direction, unknowns), strict=True))
+                values.update(
+                    zip(unknowns, split(solved.point + solved.direction, unknowns), strict=True)
+                )
                 run.evaluate_definitions(values)
         return Solution(self._compiled, values, self._solved, self._policy)
 
@@ -317,7 +323,9 @@ class Solution:
             name: frozen(np.asarray(found[c]).reshape(c.shape))
             for name, c in self.system.constraints.items()
         }
-        self._certified(sweep, f"the multipliers of {self._output(output).name!r}", list(values.values()))
+        self._certified(
+            sweep, f"the multipliers of {self._output(output).name!r}", list(values.values())
+        )
         return Derivatives(values, "constraint")
 
     def adjoint_system(self, output: Any) -> AdjointSystem:
@@ -335,17 +343,23 @@ class Solution:
         """
         return assemble(self._compiled, self._linearization, self._output(output))
 
-    def _directions(self, given: Mapping[Any, Any] | None, named: Mapping[str, Any]) -> dict[Variable, Array]:
+    def _directions(
+        self, given: Mapping[Any, Any] | None, named: Mapping[str, Any]
+    ) -> dict[Variable, Array]:
         parameters = {v.name: v for v in self.system.with_role("parameter")}
         directions = {}
         for key, value in [*(given or {}).items(), *named.items()]:
             name = getattr(key, "name", key)
             if name not in parameters:
                 raise UnknownName.among(name, parameters, "parameter")
-            directions[parameters[name]] = fitted(f"the direction of {name!r}", value, parameters[name])
+            directions[parameters[name]] = fitted(
+                f"the direction of {name!r}", value, parameters[name]
+            )
         return directions
 
-    def tangent(self, directions: Mapping[Any, Any] | None = None, /, **named: Any) -> Derivatives[Array]:
+    def tangent(
+        self, directions: Mapping[Any, Any] | None = None, /, **named: Any
+    ) -> Derivatives[Array]:
         """Return the derivative of every variable along a direction of the parameters.
 
         Parameters
@@ -439,7 +453,10 @@ class Solution:
                 pieces[of_node, by_node] = frozen(block.reshape(of_node.shape + by_node.shape))
         self._certified(sweep, "the Jacobian", list(pieces.values()))
         return Derivatives(
-            {o.name: Derivatives({i.name: pieces[o, i] for i in inputs}, "parameter") for o in outputs},
+            {
+                o.name: Derivatives({i.name: pieces[o, i] for i in inputs}, "parameter")
+                for o in outputs
+            },
             "variable",
         )
 
@@ -541,6 +558,7 @@ def solve(
 ) -> Solution:
     """The blocks solved in turn."""
     values: dict[Variable, Array] = dict(parameters)
+    values.update((v, array) for v, array in start.items() if v.size == 0)
     solved: dict[Block, Solved] = {}
     reports = []
     converged = True

@@ -155,7 +155,7 @@ class Writer:
 
     def statements(self, targets: list[tuple[str, Expression]]) -> list[str]:
         """Assignments of expressions to names, after the temporaries that they share."""
-        leaf = lambda node: isinstance(node, Variable) or node.index in self.names  # noqa: E731
+        leaf = lambda node: isinstance(node, Variable) or node.index in self.names
         lines = []
         for node in self.shared([root for _, root in targets], leaf):
             if node.index not in self.names:
@@ -245,5 +245,3 @@ def begin(writer: Writer, variable: Variable) -> str:
     if value.size and (value == value.flat[0]).all():
         return f"np.full({variable.shape}, {value.flat[0].item()!r})"
     return f"np.array({value.tolist()!r})"
-
-

@@ -90,7 +90,12 @@ class Unit:
 
     @property
     def size(self) -> int:
-        return self.constraint.size if self.constraint else self.root.size
+        return self.root.size if self.constraint is None else self.constraint.size
+
+    @property
+    def own(self) -> Expression | None:
+        """The node that the unit evaluates; None of an equation."""
+        return self.root if self.constraint is None else self.constraint.variable
 
 
 def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
@@ -100,7 +105,8 @@ def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
     """
     owner: dict[int, int] = {}
     shared: dict[int, Expression] = {}
-    constraints = list(system.constraints.values())
+    # An equation of size zero states nothing, and an unknown of size zero is known.
+    constraints = [c for c in system.constraints.values() if c.size or c.variable is not None]
     for number, constraint in enumerate(constraints):
         stack = list(constraint.roots)
         while stack:
@@ -119,22 +125,29 @@ def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
         reached: dict[int, None] = {}
         visited = set()
         root_itself = unit.constraint is not None and unit.root.index in shared
-        stack = [unit.root] if root_itself or unit.root.primitive is None else list(unit.root.arguments)
+        stack = (
+            [unit.root] if root_itself or unit.root.primitive is None else list(unit.root.arguments)
+        )
         while stack:
             node = stack.pop()
             if node.index in visited:
                 continue
             visited.add(node.index)
-            if node.index in shared or (isinstance(node, Variable) and node.role != "parameter"):
+            if node.index in shared or determined(node):
                 reached[node.index] = None
             else:
                 stack.extend(node.arguments)
-        if unit.constraint is None:
-            reached[unit.root.index] = None
-        elif unit.constraint.variable is not None:
-            reached[unit.constraint.variable.index] = None
+        if unit.own is not None:
+            reached[unit.own.index] = None
         incidence.append(list(reached))
     return units, incidence
+
+
+def determined(node: Expression) -> bool:
+    """Whether a node is a variable that constraints determine."""
+    return isinstance(node, Variable) and (
+        node.role == "defined" or (node.role == "unknown" and node.size > 0)
+    )
 
 
 def analyse(system: System) -> Structure:
@@ -142,9 +155,12 @@ def analyse(system: System) -> Structure:
     constraints = list(system.constraints.values())
     if all(c.variable is not None for c in constraints) and not system.with_role("unknown"):
         # Definitions name only what was there before them: their order is a solving order.
-        return Structure(tuple(Block((c.variable,), (c,)) for c in constraints if c.variable is not None))
+        return Structure(
+            tuple(Block((c.variable,), (c,)) for c in constraints if c.variable is not None)
+        )
     units, incidence = units_and_incidence(system)
-    nodes = [*system.with_role("unknown", "defined"), *(u.root for u in units if not u.constraint)]
+    variables = [v for v in system.variables.values() if determined(v)]
+    nodes: list[Expression] = [*variables, *(u.root for u in units if not u.constraint)]
     column = {node.index: j for j, node in enumerate(nodes)}
     pattern = _pattern(incidence, column, len(nodes))
     unit_sizes = np.array([u.size for u in units])
@@ -266,11 +282,7 @@ def _blocks(
     # A unit needs the values of its nodes; a node needs the units that it is paired with. A
     # definition is never inverted: its own node needs it, whatever the two are paired with.
     place = {node.index: j for j, node in enumerate(nodes)}
-    own = [
-        (place[unit.root.index if unit.constraint is None else unit.constraint.variable.index], i)
-        for i, unit in enumerate(units)
-        if unit.constraint is None or unit.constraint.variable is not None
-    ]
+    own = [(place[unit.own.index], i) for i, unit in enumerate(units) if unit.own is not None]
     rows, columns = np.array(own, dtype=int).reshape(-1, 2).T
     entries = (np.ones(rows.size, dtype=np.int32), (rows, columns))
     evaluated = sparse.coo_array(entries, shape=(n, m))
@@ -282,7 +294,7 @@ def _blocks(
     between = labels[edges.row] != labels[edges.col]
     after, before = labels[edges.row][between], labels[edges.col][between]
     # csgraph does not document the order of its labels, so it is checked before it is used.
-    order = range(count)
+    order = list(range(count))
     if not (before < after).all():
         condensed = nx.DiGraph()
         condensed.add_nodes_from(range(count))
@@ -296,9 +308,7 @@ def _blocks(
     for j, node in enumerate(nodes):
         if isinstance(node, Variable):
             variables[labels[m + j]].append(node)
-    return tuple(
-        Block(tuple(variables[k]), tuple(constraints[k])) for k in order if constraints[k]
-    )
+    return tuple(Block(tuple(variables[k]), tuple(constraints[k])) for k in order if constraints[k])
 
 
 def block_sizes(structure: Structure) -> list[int]:

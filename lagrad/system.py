@@ -62,7 +62,7 @@ class System:
 
     def __init__(self, name: str = "program") -> None:
         self.name = name
-        self.graph = Graph(name)
+        self.arena = Graph(name)
         self.variables: dict[str, Variable] = {}
         self.constraints: dict[str, Constraint] = {}
 
@@ -71,7 +71,9 @@ class System:
             raise InvalidName(f"{name!r} is no name: expected an identifier, such as 'x' or 'y_1'.")
         if name in self.variables:
             role = self.variables[name].role
-            raise InvalidName(f"{name!r} is already a {role} variable of program {self.name!r}.")
+            raise InvalidName(
+                f"{name!r} is already the name of a variable ({role}) of program {self.name!r}."
+            )
         if name in self.constraints:
             raise InvalidName(f"{name!r} is already a constraint of program {self.name!r}.")
         return name
@@ -80,7 +82,7 @@ class System:
         self, name: str, role: str, shape: tuple[int, ...], dtype: np.dtype[Any], start: Any
     ) -> Variable:
         """A new variable, of a name that was checked."""
-        variable = Variable(self.graph, name, role, shape, dtype, start)
+        variable = Variable(self.arena, name, role, shape, dtype, start)
         self.variables[name] = variable
         return variable
 
@@ -115,7 +117,9 @@ class System:
         array, shape, dtype = declared(f"parameter {name!r}", value, shape, dtype)
         return self.leaf(name, "parameter", shape, dtype, array)
 
-    def unknown(self, name: str, shape: Any = None, start: Any = None, dtype: Any = None) -> Variable:
+    def unknown(
+        self, name: str, shape: Any = None, start: Any = None, dtype: Any = None
+    ) -> Variable:
         """Declare a value that equations determine, and return it as a traced value.
 
         Parameters
@@ -205,22 +209,23 @@ class System:
         >>> p.subject_to(z * z == 2.0).name
         'z'
         """
-        if isinstance(equation, Expression) and equation.primitive is not None:
-            if equation.primitive.name == "equal":
-                equation = Equation(*equation.arguments)
+        stated = equation.primitive if isinstance(equation, Expression) else None
+        if stated is not None and stated.name == "equal":
+            equation = Equation(*equation.arguments)
         if not isinstance(equation, Equation):
             raise InvalidEquation(f"subject_to takes an equation, lhs == rhs; got {equation!r}.")
+        said = "" if name is None else f" {name!r}"
         left, right = self._side(equation.lhs), self._side(equation.rhs)
         try:
-            residual = np.subtract(right, left)  # type: ignore[call-overload]
+            residual: Any = np.subtract(right, left)
         except ShapeMismatch:
             raise ShapeMismatch(
-                f"the equation {name or ''} has sides of shapes {left.shape} and {right.shape}, "
+                f"the equation{said} has sides of shapes {left.shape} and {right.shape}, "
                 "which do not broadcast together."
             ) from None
         if isinstance(residual, Constant) or residual.unknown is None:
             raise InvalidEquation(
-                f"the equation {name or ''} has no unknown in it, so it constrains nothing; "
+                f"the equation{said} has no unknown in it, so it constrains nothing; "
                 "declare what it should determine with `unknown`."
             )
         name = self._constraint_name(name, left, right, residual.unknown)
@@ -233,8 +238,8 @@ class System:
         if isinstance(value, (list, tuple)) or (
             isinstance(value, np.ndarray) and value.dtype == object
         ):
-            value = stacked(np.array(value, dtype=object), self.graph)
-        node = self.graph.lift(value)
+            value = stacked(np.array(value, dtype=object), self.arena)
+        node = self.arena.lift(value)
         if isinstance(node, Constant) and not np.all(np.isfinite(node.value)):
             raise InvalidValue("a side of a constraint is NaN or infinite.")
         return node
@@ -251,7 +256,7 @@ class System:
             return name
         sides = [s.name for s in (left, right) if isinstance(s, Variable) and s.role == "unknown"]
         if unknown != Expression.SEVERAL:
-            node = self.graph.nodes[unknown]
+            node = self.arena.nodes[unknown]
             assert isinstance(node, Variable)
             sides.append(node.name)
         for candidate in sides:
@@ -287,14 +292,16 @@ class System:
             if name not in parameters:
                 role = self.variables[name].role if name in self.variables else None
                 if role is not None:
-                    raise UnknownName(f"{name!r} is a {role} variable; solve takes parameters.")
+                    raise UnknownName(
+                        f"{name!r} is no parameter but {role}; solve takes parameters."
+                    )
                 raise UnknownName.among(name, parameters, "parameter")
             named[name] = value
         values = {}
         for name, variable in parameters.items():
-            value = named.get(name)
-            if value is None:
-                value = variable.start
+            value = named.get(name, variable.start)
+            if name in named and value is None:
+                raise InvalidValue(f"parameter {name!r} was given None; leave it out instead.")
             if value is None:
                 raise MissingValue(f"parameter {name!r} has no value: solve({name}=…).")
             values[variable] = fitted(f"parameter {name!r}", value, variable)

@@ -77,7 +77,10 @@ class Tape:
     def extend(self, outputs: Sequence[Expression]) -> None:
         """Add the steps that lead to further outputs."""
         slots = self.slots
-        done = lambda node: node.index in slots or self.known(node)  # noqa: E731
+
+        def done(node: Expression) -> bool:
+            return node.index in slots or self.known(node)
+
         for node in ancestors(outputs, done, self.defined):
             if done(node) or isinstance(node, Constant):
                 continue
@@ -124,7 +127,9 @@ class Tape:
         steps = [
             step
             if step.map is None or not step.map.data
-            else Step(step.target, step.source, step.map.with_data(tuple(map(numeric, step.map.data))))
+            else Step(
+                step.target, step.source, step.map.with_data(tuple(map(numeric, step.map.data)))
+            )
             for step in self.steps
         ]
         return Linearization(self, steps)

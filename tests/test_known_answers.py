@@ -77,7 +77,9 @@ def test_kepler():
     # Third order, through the adjoint of the adjoint.
     third = p.adjoint("E").adjoint("λ_M").solve().gradient("μ_M")["M"]
     with mpmath.workdps(40):
-        anomaly = lambda m: mpmath.findroot(lambda z: z - mpmath.mpf("0.5") * mpmath.sin(z) - m, 1.5)  # noqa: E731
+        anomaly = lambda m: mpmath.findroot(
+            lambda z: z - mpmath.mpf("0.5") * mpmath.sin(z) - m, 1.5
+        )
         exact = mpmath.diff(anomaly, 1, 3)
     close(third, float(exact), 1e-12)
 
@@ -90,7 +92,7 @@ def test_fixed_point_of_the_cosine():
     at = p.solve()
     close(at["z"], 0.73908513321516064)
     with mpmath.workdps(30):
-        root = lambda t: mpmath.findroot(lambda s: s - mpmath.cos(t * s), 0.7)  # noqa: E731
+        root = lambda t: mpmath.findroot(lambda s: s - mpmath.cos(t * s), 0.7)
         close(at.gradient("z")["theta"], float(mpmath.diff(root, 1)))
 
 

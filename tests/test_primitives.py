@@ -35,7 +35,11 @@ SPARSE = sparse.random_array((5, 3), density=0.6, rng=RNG, format="csr")
 CASES = {
     "add": [(np.add, A34, ROW), (np.add, A34, B34), (np.add, A34, np.float64(2.0))],
     "subtract": [(np.subtract, A34, ROW), (np.subtract, ROW, A34)],
-    "multiply": [(np.multiply, A34, ROW), (np.multiply, A34, A34), (np.multiply, np.array(2.0), A34)],
+    "multiply": [
+        (np.multiply, A34, ROW),
+        (np.multiply, A34, A34),
+        (np.multiply, np.array(2.0), A34),
+    ],
     "divide": [(np.divide, A34, POS), (lambda x: 2.0 / x, POS)],
     "negative": [(np.negative, A34)],
     "power": [
@@ -94,8 +98,13 @@ CASES = {
     "isfinite": [(lambda x: np.where(np.isfinite(x), x, 0.0), A34)],
     "isnan": [(lambda x: np.where(np.isnan(x), 0.0, x), A34)],
     "isinf": [(lambda x: np.where(np.isinf(x), 0.0, x), A34)],
-    "where": [(lambda x, y: np.where(A34 > 0, x, y), A34, ROW), (lambda x: np.where(x > 0, x, 0), A34)],
-    "astype": [(lambda x: np.astype(x, np.float32) if x.dtype == np.float64 else x, np.round(A34, 1))],
+    "where": [
+        (lambda x, y: np.where(A34 > 0, x, y), A34, ROW),
+        (lambda x: np.where(x > 0, x, 0), A34),
+    ],
+    "astype": [
+        (lambda x: np.astype(x, np.float32) if x.dtype == np.float64 else x, np.round(A34, 1))
+    ],
     "erf": [(special.erf, A34)],
     "erfc": [(special.erfc, A34)],
     "expit": [(special.expit, A34)],
@@ -131,10 +140,17 @@ CASES = {
         (np.prod, A34),
         (lambda x: np.prod(x, axis=1, keepdims=True), A34),
     ],
-    "broadcast_to": [(lambda x: np.broadcast_to(x, (2, 3, 4)), A34), (lambda x: np.broadcast_to(x, (3, 4)), ROW)],
+    "broadcast_to": [
+        (lambda x: np.broadcast_to(x, (2, 3, 4)), A34),
+        (lambda x: np.broadcast_to(x, (3, 4)), ROW),
+    ],
     "max": [(np.max, A34), (lambda x: np.max(x, axis=1), A34)],
     "min": [(np.min, A34), (lambda x: np.min(x, axis=0, keepdims=True), A34)],
-    "cumsum": [(np.cumsum, A34), (lambda x: np.cumsum(x, axis=0), A34), (lambda x: np.cumsum(x, axis=-1), A34)],
+    "cumsum": [
+        (np.cumsum, A34),
+        (lambda x: np.cumsum(x, axis=0), A34),
+        (lambda x: np.cumsum(x, axis=-1), A34),
+    ],
     "reshape": [
         (lambda x: np.reshape(x, (2, -1)), A34),
         (np.ravel, A34),
@@ -159,7 +175,10 @@ CASES = {
         (lambda x: np.diff(x, n=2, axis=1), A34),
         (lambda x: np.diff(x, axis=0), A34),
     ],
-    "embed": [(lambda x: embed(x, (1, (None, None, -1)), (3, 4)), ROW), (lambda x: np.pad(x, 1), A34)],
+    "embed": [
+        (lambda x: embed(x, (1, (None, None, -1)), (3, 4)), ROW),
+        (lambda x: np.pad(x, 1), A34),
+    ],
     "gather": [
         (lambda x: gather(x, GAPS), A34),
         (lambda x: x[[0, 2, 2]], A34),
@@ -235,7 +254,10 @@ CASES = {
     ],
     "inv": [(np.linalg.inv, S3), (np.linalg.inv, STACK)],
     "det": [(np.linalg.det, S3), (np.linalg.det, STACK)],
-    "logabsdet": [(lambda x: np.linalg.slogdet(x)[1], S3), (lambda x: np.linalg.slogdet(x).logabsdet, STACK)],
+    "logabsdet": [
+        (lambda x: np.linalg.slogdet(x)[1], S3),
+        (lambda x: np.linalg.slogdet(x).logabsdet, STACK),
+    ],
     "signdet": [(lambda x: np.linalg.slogdet(x)[0] * x, S3)],
     "cholesky": [(np.linalg.cholesky, SPD), (np.linalg.cholesky, SPDS)],
     "eigh": [
@@ -288,7 +310,9 @@ def test_the_value_is_numpys(name, i, dtype):
     (value,) = Plan(variables, [output])(values)
     assert output.shape == expected.shape
     assert output.dtype == expected.dtype
-    np.testing.assert_allclose(value, expected, rtol=1e-12 if dtype == np.float64 else 2e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        value, expected, rtol=1e-12 if dtype == np.float64 else 2e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("name", "i"), ALL)
@@ -311,9 +335,7 @@ def test_jvp_and_vjp_pass_the_dot_test_and_agree_with_the_sparse_block(name, i):
     backwards[slot] = weight
     numeric.pull(backwards)
     back = [backwards[tape.slots[v.index]] for v in variables]
-    pulled = sum(
-        np.sum(b * t) for b, t in zip(back, tangents, strict=True) if b is not None
-    )
+    pulled = sum(np.sum(b * t) for b, t in zip(back, tangents, strict=True) if b is not None)
     np.testing.assert_allclose(np.sum(weight * moved), pulled, rtol=1e-9, atol=1e-9)
     flat = np.concatenate([t.ravel() for t in tangents])
     for dense in (True, False):
@@ -326,10 +348,14 @@ def test_jvp_and_vjp_pass_the_dot_test_and_agree_with_the_sparse_block(name, i):
         np.zeros((v.size, output.size)) if (m := reverse[tape.slots[v.index]]) is None else m
         for v in variables
     ]
-    np.testing.assert_allclose(np.concatenate(rows).T, numeric.jacobian([output], variables, True), atol=1e-9)
+    np.testing.assert_allclose(
+        np.concatenate(rows).T, numeric.jacobian([output], variables, True), atol=1e-9
+    )
 
 
-@pytest.mark.parametrize(("name", "i"), [a for a in ALL if a[0] != "astype" and a[0] != "stop_gradient"])
+@pytest.mark.parametrize(
+    ("name", "i"), [a for a in ALL if a[0] != "astype" and a[0] != "stop_gradient"]
+)
 def test_the_first_order_remainder_is_quadratic_and_the_second_cubic(name, i):
     function, arrays = _split(CASES[name][i])
     variables, output, values = traced(function, arrays)
@@ -346,7 +372,9 @@ def test_the_first_order_remainder_is_quadratic_and_the_second_cubic(name, i):
 
     def at(step):
         """The function itself, by NumPy alone."""
-        return np.asarray(function(*(v + step * d for v, d in zip(values, directions, strict=True))))
+        return np.asarray(
+            function(*(v + step * d for v, d in zip(values, directions, strict=True)))
+        )
 
     def remainder(step, order):
         odd = (at(step) - at(-step)) / 2 - step * f1

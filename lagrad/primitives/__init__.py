@@ -1,11 +1,12 @@
 """The primitives: each declared once, with its value, its shape and its local partials."""
 
-from lagrad.primitives import contraction, elementwise, linalg, reduction, shaping, special
+from lagrad.primitives import contraction, custom, elementwise, linalg, reduction, shaping, special
 from lagrad.primitives.registry import PRIMITIVES
 
 __all__ = [
     "PRIMITIVES",
     "contraction",
+    "custom",
     "elementwise",
     "linalg",
     "reduction",

@@ -13,7 +13,14 @@ from lagrad.errors import ShapeMismatch, UnsupportedType
 from lagrad.expression import FUNCTIONS, UFUNCS, Expression, Graph
 from lagrad.kernels import contract, contraction, contraction_sizes, convolve_full
 from lagrad.linmaps import Contract, Convolve, LinearMap, Shape, SparseProduct
-from lagrad.primitives.registry import Parameters, declare, graph_of, implements, keyword_free, lifted
+from lagrad.primitives.registry import (
+    Parameters,
+    declare,
+    graph_of,
+    implements,
+    keyword_free,
+    lifted,
+)
 
 __all__ = ["SparseConstant"]
 
@@ -85,17 +92,17 @@ def _canonical(subscripts: str, operands: list[Expression]) -> tuple[list[str], 
     return inputs, free + "".join(once)
 
 
-def _alone(x: Expression, labels: str, kept: set[str]) -> tuple[Expression, str]:
+def _alone(x: Any, labels: str, kept: set[str]) -> tuple[Any, str]:
     """An operand without repeated labels, and summed over those that nothing else has."""
     for label in sorted(set(labels)):
         while labels.count(label) > 1:
             i = labels.index(label)
             j = labels.index(label, i + 1)
-            x = np.diagonal(x, 0, i, j)  # type: ignore[assignment]
+            x = np.diagonal(x, 0, i, j)
             labels = labels[:i] + labels[i + 1 : j] + labels[j + 1 :] + label
     lonely = tuple(i for i, c in enumerate(labels) if c not in kept)
     if lonely:
-        x = np.sum(x, axis=lonely)  # type: ignore[assignment]
+        x = np.sum(x, axis=lonely)
         labels = "".join(c for c in labels if c in kept)
     return x, labels
 
@@ -105,7 +112,7 @@ def _einsum(subscripts: Any, *operands: Any, **rest: Any) -> Any:
     keyword_free("einsum", **{k: v for k, v in rest.items() if k != "optimize"})
     if not isinstance(subscripts, str):
         raise UnsupportedType("np.einsum on traced values takes its subscripts as a string.")
-    terms = list(lifted(*operands))
+    terms: list[Any] = list(lifted(*operands))
     labels, out = _canonical(subscripts, terms)
     lengths: dict[str, int] = {}
     for term, names in zip(terms, labels, strict=True):
@@ -116,10 +123,12 @@ def _einsum(subscripts: Any, *operands: Any, **rest: Any) -> Any:
     # An axis of length one broadcasts: drop it where another operand has the label.
     for i, (term, names) in enumerate(zip(terms, labels, strict=True)):
         ones = tuple(
-            k for k, (c, n) in enumerate(zip(names, term.shape, strict=True)) if n == 1 != lengths[c]
+            k
+            for k, (c, n) in enumerate(zip(names, term.shape, strict=True))
+            if n == 1 != lengths[c]
         )
         if ones:
-            terms[i] = np.squeeze(term, axis=ones)  # type: ignore[assignment]
+            terms[i] = np.squeeze(term, axis=ones)
             labels[i] = "".join(c for k, c in enumerate(names) if k not in ones)
     path: list[Any] = [(0, 1)] * (len(terms) - 1)
     if len(terms) > 2:
@@ -278,12 +287,10 @@ _sparse_product = declare(
 def _sparse_matmul(matrix: Any, x: Expression) -> Expression:
     if x.ndim not in (1, 2) or matrix.shape[1] != x.shape[0]:
         raise ShapeMismatch(f"a sparse matrix of shape {matrix.shape} @ {x.shape}.")
-    table = x.graph.table
-    key = ("sparse", id(matrix))
-    kept = table.get(key)
+    known = x.graph.matrices
+    kept = known.get(id(matrix))
     if kept is None or not _same(kept[0], matrix, kept[1]):
-        constant = SparseConstant(matrix)
-        kept = table[key] = (matrix, constant)  # type: ignore[assignment]
+        kept = known[id(matrix)] = (matrix, SparseConstant(matrix))
     return _sparse_product(x.graph, x, parameters=(kept[1],))
 
 
@@ -292,5 +299,4 @@ def _same(known: Any, matrix: Any, constant: SparseConstant) -> bool:
     if known is not matrix:
         return False
     now = sparse.csr_array(matrix)
-    return now.shape == constant.matrix.shape and (now != constant.matrix).nnz == 0
-
+    return bool(now.shape == constant.matrix.shape and (now != constant.matrix).nnz == 0)

@@ -102,14 +102,18 @@ def chosen(y: Value, this: Value, other: Value) -> Value:
     return np.where(np.equal(y, this), np.where(np.equal(y, other), 0.5, 1), 0)
 
 
-for _ufunc in (np.maximum, np.minimum, np.fmax, np.fmin):
-    elementwise(_ufunc, lambda y, a, b: chosen(y, a, b), lambda y, a, b: chosen(y, b, a))
+EXTREMES: tuple[Any, ...] = (np.maximum, np.minimum, np.fmax, np.fmin)
+COMPARISONS: tuple[Any, ...] = (
+    *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
+    *(np.logical_and, np.logical_or, np.logical_xor),
+)
+QUESTIONS: tuple[Any, ...] = (np.logical_not, np.isfinite, np.isnan, np.isinf)
 
-for _ufunc in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal):
+for _ufunc in EXTREMES:
+    elementwise(_ufunc, lambda y, a, b: chosen(y, a, b), lambda y, a, b: chosen(y, b, a))
+for _ufunc in COMPARISONS:
     elementwise(_ufunc, None, None)
-for _ufunc in (np.logical_and, np.logical_or, np.logical_xor):
-    elementwise(_ufunc, None, None)
-for _ufunc in (np.logical_not, np.isfinite, np.isnan, np.isinf):
+for _ufunc in QUESTIONS:
     elementwise(_ufunc, None)
 
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
@@ -133,7 +137,9 @@ def _where_partial(node: Expression, k: int) -> LinearMap | None:
     return Scale(kept, node.arguments[k].shape, node.shape)
 
 
-where = declare("where", lambda parameters: np.where, _where_infer, _where_partial, call("np.where"))
+where = declare(
+    "where", lambda parameters: np.where, _where_infer, _where_partial, call("np.where")
+)
 
 
 @implements(np.where)

@@ -231,7 +231,7 @@ eigh = declare(
 
 
 @implements(np.linalg.eigh)
-def _eigh(a: Any, UPLO: str = "L") -> Any:  # noqa: N803
+def _eigh(a: Any, UPLO: str = "L") -> Any:
     (x,) = lifted(a)
     if UPLO != "L":
         raise UnsupportedFunction("np.linalg.eigh(UPLO='U') on traced values; transpose.")

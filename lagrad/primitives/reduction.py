@@ -1,4 +1,4 @@
-"""Reductions: `sum` and `broadcast_to`, each the other's transpose; extremes; the rest in terms of them."""
+"""Reductions: `sum` and `broadcast_to`, each the other's transpose, extremes, and the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lagrad.expression import Expression
 from lagrad.linmaps import Compose, LinearMap, Reindex, Running, Scale, Shape, Transpose
 from lagrad.primitives.registry import Parameters, declare, implements, keyword_free, lifted
 
-NO_VALUE = np._NoValue  # type: ignore[attr-defined]
+NO_VALUE = np._NoValue
 Axes = tuple[int, ...]
 
 
@@ -60,7 +60,8 @@ def _axis_code(name: str) -> Any:
 
 
 def _sum_dtype(x: Expression) -> np.dtype[Any]:
-    return np.sum(np.zeros(1, x.dtype)).dtype
+    found: np.dtype[Any] = np.sum(np.zeros(1, x.dtype)).dtype
+    return found
 
 
 sum_ = declare(
@@ -108,7 +109,9 @@ def _broadcast_to(array: Expression, shape: Any, subok: bool = False) -> Express
 
 
 @implements(np.mean)
-def _mean(a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE, **rest: Any) -> Any:
+def _mean(
+    a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE, **rest: Any
+) -> Any:
     keyword_free("mean", dtype=dtype, **rest)
     (x,) = lifted(a)
     count = math.prod(x.shape[i] for i in normal_axis(axis, x.ndim))
@@ -116,16 +119,16 @@ def _mean(a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE,
 
 
 @implements(np.prod)
-def _prod(a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE, **rest: Any) -> Any:
+def _prod(
+    a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE, **rest: Any
+) -> Any:
     # A balanced tree of products: each half's derivative is the other half, so the leave-one-out
     # product comes out of prefixes and suffixes, in linear time, and never out of a division.
     keyword_free("prod", dtype=dtype, **rest)
     (x,) = lifted(a)
     axes = normal_axis(axis, x.ndim)
     others = [i for i in range(x.ndim) if i not in axes]
-    factors = np.reshape(
-        np.transpose(x, [*axes, *others]), (-1, *reduced_shape(x.shape, axes))
-    )
+    factors = np.reshape(np.transpose(x, [*axes, *others]), (-1, *reduced_shape(x.shape, axes)))
     if factors.shape[0] == 0:
         return np.ones(factors.shape[1:], x.dtype)
     while (n := factors.shape[0]) > 1:
@@ -196,19 +199,22 @@ def _std(a: Any, axis: Any = None, dtype: Any = None, ddof: Any = 0, **rest: Any
 
 
 @implements(np.average)
-def _average(a: Any, axis: Any = None, weights: Any = None, keepdims: Any = NO_VALUE, **rest: Any) -> Any:
+def _average(
+    a: Any, axis: Any = None, weights: Any = None, keepdims: Any = NO_VALUE, **rest: Any
+) -> Any:
     keyword_free("average", **{k: v or None for k, v in rest.items()})
     if weights is None:
         return np.mean(a, axis=axis, keepdims=keepdims)
     x, w = lifted(a, weights)
+    spread: Any = w
     if w.shape != x.shape:
         axes = normal_axis(axis, x.ndim)
         if axis is None or w.shape != tuple(x.shape[i] for i in axes):
             raise ShapeMismatch(f"average of shape {x.shape} with weights of shape {w.shape}.")
-        w = np.reshape(w, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
-        w = np.broadcast_to(w, x.shape)
-    total = np.sum(w, axis=axis, keepdims=keepdims)
-    return np.sum(x * w, axis=axis, keepdims=keepdims) / total
+        spread = np.reshape(w, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
+        spread = np.broadcast_to(spread, x.shape)
+    total = np.sum(spread, axis=axis, keepdims=keepdims)
+    return np.sum(x * spread, axis=axis, keepdims=keepdims) / total
 
 
 @implements(np.linalg.norm)
@@ -244,7 +250,7 @@ cumsum = declare(
 @implements(np.cumsum)
 def _cumsum(a: Any, axis: Any = None, dtype: Any = None) -> Expression:
     keyword_free("cumsum", dtype=dtype)
-    (x,) = lifted(a)
+    x: Any = lifted(a)[0]
     if axis is None:
         x, axis = np.ravel(x), 0
     return cumsum(x.graph, x, parameters=normal_axis(axis, x.ndim))

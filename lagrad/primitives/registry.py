@@ -46,7 +46,9 @@ def call(name: str) -> Callable[[Sequence[str], Parameters], str]:
     return lambda texts, parameters: f"{name}({', '.join([*texts, *map(repr, parameters)])})"
 
 
-def implements(*functions: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def implements(
+    *functions: Callable[..., Any],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enter a function as the traced form of NumPy's."""
 
     def register(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +80,9 @@ def lifted(*values: Any) -> tuple[Expression, ...]:
     """Values as nodes of one graph."""
     graph = graph_of(*values)
     return tuple(
-        graph.lift(np.array(v, dtype=object) if isinstance(v, (list, tuple)) and has_traced(v) else v)
+        graph.lift(
+            np.array(v, dtype=object) if isinstance(v, (list, tuple)) and has_traced(v) else v
+        )
         for v in values
     )
 
@@ -92,7 +96,7 @@ def has_traced(values: Any) -> bool:
 
 def keyword_free(name: str, **keywords: Any) -> None:
     """Refuse keywords that a traced function does not take."""
-    given = [k for k, v in keywords.items() if v is not None and v is not np._NoValue]  # type: ignore[attr-defined]
+    given = [k for k, v in keywords.items() if v is not None and v is not np._NoValue]
     if given:
         raise UnsupportedFunction(f"np.{name}({given[0]}=…) is not supported on traced values.")
 

@@ -6,6 +6,7 @@ is left is a `gather`, found by running the positions of the input through NumPy
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,7 +36,6 @@ from lagrad.primitives.registry import (
     lifted,
 )
 
-
 Move = Callable[[Any], Any]
 
 
@@ -54,9 +54,7 @@ def _reindex(
     """A shaping primitive: a function of arrays and traced values alike, and what undoes it."""
 
     def partial(node: Expression, k: int) -> LinearMap:
-        return Reindex(
-            forward(node.parameters), undo(node), node.arguments[0].shape, node.shape
-        )
+        return Reindex(forward(node.parameters), undo(node), node.arguments[0].shape, node.shape)
 
     def infer(
         arguments: tuple[Expression, ...], parameters: Parameters
@@ -132,7 +130,7 @@ _embed = _reindex(
 
 
 @implements(embed)
-def _traced_embed(c: Expression, key: Parameters, shape: Shape) -> Expression:
+def _traced_embed(c: Expression, key: Parameters, shape: Shape) -> Any:
     return _embed(c.graph, c, parameters=(key, shape))
 
 
@@ -154,7 +152,9 @@ FUNCTIONS[gather] = lambda x, index: _gather(x.graph, x, parameters=(index, ""))
 def _scatter_partial(node: Expression, k: int) -> LinearMap:
     (index,) = node.parameters
     return Transpose(
-        Reindex(lambda t: gather(t, index), lambda c: scatter(c, index), node.shape, index.array.shape)
+        Reindex(
+            lambda t: gather(t, index), lambda c: scatter(c, index), node.shape, index.array.shape
+        )
     )
 
 
@@ -170,7 +170,7 @@ _scatter = declare(
 FUNCTIONS[scatter] = lambda c, index: _scatter(c.graph, c, parameters=(index,))
 
 
-def moved(x: Expression, move: Move, label: str = "") -> Expression:
+def moved(x: Expression, move: Move, label: str = "") -> Any:
     """What a shaping function does to `x`, found by running positions through it."""
     positions = move(np.arange(1, x.size + 1).reshape(x.shape)) - 1
     return _gather(x.graph, x, parameters=(Index(positions, x.shape), label))
@@ -181,7 +181,7 @@ def _by_positions(name: str) -> None:
     function = getattr(np, name)
 
     @implements(function)
-    def traced(x: Any, *args: Any, **kwargs: Any) -> Expression:
+    def traced(x: Any, *args: Any, **kwargs: Any) -> Any:
         (x,) = lifted(x)
         rest = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
         simple = all(isinstance(v, (int, str, tuple)) for v in [*args, *kwargs.values()])
@@ -211,7 +211,7 @@ def _pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> A
 
 
 @implements(np.reshape)
-def _traced_reshape(a: Any, /, shape: Any = None, order: str = "C", **rest: Any) -> Expression:
+def _traced_reshape(a: Any, /, shape: Any = None, order: str = "C", **rest: Any) -> Any:
     keyword_free("reshape", **rest)
     (x,) = lifted(a)
     if order != "C":
@@ -226,11 +226,11 @@ def _traced_reshape(a: Any, /, shape: Any = None, order: str = "C", **rest: Any)
 
 @implements(np.ravel)
 def _ravel(a: Any, order: str = "C") -> Any:
-    return np.reshape(a, -1, order=order)
+    return np.reshape(a, (-1,), order=order)  # type: ignore[call-overload]
 
 
 @implements(np.transpose)
-def _traced_transpose(a: Any, axes: Any = None) -> Expression:
+def _traced_transpose(a: Any, axes: Any = None) -> Any:
     (x,) = lifted(a)
     if axes is None:
         axes = range(x.ndim)[::-1]
@@ -290,7 +290,7 @@ def _advanced_label(keys: tuple[Any, ...]) -> str:
 
 
 @implements(Expression.__getitem__)
-def _index(x: Expression, key: Any) -> Expression:
+def _index(x: Expression, key: Any) -> Any:
     keys = key if isinstance(key, tuple) else (key,)
     parts: list[Any] = []
     for k in keys:
@@ -357,7 +357,9 @@ _concatenate = declare(
 def _traced_concatenate(arrays: Any, axis: Any = 0, **rest: Any) -> Any:
     keyword_free("concatenate", **{k: v for k, v in rest.items() if k != "casting"})
     graph = graph_of(*arrays)
-    parts = [graph.lift(np.asarray(a) if isinstance(a, (int, float)) else a) for a in arrays]
+    parts: list[Any] = [
+        graph.lift(np.asarray(a) if isinstance(a, (int, float)) else a) for a in arrays
+    ]
     if axis is None:
         parts, axis = [np.ravel(p) for p in parts], 0
     (axis,) = normal_axis(axis, parts[0].ndim)
@@ -397,7 +399,7 @@ def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
         raise ShapeMismatch(f"split of shape {x.shape} along axis {axis}: {error}") from None
     lead = (slice(None),) * axis
     ends = np.cumsum([0, *(len(p) for p in pieces)]).tolist()
-    return [x[(*lead, slice(a, b))] for a, b in zip(ends, ends[1:], strict=False)]
+    return [x[(*lead, slice(a, b))] for a, b in itertools.pairwise(ends)]
 
 
 def _triangle(function: Any) -> None:

@@ -36,6 +36,8 @@ erf = elementwise(special.erf, lambda y, x: 2 / math.sqrt(math.pi) * gaussian(x)
 erfc = elementwise(special.erfc, lambda y, x: -2 / math.sqrt(math.pi) * gaussian(x), module=SPECIAL)
 expit = elementwise(special.expit, lambda y, x: y * special.expit(-x), module=SPECIAL)
 logit = elementwise(special.logit, lambda y, x: 1 / (x * (1 - x)), module=SPECIAL)
+
+
 # ζ(s, q) = Σ (k + q)⁻ˢ has ∂ζ/∂q = −s·ζ(s + 1, q); digamma' = ζ(2, x) (DLMF 25.11.17, 5.15.1).
 def _zeta_partial(node: Expression, k: int) -> LinearMap | None:
     if k == 0:
@@ -55,7 +57,9 @@ zeta = declare(
     call("scipy.special.zeta"),
 )
 FUNCTIONS[hurwitz_zeta] = lambda s, q: zeta(graph_of(s, q), s, q)
-digamma = elementwise(special.psi, lambda y, x: hurwitz_zeta(2.0, x), name="digamma", module=SPECIAL)
+digamma = elementwise(
+    special.psi, lambda y, x: hurwitz_zeta(2.0, x), name="digamma", module=SPECIAL
+)
 gammaln = elementwise(special.gammaln, lambda y, x: special.digamma(x), module=SPECIAL)
 xlogy = elementwise(
     special.xlogy,

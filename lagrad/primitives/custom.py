@@ -1,0 +1,169 @@
+"""Primitives of the user's own: a function of arrays, and its derivative in one direction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.errors import ShapeMismatch, UnsupportedFunction
+from lagrad.expression import Expression, Primitive, Shape
+from lagrad.linmaps import LinearMap, Value
+from lagrad.primitives.registry import Parameters, graph_of
+
+__all__ = ["primitive"]
+
+Rule = Callable[..., Any]
+
+
+class Custom(LinearMap):
+    """The partial of a user's function by its argument `k`, from its VJP, its JVP, or both."""
+
+    def __init__(
+        self, vjp: Rule | None, jvp: Rule | None, k: int, data: tuple[Value, ...], shapes: Any
+    ) -> None:
+        self.vjp, self.jvp, self.k = vjp, jvp, k
+        self.data = data  # the output, then the arguments
+        self.shapes = shapes
+        self.target: Shape = shapes[0]
+        self.source: Shape = shapes[1 + k]
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Custom(self.vjp, self.jvp, self.k, data, self.shapes)
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.source) * math.prod(self.target)
+
+    def pattern(self) -> LinearMap:
+        def everywhere(*_: Any) -> Any:
+            return [np.ones(shape) for shape in self.shapes[1:]]
+
+        return Custom(everywhere, None, self.k, self.data, self.shapes)
+
+    def mv(self, tangent: Value) -> Value:
+        if self.jvp is None:
+            flat = self.as_sparse() @ np.ravel(tangent)
+            return np.reshape(flat, self.target)
+        tangents: list[Value] = [np.zeros(shape) for shape in self.shapes[1:]]
+        tangents[self.k] = tangent
+        return shaped(self.jvp(tuple(tangents), *self.data), self.target, "jvp")
+
+    def rmv(self, cotangent: Value) -> Value:
+        if self.vjp is None:
+            flat = self.as_sparse().T @ np.ravel(cotangent)
+            return np.reshape(flat, self.source)
+        found = self.vjp(cotangent, *self.data)
+        count = len(self.shapes) - 1
+        if count == 1 and not isinstance(found, (tuple, list)):
+            found = (found,)
+        if not isinstance(found, (tuple, list)) or len(found) != count:
+            raise ShapeMismatch(f"vjp returned {found!r}; expected {count} cotangents in a tuple.")
+        return shaped(found[self.k], self.source, "vjp")
+
+    def as_sparse(self) -> sparse.csr_array:
+        if any(isinstance(value, Expression) for value in self.data):
+            raise UnsupportedFunction(
+                "this primitive has a rule for one mode only, and the derived program needs the "
+                "other; give both: lg.primitive(f, vjp=…, jvp=…)."
+            )
+        rows, columns = math.prod(self.target), math.prod(self.source)
+        if self.jvp is not None:
+            basis = np.eye(columns).reshape(-1, *self.source)
+            found = [np.ravel(self.mv(row)) for row in basis]
+            return sparse.csr_array(np.reshape(found, (columns, rows)).T)
+        basis = np.eye(rows).reshape(-1, *self.target)
+        return sparse.csr_array(np.reshape([np.ravel(self.rmv(r)) for r in basis], (rows, columns)))
+
+
+def shaped(value: Value, shape: Shape, rule: str) -> Value:
+    """What a rule returned, of the shape that it must have."""
+    value = value if isinstance(value, Expression) else np.asarray(value)
+    if value.shape != shape:
+        raise ShapeMismatch(f"{rule} returned an array of shape {value.shape}; expected {shape}.")
+    return value
+
+
+def primitive(
+    value: Callable[..., Any],
+    *,
+    vjp: Rule | None = None,
+    jvp: Rule | None = None,
+    shape: Callable[..., Any] | None = None,
+    name: str | None = None,
+) -> Callable[..., Any]:
+    """Return a function that works on traced values, from one of arrays and its derivative.
+
+    Parameters
+    ----------
+    value : callable
+        `value(*x)` is an array of floats for arrays `x`.
+    vjp : callable, optional
+        `vjp(cotangent, y, *x)` is a tuple of one cotangent for each argument.
+    jvp : callable, optional
+        `jvp(tangents, y, *x)` is the tangent of `y` for a tuple of one tangent for each argument.
+        One of the two is enough for gradients; written in NumPy they serve second orders too.
+    shape : callable, optional
+        `shape(*shapes)` is the shape of `y`; found by calling `value` with ones by default.
+    name : str, optional
+        What messages and printed programs call it.
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    UnsupportedFunction
+        Neither rule is given.
+    ShapeMismatch
+        A rule returns an array of the wrong shape, once it is called.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> cube = lg.primitive(lambda x: x * x * x, vjp=lambda g, y, x: (3 * g * x * x,))
+    >>> p = lg.Program()
+    >>> y = p.define("y", cube(p.parameter("x", value=2.0)))
+    >>> float(p.solve().gradient("y")["x"])
+    12.0
+    """
+    named = str(name or getattr(value, "__name__", "function")).strip("<>")
+    if vjp is None and jvp is None:
+        raise UnsupportedFunction(f"primitive({named}) needs a rule: vjp=… or jvp=….")
+
+    def kernel(parameters: Parameters) -> Callable[..., Any]:
+        return lambda *x: np.asarray(value(*x), dtype=float)
+
+    def infer(
+        arguments: tuple[Expression, ...], parameters: Parameters
+    ) -> tuple[Shape, np.dtype[Any]]:
+        shapes = [a.shape for a in arguments]
+        if shape is not None:
+            return tuple(shape(*shapes)), np.dtype(float)
+        return np.shape(value(*[np.ones(s) for s in shapes])), np.dtype(float)
+
+    def partial(node: Expression, k: int) -> LinearMap:
+        shapes = (node.shape, *(a.shape for a in node.arguments))
+        return Custom(vjp, jvp, k, (node, *node.arguments), shapes)
+
+    made = Primitive(
+        named,
+        kernel,
+        infer,
+        partial,
+        lambda texts, parameters: f"{named.strip('<>')}({', '.join(texts)})",
+    )
+
+    def function(*x: Any) -> Any:
+        try:
+            graph = graph_of(*x)
+        except LookupError:
+            return value(*x)
+        return made(graph, *x)
+
+    function.__name__ = named
+    return function
