@@ -2,6 +2,7 @@
 
 from lagrad import primitives
 from lagrad.certificate import Certificate
+from lagrad.derivatives import Gradient
 from lagrad.errors import (
     AccuracyWarning,
     ForeignValue,
@@ -28,7 +29,7 @@ from lagrad.nonlinear import Newton
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
-from lagrad.solution import Gradient, Solution
+from lagrad.solution import Solution
 
 __all__ = [
     "CG",

@@ -18,10 +18,10 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import entry_name
 from lagrad.compiled import Compiled, ImplicitRun
+from lagrad.endpoint import Solved
 from lagrad.errors import SingularSystem
 from lagrad.expression import Expression, Variable
 from lagrad.linear import Factors, Singular
-from lagrad.nonlinear import Solved
 from lagrad.structure import Block
 from lagrad.system import Constraint
 from lagrad.tape import Linearization, Tape, joined, split

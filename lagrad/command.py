@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.derivatives import Gradient
 from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch, UnknownName
 from lagrad.program import Program
-from lagrad.solution import Gradient, Solution
+from lagrad.solution import Solution
 
 __all__ = ["main"]
 

@@ -138,16 +138,15 @@ class Graph:
         if type(value) in NUMBERS:
             return self.constant(value)
         if isinstance(value, Equation):
-            raise InvalidEquation(
-                f"the equation {value!r} is used as a value; np.equal compares the two sides."
-            )
+            raise used_as_value(value)
         if sparse.issparse(value):
             raise UnsupportedFunction(
                 "a scipy.sparse matrix meets traced values as the left side of `@` only."
             )
         array = np.asarray(value)
         if array.dtype == object:
-            return stacked(array, self)
+            found: Expression = stacked(array, self)
+            return found
         return self.constant(array)
 
 
@@ -167,7 +166,7 @@ def real_array(value: Any, what: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Expression:
+def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Any:
     """The traced value of an object array whose entries are traced values and numbers."""
     entries = list(array.ravel())
     if array.ndim == 0 and isinstance(entries[0], Expression):
@@ -179,8 +178,7 @@ def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Expressi
         entries = [graph.lift(e) for e in entries]
     rows: Any = np.stack(entries)
     shape = array.shape + rows.shape[1:]
-    found: Expression = rows if array.ndim == 1 else np.reshape(rows, shape)
-    return found
+    return np.reshape(rows, shape) if array.ndim != 1 else rows
 
 
 class Expression(NDArrayOperatorsMixin):
@@ -425,11 +423,23 @@ class Equation:
     def __repr__(self) -> str:
         return f"{self.lhs!r} == {self.rhs!r}"
 
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any
+    ) -> NoReturn:
+        raise used_as_value(self)
+
     def __bool__(self) -> bool:
         raise TracedValueError(
             f"the equation {self!r} has no truth value while the program is declared; "
             "state it with subject_to, or compare with np.equal inside np.where."
         )
+
+
+def used_as_value(equation: Equation) -> InvalidEquation:
+    """The error for an equation in the place of a value."""
+    return InvalidEquation(
+        f"the equation {equation!r} is used as a value; np.equal compares the two sides."
+    )
 
 
 def missing_rule(name: str) -> UnsupportedFunction:

@@ -12,21 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import BlockEquations, entry_name
+from lagrad.endpoint import Scale, Solved, one_norm, signed, uncertainty
 from lagrad.errors import NotConverged, SingularSystem
-from lagrad.linear import (
-    Factors,
-    LeastSquares,
-    LinearSolver,
-    Singular,
-    Transposed,
-    null_weights,
-)
+from lagrad.histories import NewtonStep, singular, story
+from lagrad.linear import Factors, LeastSquares, LinearSolver, Singular
 
-__all__ = ["Newton", "NewtonStep", "Solved", "solve_block"]
+__all__ = ["Newton", "solve_block"]
 
 Array = Any
 # Further steps with the same factors are taken where each gains this much. They save a
@@ -62,66 +56,6 @@ class Newton:
     tol: float = 1e-10
     max_steps: int = 100
     smallest_damping: float = 1e-10
-
-
-@dataclass(frozen=True, slots=True)
-class NewtonStep:
-    """One step: the relative length of the correction, the residual after it, its damping."""
-
-    correction: float
-    residual: float
-    damping: float
-
-
-@dataclass(frozen=True, eq=False)
-class Solved:
-    """A block at its solution, with the factors of a Jacobian near it."""
-
-    point: Array
-    jacobian: Any  # at the solution: an ndarray, a csr_array or a LinearOperator
-    factors: Factors  # at the point before the last step
-    solver: LinearSolver
-    history: tuple[NewtonStep, ...]
-    factorisations: int
-    residual: float
-    condition: float
-    error: float  # first-order estimate, relative
-    curvature: float  # relative change of the Jacobian across the error
-    direction: Array  # the error estimated, as a vector
-
-    def transposed(self) -> Solved:
-        """The block whose Jacobian is the transpose of this one's."""
-        return replace(self, jacobian=self.jacobian.T, factors=Transposed(self.factors))
-
-
-class Scale:
-    """Lengths of vectors, each unknown measured against its own size."""
-
-    def __init__(self, equations: BlockEquations, start: Array) -> None:
-        self.sizes = [v.size for v in equations.unknowns]
-        self.starts = np.cumsum([0, *self.sizes[:-1]])
-        self.epsilon = float(np.finfo(equations.dtype).eps)
-        self.top = self.largest(start)
-
-    def largest(self, vector: Array) -> Array:
-        """The largest entry of each unknown."""
-        if len(self.sizes) == 1:
-            return np.array([np.abs(vector).max(initial=0.0)], dtype=float)
-        if min(self.sizes) == 0:
-            pieces = np.split(np.abs(vector), self.starts[1:])
-            return np.array([piece.max(initial=0.0) for piece in pieces], dtype=float)
-        return np.maximum.reduceat(np.abs(vector), self.starts).astype(float)
-
-    def see(self, point: Array) -> None:
-        """Take note of how large the unknowns have been."""
-        self.top = np.maximum(self.top, self.largest(point))
-
-    def length(self, vector: Array, against: Array | None = None) -> float:
-        """The length of a vector, against the largest values seen unless told otherwise."""
-        against = self.top if against is None else against
-        largest = self.largest(vector)
-        some = largest > 0
-        return float((largest[some] / np.maximum(against[some], 1e-300)).max(initial=0.0))
 
 
 def solve_block(
@@ -235,13 +169,9 @@ class Search:
             return True
         if (largest > 0.3 * scale.largest(correction)).all() and scale.length(correction) > 1e-6:
             return False
-        noise = scale.largest(self.factors.solve(self._signed(scale.epsilon * terms)))
+        noise = scale.largest(self.factors.solve(signed(scale.epsilon * terms)))
         allowed = np.maximum(self.newton.tol * scale.largest(self.point), 10 * noise)
         return bool((largest <= allowed).all())
-
-    def _signed(self, size: Array) -> Array:
-        """A vector of the given sizes, and of signs that follow no pattern."""
-        return size * np.random.default_rng(0).choice([-1.0, 1.0], size=size.size)
 
     def _chord(self, following: Array, jacobian: Any, correction: Array, terms: Array) -> bool:
         """Take further steps with the same factors while each gains by `CHORD`.
@@ -337,7 +267,9 @@ class Search:
         if equations.block.size <= 64 and not equations.linear:
             self.factors = self._factor(jacobian, "at the solution")
         condition = one_norm(jacobian) * self.factors.inverse_norm()
-        direction, error, curvature = self._uncertainty(point, residual, terms, jacobian)
+        direction, error, curvature = uncertainty(
+            equations, self.outer, self.factors, self.scale, point, residual, terms, jacobian
+        )
         if not curvature < 0.1:
             raise SingularSystem(
                 self._story(
@@ -382,103 +314,3 @@ class Search:
             curvature=np.inf,
             direction=np.zeros_like(self.point),
         )
-
-    def _uncertainty(
-        self, point: Array, residual: Array, terms: Array, jacobian: Any
-    ) -> tuple[Array, float, float]:
-        """The error of the point to first order, and what it does to the Jacobian.
-
-        A residual is known to rounding of its terms only. Solving with such a residual of
-        changing signs gives the error δ; how far r(z + δ) − r(z) is from Jδ, the curvature
-        across it. For that to stand out of rounding itself, the step taken is longer by `far`.
-        """
-        scale, far = self.scale, 1e4
-        entries = not isinstance(jacobian, sparse_linalg.LinearOperator)
-        size = abs(jacobian) if entries else None
-        if size is not None:
-            terms = np.maximum(terms, size @ np.abs(point))
-        rounding = scale.epsilon * (terms + np.abs(residual))
-        unsure = np.abs(residual) + far * rounding
-        step = self.factors.solve(self._signed(unsure))
-        if not np.isfinite(step).all():
-            return step, np.inf, np.inf
-        bound = np.abs(residual) + rounding
-        share = float(bound.max(initial=0.0) / max(unsure.max(initial=0.0), 1e-300))
-        direction = (step * share).astype(point.dtype)
-        against = scale.largest(point)
-        if size is not None:
-            # A value near zero is measured by what matters in its equations.
-            squares = size.multiply(size) if sparse.issparse(size) else size * size
-            matter = (size.T @ terms) / np.maximum(squares.sum(axis=0), 1e-300)
-            against = np.maximum(against, scale.largest(matter))
-        else:
-            against = np.maximum(against, against.max(initial=0.0))
-        error = scale.length(direction, against)
-        if self.equations.linear:
-            return direction, error, 0.0
-        for sign in (1.0, -1.0):
-            beyond = self.equations.residual(self.outer, point + sign * step)
-            change = (beyond - residual) - jacobian @ (sign * step)
-            if np.isfinite(change).all():
-                bend = scale.length(self.factors.solve(change)) / max(scale.length(step), 1e-300)
-                return direction, error, max(bend - 10 / far, 0.0) * share
-        return direction, error, np.inf
-
-
-def one_norm(jacobian: Any) -> float:
-    """The 1-norm: the largest sum of a column's absolute values."""
-    if isinstance(jacobian, sparse_linalg.LinearOperator):
-        if jacobian.shape[0] <= 4:
-            return float(np.abs(jacobian @ np.eye(jacobian.shape[0])).sum(axis=0).max(initial=0.0))
-        return float(sparse_linalg.onenormest(jacobian, t=1))
-    return float(abs(jacobian).sum(axis=0).max()) if jacobian.shape[0] else 0.0
-
-
-def steps_taken(history: list[NewtonStep]) -> list[str]:
-    """The last steps as a table."""
-    if not history:
-        return []
-    lines = ["  step  correction   residual     damping"]
-    first = max(0, len(history) - 8)
-    for number, step in enumerate(history[first:], first + 1):
-        lines.append(
-            f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
-        )
-    return lines
-
-
-def story(
-    equations: BlockEquations,
-    what: str,
-    history: list[NewtonStep],
-    correction: float | None = None,
-) -> str:
-    """An error's text: the block, what happened, the last steps, and what may help."""
-    lines = [f"the block {equations.block.label} {what}.", *steps_taken(history)]
-    if correction is not None:
-        lines.append(f"  the correction that failed has a relative length of {correction:.3e}.")
-    lines.append("  Start nearer (solve(start=…)), or check the equations' signs and scales.")
-    return "\n".join(lines)
-
-
-def singular(
-    equations: BlockEquations, jacobian: Any, where: str, history: list[NewtonStep]
-) -> SingularSystem:
-    """The error for a Jacobian without inverse: which equations are combinations of others."""
-    block = equations.block
-    lines = [f"the block {block.label} has a singular Jacobian {where}.", *steps_taken(history)]
-    weights = (
-        null_weights(jacobian) if not isinstance(jacobian, sparse_linalg.LinearOperator) else None
-    )
-    if weights is not None:
-        rows = np.flatnonzero(weights > 1e-6 * weights.max())
-        names = [
-            repr(entry_name(block.equations, int(i))) for i in rows[np.argsort(-weights[rows])]
-        ]
-        if len(names) == 1:
-            lines.append(f"  The equation {names[0]} does not depend on the unknowns here.")
-        else:
-            others = ", ".join(names[1:9]) + (", …" if len(names) > 9 else "")
-            lines.append(f"  The equation {names[0]} is a combination of {others} here.")
-    lines.append("  Drop an equation or add one that fixes what is free, or start elsewhere.")
-    return SingularSystem("\n".join(lines))

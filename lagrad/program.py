@@ -17,7 +17,8 @@ from lagrad.linear import LinearSolver
 from lagrad.nonlinear import Newton
 from lagrad.plan import ancestors
 from lagrad.printing import latex, text
-from lagrad.solution import Solution, solve
+from lagrad.solution import Solution
+from lagrad.solving import solve
 from lagrad.source import source
 from lagrad.system import System, fitted
 
@@ -158,7 +159,7 @@ class Program(System):
         >>> p.adjoint("y").solve()["λ_x"]
         1.0
         """
-        variable = self.variable(output)
+        variable = self.scalar(output)
         system = derive.adjoint(self.compiled(), variable.name).system
         assert isinstance(system, Program)
         return system

@@ -2,82 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
 from lagrad.adjoint import AdjointSystem, Sweep, assemble
 from lagrad.certificate import Certificate, Policy
 from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
+from lagrad.derivatives import Derivatives, Gradient, frozen, shortened
 from lagrad.derive import Adjoint, adjoint
-from lagrad.errors import (
-    NotFinite,
-    ShapeMismatch,
-    UnknownName,
-)
+from lagrad.endpoint import Solved
+from lagrad.errors import NotFinite, UnknownName
 from lagrad.expression import Variable
-from lagrad.linear import LinearSolver
-from lagrad.nonlinear import Newton, Solved, solve_block
+from lagrad.nonlinear import Newton, solve_block
 from lagrad.structure import Block
 from lagrad.system import Constraint, System, fitted
 from lagrad.tape import Linearization, split
 
-__all__ = ["Derivatives", "Gradient", "Solution", "solve"]
+__all__ = ["BlockReport", "Solution"]
 
 Array = Any
-T = TypeVar("T")
-
-
-class Derivatives(Mapping[str, T], Generic[T]):
-    """Arrays by the name of a variable or of a constraint, or by the thing itself."""
-
-    def __init__(self, values: dict[str, T], what: str) -> None:
-        self._values = values
-        self._what = what
-
-    def __getitem__(self, key: Any) -> T:
-        name = getattr(key, "name", key)
-        if name not in self._values:
-            raise UnknownName.among(name, self._values, self._what)
-        return self._values[name]
-
-    def __contains__(self, key: object) -> bool:
-        return getattr(key, "name", key) in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}: {shortened(value)}" for name, value in self._values.items())
-        return f"{{{shown}}}"
-
-
-class Gradient(Derivatives[Array]):
-    """The gradient of an output: arrays by parameter, with a certificate."""
-
-    def __init__(self, values: dict[str, Array], certificate: Certificate) -> None:
-        super().__init__(values, "parameter")
-        self.certificate = certificate
-
-
-def shortened(value: Any) -> str:
-    if isinstance(value, Derivatives):
-        return repr(value)
-    return np.array2string(np.asarray(value), threshold=8, edgeitems=2, precision=8)
-
-
-def frozen(value: Any) -> Array:
-    """A read-only array of its own, 0-d for a scalar."""
-    array = np.array(value)
-    array.flags.writeable = False
-    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +102,6 @@ class Solution:
     def _sweep(self, width: int | None = None) -> Sweep:
         return Sweep(self._compiled, self._linearization, self._solved, width)
 
-    def _output(self, output: Any) -> Variable:
-        variable = self.system.variable(output)
-        if variable.size != 1:
-            raise ShapeMismatch(
-                f"{variable.name!r} has shape {variable.shape}; a gradient is of a scalar. "
-                "Use jacobian, or define its sum."
-            )
-        return variable
-
     def _certified(self, sweep: Sweep, what: str, arrays: Sequence[Array]) -> Certificate:
         """The certificate of a sweep's result, required to reach the accuracy."""
         for array in arrays:
@@ -200,7 +138,7 @@ class Solution:
         return "the program"
 
     def _back(self, output: Any) -> tuple[Sweep, dict[Constraint, Array]]:
-        variable = self._output(output)
+        variable = self.system.scalar(output)
         sweep = self._sweep()
         sweep.seed(variable, np.ones(variable.shape, dtype=variable.dtype))
         with np.errstate(all="ignore"):
@@ -236,7 +174,7 @@ class Solution:
         6.0
         """
         sweep, _ = self._back(output)
-        variable = self._output(output)
+        variable = self.system.scalar(output)
         values = {
             v.name: frozen(self._arrived(sweep, v)) for v in self.system.with_role("parameter")
         }
@@ -254,7 +192,7 @@ class Solution:
     ) -> Certificate:
         """The certificate with the gradient's change across the error of a loose solution."""
         moved = self._moved()
-        sweep, _ = moved._back(moved._output(output))
+        sweep, _ = moved._back(moved.system.scalar(output))
         change = max(
             (
                 float(np.abs(moved._arrived(sweep, v) - values[v.name]).max(initial=0.0))
@@ -324,7 +262,7 @@ class Solution:
             for name, c in self.system.constraints.items()
         }
         self._certified(
-            sweep, f"the multipliers of {self._output(output).name!r}", list(values.values())
+            sweep, f"the multipliers of {self.system.scalar(output).name!r}", list(values.values())
         )
         return Derivatives(values, "constraint")
 
@@ -341,7 +279,7 @@ class Solution:
         >>> p.solve().adjoint_system("z").matrix.toarray().tolist()
         [[1.0, -2.0], [0.0, 1.0]]
         """
-        return assemble(self._compiled, self._linearization, self._output(output))
+        return assemble(self._compiled, self._linearization, self.system.scalar(output))
 
     def _directions(
         self, given: Mapping[Any, Any] | None, named: Mapping[str, Any]
@@ -490,7 +428,7 @@ class Solution:
         >>> float(p.solve().hessian_vector("y", x=1.0)["x"])
         18.0
         """
-        variable = self._output(output)
+        variable = self.system.scalar(output)
         given = self._directions(directions, named)
         derived = adjoint(self._compiled, variable.name)
         sweep, multipliers = self._back(variable)
@@ -546,65 +484,3 @@ def factored(run: ImplicitRun, values: dict[Variable, Array], policy: Policy) ->
     if failure is not None:
         policy.fail(failure)
     return found
-
-
-def solve(
-    compiled: Compiled,
-    parameters: dict[Variable, Array],
-    start: dict[Variable, Array],
-    newton: Newton,
-    linear: LinearSolver | None,
-    policy: Policy,
-) -> Solution:
-    """The blocks solved in turn."""
-    values: dict[Variable, Array] = dict(parameters)
-    values.update((v, array) for v, array in start.items() if v.size == 0)
-    solved: dict[Block, Solved] = {}
-    reports = []
-    converged = True
-    for run in compiled.runs:
-        began = time.perf_counter()
-        if isinstance(run, ExplicitRun):
-            run.evaluate(values)
-            require_finite(run.variables, values, policy)
-            label = ", ".join(v.name for v in run.variables[:6])
-            label += ", …" if len(run.variables) > 6 else ""
-            seconds = time.perf_counter() - began
-            reports.append(BlockReport(label, 0, 0, 0, "explicit", seconds))
-            continue
-        equations = run.equations
-        guess = equations.vector(start)
-        outer = equations.outer_values(values)
-        solver = linear or equations.solver
-        found, failure = solve_block(equations, outer, guess, newton, solver)
-        if failure is not None:
-            policy.fail(failure)
-            converged = False
-        solved[run.block] = found
-        values.update(zip(run.block.unknowns, split(found.point, run.block.unknowns), strict=True))
-        run.evaluate_definitions(values)
-        require_finite(run.definitions, values, policy)
-        reports.append(
-            BlockReport(
-                run.block.label,
-                run.block.size,
-                len(found.history),
-                found.factorisations,
-                type(solver).__name__,
-                time.perf_counter() - began,
-            )
-        )
-    solution = Solution(compiled, values, solved, policy, tuple(reports), converged)
-    if converged:
-        policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
-    return solution
-
-
-def require_finite(
-    variables: Sequence[Variable], values: Mapping[Variable, Array], policy: Policy
-) -> None:
-    """NotFinite, with the name of the first variable that is not."""
-    for variable in variables:
-        if not np.isfinite(values[variable]).all():
-            policy.fail(NotFinite(f"the value of {variable.name!r} is NaN or infinite."))
-            return

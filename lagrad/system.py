@@ -280,6 +280,16 @@ class System:
             raise UnknownName.among(key, self.variables, what)
         return found
 
+    def scalar(self, key: Any) -> Variable:
+        """The variable of this name, which must have one entry."""
+        variable = self.variable(key)
+        if variable.size != 1:
+            raise ShapeMismatch(
+                f"{variable.name!r} has shape {variable.shape}; a gradient is of a scalar. "
+                "Use jacobian, or define its sum."
+            )
+        return variable
+
     def with_role(self, *roles: str) -> list[Variable]:
         return [v for v in self.variables.values() if v.role in roles]
 

@@ -12,7 +12,7 @@ import scipy.sparse as sparse
 from lagrad.errors import ShapeMismatch, UnsupportedType
 from lagrad.expression import FUNCTIONS, UFUNCS, Expression, Graph
 from lagrad.kernels import contract, contraction, contraction_sizes, convolve_full
-from lagrad.linmaps import Contract, Convolve, LinearMap, Shape, SparseProduct
+from lagrad.linmaps import LinearMap, Shape
 from lagrad.primitives.registry import (
     Parameters,
     declare,
@@ -21,6 +21,7 @@ from lagrad.primitives.registry import (
     keyword_free,
     lifted,
 )
+from lagrad.products import Contract, Convolve, SparseProduct
 
 __all__ = ["SparseConstant"]
 

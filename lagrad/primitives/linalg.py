@@ -9,8 +9,9 @@ import numpy as np
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import Expression
 from lagrad.kernels import embed
-from lagrad.linmaps import Compose, Contract, LinearMap, Reindex, Scale, Shape, Solve, Sum
+from lagrad.linmaps import Compose, LinearMap, Reindex, Scale, Shape, Sum
 from lagrad.primitives.registry import Parameters, call, declare, implements, lifted
+from lagrad.products import Contract, Solve
 
 HEAD = "abcdefgh"
 ALL = (None, None, None)

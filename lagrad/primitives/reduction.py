@@ -9,8 +9,9 @@ import numpy as np
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import Expression
-from lagrad.linmaps import Compose, LinearMap, Reindex, Running, Scale, Shape, Transpose
+from lagrad.linmaps import Compose, LinearMap, Reindex, Scale, Shape, Transpose
 from lagrad.primitives.registry import Parameters, declare, implements, keyword_free, lifted
+from lagrad.products import Running
 
 NO_VALUE = np._NoValue
 Axes = tuple[int, ...]

@@ -1,0 +1,64 @@
+"""What derivatives are returned in: arrays by name, read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from lagrad.certificate import Certificate
+from lagrad.errors import UnknownName
+
+__all__ = ["Derivatives", "Gradient", "frozen", "shortened"]
+
+Array = Any
+T = TypeVar("T")
+
+
+class Derivatives(Mapping[str, T], Generic[T]):
+    """Arrays by the name of a variable or of a constraint, or by the thing itself."""
+
+    def __init__(self, values: dict[str, T], what: str) -> None:
+        self._values = values
+        self._what = what
+
+    def __getitem__(self, key: Any) -> T:
+        name = getattr(key, "name", key)
+        if name not in self._values:
+            raise UnknownName.among(name, self._values, self._what)
+        return self._values[name]
+
+    def __contains__(self, key: object) -> bool:
+        return getattr(key, "name", key) in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}: {shortened(value)}" for name, value in self._values.items())
+        return f"{{{shown}}}"
+
+
+class Gradient(Derivatives[Array]):
+    """The gradient of an output: arrays by parameter, with a certificate."""
+
+    def __init__(self, values: dict[str, Array], certificate: Certificate) -> None:
+        super().__init__(values, "parameter")
+        self.certificate = certificate
+
+
+def shortened(value: Any) -> str:
+    if isinstance(value, Derivatives):
+        return repr(value)
+    return np.array2string(np.asarray(value), threshold=8, edgeitems=2, precision=8)
+
+
+def frozen(value: Any) -> Array:
+    """A read-only array of its own, 0-d for a scalar."""
+    array = np.array(value)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,132 @@
+"""What is known of the point that a nonlinear solve ended at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg as sparse_linalg
+
+from lagrad.blocks import BlockEquations
+from lagrad.histories import NewtonStep
+from lagrad.linear import Factors, LinearSolver, Transposed
+
+__all__ = ["Scale", "Solved", "one_norm", "signed", "uncertainty"]
+
+Array = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """A block at its solution, with the factors of a Jacobian near it."""
+
+    point: Array
+    jacobian: Any  # at the solution: an ndarray, a csr_array or a LinearOperator
+    factors: Factors  # at the point before the last step
+    solver: LinearSolver
+    history: tuple[NewtonStep, ...]
+    factorisations: int
+    residual: float
+    condition: float
+    error: float  # first-order estimate, relative
+    curvature: float  # relative change of the Jacobian across the error
+    direction: Array  # the error estimated, as a vector
+
+    def transposed(self) -> Solved:
+        """The block whose Jacobian is the transpose of this one's."""
+        return replace(self, jacobian=self.jacobian.T, factors=Transposed(self.factors))
+
+
+class Scale:
+    """Lengths of vectors, each unknown measured against its own size."""
+
+    def __init__(self, equations: BlockEquations, start: Array) -> None:
+        self.sizes = [v.size for v in equations.unknowns]
+        self.starts = np.cumsum([0, *self.sizes[:-1]])
+        self.epsilon = float(np.finfo(equations.dtype).eps)
+        self.top = self.largest(start)
+
+    def largest(self, vector: Array) -> Array:
+        """The largest entry of each unknown."""
+        if len(self.sizes) == 1:
+            return np.array([np.abs(vector).max(initial=0.0)], dtype=float)
+        if min(self.sizes) == 0:
+            pieces = np.split(np.abs(vector), self.starts[1:])
+            return np.array([piece.max(initial=0.0) for piece in pieces], dtype=float)
+        return np.maximum.reduceat(np.abs(vector), self.starts).astype(float)
+
+    def see(self, point: Array) -> None:
+        """Take note of how large the unknowns have been."""
+        self.top = np.maximum(self.top, self.largest(point))
+
+    def length(self, vector: Array, against: Array | None = None) -> float:
+        """The length of a vector, against the largest values seen unless told otherwise."""
+        against = self.top if against is None else against
+        largest = self.largest(vector)
+        some = largest > 0
+        return float((largest[some] / np.maximum(against[some], 1e-300)).max(initial=0.0))
+
+
+def one_norm(jacobian: Any) -> float:
+    """The 1-norm: the largest sum of a column's absolute values."""
+    if isinstance(jacobian, sparse_linalg.LinearOperator):
+        if jacobian.shape[0] <= 4:
+            return float(np.abs(jacobian @ np.eye(jacobian.shape[0])).sum(axis=0).max(initial=0.0))
+        return float(sparse_linalg.onenormest(jacobian, t=1))
+    return float(abs(jacobian).sum(axis=0).max()) if jacobian.shape[0] else 0.0
+
+
+def signed(size: Array) -> Array:
+    """A vector of the given sizes, and of signs that follow no pattern."""
+    return size * np.random.default_rng(0).choice([-1.0, 1.0], size=size.size)
+
+
+def uncertainty(
+    equations: BlockEquations,
+    outer: list[Array],
+    factors: Factors,
+    scale: Scale,
+    point: Array,
+    residual: Array,
+    terms: Array,
+    jacobian: Any,
+) -> tuple[Array, float, float]:
+    """The error of the point to first order, and what it does to the Jacobian.
+
+    A residual is known to rounding of its terms only. Solving with such a residual of
+    changing signs gives the error δ; how far r(z + δ) − r(z) is from Jδ, the curvature
+    across it. For that to stand out of rounding itself, the step taken is longer by `far`.
+    """
+    far = 1e4
+    entries = not isinstance(jacobian, sparse_linalg.LinearOperator)
+    size = abs(jacobian) if entries else None
+    if size is not None:
+        terms = np.maximum(terms, size @ np.abs(point))
+    rounding = scale.epsilon * (terms + np.abs(residual))
+    unsure = np.abs(residual) + far * rounding
+    step = factors.solve(signed(unsure))
+    if not np.isfinite(step).all():
+        return step, np.inf, np.inf
+    bound = np.abs(residual) + rounding
+    share = float(bound.max(initial=0.0) / max(unsure.max(initial=0.0), 1e-300))
+    direction = (step * share).astype(point.dtype)
+    against = scale.largest(point)
+    if size is not None:
+        # A value near zero is measured by what matters in its equations.
+        squares = size.multiply(size) if sparse.issparse(size) else size * size
+        matter = (size.T @ terms) / np.maximum(squares.sum(axis=0), 1e-300)
+        against = np.maximum(against, scale.largest(matter))
+    else:
+        against = np.maximum(against, against.max(initial=0.0))
+    error = scale.length(direction, against)
+    if equations.linear:
+        return direction, error, 0.0
+    for sign in (1.0, -1.0):
+        beyond = equations.residual(outer, point + sign * step)
+        change = (beyond - residual) - jacobian @ (sign * step)
+        if np.isfinite(change).all():
+            bend = scale.length(factors.solve(change)) / max(scale.length(step), 1e-300)
+            return direction, error, max(bend - 10 / far, 0.0) * share
+    return direction, error, np.inf

@@ -1,0 +1,74 @@
+"""What a nonlinear solve went through, and how it is told where it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse.linalg as sparse_linalg
+
+from lagrad.blocks import BlockEquations, entry_name
+from lagrad.errors import SingularSystem
+from lagrad.linear import null_weights
+
+__all__ = ["NewtonStep", "singular", "story"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewtonStep:
+    """One step: the relative length of the correction, the residual after it, its damping."""
+
+    correction: float
+    residual: float
+    damping: float
+
+
+def steps_taken(history: list[NewtonStep]) -> list[str]:
+    """The last steps as a table."""
+    if not history:
+        return []
+    lines = ["  step  correction   residual     damping"]
+    first = max(0, len(history) - 8)
+    for number, step in enumerate(history[first:], first + 1):
+        lines.append(
+            f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
+        )
+    return lines
+
+
+def story(
+    equations: BlockEquations,
+    what: str,
+    history: list[NewtonStep],
+    correction: float | None = None,
+) -> str:
+    """An error's text: the block, what happened, the last steps, and what may help."""
+    lines = [f"the block {equations.block.label} {what}.", *steps_taken(history)]
+    if correction is not None:
+        lines.append(f"  the correction that failed has a relative length of {correction:.3e}.")
+    lines.append("  Start nearer (solve(start=…)), or check the equations' signs and scales.")
+    return "\n".join(lines)
+
+
+def singular(
+    equations: BlockEquations, jacobian: Any, where: str, history: list[NewtonStep]
+) -> SingularSystem:
+    """The error for a Jacobian without inverse: which equations are combinations of others."""
+    block = equations.block
+    lines = [f"the block {block.label} has a singular Jacobian {where}.", *steps_taken(history)]
+    weights = (
+        null_weights(jacobian) if not isinstance(jacobian, sparse_linalg.LinearOperator) else None
+    )
+    if weights is not None:
+        rows = np.flatnonzero(weights > 1e-6 * weights.max())
+        names = [
+            repr(entry_name(block.equations, int(i))) for i in rows[np.argsort(-weights[rows])]
+        ]
+        if len(names) == 1:
+            lines.append(f"  The equation {names[0]} does not depend on the unknowns here.")
+        else:
+            others = ", ".join(names[1:9]) + (", …" if len(names) > 9 else "")
+            lines.append(f"  The equation {names[0]} is a combination of {others} here.")
+    lines.append("  Drop an equation or add one that fixes what is free, or start elsewhere.")
+    return SingularSystem("\n".join(lines))

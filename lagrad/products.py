@@ -1,0 +1,204 @@
+"""Linear maps with a structure of their own: products, running sums, solves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.kernels import contract, convolve_full
+from lagrad.linmaps import LinearMap, Shape, Value, csr
+
+__all__ = ["Contract", "Convolve", "Running", "Solve", "SparseProduct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contract(LinearMap):
+    """`contract("left,right->out", t, other)`: a product of two tensors, linear in `t`.
+
+    Every label of the source stands in `other` or in the output.
+    """
+
+    subscripts: tuple[str, str, str]  # of t, of other, of the output
+    other: Value
+    source: Shape
+    target: Shape
+
+    @property
+    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.other,)
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Contract(self.subscripts, data[0], self.source, self.target)
+
+    def mv(self, tangent: Value) -> Value:
+        inner, other, out = self.subscripts
+        return contract(f"{inner},{other}->{out}", tangent, self.other)
+
+    def rmv(self, cotangent: Value) -> Value:
+        inner, other, out = self.subscripts
+        return contract(f"{out},{other}->{inner}", cotangent, self.other)
+
+    def _sizes(self) -> dict[str, int]:
+        inner, other, out = self.subscripts
+        sizes = dict(zip(other, self.other.shape, strict=True))
+        sizes.update(zip(out, self.target, strict=True))
+        sizes.update(zip(inner, self.source, strict=True))
+        return sizes
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self._sizes().values())
+
+    def as_sparse(self) -> sparse.csr_array:
+        sizes = self._sizes()
+        labels = "".join(sizes)
+        full = tuple(sizes.values())
+
+        def spread(array: Any, subscripts: str) -> Any:
+            order = sorted(range(len(subscripts)), key=lambda i: labels.index(subscripts[i]))
+            array = np.transpose(array, order)
+            shape = tuple(n if c in subscripts else 1 for c, n in sizes.items())
+            return np.broadcast_to(array.reshape(shape), full)
+
+        inner, other, out = self.subscripts
+        width, height = math.prod(self.source), math.prod(self.target)
+        rows = spread(np.arange(height).reshape(self.target), out)
+        columns = spread(np.arange(width).reshape(self.source), inner)
+        return csr(rows, columns, spread(np.asarray(self.other), other), (height, width))
+
+
+@dataclass(frozen=True, slots=True)
+class SparseProduct(LinearMap):
+    """`matrix @ t` for a constant `scipy.sparse` matrix; `t` is (n,) or (n, k)."""
+
+    matrix: Any
+    transposed: Any
+    source: Shape
+
+    @property
+    def target(self) -> Shape:  # type: ignore[override]
+        return (self.matrix.shape[0], *self.source[1:])
+
+    @property
+    def entries(self) -> int:
+        return int(self.matrix.nnz) * math.prod(self.source[1:])
+
+    def pattern(self) -> LinearMap:
+        matrix = abs(self.matrix)
+        return SparseProduct(matrix, matrix.T, self.source)
+
+    def mv(self, tangent: Value) -> Value:
+        return self.matrix @ tangent
+
+    def rmv(self, cotangent: Value) -> Value:
+        return self.transposed @ cotangent
+
+    def as_sparse(self) -> sparse.csr_array:
+        if len(self.source) == 1:
+            return self.matrix
+        return sparse.csr_array(sparse.kron(self.matrix, sparse.eye_array(self.source[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class Running(LinearMap):
+    """Cumulative sums along one axis."""
+
+    axis: int
+    source: Shape
+
+    @property
+    def target(self) -> Shape:  # type: ignore[override]
+        return self.source
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.source) * self.source[self.axis]
+
+    def mv(self, tangent: Value) -> Value:
+        return np.cumsum(tangent, axis=self.axis)
+
+    def rmv(self, cotangent: Value) -> Value:
+        return np.flip(np.cumsum(np.flip(cotangent, self.axis), axis=self.axis), self.axis)
+
+    def as_sparse(self) -> sparse.csr_array:
+        size, n = math.prod(self.source), self.source[self.axis]
+        lines = np.moveaxis(np.arange(size).reshape(self.source), self.axis, -1).reshape(-1, n)
+        later, earlier = np.tril_indices(n)
+        rows, columns = lines[:, later], lines[:, earlier]
+        return csr(rows, columns, np.ones(rows.shape), (size, size))
+
+
+@dataclass(frozen=True, slots=True)
+class Convolve(LinearMap):
+    """The full discrete convolution of a vector with `other`."""
+
+    other: Value
+    source: Shape
+
+    @property
+    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.other,)
+
+    @property
+    def target(self) -> Shape:  # type: ignore[override]
+        return (self.source[0] + self.other.shape[0] - 1,)
+
+    @property
+    def entries(self) -> int:
+        return int(self.source[0] * self.other.shape[0])
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Convolve(data[0], self.source)
+
+    def mv(self, tangent: Value) -> Value:
+        return convolve_full(tangent, self.other)
+
+    def rmv(self, cotangent: Value) -> Value:
+        n, m = self.source[0], self.other.shape[0]
+        return convolve_full(cotangent, self.other[::-1])[m - 1 : m - 1 + n]
+
+    def as_sparse(self) -> sparse.csr_array:
+        columns, shift = np.meshgrid(
+            np.arange(self.source[0]), np.arange(self.other.shape[0]), indexing="ij"
+        )
+        values = np.broadcast_to(self.other, columns.shape)
+        return csr(columns + shift, columns, values, (self.target[0], self.source[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Solve(LinearMap):
+    """`solve(matrix, t)` for stacks of matrices, (…, n, n), and of right sides, (…, n, k)."""
+
+    matrix: Value
+    source: Shape
+
+    @property
+    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.matrix,)
+
+    @property
+    def target(self) -> Shape:  # type: ignore[override]
+        return self.source
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.source) * self.source[-2]
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Solve(data[0], self.source)
+
+    def mv(self, tangent: Value) -> Value:
+        return np.linalg.solve(self.matrix, tangent)
+
+    def rmv(self, cotangent: Value) -> Value:
+        return np.linalg.solve(np.swapaxes(self.matrix, -1, -2), cotangent)
+
+    def as_sparse(self) -> sparse.csr_array:
+        labels = "abcdefgh"[: len(self.source) - 2]
+        subscripts = (f"{labels}yz", f"{labels}xy", f"{labels}xz")
+        inverse = np.linalg.inv(self.matrix)
+        return Contract(subscripts, inverse, self.source, self.source).as_sparse()
