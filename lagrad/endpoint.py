@@ -13,7 +13,7 @@ from lagrad.blocks import BlockEquations
 from lagrad.histories import NewtonStep
 from lagrad.linear import Factors, LinearSolver, Transposed
 
-__all__ = ["Scale", "Solved", "one_norm", "signed", "uncertainty"]
+__all__ = ["Scale", "Solved", "one_norm", "scaled_condition", "signed", "uncertainty"]
 
 Array = Any
 
@@ -47,6 +47,7 @@ class Scale:
         self.starts = np.cumsum([0, *self.sizes[:-1]])
         self.epsilon = float(np.finfo(equations.dtype).eps)
         self.top = self.largest(start)
+        self.begun = self.top
 
     def largest(self, vector: Array) -> Array:
         """The largest entry of each unknown."""
@@ -78,6 +79,38 @@ def one_norm(jacobian: Any) -> float:
     return float(abs(jacobian).sum(axis=0).max()) if jacobian.shape[0] else 0.0
 
 
+class Equilibrated(Factors):
+    """The factors of a matrix with its rows and columns scaled."""
+
+    def __init__(self, base: Factors, rows: Array, columns: Array) -> None:
+        self.base, self.rows, self.columns = base, rows, columns
+        self.shape = base.shape
+
+    def solve(self, right: Array, transposed: bool = False) -> Array:
+        inner, outer = (self.columns, self.rows) if transposed else (self.rows, self.columns)
+        if right.ndim == 2:
+            inner, outer = inner[:, None], outer[:, None]
+        return self.base.solve(right / inner, transposed) / outer
+
+
+def scaled_condition(jacobian: Any, factors: Factors) -> float:
+    """The condition number that is left when rows and columns are scaled to largest entries one.
+
+    Bad units make a large condition number, and no system singular.
+    """
+    if isinstance(jacobian, sparse_linalg.LinearOperator):
+        return one_norm(jacobian) * factors.inverse_norm()
+    size = abs(jacobian)
+    dense = not sparse.issparse(size)
+    rows = 1.0 / np.maximum(size.max(axis=1) if dense else size.max(axis=1).toarray(), 1e-300)
+    rows = np.ravel(rows)
+    size = size * rows[:, None] if dense else sparse.csr_array(size.multiply(rows[:, None]))
+    columns = np.ravel(size.max(axis=0) if dense else size.max(axis=0).toarray())
+    columns = 1.0 / np.maximum(columns, 1e-300)
+    norm = float((size.sum(axis=0) * columns).max())
+    return norm * Equilibrated(factors, rows, columns).inverse_norm()
+
+
 def signed(size: Array) -> Array:
     """A vector of the given sizes, and of signs that follow no pattern."""
     return size * np.random.default_rng(0).choice([-1.0, 1.0], size=size.size)
@@ -93,26 +126,20 @@ def uncertainty(
     terms: Array,
     jacobian: Any,
 ) -> tuple[Array, float, float]:
-    """The error of the point to first order, and what it does to the Jacobian.
+    """The error of a point to first order, and what it does to the Jacobian there.
 
-    A residual is known to rounding of its terms only. Solving with such a residual of
-    changing signs gives the error δ; how far r(z + δ) − r(z) is from Jδ, the curvature
-    across it. For that to stand out of rounding itself, the step taken is longer by `far`.
+    A residual is known to rounding of its terms only. Solving with a residual of that size and
+    of changing signs gives the error δ. How far r(z + Kδ) − r(z) is from KJδ is what the Jacobian
+    changes by across Kδ; K makes the step a millionth, so that it stands out of rounding.
     """
-    far = 1e4
     entries = not isinstance(jacobian, sparse_linalg.LinearOperator)
     size = abs(jacobian) if entries else None
     if size is not None:
         terms = np.maximum(terms, size @ np.abs(point))
-    rounding = scale.epsilon * (terms + np.abs(residual))
-    unsure = np.abs(residual) + far * rounding
-    step = factors.solve(signed(unsure))
-    if not np.isfinite(step).all():
-        return step, np.inf, np.inf
-    bound = np.abs(residual) + rounding
-    share = float(bound.max(initial=0.0) / max(unsure.max(initial=0.0), 1e-300))
-    direction = (step * share).astype(point.dtype)
-    against = scale.largest(point)
+    direction = factors.solve(signed(np.abs(residual) + scale.epsilon * terms))
+    if not np.isfinite(direction).all():
+        return direction, np.inf, np.inf
+    against = np.maximum(scale.largest(point), scale.epsilon * scale.begun)
     if size is not None:
         # A value near zero is measured by what matters in its equations.
         squares = size.multiply(size) if sparse.issparse(size) else size * size
@@ -121,12 +148,16 @@ def uncertainty(
     else:
         against = np.maximum(against, against.max(initial=0.0))
     error = scale.length(direction, against)
-    if equations.linear:
-        return direction, error, 0.0
+    if equations.linear or error == 0.0:
+        return direction.astype(point.dtype), error, 0.0
+    factor = max(1.0, max(1e-6, 1e3 * scale.epsilon) / error)
+    step = factor * direction
     for sign in (1.0, -1.0):
-        beyond = equations.residual(outer, point + sign * step)
+        beyond = equations.residual(outer, (point + sign * step).astype(point.dtype))
         change = (beyond - residual) - jacobian @ (sign * step)
         if np.isfinite(change).all():
-            bend = scale.length(factors.solve(change)) / max(scale.length(step), 1e-300)
-            return direction, error, max(bend - 10 / far, 0.0) * share
-    return direction, error, np.inf
+            length = scale.length(step, against)
+            bend = scale.length(factors.solve(change), against) / length
+            # What rounding alone would have made of it is taken off.
+            return direction.astype(point.dtype), error, max(bend - 10 / factor, 0.0) / factor
+    return direction.astype(point.dtype), error, np.inf

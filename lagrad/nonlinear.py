@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import BlockEquations, entry_name
-from lagrad.endpoint import Scale, Solved, one_norm, signed, uncertainty
+from lagrad.endpoint import Scale, Solved, one_norm, scaled_condition, signed, uncertainty
 from lagrad.errors import NotConverged, SingularSystem
 from lagrad.histories import NewtonStep, singular, story
 from lagrad.linear import Factors, LeastSquares, LinearSolver, Singular
@@ -27,6 +27,7 @@ Array = Any
 # factorisation, and cost every later derivative some substitutions: factors from 1e-3 of the
 # solution need five for a multiplier, from 1e-7 three.
 CHORD = 1e-5
+EPSILON = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,8 @@ class Search:
         if equations.block.size <= 64 and not equations.linear:
             self.factors = self._factor(jacobian, "at the solution")
         condition = one_norm(jacobian) * self.factors.inverse_norm()
+        if condition > 0.1 / EPSILON and scaled_condition(jacobian, self.factors) > 0.1 / EPSILON:
+            raise singular(equations, jacobian, "at the solution, to rounding", self.history)
         direction, error, curvature = uncertainty(
             equations, self.outer, self.factors, self.scale, point, residual, terms, jacobian
         )

@@ -1,0 +1,254 @@
+"""The primal solve: solvers, their choice, what a solve costs, warm starts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.sparse as sparse
+
+import lagrad as lg
+from lagrad import linear
+from lagrad.command import load
+from lagrad.linear import automatic
+
+
+def poisson(n, nonlinear=1.0):
+    T = sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n)).tocsr()
+    p = lg.Program("line")
+    source = p.parameter("source", value=np.linspace(0.1, 1.0, n) / n)
+    u = p.unknown("u", shape=n)
+    p.subject_to(T @ u + 0.1 * nonlinear * np.tanh(u) * nonlinear == source)
+    p.define("energy", np.sum(u**2))
+    return p
+
+
+@pytest.mark.parametrize(
+    "solver", [lg.DenseLU(), lg.SparseLU(), lg.SparseLU(ordering="COLAMD"), lg.GMRES(), lg.CG()]
+)
+def test_every_linear_solver_gives_the_same_numbers(solver):
+    p = poisson(80)
+    at = p.solve(linear=solver)
+    T = np.diag(np.full(80, 2.0)) - np.diag(np.ones(79), 1) - np.diag(np.ones(79), -1)
+    source = np.linspace(0.1, 1.0, 80) / 80
+    exact = scipy.optimize.root(lambda u: T @ u + 0.1 * np.tanh(u) - source, np.zeros(80), tol=1e-13).x
+    np.testing.assert_allclose(at["u"], exact, rtol=1e-9)
+    jacobian = T + np.diag(0.1 / np.cosh(exact) ** 2)
+    gradient = at.gradient("energy")["source"]
+    np.testing.assert_allclose(gradient, np.linalg.solve(jacobian.T, 2 * exact), rtol=1e-9)
+    assert at.hessian_vector("energy", source=np.ones(80))["source"].shape == (80,)
+
+
+def test_solvers_are_chosen_by_size_and_pattern():
+    assert isinstance(automatic(10, 100), lg.DenseLU)
+    assert isinstance(automatic(1000, 900_000), lg.DenseLU)
+    assert isinstance(automatic(1000, 5_000), lg.SparseLU)
+    assert isinstance(automatic(10**6, 5 * 10**6), lg.SparseLU)
+    assert isinstance(automatic(10**5, 10**10), lg.GMRES)
+    assert poisson(500).solve().reports[0].solver == "SparseLU"
+    assert poisson(20).solve().reports[0].solver == "DenseLU"
+
+
+def test_a_block_whose_jacobian_is_too_large_to_write_down_is_solved_by_gmres(monkeypatch):
+    monkeypatch.setattr("lagrad.blocks.FACTORABLE_ENTRIES", 10_000)
+    monkeypatch.setattr("lagrad.linear.FACTORABLE_ENTRIES", 10_000)
+    monkeypatch.setattr("lagrad.linear.DENSE_FRACTION", 2.0)
+    n = 200
+    p = lg.Program("memory")
+    x = p.parameter("x", value=np.linspace(0.0, 1.0, n))
+    z = p.unknown("z", shape=n)
+    p.subject_to(z + 0.001 * np.cumsum(np.sin(z)) == x)
+    p.define("f", np.sum(z))
+    at = p.solve()
+    assert at.reports[0].solver == "GMRES"
+    L = np.tril(np.ones((n, n)))
+    exact = scipy.optimize.root(
+        lambda u: u + 0.001 * L @ np.sin(u) - np.linspace(0, 1, n), np.zeros(n), tol=1e-13
+    ).x
+    np.testing.assert_allclose(at["z"], exact, rtol=1e-9, atol=1e-12)
+    jacobian = np.eye(n) + 0.001 * L * np.cos(exact)
+    np.testing.assert_allclose(at.gradient("f")["x"], np.linalg.solve(jacobian.T, np.ones(n)), rtol=1e-9)
+
+
+def test_conjugate_gradients_refuse_what_is_not_symmetric():
+    p = lg.Program("skew")
+    z = p.unknown("z", shape=3)
+    p.subject_to(np.array([[2.0, 1, 0], [-1, 2, 0], [0, 0, 1]]) @ z == np.ones(3))
+    with pytest.raises(lg.NotConverged, match="symmetric.*use GMRES or SparseLU"):
+        p.solve(linear=lg.CG())
+
+
+def test_a_krylov_solver_that_stops_early_raises():
+    for solver in (lg.GMRES(max_steps=3, restart=3), lg.CG(max_steps=3)):
+        with pytest.raises(lg.NotConverged, match=r"\{u\}.*relative residual"):
+            poisson(200).solve(linear=solver)
+
+
+def test_a_preconditioner_is_transposed_with_the_system():
+    rng = np.random.default_rng(0)
+    n = 60
+    matrix = np.eye(n) + 0.05 * np.triu(rng.standard_normal((n, n)))
+    matrix = 10.0 ** rng.uniform(-2, 2, n)[:, None] * matrix
+    inverse = np.linalg.inv(matrix)
+    calls = []
+
+    def preconditioner(vector, transposed):
+        calls.append(transposed)
+        return (inverse.T if transposed else inverse) @ vector
+
+    p = lg.Program()
+    b = p.parameter("b", value=np.ones(n))
+    z = p.unknown("z", shape=n)
+    p.subject_to(matrix @ z == b)
+    p.define("f", np.sum(z))
+    at = p.solve(linear=lg.GMRES(max_steps=20, preconditioner=preconditioner), accuracy=1.0)
+    np.testing.assert_allclose(at.gradient("f")["b"], inverse.T @ np.ones(n), rtol=1e-8)
+    assert True in calls
+    assert False in calls
+
+
+class Counted(linear.SparseLU):
+    """A solver that counts its factorisations and solves."""
+
+    __slots__ = ()
+    factorisations = 0
+    sides: list[int] = []
+
+    def factor(self, matrix):
+        Counted.factorisations += 1
+        factors = super().factor(matrix)
+        solve = factors.solve
+
+        def counted(right, transposed=False):
+            Counted.sides.append(1 if right.ndim == 1 else right.shape[1])
+            return solve(right, transposed)
+
+        factors.solve = counted
+        return factors
+
+
+@pytest.fixture
+def counted():
+    Counted.factorisations = 0
+    Counted.sides = []
+    return Counted()
+
+
+def test_a_linear_block_costs_one_factorisation(counted):
+    p = poisson(100, nonlinear=0.0)
+    at = p.solve(linear=counted)
+    assert Counted.factorisations == 1
+    at.gradient("energy")
+    at.tangent(source=np.ones(100))
+    at.hessian_vector("energy", source=np.ones(100))
+    at.jacobian("u", "source")
+    assert Counted.factorisations == 1
+
+
+def test_derivatives_of_a_nonlinear_block_factor_nothing(counted):
+    at = poisson(100).solve(linear=counted)
+    spent = Counted.factorisations
+    assert spent <= 5
+    at.gradient("energy")
+    at.multipliers("energy")
+    at.tangent(source=np.ones(100))
+    at.hessian_vector("energy", source=np.ones(100))
+    assert Counted.factorisations == spent
+
+
+@pytest.mark.parametrize(("of", "width"), [("energy", 1), ("u", 100)])
+def test_a_jacobian_has_as_many_right_sides_as_the_smaller_side(counted, of, width):
+    p = poisson(100)
+    at = p.solve(linear=counted)
+    Counted.sides.clear()
+    at.jacobian(of, "source")
+    assert set(Counted.sides) == {width}
+    assert len(Counted.sides) <= 6
+
+
+def test_acyclic_programs_and_their_adjoints_never_factor(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a factorisation")
+
+    for place in (
+        "scipy.sparse.linalg.splu",
+        "scipy.sparse.linalg.spsolve",
+        "scipy.linalg.lapack.get_lapack_funcs",
+        "numpy.linalg.solve",
+    ):
+        monkeypatch.setattr(place, refuse)
+    p = lg.Program()
+    x = p.parameter("x", value=np.linspace(0.0, 1.0, 4))
+    y = p.define("y", np.sin(x))
+    p.define("f", np.sum(y * x))
+    at = p.solve()
+    exact = np.sin(at["x"]) + at["x"] * np.cos(at["x"])
+    np.testing.assert_allclose(at.gradient("f")["x"], exact, rtol=1e-15)
+    np.testing.assert_allclose(at.adjoint_system("f").solve()["y"], at["x"], rtol=1e-15)
+
+
+def test_a_warm_start_takes_fewer_steps():
+    p = load("bratu")
+    cold = p.solve()
+    warm = p.solve(lam=5.05, start=cold)
+    assert warm.reports[0].factorisations < cold.reports[0].factorisations
+    again = p.solve(start={"u": cold["u"]})
+    assert again.reports[0].steps <= 1
+    np.testing.assert_allclose(again["u"], cold["u"], rtol=1e-12)
+
+
+def test_a_program_is_compiled_once_and_again_after_a_declaration():
+    p = poisson(20)
+    p.solve()
+    first = p.compiled()
+    p.solve(source=np.ones(20))
+    assert p.compiled() is first
+    p.define("more", 2 * p.variables["energy"])
+    at = p.solve()
+    assert p.compiled() is not first
+    assert at["more"] == 2 * at["energy"]
+
+
+def test_programs_side_by_side_share_nothing():
+    a, b = poisson(10), poisson(10, nonlinear=0.0)
+    first = a.solve()["energy"]
+    b.solve()
+    b.define("other", 1.0 * b.variables["energy"])
+    assert a.solve()["energy"] == first
+    assert "other" not in a.variables
+
+
+def test_nested_definitions_inside_a_block_have_multipliers():
+    p = lg.Program()
+    x = p.parameter("x", value=0.3)
+    z = p.unknown("z", start=0.1)
+    w = p.define("w", np.sin(z))
+    v = p.define("v", w * w)
+    p.subject_to(z == x + 0.5 * v, name="loop")
+    p.define("f", v + z)
+    at = p.solve()
+    # λ of a constraint is what f gains per unit on its right side: perturb each in turn.
+    for name in ("w", "v", "loop", "f"):
+        q = lg.Program()
+        e = q.parameter("e", value=0.0)
+        bump = lambda n: e if n == name else 0.0  # noqa: B023
+        z = q.unknown("z", start=0.1)
+        w = q.define("w", np.sin(z) + bump("w"))
+        v = q.define("v", w * w + bump("v"))
+        q.subject_to(z == 0.3 + 0.5 * v + bump("loop"), name="loop")
+        q.define("f", v + z + bump("f"))
+        step = 1e-5
+        slope = (q.solve(e=step)["f"] - q.solve(e=-step)["f"]) / (2 * step)
+        np.testing.assert_allclose(at.multipliers("f")[name], slope, rtol=1e-8)
+
+
+def test_a_deep_chain_neither_recurses_nor_slows():
+    p = lg.Program("deep")
+    v = x = p.parameter("x", value=0.5)
+    for _ in range(20_000):
+        v = v + 1e-4 * np.sin(v)
+    p.define("end", v)
+    at = p.solve()
+    assert np.isfinite(at.gradient("end")["x"])
+    assert "…" in str(p)
+    assert x.name == "x"
