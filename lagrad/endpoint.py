@@ -128,15 +128,17 @@ def uncertainty(
 ) -> tuple[Array, float, float]:
     """The error of a point to first order, and what it does to the Jacobian there.
 
-    A residual is known to rounding of its terms only. Solving with a residual of that size and
-    of changing signs gives the error δ. How far r(z + Kδ) − r(z) is from KJδ is what the Jacobian
-    changes by across Kδ; K makes the step a millionth, so that it stands out of rounding.
+    A residual is known to rounding of its terms only: it may be off by w, and the point then by
+    |J⁻¹|w (the bound of LAPACK's gerfs). A step δ = J⁻¹(±w) of changing signs shows the
+    curvature: how far r(z + Kδ) − r(z) is from KJδ is what the Jacobian changes by across Kδ. K
+    makes the step a millionth, so that it stands out of rounding.
     """
     entries = not isinstance(jacobian, sparse_linalg.LinearOperator)
     size = abs(jacobian) if entries else None
     if size is not None:
         terms = np.maximum(terms, size @ np.abs(point))
-    direction = factors.solve(signed(np.abs(residual) + scale.epsilon * terms))
+    doubt = np.abs(residual) + scale.epsilon * terms
+    direction = factors.solve(signed(doubt))
     if not np.isfinite(direction).all():
         return direction, np.inf, np.inf
     against = np.maximum(scale.largest(point), scale.epsilon * scale.begun)
@@ -147,17 +149,37 @@ def uncertainty(
         against = np.maximum(against, scale.largest(matter))
     else:
         against = np.maximum(against, against.max(initial=0.0))
-    error = scale.length(direction, against)
-    if equations.linear or error == 0.0:
+    if not doubt.any():
+        return direction.astype(point.dtype), 0.0, 0.0
+    error = forward_error(factors, doubt, np.repeat(np.maximum(against, 1e-300), scale.sizes))
+    length = scale.length(direction, against)
+    if equations.linear or length == 0.0:
         return direction.astype(point.dtype), error, 0.0
-    factor = max(1.0, max(1e-6, 1e3 * scale.epsilon) / error)
+    factor = max(1.0, max(1e-6, 1e3 * scale.epsilon) / length)
     step = factor * direction
     for sign in (1.0, -1.0):
         beyond = equations.residual(outer, (point + sign * step).astype(point.dtype))
         change = (beyond - residual) - jacobian @ (sign * step)
         if np.isfinite(change).all():
-            length = scale.length(step, against)
-            bend = scale.length(factors.solve(change), against) / length
+            bend = scale.length(factors.solve(change), against) / (factor * length)
             # What rounding alone would have made of it is taken off.
-            return direction.astype(point.dtype), error, max(bend - 10 / factor, 0.0) / factor
+            curvature = max(bend - 10 / factor, 0.0) * error / (factor * length)
+            return direction.astype(point.dtype), error, curvature
     return direction.astype(point.dtype), error, np.inf
+
+
+def forward_error(factors: Factors, doubt: Array, against: Array) -> float:
+    """The largest entry of |J⁻¹| doubt over `against`: a norm of J⁻¹ between two scalings."""
+    n = doubt.size
+    if n <= 64:
+        inverse = np.abs(factors.solve(np.eye(n)))
+        return float(((inverse @ doubt) / against).max(initial=0.0))
+
+    def forth(x: Array) -> Array:
+        return doubt * factors.solve(np.ravel(x) / against, transposed=True)
+
+    def back(x: Array) -> Array:
+        return factors.solve(doubt * np.ravel(x)) / against
+
+    operator = sparse_linalg.LinearOperator((n, n), matvec=forth, rmatvec=back, dtype=float)
+    return float(sparse_linalg.onenormest(operator, t=1))

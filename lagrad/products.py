@@ -197,8 +197,13 @@ class Solve(LinearMap):
     def rmv(self, cotangent: Value) -> Value:
         return np.linalg.solve(np.swapaxes(self.matrix, -1, -2), cotangent)
 
-    def as_sparse(self) -> sparse.csr_array:
+    def _as_product(self, inverse: Value) -> Contract:
         labels = "abcdefgh"[: len(self.source) - 2]
         subscripts = (f"{labels}yz", f"{labels}xy", f"{labels}xz")
-        inverse = np.linalg.inv(self.matrix)
-        return Contract(subscripts, inverse, self.source, self.source).as_sparse()
+        return Contract(subscripts, inverse, self.source, self.source)
+
+    def pattern(self) -> LinearMap:
+        return self._as_product(np.broadcast_to(1.0, self.matrix.shape))
+
+    def as_sparse(self) -> sparse.csr_array:
+        return self._as_product(np.linalg.inv(self.matrix)).as_sparse()

@@ -144,7 +144,9 @@ def test_the_size_of_the_multipliers_right_side_is_nothing_special(weight):
         p.define("f", weight * p.variables["total"])
         at = p.solve(linear=solver)
         gradient = at.gradient("f")
-        np.testing.assert_allclose(gradient["b"], weight * np.linalg.solve(matrix.T, np.ones(5)), rtol=1e-11)
+        np.testing.assert_allclose(
+            gradient["b"], weight * np.linalg.solve(matrix.T, np.ones(5)), rtol=1e-11
+        )
         assert gradient.certificate.error_bound < 1e-9
 
 

@@ -78,7 +78,11 @@ def exact(recipe, values):
     z = []
     if unknowns:
         solution = mpmath.findroot(loop, [mpmath.mpf("0.2")] * unknowns, tol=mpmath.mpf(10) ** -80)
-        z = list(solution) if unknowns > 1 else [solution[0] if hasattr(solution, "rows") else solution]
+        z = (
+            list(solution)
+            if unknowns > 1
+            else [solution[0] if hasattr(solution, "rows") else solution]
+        )
     return sum(mpmath.cos(v) for v in evaluate(recipe, values, z, None))
 
 
@@ -103,7 +107,9 @@ def check(recipe):
         for i in range(inputs):
             slope = (moved(i, step) - moved(i, -step)) / (2 * step)
             np.testing.assert_allclose(gradient[f"x{i}"], float(slope), rtol=1e-10, atol=1e-11)
-        second = (exact(recipe, along(step)) - 2 * exact(recipe, point) + exact(recipe, along(-step))) / step**2
+        second = (
+            exact(recipe, along(step)) - 2 * exact(recipe, point) + exact(recipe, along(-step))
+        ) / step**2
         found = sum(float(curvature[name]) * weight for name, weight in direction.items())
         np.testing.assert_allclose(found, float(second), rtol=1e-9, atol=1e-9)
     # The assembled system, the derived program and its source agree with the quick road.

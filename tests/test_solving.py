@@ -31,7 +31,9 @@ def test_every_linear_solver_gives_the_same_numbers(solver):
     at = p.solve(linear=solver)
     T = np.diag(np.full(80, 2.0)) - np.diag(np.ones(79), 1) - np.diag(np.ones(79), -1)
     source = np.linspace(0.1, 1.0, 80) / 80
-    exact = scipy.optimize.root(lambda u: T @ u + 0.1 * np.tanh(u) - source, np.zeros(80), tol=1e-13).x
+    exact = scipy.optimize.root(
+        lambda u: T @ u + 0.1 * np.tanh(u) - source, np.zeros(80), tol=1e-13
+    ).x
     np.testing.assert_allclose(at["u"], exact, rtol=1e-9)
     jacobian = T + np.diag(0.1 / np.cosh(exact) ** 2)
     gradient = at.gradient("energy")["source"]
@@ -67,7 +69,9 @@ def test_a_block_whose_jacobian_is_too_large_to_write_down_is_solved_by_gmres(mo
     ).x
     np.testing.assert_allclose(at["z"], exact, rtol=1e-9, atol=1e-12)
     jacobian = np.eye(n) + 0.001 * L * np.cos(exact)
-    np.testing.assert_allclose(at.gradient("f")["x"], np.linalg.solve(jacobian.T, np.ones(n)), rtol=1e-9)
+    np.testing.assert_allclose(
+        at.gradient("f")["x"], np.linalg.solve(jacobian.T, np.ones(n)), rtol=1e-9
+    )
 
 
 def test_conjugate_gradients_refuse_what_is_not_symmetric():

@@ -12,7 +12,10 @@ import lagrad as lg
 
 
 def blocks(p):
-    return [({v.name for v in b.variables}, {c.name for c in b.constraints}) for b in p.compiled().structure.blocks]
+    return [
+        ({v.name for v in b.variables}, {c.name for c in b.constraints})
+        for b in p.compiled().structure.blocks
+    ]
 
 
 def test_explicit_parts_stand_around_one_block():
@@ -108,7 +111,12 @@ def test_the_graph_is_labelled():
     p.define("y", np.sum(z))
     graph = p.graph()
     assert isinstance(graph, nx.DiGraph)
-    assert graph.nodes["variable", "z"] == {"label": "z", "kind": "unknown", "shape": (2,), "block": 0}
+    assert graph.nodes["variable", "z"] == {
+        "label": "z",
+        "kind": "unknown",
+        "shape": (2,),
+        "block": 0,
+    }
     assert graph.nodes["constraint", "y"]["kind"] == "definition"
     assert graph.nodes["constraint", "loop"]["kind"] == "equation"
     assert graph.nodes["variable", "x"]["kind"] == "parameter"
@@ -145,7 +153,9 @@ def test_blocks_are_networkx_components_in_topological_order(case):
             expected.add_edge(f"w{j}" if j in inner else f"z{j}", f"z{i}")
         p.subject_to(z[i] == total)
     found = [{v.name for v in b.variables} for b in p.compiled().structure.blocks]
-    assert sorted(map(sorted, found)) == sorted(map(sorted, nx.strongly_connected_components(expected)))
+    assert sorted(map(sorted, found)) == sorted(
+        map(sorted, nx.strongly_connected_components(expected))
+    )
     place = {name: k for k, names in enumerate(found) for name in names}
     assert all(place[a] <= place[b] for a, b in expected.edges)
 
