@@ -72,6 +72,13 @@ class UnsupportedType(LagradError, TypeError):
 class InvalidEquation(LagradError, ValueError):
     """An equation that constrains nothing, or that is none."""
 
+    @classmethod
+    def used_as_value(cls, equation: object) -> InvalidEquation:
+        """The error for an equation in the place of a value."""
+        return cls(
+            f"the equation {equation!r} is used as a value; np.equal compares the two sides."
+        )
+
 
 class ForeignValue(LagradError, ValueError):
     """A value used in a program that it does not belong to."""
@@ -87,6 +94,14 @@ class TracedValueError(LagradError, TypeError):
 
 class UnsupportedFunction(LagradError, TypeError):
     """A NumPy function that lagrad has no rule for."""
+
+    @classmethod
+    def missing(cls, name: str) -> UnsupportedFunction:
+        """The error for a NumPy function that traced values do not have."""
+        return cls(
+            f"np.{name} has no rule for traced values. Write it with functions that have one, or "
+            f"give it a rule: f = lg.primitive(np.{name}, vjp=…)."
+        )
 
 
 class StructureError(LagradError, ValueError):

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from lagrad.constants import NUMBERS, real_array
 from lagrad.errors import (
     ForeignValue,
     InPlaceUpdate,
@@ -39,8 +40,6 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
-# Numbers of Python, which take the dtype of what they meet; NumPy's own scalars do not.
-NUMBERS = (bool, int, float)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,7 +106,7 @@ class Graph:
                 value = primitive.kernel(parameters)(*[a.value for a in arguments])
                 node = self.constant(value)
             else:
-                node = Expression(self, primitive, arguments, parameters, shape, dtype)
+                node = Operation(self, primitive, arguments, parameters, shape, dtype)
             self.table[key] = node
         return node
 
@@ -138,7 +137,7 @@ class Graph:
         if type(value) in NUMBERS:
             return self.constant(value)
         if isinstance(value, Equation):
-            raise used_as_value(value)
+            raise InvalidEquation.used_as_value(value)
         if sparse.issparse(value):
             raise UnsupportedFunction(
                 "a scipy.sparse matrix meets traced values as the left side of `@` only."
@@ -148,22 +147,6 @@ class Graph:
             found: Expression = stacked(array, self)
             return found
         return self.constant(array)
-
-
-def real_array(value: Any, what: str) -> np.ndarray[Any, Any]:
-    """A read-only copy of real numbers; `what` names them in the error."""
-    array = np.array(value)
-    if array.dtype.kind == "c":
-        raise UnsupportedType(
-            f"{what} is complex; lagrad differentiates real programs: "
-            "declare real and imaginary parts."
-        )
-    if array.dtype.kind not in "fiub":
-        raise UnsupportedType(f"{what} has dtype {array.dtype}; expected real numbers.")
-    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
-        array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
-    array.flags.writeable = False
-    return array
 
 
 def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Any:
@@ -240,9 +223,8 @@ class Expression(NDArrayOperatorsMixin):
         return np.transpose(self)
 
     def __repr__(self) -> str:
-        kind = type(self).__name__.lower()
-        what = self.primitive.name if self.primitive else ""
-        return f"<{kind} {what} of shape {self.shape}>"
+        what = "number" if self.primitive is None else f"expression {self.primitive.name}"
+        return f"<{what} of shape {self.shape}>"
 
     def __hash__(self) -> int:
         return id(self)
@@ -261,7 +243,7 @@ class Expression(NDArrayOperatorsMixin):
         handler = UFUNCS.get(ufunc) if method == "__call__" else None
         if handler is None:
             name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
-            raise missing_rule(name)
+            raise UnsupportedFunction.missing(name)
         if kwargs:
             raise UnsupportedFunction(
                 f"np.{ufunc.__name__}({', '.join(kwargs)}=…) is not supported on traced values; "
@@ -274,7 +256,7 @@ class Expression(NDArrayOperatorsMixin):
     ) -> Any:
         handler = FUNCTIONS.get(func)
         if handler is None:
-            raise missing_rule(getattr(func, "__name__", str(func)))
+            raise UnsupportedFunction.missing(getattr(func, "__name__", str(func)))
         if kwargs.get("out") is not None:
             raise InPlaceUpdate(f"np.{func.__name__}(out=…) writes in place; use its result.")
         kwargs.pop("out", None)
@@ -381,6 +363,16 @@ for _name in [*METHODS.split(), "trace", "var"]:
 Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
 
 
+class Operation(Expression):
+    """A primitive applied to other nodes.
+
+    It stands beside `Variable` and `Constant`, not above them: Python swaps the sides of `a == b`
+    where the right one's class derives from the left one's.
+    """
+
+    __slots__ = ()
+
+
 class Constant(Expression):
     """A number, or a read-only array, in a graph."""
 
@@ -426,25 +418,10 @@ class Equation:
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any
     ) -> NoReturn:
-        raise used_as_value(self)
+        raise InvalidEquation.used_as_value(self)
 
     def __bool__(self) -> bool:
         raise TracedValueError(
             f"the equation {self!r} has no truth value while the program is declared; "
             "state it with subject_to, or compare with np.equal inside np.where."
         )
-
-
-def used_as_value(equation: Equation) -> InvalidEquation:
-    """The error for an equation in the place of a value."""
-    return InvalidEquation(
-        f"the equation {equation!r} is used as a value; np.equal compares the two sides."
-    )
-
-
-def missing_rule(name: str) -> UnsupportedFunction:
-    """The error for a NumPy function that traced values do not have."""
-    return UnsupportedFunction(
-        f"np.{name} has no rule for traced values. Write it with functions that have one, or "
-        f"give it a rule: f = lg.primitive(np.{name}, vjp=…)."
-    )

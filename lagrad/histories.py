@@ -12,7 +12,7 @@ from lagrad.blocks import BlockEquations, entry_name
 from lagrad.errors import SingularSystem
 from lagrad.linear import null_weights
 
-__all__ = ["NewtonStep", "singular", "story"]
+__all__ = ["BlockReport", "NewtonStep", "singular", "story"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,18 @@ class NewtonStep:
     correction: float
     residual: float
     damping: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlockReport:
+    """What one run of the solving order did and cost."""
+
+    label: str
+    unknowns: int
+    steps: int
+    factorisations: int
+    solver: str
+    seconds: float
 
 
 def steps_taken(history: list[NewtonStep]) -> list[str]:

@@ -254,7 +254,7 @@ class GMRES(Krylov):
     Examples
     --------
     >>> import numpy as np, lagrad as lg
-    >>> lg.GMRES().factor(2.0 * np.eye(2)).solve(np.ones(2)).tolist()
+    >>> lg.GMRES().factor(2.0 * np.eye(2)).solve(np.ones(2)).round(12).tolist()
     [0.5, 0.5]
     """
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from lagrad.constants import NUMBERS
+
 __all__ = [
     "Compose",
     "LinearMap",
@@ -27,8 +29,6 @@ __all__ = [
 ]
 
 Shape = tuple[int, ...]
-# Numbers of Python: NumPy's own floats are data, as arrays are.
-NUMBERS = (int, float)
 Value = Any  # an ndarray, a float, or an expression
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,32 +10,21 @@ import numpy as np
 
 from lagrad.adjoint import AdjointSystem, Sweep, assemble
 from lagrad.certificate import Certificate, Policy
-from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
+from lagrad.compiled import Compiled, ExplicitRun
 from lagrad.derivatives import Derivatives, Gradient, frozen, shortened
-from lagrad.derive import Adjoint, adjoint
+from lagrad.derive import adjoint
 from lagrad.endpoint import Solved
 from lagrad.errors import NotFinite, UnknownName
 from lagrad.expression import Variable
-from lagrad.nonlinear import Newton, solve_block
+from lagrad.histories import BlockReport
+from lagrad.second_order import at_known_solution
 from lagrad.structure import Block
 from lagrad.system import Constraint, System, fitted
 from lagrad.tape import Linearization, split
 
-__all__ = ["BlockReport", "Solution"]
+__all__ = ["Solution"]
 
 Array = Any
-
-
-@dataclass(frozen=True, slots=True)
-class BlockReport:
-    """What one run of the solving order did and cost."""
-
-    label: str
-    unknowns: int
-    steps: int
-    factorisations: int
-    solver: str
-    seconds: float
 
 
 class Solution:
@@ -433,7 +421,14 @@ class Solution:
         given = self._directions(directions, named)
         derived = adjoint(self._compiled, variable.name)
         sweep, multipliers = self._back(variable)
-        solution = second_order(self, derived, sweep, multipliers)
+        known = {v.name: array for v, array in self._values.items()}
+        known |= {derived.multipliers[c.name]: array for c, array in multipliers.items()}
+        known |= {
+            name: self._arrived(sweep, self.system.variables[v])
+            for v, name in derived.gradients.items()
+        }
+        values, solved = at_known_solution(derived, known, self._solved)
+        solution = Solution(derived.compiled, values, solved, self._policy)
         tangent = solution.tangent({v.name: d for v, d in given.items()})
         return Derivatives(
             {name: tangent[symbol] for name, symbol in derived.gradients.items()}, "parameter"
@@ -445,43 +440,3 @@ LOOSE = 1e-9
 
 def several(keys: Any) -> list[Any]:
     return list(keys) if isinstance(keys, (list, tuple)) else [keys]
-
-
-def second_order(
-    at: Solution, adjoint: Adjoint, sweep: Sweep, multipliers: dict[Constraint, Array]
-) -> Solution:
-    """The adjoint program at its solution, which is known: no block of it is solved again.
-
-    The block of the multipliers has the transposed Jacobian, and so its factors.
-    """
-    compiled = adjoint.compiled
-    values: dict[Variable, Array] = {}
-    known = {v.name: value for v, value in at._values.items()}
-    known |= {adjoint.multipliers[c.name]: value for c, value in multipliers.items()}
-    for variable in at.system.with_role("parameter"):
-        known[adjoint.gradients[variable.name]] = at._arrived(sweep, variable)
-    for name, variable in compiled.system.variables.items():
-        values[variable] = np.asarray(known[name]).reshape(variable.shape)
-    primal = {frozenset(v.name for v in b.unknowns): s for b, s in at._solved.items()}
-    dual = {
-        frozenset(adjoint.multipliers[c.name] for c in b.equations): s.transposed()
-        for b, s in at._solved.items()
-    }
-    solved = {}
-    for run in compiled.runs:
-        if isinstance(run, ImplicitRun):
-            names = frozenset(v.name for v in run.block.unknowns)
-            found = primal.get(names) or dual.get(names)
-            solved[run.block] = found or factored(run, values, at._policy)
-    return Solution(compiled, values, solved, at._policy)
-
-
-def factored(run: ImplicitRun, values: dict[Variable, Array], policy: Policy) -> Solved:
-    """A block whose solution is known, with the factors of its Jacobian there."""
-    equations = run.equations
-    outer = equations.outer_values(values)
-    point = equations.vector(values)
-    found, failure = solve_block(equations, outer, point, Newton(), equations.solver)
-    if failure is not None:
-        policy.fail(failure)
-    return found

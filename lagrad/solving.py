@@ -13,9 +13,10 @@ from lagrad.compiled import Compiled, ExplicitRun
 from lagrad.endpoint import Solved
 from lagrad.errors import NotFinite
 from lagrad.expression import Variable
+from lagrad.histories import BlockReport
 from lagrad.linear import LinearSolver
 from lagrad.nonlinear import Newton, solve_block
-from lagrad.solution import BlockReport, Solution
+from lagrad.solution import Solution
 from lagrad.structure import Block
 from lagrad.tape import split
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiled import Compiled, ExplicitRun
-from lagrad.expression import NUMBERS, Constant, Expression, Variable
+from lagrad.constants import NUMBERS
+from lagrad.expression import Constant, Expression, Variable
 from lagrad.plan import ancestors
 from lagrad.printing import CODE, Rendered, Style, render
 from lagrad.system import System
@@ -52,14 +53,31 @@ def _eigh(x):
 ''',
     "_root": '''
 def _root(residual, start):
-    """Solve residual(z) = 0, by differences and Newton-Krylov where z is long."""
-    start = np.asarray(start, dtype=float)
-    method = "hybr" if start.size <= 200 else "krylov"
-    options = {"xtol": 1e-14} if method == "hybr" else {"fatol": 1e-12}
-    found = scipy.optimize.root(residual, start, method=method, options=options)
-    if not np.abs(residual(found.x)).max() <= 1e-8 * max(1.0, np.abs(residual(start)).max()):
-        raise ArithmeticError("no solution found: " + str(found.message))
-    return found.x
+    """Solve residual(z) = 0 by Newton's method with differences, damped; Newton-Krylov if long."""
+    z = np.asarray(start, dtype=float)
+    if z.size > 300:
+        return scipy.optimize.newton_krylov(residual, z, f_tol=1e-12)
+    with np.errstate(all="ignore"):
+        r = residual(z)
+        for _ in range(200):
+            steps = 1e-7 * np.maximum(np.abs(z), 1e-4)
+            columns = [(residual(z + e) - residual(z - e)) / (2 * e.max()) for e in np.diag(steps)]
+            jacobian = np.stack(columns, axis=1)
+            step, damping = -np.linalg.solve(jacobian, r), 1.0
+            while damping > 1e-12:
+                trial = z + damping * step
+                ahead = residual(trial)
+                if np.isfinite(ahead).all():
+                    shorter = np.linalg.norm(np.linalg.solve(jacobian, ahead))
+                    if shorter <= (1 - damping / 4) * np.linalg.norm(step):
+                        break
+                damping /= 2
+            if np.linalg.norm(step) <= 1e-13 * np.linalg.norm(z) or damping <= 1e-12:
+                break
+            z, r = trial, ahead
+    if not np.linalg.norm(step) <= 1e-7 * max(np.linalg.norm(z), 1e-12):
+        raise ArithmeticError("no solution found")
+    return z
 ''',
     "_linear": '''
 def _linear(residual, size):
@@ -77,6 +95,13 @@ def _linear(residual, size):
     return found
 ''',
 }
+
+
+def literal(value: float) -> str:
+    """A number as source."""
+    if np.isfinite(value):
+        return repr(value)
+    return "np.nan" if np.isnan(value) else "np.inf" if value > 0 else "-np.inf"
 
 
 class Writer:
@@ -116,12 +141,14 @@ class Writer:
     def _constant(self, node: Constant) -> str:
         value = node.value
         if type(value) in NUMBERS:
-            return repr(value)
+            return literal(value)
         if value.ndim == 0:
-            return repr(value.item())
+            return literal(value.item())
         if value.size and (value == value.flat[0]).all():
-            return f"np.full({value.shape}, {value.flat[0].item()!r})"
-        return f"np.array({value.tolist()!r})" if value.size <= 16 else self._stored(value)
+            return f"np.full({value.shape}, {literal(value.flat[0].item())})"
+        if value.size > 16 or not np.isfinite(value).all():
+            return self._stored(value)
+        return f"np.array({value.tolist()!r})"
 
     def _call(self, node: Expression, texts: Any) -> str:
         assert node.primitive is not None

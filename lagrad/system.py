@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.constants import real_array
 from lagrad.errors import (
     ForeignValue,
     InvalidEquation,
@@ -26,7 +27,6 @@ from lagrad.expression import (
     Expression,
     Graph,
     Variable,
-    real_array,
     stacked,
 )
 

@@ -154,7 +154,7 @@ def test_a_program_without_unknowns_or_without_anything_is_fine(p):
 
 def test_updates_in_place_are_refused(p):
     v = var(p, "v")
-    with pytest.raises(lg.InPlaceUpdate, match="np.where"):
+    with pytest.raises(lg.InPlaceUpdate, match=r"np\.where"):
         v[0] = 1.0
     with pytest.raises(lg.InPlaceUpdate, match="x = x"):
         v += 1.0

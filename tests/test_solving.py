@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -78,7 +80,7 @@ def test_conjugate_gradients_refuse_what_is_not_symmetric():
     p = lg.Program("skew")
     z = p.unknown("z", shape=3)
     p.subject_to(np.array([[2.0, 1, 0], [-1, 2, 0], [0, 0, 1]]) @ z == np.ones(3))
-    with pytest.raises(lg.NotConverged, match="symmetric.*use GMRES or SparseLU"):
+    with pytest.raises(lg.NotConverged, match=r"symmetric.*use GMRES or SparseLU"):
         p.solve(linear=lg.CG())
 
 
@@ -116,7 +118,7 @@ class Counted(linear.SparseLU):
 
     __slots__ = ()
     factorisations = 0
-    sides: list[int] = []
+    sides: ClassVar[list[int]] = []
 
     def factor(self, matrix):
         Counted.factorisations += 1

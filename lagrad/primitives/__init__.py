@@ -1,6 +1,15 @@
 """The primitives: each declared once, with its value, its shape and its local partials."""
 
-from lagrad.primitives import contraction, custom, elementwise, linalg, reduction, shaping, special
+from lagrad.primitives import (
+    contraction,
+    custom,
+    elementwise,
+    indexing,
+    linalg,
+    reduction,
+    shaping,
+    special,
+)
 from lagrad.primitives.registry import PRIMITIVES
 
 __all__ = [
@@ -8,6 +17,7 @@ __all__ = [
     "contraction",
     "custom",
     "elementwise",
+    "indexing",
     "linalg",
     "reduction",
     "shaping",

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expression import NUMBERS, UFUNCS, Constant, Expression
+from lagrad.constants import NUMBERS
+from lagrad.expression import UFUNCS, Constant, Expression
 from lagrad.linmaps import LinearMap, Scale
 from lagrad.primitives.registry import (
     Parameters,

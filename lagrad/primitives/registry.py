@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.constants import NUMBERS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import (
     FUNCTIONS,
-    NUMBERS,
     UFUNCS,
     Constant,
     Equation,

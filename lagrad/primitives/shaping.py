@@ -1,179 +1,35 @@
-"""Shaping: every function here moves entries about, so that one index array is its matrix.
+"""NumPy's shaping functions, in terms of a few primitives.
 
-`reshape`, `transpose`, basic indexing and `concatenate` have quick roads of their own; all that
-is left is a `gather`, found by running the positions of the input through NumPy's own function.
+What has no quick road of its own is a gather, found by running the positions of the input through
+NumPy's function.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InPlaceUpdate, ShapeMismatch, TracedValueError, UnsupportedFunction
-from lagrad.expression import FUNCTIONS, Expression, Shape
+from lagrad.errors import InPlaceUpdate, ShapeMismatch, UnsupportedFunction
+from lagrad.expression import FUNCTIONS, Expression
 from lagrad.kernels import (
-    Index,
     decode_key,
     embed,
-    encode_key,
-    gather,
-    scatter,
     stop_gradient,
 )
-from lagrad.linmaps import LinearMap, Reindex, Transpose
+from lagrad.linmaps import LinearMap, Reindex
+from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.reduction import normal_axis
 from lagrad.primitives.registry import (
-    Parameters,
-    call,
     declare,
     graph_of,
     implements,
     keyword_free,
     lifted,
 )
-
-Move = Callable[[Any], Any]
-
-
-def _probe(shape: Shape) -> Any:
-    """An array of this shape that takes no memory."""
-    return np.broadcast_to(np.int8(0), shape)
-
-
-def _reindex(
-    name: str,
-    forward: Callable[[Parameters], Move],
-    shape: Callable[[Shape, Parameters], Shape],
-    undo: Callable[[Expression], Move],
-    code: Callable[[Sequence[str], Parameters], str],
-) -> Any:
-    """A shaping primitive: a function of arrays and traced values alike, and what undoes it."""
-
-    def partial(node: Expression, k: int) -> LinearMap:
-        return Reindex(forward(node.parameters), undo(node), node.arguments[0].shape, node.shape)
-
-    def infer(
-        arguments: tuple[Expression, ...], parameters: Parameters
-    ) -> tuple[Shape, np.dtype[Any]]:
-        return shape(arguments[0].shape, parameters), arguments[0].dtype
-
-    return declare(name, forward, infer, partial, code)
-
-
-_reshape = _reindex(
-    "reshape",
-    lambda parameters: lambda x: np.reshape(x, parameters[0]),
-    lambda shape, parameters: parameters[0],
-    lambda node: lambda c: np.reshape(c, node.arguments[0].shape),
-    call("np.reshape"),
-)
-
-
-def _transpose_code(texts: Sequence[str], parameters: Parameters) -> str:
-    (axes,) = parameters
-    if axes == tuple(range(len(axes)))[::-1]:
-        return f"np.transpose({texts[0]})"
-    return f"np.transpose({texts[0]}, {axes})"
-
-
-_transpose = _reindex(
-    "transpose",
-    lambda parameters: lambda x: np.transpose(x, parameters[0]),
-    lambda shape, parameters: tuple(shape[i] for i in parameters[0]),
-    lambda node: lambda c: np.transpose(c, tuple(map(int, np.argsort(node.parameters[0])))),
-    _transpose_code,
-)
-
-
-def _key_text(key: Parameters) -> str:
-    """A basic index as a person writes it."""
-
-    def one(k: Any) -> str:
-        if not isinstance(k, tuple):
-            return "..." if k is Ellipsis else repr(k)
-        start, stop, step = ("" if part is None else str(part) for part in k)
-        return f"{start}:{stop}" + (f":{step}" if step else "")
-
-    return ", ".join(map(one, key)) or "()"
-
-
-_getitem = _reindex(
-    "getitem",
-    lambda parameters: lambda x: x[decode_key(parameters[0])],
-    lambda shape, parameters: _probe(shape)[decode_key(parameters[0])].shape,
-    lambda node: lambda c: embed(c, node.parameters[0], node.arguments[0].shape),
-    lambda texts, parameters: f"{texts[0]}[{_key_text(parameters[0])}]",
-)
-
-
-def _embed_code(texts: Sequence[str], parameters: Parameters) -> str:
-    """Padding where the place is a box, and a helper's call elsewhere."""
-    key, shape = parameters
-    if len(key) == len(shape) and all(isinstance(k, tuple) and k[2] in (None, 1) for k in key):
-        ends = [slice(*k).indices(n) for k, n in zip(key, shape, strict=True)]
-        widths = tuple((a, n - b) for (a, b, _), n in zip(ends, shape, strict=True))
-        return f"np.pad({texts[0]}, {widths})"
-    return f"_embed({texts[0]}, np.s_[{_key_text(key)}], {shape})"
-
-
-_embed = _reindex(
-    "embed",
-    lambda parameters: lambda c: embed(c, *parameters),
-    lambda shape, parameters: parameters[1],
-    lambda node: lambda c: c[decode_key(node.parameters[0])],
-    _embed_code,
-)
-
-
-@implements(embed)
-def _traced_embed(c: Expression, key: Parameters, shape: Shape) -> Any:
-    return _embed(c.graph, c, parameters=(key, shape))
-
-
-def _gather_code(texts: Sequence[str], parameters: Parameters) -> str:
-    index, label = parameters
-    return label.format(texts[0]) if label else f"_gather({texts[0]}, {index.array.tolist()})"
-
-
-_gather = _reindex(
-    "gather",
-    lambda parameters: lambda x: gather(x, parameters[0]),
-    lambda shape, parameters: parameters[0].array.shape,
-    lambda node: lambda c: scatter(c, node.parameters[0]),
-    _gather_code,
-)
-FUNCTIONS[gather] = lambda x, index: _gather(x.graph, x, parameters=(index, ""))
-
-
-def _scatter_partial(node: Expression, k: int) -> LinearMap:
-    (index,) = node.parameters
-    return Transpose(
-        Reindex(
-            lambda t: gather(t, index), lambda c: scatter(c, index), node.shape, index.array.shape
-        )
-    )
-
-
-_scatter = declare(
-    "scatter",
-    lambda parameters: lambda c: scatter(c, parameters[0]),
-    lambda arguments, parameters: (parameters[0].source, arguments[0].dtype),
-    _scatter_partial,
-    lambda texts, parameters: (
-        f"_scatter({texts[0]}, {parameters[0].array.tolist()}, {parameters[0].source})"
-    ),
-)
-FUNCTIONS[scatter] = lambda c, index: _scatter(c.graph, c, parameters=(index,))
-
-
-def moved(x: Expression, move: Move, label: str = "") -> Any:
-    """What a shaping function does to `x`, found by running positions through it."""
-    positions = move(np.arange(1, x.size + 1).reshape(x.shape)) - 1
-    return _gather(x.graph, x, parameters=(Index(positions, x.shape), label))
 
 
 def _by_positions(name: str) -> None:
@@ -221,7 +77,7 @@ def _traced_reshape(a: Any, /, shape: Any = None, order: str = "C", **rest: Any)
     wanted = tuple(x.size // known if n == -1 and known else int(n) for n in given)
     if math.prod(wanted) != x.size or given.count(-1) > 1:
         raise ShapeMismatch(f"reshape of shape {x.shape} to {given}.")
-    return x if wanted == x.shape else _reshape(x.graph, x, parameters=(wanted,))
+    return x if wanted == x.shape else reshape(x.graph, x, parameters=(wanted,))
 
 
 @implements(np.ravel)
@@ -239,7 +95,7 @@ def _traced_transpose(a: Any, axes: Any = None) -> Any:
         raise ShapeMismatch(f"transpose of shape {x.shape}: the axes are no permutation.")
     if axes == tuple(range(x.ndim)):
         return x
-    return _transpose(x.graph, x, parameters=(axes,))
+    return transpose(x.graph, x, parameters=(axes,))
 
 
 def _by_axes(name: str) -> None:
@@ -250,7 +106,7 @@ def _by_axes(name: str) -> None:
     def traced(a: Any, *args: Any, **kwargs: Any) -> Any:
         (x,) = lifted(a)
         # Axes of lengths 2, 3, 4, … of an array without memory tell where each one goes.
-        marked = function(_probe(tuple(range(2, x.ndim + 2))), *args, **kwargs)
+        marked = function(probe(tuple(range(2, x.ndim + 2))), *args, **kwargs)
         return np.transpose(x, [n - 2 for n in marked.shape])
 
 
@@ -262,7 +118,7 @@ def _by_reshaping(name: str) -> None:
     def traced(a: Any, *args: Any, **kwargs: Any) -> Any:
         (x,) = lifted(a)
         try:
-            shape = function(_probe(x.shape), *args, **kwargs).shape
+            shape = function(probe(x.shape), *args, **kwargs).shape
         except ValueError as error:
             raise ShapeMismatch(f"{name} of shape {x.shape}: {error}") from None
         return np.reshape(x, shape)
@@ -272,49 +128,6 @@ for _name in ("swapaxes", "moveaxis", "rollaxis"):
     _by_axes(_name)
 for _name in ("expand_dims", "squeeze", "atleast_1d", "atleast_2d", "atleast_3d"):
     _by_reshaping(_name)
-
-
-def _advanced_label(keys: tuple[Any, ...]) -> str:
-    """An index with arrays in it as source, where it is short."""
-    shown = []
-    for k in keys:
-        if isinstance(k, slice):
-            shown.append(_key_text(encode_key((k,))))
-        elif k is None or k is Ellipsis or isinstance(k, int):
-            shown.append(_key_text((k,)))
-        elif np.size(k) <= 8:
-            shown.append(repr(np.asarray(k).tolist()))
-        else:
-            return ""
-    return "{0}[" + ", ".join(shown) + "]"
-
-
-@implements(Expression.__getitem__)
-def _index(x: Expression, key: Any) -> Any:
-    keys = key if isinstance(key, tuple) else (key,)
-    parts: list[Any] = []
-    for k in keys:
-        bounds = (k.start, k.stop, k.step) if isinstance(k, slice) else (k,)
-        if any(isinstance(b, Expression) for b in bounds):
-            raise TracedValueError(
-                "a traced value as an index: what is selected must not depend on the variables; "
-                "np.where(condition, a, b) chooses between values."
-            )
-        parts.append(k)
-    basic = all(
-        k is None
-        or k is Ellipsis
-        or isinstance(k, slice)
-        or (isinstance(k, (int, np.integer)) and not isinstance(k, bool))
-        for k in parts
-    )
-    try:
-        if not basic:
-            return moved(x, lambda positions: positions[key], _advanced_label(keys))
-        plain = tuple(int(k) if isinstance(k, np.integer) else k for k in parts)
-        return _getitem(x.graph, x, parameters=(encode_key(plain),))
-    except IndexError as error:
-        raise ShapeMismatch(f"{key!r} as an index into shape {x.shape}: {error}") from None
 
 
 @implements(np.flip)

@@ -136,5 +136,7 @@ def softmax(x: Any, axis: Any = None) -> Any:
     >>> lg.softmax([0.0, -float("inf")]).tolist()
     [1.0, 0.0]
     """
-    x = x if isinstance(x, Expression) else np.asarray(x, dtype=np.result_type(x, np.float32))
+    if not isinstance(x, Expression):
+        x = np.asarray(x)
+        x = x if x.dtype.kind == "f" else x.astype(float)
     return softmax_weight(logsumexp(x, axis=axis, keepdims=True), x)

@@ -1,0 +1,153 @@
+"""Printed, typeset and written out as source: what a person reads, and what runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sparse
+
+import lagrad as lg
+from lagrad.command import examples, load
+
+
+def test_a_program_prints_as_mathematics():
+    assert str(load("sellar")).splitlines() == [
+        "program sellar",
+        "  parameters: z1, z2, x",
+        "  unknowns: y1, y2",
+        "  y1 = z1² + z2 + x - 0.2·y2",
+        "  y2 = sqrt(y1) + z1 + z2",
+        "  obj = x² + z2 + y1 + exp(-y2)",
+    ]
+
+
+def test_the_adjoint_prints_as_in_the_post():
+    shown = str(load("domke").adjoint("f"))
+    for line in (
+        "λ_f = 1",
+        "λ_d = λ_f",
+        "λ_e = λ_f",
+        "λ_c = exp(c)·λ_d + cos(c)·λ_e",
+        "λ_b = λ_c",
+        "λ_a = 2·a·λ_b + λ_c",
+        "λ_x = exp(x)·λ_a",
+    ):
+        assert f"  {line}\n" in shown + "\n"
+
+
+def test_cyclic_adjoints_print_their_equations_with_names():
+    lines = str(load("sellar").adjoint("obj")).splitlines()
+    assert any(line.endswith("[λ_flow_y1]") and "λ_y2" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (lambda a, b: a - (b - a), "a - (b - a)"),
+        (lambda a, b: (a + b) * a, "(a + b)·a"),
+        (lambda a, b: a / (b * a), "a/(b·a)"),
+        (lambda a, b: -(a + b), "-(a + b)"),
+        (lambda a, b: (-a) ** 2, "(-a)²"),
+        (lambda a, b: a**b, "a^b"),
+        (lambda a, b: (a**2) ** 3, "(a²)³"),
+        (lambda a, b: a * (b / a), "a·(b/a)"),
+        (lambda a, b: a - 3.5 * b, "a - 3.5·b"),
+        (lambda a, b: np.where(a > b, a, 0.0), "where(a > b, a, 0)"),
+        (lambda a, b: np.hypot(a, b), "hypot(a, b)"),
+        (lambda a, b: a + (-b), "a - b"),
+    ],
+)
+def test_brackets_stand_where_they_are_needed(build, expected):
+    p = lg.Program()
+    a, b = p.parameter("a", value=2.0), p.parameter("b", value=3.0)
+    p.define("y", build(a, b))
+    assert str(p).splitlines()[-1] == f"  y = {expected}"
+    namespace = {}
+    exec(p.source(), namespace)
+    assert namespace["solve"]()["y"] == p.solve()["y"]
+
+
+def test_arrays_long_programs_and_long_lines_are_elided():
+    p = lg.Program("long")
+    v = p.parameter("v", value=np.ones(1000))
+    s = np.sum(v)
+    for i in range(300):
+        s = p.define(f"s{i}", s * 1.5 + np.sum(v * np.arange(1000.0)) + i)
+    p.define("wide", sum(np.sin(k * s) for k in range(1, 80)))
+    shown = str(p)
+    assert "array(1000,)" in shown
+    assert "more constraints" in shown
+    assert len(shown) < 8_000
+    assert max(map(len, shown.splitlines())) < 250
+    assert len(p._repr_latex_()) < 20_000
+
+
+def test_sharing_does_not_blow_up():
+    p = lg.Program()
+    v = p.parameter("x", value=1.0)
+    for _ in range(200):
+        v = v * v + np.sin(v)
+    p.define("y", v)
+    assert len(str(p)) < 1000
+    source = p.source()
+    assert len(source) < 50_000
+    with np.errstate(all="ignore"):
+        pass
+
+
+def test_latex_has_fractions_powers_and_greek():
+    p = lg.Program()
+    x, y_1 = p.parameter("x", value=1.0), p.parameter("y_1", value=2.0)
+    p.define("f", np.sqrt(x) * x**2 / y_1)
+    shown = p._repr_latex_()
+    assert shown.startswith("$$\\begin{aligned}")
+    assert "\\frac{\\sqrt{x} x^{2}}{y_{1}}" in shown
+    assert "\\lambda_{f} &= 1" in p.adjoint("f")._repr_latex_()
+
+
+@pytest.mark.parametrize("name", list(examples()))
+def test_the_source_of_every_example_and_adjoint_gives_the_same_numbers(name):
+    program = load(name)
+    at = program.solve()
+    output = [v.name for v in program.with_role("defined") if v.size == 1][-1]
+    for system in (program, program.adjoint(output)):
+        namespace = {}
+        exec(compile(system.source(), name, "exec"), namespace)
+        written = namespace["solve"]()
+        solved = at if system is program else system.solve()
+        scale = max(float(np.abs(solved[v]).max()) for v in system.variables)
+        for v in system.variables:
+            np.testing.assert_allclose(written[v], solved[v], rtol=1e-5, atol=1e-6 * scale)
+
+
+def test_source_carries_sparse_matrices_indices_and_shared_terms():
+    p = lg.Program("shapes")
+    x = p.parameter("x", value=np.linspace(0.0, 1.0, 40))
+    A = sparse.random_array((30, 40), density=0.2, rng=np.random.default_rng(0), format="csr")
+    t = np.exp(x)
+    p.define("y", A @ t + t[np.arange(30)][::-1])
+    p.define("m", np.reshape(t, (5, 8))[:, [0, 3, 3]])
+    p.define("f", np.sum(p.variables["y"] ** 2) + np.sum(p.variables["m"]) + lg.logsumexp(x))
+    adjoint = p.adjoint("f")
+    namespace = {}
+    exec(adjoint.source(), namespace)
+    written, solved = namespace["solve"](), adjoint.solve()
+    for name in ("y", "m", "f", "λ_x"):
+        np.testing.assert_allclose(written[name], solved[name], rtol=1e-12)
+
+
+def test_names_of_multipliers_do_not_collide():
+    p = lg.Program()
+    x = p.parameter("x", value=0.5)
+    p.define("λ_x", np.sin(x))
+    p.define("f", p.variables["λ_x"] ** 2)
+    adjoint = p.adjoint("f")
+    np.testing.assert_allclose(adjoint.solve()["μ_x"], 2 * np.sin(0.5) * np.cos(0.5), rtol=1e-15)
+
+
+def test_solutions_and_gradients_have_short_representations():
+    at = load("power_flow").solve()
+    assert len(repr(at)) < 3000
+    assert "loss = 13.39" in repr(at)
+    assert "setpoint" in repr(at.gradient("loss"))
+    assert "bound" in str(at.certificate)
