@@ -24,7 +24,7 @@ from lagrad.expression import Expression, Variable
 from lagrad.linear import Factors, Singular
 from lagrad.structure import Block
 from lagrad.system import Constraint
-from lagrad.tape import Linearization, Tape, joined, split
+from lagrad.tape import Linearization, Tape, assembled, joined, split
 
 __all__ = ["AdjointSystem", "Sweep", "assemble", "refined"]
 
@@ -330,65 +330,34 @@ def assemble(compiled: Compiled, linearization: Linearization, output: Variable)
         elif size:
             spans.append((width, width + size, cyclic))
         width += size
-    columns = dict(
-        zip(variables, np.cumsum([0, *(v.size for v in variables)]).tolist(), strict=False)
-    )
-    derivative = _local_jacobian(
-        compiled.tape, linearization, variables, constraints, columns, width
-    )
-    rhs = np.zeros(width)
-    if output in columns:
-        rhs[columns[output] : columns[output] + output.size] = 1.0
+    derivative = local_jacobian(compiled.tape, linearization, variables, constraints)
+    own = [np.full(v.size, float(v is output)) for v in variables]
+    rhs = np.concatenate([np.zeros(0), *own])
     matrix = sparse.csr_array((-derivative).T)
     matrix.sort_indices()
     return AdjointSystem(matrix, rhs, tuple(variables), tuple(constraints), tuple(spans))
 
 
-def _local_jacobian(
+def local_jacobian(
     tape: Tape,
     linearization: Linearization,
     variables: Sequence[Variable],
     constraints: Sequence[Constraint],
-    columns: dict[Variable, int],
-    width: int,
-) -> Any:
+) -> sparse.csr_array:
     """∂(rhs − lhs)/∂v: partials are multiplied within a constraint, and stop at variables."""
-    matrices = linearization.empty()
-    seeds: dict[int, Variable] = {
-        tape.slots[v.index]: v for v in variables if v.index in tape.slots
-    }
-    offsets = {slot: columns[v] for slot, v in seeds.items()}
-    for step in linearization.steps:
-        if step.map is None:
-            continue
-        if step.source in seeds:
-            moved = shifted(step.map.as_sparse(), offsets[step.source], width)
-        elif matrices[step.source] is not None:
-            moved = step.map.lmul(matrices[step.source])
-        else:
-            continue
-        held = matrices[step.target]
-        matrices[step.target] = moved if held is None else held + moved
-    rows = []
-    for constraint in constraints:
-        root = constraint.roots[0]
-        slot = tape.slots.get(root.index)
-        row = None if slot is None else matrices[slot]
-        if slot in seeds:
-            row = shifted(sparse.eye_array(root.size, format="csr"), offsets[slot], width)
-        if row is None:
-            row = sparse.csr_array((constraint.size, width))
-        if constraint.variable is not None:
-            eye = sparse.eye_array(constraint.size, format="csr")
-            row = row - shifted(eye, columns[constraint.variable], width)
-        rows.append(row)
-    return sparse.vstack(rows, format="csr") if rows else sparse.csr_array((0, width))
-
-
-def shifted(matrix: Any, offset: int, width: int) -> sparse.csr_array:
-    """A matrix with its columns moved into a wider one."""
-    matrix = sparse.csr_array(matrix)
-    return sparse.csr_array(
-        (matrix.data, matrix.indices + np.int32(offset), matrix.indptr),
-        shape=(matrix.shape[0], width),
+    found = linearization.blocks(variables, through=False)
+    roots = [constraint.roots[0] for constraint in constraints]
+    right = assembled(found, tape.slots, roots, variables)
+    # A definition's residual has its own variable with minus one.
+    place = dict(
+        zip(variables, np.cumsum([0, *(v.size for v in variables)]).tolist(), strict=False)
     )
+    rows, columns, row = [np.zeros(0, int)], [np.zeros(0, int)], 0
+    for constraint in constraints:
+        if (own := constraint.variable) is not None:
+            rows.append(np.arange(row, row + own.size))
+            columns.append(np.arange(place[own], place[own] + own.size))
+        row += constraint.size
+    places = (np.concatenate(rows), np.concatenate(columns))
+    left = sparse.coo_array((np.ones(places[0].size), places), shape=right.shape)
+    return sparse.csr_array(right - left.tocsr())

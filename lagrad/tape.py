@@ -198,43 +198,89 @@ class Linearization:
         self, outputs: Sequence[Expression], sources: Sequence[Expression], dense: bool
     ) -> Any:
         """The matrix of all outputs by all sources: an ndarray, or a `csr_array`."""
-        slots = self.tape.slots
-        width = sum(node.size for node in sources)
-        matrices = self.empty()
-        offset = 0
+        if not dense:
+            return assembled(self.blocks(sources), self.tape.slots, outputs, sources)
+        slots, width = self.tape.slots, sum(node.size for node in sources)
+        matrices, offset = self.empty(), 0
         for node in sources:
-            matrices[slots[node.index]] = identity(node.size, offset, width, dense)
+            matrices[slots[node.index]] = np.eye(node.size, width, offset)
             offset += node.size
-        seeds = {slots[node.index] for node in sources}
-        for step in self.steps:
-            matrix = matrices[step.source]
-            if matrix is None:
-                continue
-            if step.map is None:
-                moved = matrix
-            elif step.source in seeds and not dense and len(sources) == 1:
-                moved = step.map.as_sparse()
-            else:
-                moved = step.map.lmul(matrix)
-            matrices[step.target] = added(matrices[step.target], moved)
+        self.push_matrices(matrices)
         rows = [matrices[slots[n.index]] if n.index in slots else None for n in outputs]
-        empty = np.zeros if dense else sparse.csr_array
-        blocks = [
-            empty((node.size, width)) if row is None else row
-            for node, row in zip(outputs, rows, strict=True)
-        ]
-        if dense:
-            return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        return blocks[0] if len(blocks) == 1 else sparse.vstack(blocks, format="csr")
+        return np.concatenate(
+            [
+                np.zeros((node.size, width)) if row is None else row
+                for node, row in zip(outputs, rows, strict=True)
+            ]
+        )
+
+    def blocks(self, sources: Sequence[Expression], through: bool = True) -> list[dict[int, Any]]:
+        """For each slot its matrix by each source that it depends on, by the source's slot.
+
+        Small ones are dense, others sparse. `through` says whether a defined variable is its
+        right side; it may be a source of its own instead.
+        """
+        sizes = [math.prod(shape) for shape in self.tape.shapes]
+        found: list[dict[int, Any]] = [{} for _ in sizes]
+        seeds = {self.tape.slots[node.index] for node in sources if node.index in self.tape.slots}
+        for step in self.steps:
+            if step.map is None:
+                if through:
+                    found[step.target] = found[step.source]
+                continue
+            if step.source in seeds:
+                size = sizes[step.source]
+                small = size * sizes[step.target] <= SMALL_BLOCK
+                matrix = step.map.lmul(np.eye(size)) if small else step.map.as_sparse()
+                moved = {step.source: matrix}
+            else:
+                moved = {k: step.map.lmul(m) for k, m in found[step.source].items()}
+            held = found[step.target]
+            for k, matrix in moved.items():
+                held[k] = held[k] + matrix if k in held else matrix
+        for slot in seeds:
+            if not found[slot]:
+                found[slot] = {slot: sparse.eye_array(sizes[slot], format="csr")}
+        return found
 
 
-def identity(size: int, offset: int, width: int, dense: bool) -> Any:
-    """Rows of the unit matrix of the given width, from one on."""
-    if dense:
-        return np.eye(size, width, offset)
-    pointers, columns = np.arange(size + 1), np.arange(offset, offset + size)
-    entries = (np.ones(size), columns.astype(np.int32), pointers.astype(np.int32))
-    return sparse.csr_array(entries, shape=(size, width))
+SMALL_BLOCK = 64
+
+
+def assembled(
+    blocks: list[dict[int, Any]],
+    slots: dict[int, int],
+    outputs: Sequence[Expression],
+    sources: Sequence[Expression],
+) -> sparse.csr_array:
+    """Blocks by output and by source as one matrix."""
+    if len(outputs) == len(sources) == 1 and outputs[0].index in slots:
+        only = blocks[slots[outputs[0].index]].get(slots[sources[0].index])
+        if sparse.issparse(only):
+            return only
+    starts = np.cumsum([0, *(node.size for node in sources)]).tolist()
+    offset = {slots[n.index]: o for n, o in zip(sources, starts, strict=False) if n.index in slots}
+    entries: list[tuple[Any, Any, Any]] = []
+    singles: tuple[list[Any], ...] = ([], [], [])
+    row = 0
+    for node in outputs:
+        slot = slots.get(node.index)
+        for source, matrix in ({} if slot is None else blocks[slot]).items():
+            column = offset[source]
+            if sparse.issparse(matrix):
+                coordinates = matrix.tocoo()
+                entries.append((coordinates.row + row, coordinates.col + column, coordinates.data))
+            elif matrix.size == 1:
+                for many, one in zip(singles, (row, column, matrix.item()), strict=True):
+                    many.append(one)
+            else:
+                i, j = np.indices(matrix.shape)
+                entries.append((i.ravel() + row, j.ravel() + column, matrix.ravel()))
+        row += node.size
+    entries.append((np.array(singles[0], int), np.array(singles[1], int), np.array(singles[2])))
+    rows, columns, values = (np.concatenate(part) for part in zip(*entries, strict=True))
+    matrix = sparse.coo_array((values, (rows, columns)), shape=(row, starts[-1]))
+    return sparse.csr_array(matrix)
 
 
 def split(vector: Array, nodes: Sequence[Expression]) -> list[Array]:
@@ -254,4 +300,4 @@ def joined(arrays: Sequence[Array]) -> Array:
     return np.concatenate([np.ravel(a) for a in arrays])
 
 
-__all__ += ["identity", "joined", "split"]
+__all__ += ["assembled", "joined", "split"]

@@ -42,7 +42,13 @@ program.define("f", z * np.sum(v))
 def test_without_a_file_an_example_runs(capsys):
     status, out, err = run(capsys)
     assert (status, err) == (0, "")
-    for part in ("program sellar", "1. {y1, y2}: 2 unknowns", "values", "multipliers of obj", "9.6100105"):
+    for part in (
+        "program sellar",
+        "1. {y1, y2}: 2 unknowns",
+        "values",
+        "multipliers of obj",
+        "9.6100105",
+    ):
         assert part in out
     assert "certificate of the gradient: converged" in out
 
@@ -55,7 +61,9 @@ def test_every_example_runs(capsys, name):
 
 
 def test_a_file_of_ones_own(capsys, file):
-    status, out, _ = run(capsys, file(MINE), "--set", "x=9", "--set", "v=[3, 4]", "--wrt", "v", "--of", "f")
+    status, out, _ = run(
+        capsys, file(MINE), "--set", "x=9", "--set", "v=[3, 4]", "--wrt", "v", "--of", "f"
+    )
     assert status == 0
     assert "3\n" in out
     gradient = out.split("gradient of f")[1]
@@ -85,7 +93,10 @@ def test_json_holds_the_same_numbers(capsys, file, tmp_path):
 
 def test_python_dash_m(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "lagrad", "run", "domke"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lagrad", "run", "domke"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0
     assert "20.918727" in done.stdout
@@ -154,7 +165,8 @@ def test_a_binary_file_and_bad_usage(capsys, tmp_path):
 
 
 def test_a_program_without_a_scalar_prints_its_values(capsys, file):
-    text = "import lagrad as lg\nprogram = lg.Program()\nprogram.define('y', 2 * program.parameter('x', value=[1.0, 2.0]))"
+    text = "import lagrad as lg\nprogram = lg.Program()\n"
+    text += "program.define('y', 2 * program.parameter('x', value=[1.0, 2.0]))"
     status, out, _ = run(capsys, file(text))
     assert status == 0
     assert "[2. 4.]" in out
