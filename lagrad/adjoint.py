@@ -21,7 +21,7 @@ from lagrad.compiled import Compiled, ImplicitRun
 from lagrad.endpoint import Solved
 from lagrad.errors import SingularSystem
 from lagrad.expression import Expression, Variable
-from lagrad.linear import Factors, Singular
+from lagrad.linear import Factors
 from lagrad.structure import Block
 from lagrad.system import Constraint
 from lagrad.tape import Linearization, Tape, assembled, joined, split
@@ -43,12 +43,8 @@ def refined(solved: Solved, right: Array, transposed: bool) -> tuple[Array, floa
     if scale == 0.0:
         return np.zeros_like(right), 0.0, 0.0
     best = _refine(matrix, solved.factors, right / scale, transposed)
-    if best[2] > 1e-9 and not isinstance(solved.jacobian, sparse_linalg.LinearOperator):
-        try:
-            factors = solved.solver.factor(solved.jacobian)
-        except Singular:
-            return best[0] * scale, np.inf, np.inf
-        best = min(best, _refine(matrix, factors, right / scale, transposed), key=lambda b: b[2])
+    if best[2] > 1e-9 and (exact := solved.exact) is not None:
+        best = min(best, _refine(matrix, exact, right / scale, transposed), key=lambda b: b[2])
     return best[0] * scale, best[1], best[2]
 
 
@@ -86,6 +82,8 @@ class Sweep:
     width : int, optional
         How many directions at once, as the columns of matrices; one, as an array of the
         variable's own shape, by default.
+    near : Sweep, optional
+        The same sweep at a point close by: its solutions are corrected once, and not refined.
     """
 
     def __init__(
@@ -94,7 +92,10 @@ class Sweep:
         linearization: Linearization,
         solved: dict[Block, Solved],
         width: int | None = None,
+        near: Sweep | None = None,
     ) -> None:
+        self.near = near
+        self.solutions: dict[Block, Array] = {}
         self.compiled = compiled
         self.linearization = linearization
         self.solved = solved
@@ -141,10 +142,27 @@ class Sweep:
         return np.split(array, np.cumsum([n.size for n in nodes])[:-1])
 
     def _solve(self, block: Block, right: Array, transposed: bool) -> Array:
-        solution, residual, error = refined(self.solved[block], right, transposed)
-        self.residual = max(self.residual, residual)
-        self.error += error + self.solved[block].curvature
+        if self.near is not None:
+            # `right` is what the guess leaves, so that one step of the same factors corrects it.
+            solution = self.near.solutions[block] + self.solved[block].factors.solve(
+                right, transposed
+            )
+        else:
+            solution, residual, error = refined(self.solved[block], right, transposed)
+            self.residual = max(self.residual, residual)
+            self.error += error
+        self.solutions[block] = solution
         return solution
+
+    def _guessed(self, values: list[Any], block: Block, nodes: Sequence[Expression]) -> list[Any]:
+        """A copy of the values with the guess of a block's solution at its nodes."""
+        values = list(values)
+        if self.near is not None:
+            pieces = self._split(self.near.solutions[block], nodes)
+            for node, piece in zip(nodes, pieces, strict=True):
+                slot = self.compiled.tape.slots[node.index]
+                values[slot] = piece if values[slot] is None else values[slot] + piece
+        return values
 
     def back(self) -> dict[Constraint, Array]:
         """Carry cotangents from variables to parameters; the multipliers of all constraints."""
@@ -166,13 +184,14 @@ class Sweep:
         self, run: ImplicitRun, start: int, stop: int, multipliers: dict[Constraint, Array]
     ) -> None:
         block = run.block
-        if all(self._untouched(node) for node in self._nodes(start, stop, block)):
+        idle = all(self._untouched(node) for node in self._nodes(start, stop, block))
+        if idle if self.near is None else block not in self.near.solutions:
             for constraint in block.equations:
                 assert constraint.residual is not None
                 multipliers[constraint] = self._zeros(constraint.residual)
             return
         # What later uses of the eliminated values send back to the unknowns, λ being zero …
-        arrived = list(self.values)
+        arrived = self._guessed(self.values, block, run.equations.residuals)
         self._pull(arrived, start, stop)
         right = -self._joined(block.unknowns, arrived)
         solution = self._solve(block, right, transposed=True)
@@ -201,7 +220,7 @@ class Sweep:
     def _push_through(self, run: Any, start: int, stop: int) -> None:
         if isinstance(run, ImplicitRun):
             # What the parameters alone do to the residuals …
-            held = list(self.values)
+            held = self._guessed(self.values, run.block, run.block.unknowns)
             self._push(held, start, stop)
             right = -self._joined(run.equations.residuals, held)
             solution = self._solve(run.block, right, transposed=False)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
-from scipy.sparse import csgraph
 
 from lagrad.errors import StructureError
 from lagrad.expression import Expression, Variable
 from lagrad.linear import FACTORABLE_ENTRIES, LinearSolver, automatic
 from lagrad.plan import Plan, ancestors
-from lagrad.structure import Block, deficient_parts, listed
+from lagrad.structure import Block, deficient_parts, listed, matched
 from lagrad.tape import Linearization, Tape, joined, split
 
 __all__ = ["BlockEquations", "entry_name"]
@@ -47,11 +46,10 @@ class BlockEquations:
             if isinstance(node, Variable) and node.index not in inside and self.outside(node)
         ]
         self.inputs = [*self.outer, *self.unknowns]
-        sides = [side for c in block.equations for side in (c.lhs, c.rhs)]
+        self.magnitudes = [magnitude(residual, self.outside) for residual in self.residuals]
         self.evaluate = Plan(self.inputs, self.residuals, self.defined)
-        # A side of a constraint that is a number has no slot of its own worth asking for.
         self.linearise_plan = Plan(
-            self.inputs, [*self.residuals, *sides, *self.tape.data], self.defined
+            self.inputs, [*self.residuals, *self.magnitudes, *self.tape.data], self.defined
         )
         dtypes = [v.dtype for v in self.unknowns]
         self.dtype = np.result_type(*dtypes)
@@ -65,7 +63,7 @@ class BlockEquations:
         """Whether the Jacobian is the same wherever it is taken."""
         inside = {v.index for v in self.unknowns}
         nodes = ancestors(self.tape.data, self.outside, self.defined)
-        return not any(node.index in inside for node in nodes)
+        return not self.tape.broken and not any(node.index in inside for node in nodes)
 
     @cached_property
     def pattern(self) -> Any | None:
@@ -86,13 +84,10 @@ class BlockEquations:
         pattern = self.pattern
         if pattern is None or self.block.size < 2 or pattern.diagonal().all():
             return
-        columns = csgraph.maximum_bipartite_matching(pattern, perm_type="column")
-        if (columns >= 0).all():
-            return
-        rows = np.flatnonzero(columns >= 0)
-        entries = (np.ones(rows.size, dtype=np.int32), (rows, columns[rows]))
-        pairs = sparse.csr_array(sparse.coo_array(entries, shape=pattern.shape))
         ones = np.ones(self.block.size, dtype=int)
+        pairs = matched(pattern, ones, ones)
+        if pairs.nnz == self.block.size:
+            return
         (over_rows, over_columns), (under_rows, under_columns) = deficient_parts(
             pattern, pairs, ones, ones
         )
@@ -125,14 +120,12 @@ class BlockEquations:
         """The residual, the size of the terms that it is a difference of, and the partials."""
         with np.errstate(all="ignore"):
             values = self.linearise_plan([*outer, *split(point, self.unknowns)])
-        n, m = len(self.residuals), 2 * len(self.residuals)
-        residual = joined(values[:n])
-        sides = values[n : n + m]
+        n = len(self.residuals)
         terms = [
-            np.broadcast_to(np.abs(left) + np.abs(right), node.shape)
-            for left, right, node in zip(sides[::2], sides[1::2], self.residuals, strict=True)
+            np.broadcast_to(size, node.shape)
+            for size, node in zip(values[n : 2 * n], self.residuals, strict=True)
         ]
-        return residual, joined(terms), self.tape.at(values[n + m :])
+        return joined(values[:n]), joined(terms), self.tape.at(values[2 * n :])
 
     def jacobian(self, linearization: Linearization, solver: LinearSolver) -> Any:
         """The Jacobian as the solver wants it: entries, or products."""
@@ -178,6 +171,30 @@ class BlockEquations:
             np.zeros(node.shape) if value is None else value
             for node, value in zip(nodes, found, strict=True)
         ]
+
+
+MOST_ADDENDS = 64
+
+
+def magnitude(residual: Expression, leaf: Callable[[Expression], bool]) -> Expression:
+    """The sum of the absolute values of what a residual adds up.
+
+    A residual is known to rounding of that, however its equation is spelled.
+    """
+    addends: list[Expression] = []
+    stack = [residual]
+    while stack:
+        node = stack.pop()
+        name = None if node.primitive is None or leaf(node) else node.primitive.name
+        if name in ("add", "subtract", "negative") and len(addends) + len(stack) < MOST_ADDENDS:
+            stack.extend(node.arguments)
+        else:
+            addends.append(node)
+    total: Any = 0.0
+    for node in addends:
+        total = np.abs(node) + total
+    found: Expression = total
+    return found
 
 
 def entry_name(things: Any, position: int) -> str:

@@ -79,7 +79,7 @@ class Compiled:
     """A system's structure, plans and tape."""
 
     def __init__(self, system: System) -> None:
-        self.system = system
+        self.system = system = system.snapshot()
         self.derived: dict[str, object] = {}  # adjoint programs, by output
         self.structure: Structure = analyse(system)
         self.runs: list[ExplicitRun | ImplicitRun] = [

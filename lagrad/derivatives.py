@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from lagrad.certificate import Certificate
-from lagrad.errors import UnknownName
+from lagrad.errors import ForeignValue, UnknownName
 
 __all__ = ["Derivatives", "Gradient", "frozen", "shortened"]
 
@@ -17,20 +17,32 @@ T = TypeVar("T")
 
 
 class Derivatives(Mapping[str, T], Generic[T]):
-    """Arrays by the name of a variable or of a constraint, or by the thing itself."""
+    """Arrays by the name of a variable or of a constraint, or by the thing itself.
 
-    def __init__(self, values: dict[str, T], what: str) -> None:
-        self._values = values
+    Attributes
+    ----------
+    certificate : Certificate
+        How accurate they are.
+    """
+
+    def __init__(self, values: dict[Any, T], what: str, certificate: Certificate) -> None:
+        self._values = {thing.name: value for thing, value in values.items()}
+        self._things = {thing.name: thing for thing in values}
         self._what = what
+        self.certificate = certificate
 
     def __getitem__(self, key: Any) -> T:
-        name = getattr(key, "name", key)
+        name = key if isinstance(key, str) else getattr(key, "name", key)
         if name not in self._values:
             raise UnknownName.among(name, self._values, self._what)
+        if not isinstance(key, str) and self._things[name] is not key:
+            raise ForeignValue(f"{key!r} does not belong to the program of these derivatives.")
         return self._values[name]
 
     def __contains__(self, key: object) -> bool:
-        return getattr(key, "name", key) in self._values
+        return any(key is thing for thing in self._things.values()) or (
+            isinstance(key, str) and key in self._values
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -45,10 +57,6 @@ class Derivatives(Mapping[str, T], Generic[T]):
 
 class Gradient(Derivatives[Array]):
     """The gradient of an output: arrays by parameter, with a certificate."""
-
-    def __init__(self, values: dict[str, Array], certificate: Certificate) -> None:
-        super().__init__(values, "parameter")
-        self.certificate = certificate
 
 
 def shortened(value: Any) -> str:

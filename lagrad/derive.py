@@ -84,10 +84,14 @@ def derived(system: System, output: str) -> Adjoint:
     copy = copied(system, f"adjoint_of_{output}_in_{system.name}")
     constraints = list(copy.constraints.values())
     parameters = [v.name for v in copy.with_role("parameter")]
+    taken = {*copy.variables, *copy.constraints}
+    # What multipliers, gradients and the equations of flow will be called, without the symbol.
+    flows = [f"flow_{v.name}" for v in copy.with_role("unknown")]
+    wanted = [*copy.constraints, *parameters, *flows]
     symbol = next(
         s
         for s in (*SYMBOLS, *(f"λ{k}" for k in range(1000)))
-        if not any(f"{s}_{n}" in copy.variables for n in [*copy.constraints, *parameters])
+        if not taken.intersection(f"{s}_{n}" for n in wanted)
     )
     return PullBack(copy, copy.variables[output], symbol, constraints, parameters).run()
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.blocks import BlockEquations
+from lagrad.blocks import SMALL, BlockEquations
 from lagrad.histories import NewtonStep
-from lagrad.linear import Factors, LinearSolver, Transposed
+from lagrad.linear import Factors, LinearSolver, Singular, Transposed
 
-__all__ = ["Scale", "Solved", "one_norm", "scaled_condition", "signed", "uncertainty"]
+__all__ = ["Measure", "Solved", "errors", "one_norm", "scaled_condition", "signed", "uncertainty"]
 
 Array = Any
 
@@ -34,12 +35,28 @@ class Solved:
     curvature: float  # relative change of the Jacobian across the error
     direction: Array  # the error estimated, as a vector
 
-    def transposed(self) -> Solved:
-        """The block whose Jacobian is the transpose of this one's."""
-        return replace(self, jacobian=self.jacobian.T, factors=Transposed(self.factors))
+    @cached_property
+    def exact(self) -> Factors | None:
+        """Factors of the true Jacobian, made where the others are too far off to refine with."""
+        if isinstance(self.jacobian, sparse_linalg.LinearOperator):
+            return None
+        try:
+            return self.solver.factor(self.jacobian)
+        except Singular:
+            return None
+
+    def transposed(self, point: Array) -> Solved:
+        """The linear block, at its solution, whose Jacobian is the transpose of this one's."""
+        return replace(
+            self,
+            point=point,
+            direction=np.zeros_like(point),
+            jacobian=self.jacobian.T,
+            factors=Transposed(self.factors),
+        )
 
 
-class Scale:
+class Measure:
     """Lengths of vectors, each unknown measured against its own size."""
 
     def __init__(self, equations: BlockEquations, start: Array) -> None:
@@ -47,7 +64,6 @@ class Scale:
         self.starts = np.cumsum([0, *self.sizes[:-1]])
         self.epsilon = float(np.finfo(equations.dtype).eps)
         self.top = self.largest(start)
-        self.begun = self.top
 
     def largest(self, vector: Array) -> Array:
         """The largest entry of each unknown."""
@@ -120,7 +136,7 @@ def uncertainty(
     equations: BlockEquations,
     outer: list[Array],
     factors: Factors,
-    scale: Scale,
+    scale: Measure,
     point: Array,
     residual: Array,
     terms: Array,
@@ -141,18 +157,22 @@ def uncertainty(
     direction = factors.solve(signed(doubt))
     if not np.isfinite(direction).all():
         return direction, np.inf, np.inf
-    against = np.maximum(scale.largest(point), scale.epsilon * scale.begun)
-    if size is not None:
-        # A value near zero is measured by what matters in its equations.
-        squares = size.multiply(size) if sparse.issparse(size) else size * size
-        matter = (size.T @ terms) / np.maximum(squares.sum(axis=0), 1e-300)
-        against = np.maximum(against, scale.largest(matter))
-    else:
-        against = np.maximum(against, against.max(initial=0.0))
     if not doubt.any():
         return direction.astype(point.dtype), 0.0, 0.0
+    against = scale.largest(point)
+    lost = against <= 10 * scale.largest(errors(factors, doubt, direction))
+    if lost.any():
+        # A value that cannot be told from zero is measured by what matters in its equations.
+        matter = np.full(point.size, np.abs(point).max(initial=0.0))
+        if size is not None:
+            squares = size.multiply(size) if sparse.issparse(size) else size * size
+            matter = (size.T @ terms) / np.maximum(squares.sum(axis=0), 1e-300)
+        against = np.where(lost, np.maximum(against, scale.largest(matter)), against)
     error = forward_error(factors, doubt, np.repeat(np.maximum(against, 1e-300), scale.sizes))
     length = scale.length(direction, against)
+    if length > 0:
+        # One direction shows less than the worst: it is taken as long as that.
+        direction, length = direction * (error / length), error
     if equations.linear or length == 0.0:
         return direction.astype(point.dtype), error, 0.0
     factor = max(1.0, max(1e-6, 1e3 * scale.epsilon) / length)
@@ -163,17 +183,25 @@ def uncertainty(
         if np.isfinite(change).all():
             bend = scale.length(factors.solve(change), against) / (factor * length)
             # What rounding alone would have made of it is taken off.
-            curvature = max(bend - 10 / factor, 0.0) * error / (factor * length)
+            curvature = max(bend - 10 / factor, 0.0) / factor
             return direction.astype(point.dtype), error, curvature
     return direction.astype(point.dtype), error, np.inf
+
+
+def errors(factors: Factors, doubt: Array, sample: Array) -> Array:
+    """|J⁻¹| doubt, entry by entry: exact for small systems, from one sample for large ones."""
+    if doubt.size <= SMALL:
+        found: Array = np.abs(factors.solve(np.eye(doubt.size))) @ doubt
+        return found
+    # No entry of a sample is trusted to be small by chance.
+    return np.maximum(np.abs(sample), np.median(np.abs(sample)))
 
 
 def forward_error(factors: Factors, doubt: Array, against: Array) -> float:
     """The largest entry of |J⁻¹| doubt over `against`: a norm of J⁻¹ between two scalings."""
     n = doubt.size
-    if n <= 64:
-        inverse = np.abs(factors.solve(np.eye(n)))
-        return float(((inverse @ doubt) / against).max(initial=0.0))
+    if n <= SMALL:
+        return float((errors(factors, doubt, doubt) / against).max(initial=0.0))
 
     def forth(x: Array) -> Array:
         return doubt * factors.solve(np.ravel(x) / against, transposed=True)

@@ -18,14 +18,14 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 from scipy.linalg import lapack
 
-from lagrad.errors import NotConverged
+from lagrad.errors import NotConverged, SingularSystem
 
 __all__ = ["CG", "GMRES", "DenseLU", "Factors", "LinearSolver", "Singular", "SparseLU", "automatic"]
 
 Array = Any
 
 
-class Singular(ArithmeticError):
+class Singular(SingularSystem):
     """A factorisation met a zero pivot; the caller knows the names."""
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.blocks import BlockEquations, entry_name
-from lagrad.endpoint import Scale, Solved, one_norm, scaled_condition, signed, uncertainty
-from lagrad.errors import NotConverged, SingularSystem
+from lagrad.blocks import SMALL, BlockEquations, entry_name
+from lagrad.endpoint import Measure, Solved, errors, one_norm, scaled_condition, signed, uncertainty
+from lagrad.errors import InvalidValue, NotConverged, SingularSystem
 from lagrad.histories import NewtonStep, singular, story
 from lagrad.linear import Factors, LeastSquares, LinearSolver, Singular
 
-__all__ = ["Newton", "solve_block"]
+__all__ = ["Newton", "linearised", "solve_block"]
 
 Array = Any
 # Further steps with the same factors are taken where each gains this much. They save a
@@ -58,6 +58,10 @@ class Newton:
     max_steps: int = 100
     smallest_damping: float = 1e-10
 
+    def __post_init__(self) -> None:
+        if not (0 < self.tol < 1 and 0 < self.smallest_damping < 1 and self.max_steps >= 1):
+            raise InvalidValue(f"{self!r}: tol and smallest_damping in (0, 1), max_steps ≥ 1.")
+
 
 def solve_block(
     equations: BlockEquations,
@@ -78,6 +82,16 @@ def solve_block(
         return found, error
 
 
+def linearised(equations: BlockEquations, outer: list[Array], point: Array) -> Solved:
+    """A block at a solution that is known, with factors of its Jacobian there."""
+    search = Search(equations, outer, point, Newton(), equations.solver)
+    with np.errstate(all="ignore"):
+        _, _, partials = equations.linearise(outer, point)
+        jacobian = equations.jacobian(partials, search.solver)
+        search.factors = search.factor(jacobian, "at the solution")
+        return search.solved(point)
+
+
 class Search:
     """One run of Newton's method."""
 
@@ -92,7 +106,7 @@ class Search:
         self.equations = equations
         self.outer = outer
         self.solver = solver
-        self.scale = Scale(equations, start)
+        self.scale = Measure(equations, start)
         # No correction can be told from rounding below this.
         self.newton = replace(newton, tol=max(newton.tol, 50 * self.scale.epsilon))
         self.point = start  # the last one that was reached
@@ -100,7 +114,8 @@ class Search:
         self.factorisations = 0
         self.factors: Factors
 
-    def _factor(self, jacobian: Any, where: str) -> Factors:
+    def factor(self, jacobian: Any, where: str) -> Factors:
+        """Factors, or the error that names what depends on what."""
         self.factorisations += 1
         try:
             return self.solver.factor(jacobian)
@@ -128,7 +143,7 @@ class Search:
                 raise self._not_finite(residual)
             jacobian = equations.jacobian(partials, self.solver)
             try:
-                self.factors = self._factor(
+                self.factors = self.factor(
                     jacobian, "at a step" if self.history else "at the start"
                 )
             except SingularSystem:
@@ -152,27 +167,32 @@ class Search:
             before, self.point = point, trial
             if damping < 1.0:
                 continue
-            if equations.linear or self._reached(following, correction, terms):
+            if equations.linear or self._reached(following, terms):
                 self.point = trial + following
                 break
             if self._chord(following, jacobian, correction, terms):
                 break
         else:
-            self._require_quadratic()
+            # Steps that shrink slowly towards a point, not those of a point that runs away.
+            if self.history and self.history[-1].correction < 1e-4:
+                self._require_quadratic()
             raise NotConverged(self._story(f"did not converge in {newton.max_steps} steps"))
         self._require_quadratic()
         return self.point
 
-    def _reached(self, following: Array, correction: Array, terms: Array) -> bool:
+    def _reached(self, following: Array, terms: Array) -> bool:
         """Whether a correction is within the tolerance, or no more than rounding."""
-        scale, largest = self.scale, self.scale.largest(following)
-        if (largest <= self.newton.tol * scale.largest(self.point)).all():
+        scale, size = self.scale, np.abs(following)
+        allowed = self.newton.tol * np.abs(self.point)
+        if (size <= allowed).all():
             return True
-        if (largest > 0.3 * scale.largest(correction)).all() and scale.length(correction) > 1e-6:
+        # Entries that are zero, or nearly, are known to rounding only. That is worth finding out
+        # where the others have converged.
+        if scale.length(following) > 1e-3:
             return False
-        noise = scale.largest(self.factors.solve(signed(scale.epsilon * terms)))
-        allowed = np.maximum(self.newton.tol * scale.largest(self.point), 10 * noise)
-        return bool((largest <= allowed).all())
+        doubt = scale.epsilon * terms
+        noise = errors(self.factors, doubt, self.factors.solve(signed(doubt)))
+        return bool((size <= np.maximum(allowed, 10 * noise)).all())
 
     def _chord(self, following: Array, jacobian: Any, correction: Array, terms: Array) -> bool:
         """Take further steps with the same factors while each gains by `CHORD`.
@@ -191,7 +211,7 @@ class Search:
                 return False
             self.point = trial
             before, following = length, self._correction(residual, jacobian)
-            if self._reached(following, correction, terms):
+            if self._reached(following, terms):
                 self.point = trial + following
                 return True
         return False
@@ -202,7 +222,7 @@ class Search:
         """The damping taken, the new point, and the next correction with the same factors."""
         scale, newton, point = self.scale, self.newton, self.point
         length = scale.length(correction)
-        rounding = self._reached(correction, correction, terms)
+        rounding = self._reached(correction, terms)
         while damping >= newton.smallest_damping:
             trial = (point + damping * correction).astype(point.dtype, copy=False)
             residual = self.equations.residual(self.outer, trial)
@@ -265,8 +285,8 @@ class Search:
         if not np.isfinite(residual).all():
             raise NotConverged(self._story("ended where a residual is NaN or infinite"))
         jacobian = equations.jacobian(partials, self.solver)
-        if equations.block.size <= 64 and not equations.linear:
-            self.factors = self._factor(jacobian, "at the solution")
+        if equations.block.size <= SMALL and not equations.linear:
+            self.factors = self.factor(jacobian, "at the solution")
         condition = one_norm(jacobian) * self.factors.inverse_norm()
         if condition > 0.1 / EPSILON and scaled_condition(jacobian, self.factors) > 0.1 / EPSILON:
             raise singular(equations, jacobian, "at the solution, to rounding", self.history)

@@ -163,7 +163,7 @@ def combined(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rende
     if name == "divide":
         return style.fraction(terms[0], terms[1])
     if name == "negative":
-        return f"-{bracketed(terms[0], PRODUCT)}", SIGN if terms[0][1] > SUM else PRODUCT
+        return f"-{bracketed(terms[0], PRODUCT)}", SIGN if terms[0][1] > PRODUCT else PRODUCT
     if name == "power":
         return style.power(terms[0], terms[1])
     if name == "square" and style is not CODE:

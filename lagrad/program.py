@@ -11,7 +11,7 @@ import numpy as np
 from lagrad import derive
 from lagrad.certificate import Policy
 from lagrad.compiled import Compiled
-from lagrad.errors import UnknownName, UnsupportedType
+from lagrad.errors import UnsupportedType
 from lagrad.expression import Variable
 from lagrad.linear import LinearSolver
 from lagrad.nonlinear import Newton
@@ -110,10 +110,12 @@ class Program(System):
         2.0
         """
         single = any(v.dtype == np.float32 for v in self.variables.values())
-        policy = Policy(accuracy or (1e-3 if single else 1e-6), on_failure)
+        policy = Policy((1e-3 if single else 1e-6) if accuracy is None else accuracy, on_failure)
         for what, given, kind in (("newton", newton, Newton), ("linear", linear, LinearSolver)):
             if given is not None and not isinstance(given, kind):
-                raise UnsupportedType(f"{what}={given!r}; expected an object such as lg.Newton().")
+                raise UnsupportedType(
+                    f"{what}={given!r}; expected an object such as lg.Newton() or lg.SparseLU()."
+                )
         parameters = self.parameter_values({**(values or {}), **named})
         begin = self._start_values(start)
         return solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
@@ -123,12 +125,13 @@ class Program(System):
         begin: dict[Variable, Any] = {v: v.start for v in unknowns.values()}
         if isinstance(start, Solution):
             begin.update((unknowns[n], start[n]) for n in start if n in unknowns)
+        elif start is None or isinstance(start, Mapping):
+            begin.update((self.variable_of(k, "unknown"), v) for k, v in (start or {}).items())
         else:
-            for key, value in (start or {}).items():
-                name = getattr(key, "name", key)
-                if name not in unknowns:
-                    raise UnknownName.among(name, unknowns, "unknown")
-                begin[unknowns[name]] = value
+            raise UnsupportedType(
+                f"start={start!r}; expected a Solution or a mapping. (A parameter of that name "
+                "is given in a dict: solve({'start': …}).)"
+            )
         return {v: fitted(f"the start of {v.name!r}", value, v) for v, value in begin.items()}
 
     def adjoint(self, output: Any) -> Program:

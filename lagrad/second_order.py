@@ -11,8 +11,9 @@ from lagrad.compiled import ImplicitRun
 from lagrad.derive import Adjoint
 from lagrad.endpoint import Solved
 from lagrad.expression import Variable
-from lagrad.nonlinear import Newton, solve_block
+from lagrad.nonlinear import linearised
 from lagrad.structure import Block
+from lagrad.tape import joined
 
 __all__ = ["at_known_solution"]
 
@@ -32,22 +33,16 @@ def at_known_solution(
     factored: dict[frozenset[str], Solved] = {}
     for block, solved in primal.items():
         factored[frozenset(v.name for v in block.unknowns)] = solved
-        dual = frozenset(adjoint.multipliers[c.name] for c in block.equations)
-        factored[dual] = solved.transposed()
+        dual = [adjoint.multipliers[c.name] for c in block.equations]
+        factored[frozenset(dual)] = solved.transposed(joined([known[name] for name in dual]))
     blocks = {}
     for run in adjoint.compiled.runs:
         if isinstance(run, ImplicitRun):
             names = frozenset(v.name for v in run.block.unknowns)
-            blocks[run.block] = factored.get(names) or refactored(run, values)
+            found = factored.get(names)
+            if found is None:
+                equations = run.equations
+                outer, point = equations.outer_values(values), equations.vector(values)
+                found = linearised(equations, outer, point)
+            blocks[run.block] = found
     return values, blocks
-
-
-def refactored(run: ImplicitRun, values: Mapping[Variable, Array]) -> Solved:
-    """A block at its known solution, with factors of its own."""
-    equations = run.equations
-    point = equations.vector(values)
-    outer = equations.outer_values(values)
-    found, failure = solve_block(equations, outer, point, Newton(), equations.solver)
-    if failure is not None:
-        raise failure
-    return found

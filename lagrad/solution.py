@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -10,17 +10,14 @@ import numpy as np
 
 from lagrad.adjoint import AdjointSystem, Sweep, assemble
 from lagrad.certificate import Certificate, Policy
-from lagrad.compiled import Compiled, ExplicitRun
 from lagrad.derivatives import Derivatives, Gradient, frozen, shortened
 from lagrad.derive import adjoint
-from lagrad.endpoint import Solved
-from lagrad.errors import NotFinite, UnknownName
+from lagrad.errors import NotFinite
 from lagrad.expression import Variable
 from lagrad.histories import BlockReport
 from lagrad.second_order import at_known_solution
-from lagrad.structure import Block
-from lagrad.system import Constraint, System, fitted
-from lagrad.tape import Linearization, split
+from lagrad.solvedpoint import SolvedPoint
+from lagrad.system import System, fitted
 
 __all__ = ["Solution"]
 
@@ -36,29 +33,23 @@ class Solution:
 
     def __init__(
         self,
-        compiled: Compiled,
-        values: dict[Variable, Array],
-        solved: dict[Block, Solved],
+        point: SolvedPoint,
         policy: Policy,
         reports: tuple[BlockReport, ...] = (),
         converged: bool = True,
     ) -> None:
-        for array in values.values():
-            if isinstance(array, np.ndarray):
-                array.flags.writeable = False
-        self._compiled = compiled
-        self._values = values
-        self._solved = solved
+        self._point = point
         self._policy = policy
         self._converged = converged
         self.reports = reports
 
     @property
     def system(self) -> System:
-        return self._compiled.system
+        """The system as it was when it was solved."""
+        return self._point.compiled.system
 
     def __getitem__(self, key: Any) -> Any:
-        value = self._values[self.system.variable(key)]
+        value = self._point.values[self.system.variable(key)]
         return value.item() if np.ndim(value) == 0 else value
 
     def __iter__(self) -> Iterator[str]:
@@ -66,15 +57,15 @@ class Solution:
 
     def __repr__(self) -> str:
         lines = [f"Solution of {self.system.name}:"]
-        lines += [f"  {v.name} = {shortened(a)}" for v, a in list(self._values.items())[:20]]
-        if len(self._values) > 20:
-            lines.append(f"  … {len(self._values) - 20} more")
+        lines += [f"  {v.name} = {shortened(a)}" for v, a in list(self._point.values.items())[:20]]
+        if len(self._point.values) > 20:
+            lines.append(f"  … {len(self._point.values) - 20} more")
         return "\n".join(lines)
 
     @cached_property
     def certificate(self) -> Certificate:
         """The certificate of the primal solve."""
-        solved = self._solved.values()
+        solved = self._point.solved.values()
         return Certificate(
             converged=self._converged,
             primal_residual=max((s.residual for s in solved), default=0.0),
@@ -83,16 +74,16 @@ class Solution:
             error_bound=max((s.error for s in solved), default=0.0),
         )
 
-    @cached_property
-    def _linearization(self) -> Linearization:
-        return self._compiled.linearize(self._values)
-
-    def _sweep(self, width: int | None = None) -> Sweep:
-        return Sweep(self._compiled, self._linearization, self._solved, width)
-
-    def _certified(self, sweep: Sweep, what: str, arrays: Sequence[Array]) -> Certificate:
-        """The certificate of a sweep's result, required to reach the accuracy."""
-        for array in arrays:
+    def _certified(
+        self,
+        carry: Callable[[Sweep], dict[Any, Array]],
+        what: str,
+        units: Mapping[Any, float],
+        width: int | None = None,
+    ) -> tuple[dict[Any, Array], Certificate]:
+        """What a sweep carries, with its certificate, required to reach the accuracy."""
+        found, sweep, error = self._point.carried(carry, width, units)
+        for array in found.values():
             if not np.isfinite(array).all():
                 self._policy.fail(
                     NotFinite(
@@ -106,17 +97,17 @@ class Solution:
             primal_residual=primal.primal_residual,
             multiplier_residual=sweep.residual,
             condition=primal.condition,
-            # The errors are estimates: a residual of random signs, not of the worst.
-            error_bound=4 * (sweep.error + primal.error_bound),
+            error_bound=error + primal.error_bound,
         )
         self._policy.require(certificate, what)
-        return certificate
+        return {key: frozen(array) for key, array in found.items()}, certificate
 
     def _culprit(self) -> str:
         """The first constraint whose local partials are not finite."""
-        tape = self._compiled.tape
-        for stretch in self._compiled.stretches:
-            for step in self._linearization.steps[stretch.start : stretch.stop]:
+        compiled, linearization = self._point.compiled, self._point.linearization
+        tape = compiled.tape
+        for stretch in compiled.stretches:
+            for step in linearization.steps[stretch.start : stretch.stop]:
                 data = () if step.map is None else step.map.data
                 if all(np.isfinite(value).all() for value in data):
                     continue
@@ -126,12 +117,24 @@ class Solution:
                             return f"at this point the constraint {constraint.name!r}"
         return "the program"
 
-    def _back(self, output: Any) -> tuple[Sweep, dict[Constraint, Array]]:
-        variable = self.system.scalar(output)
-        sweep = self._sweep()
-        sweep.seed(variable, np.ones(variable.shape, dtype=variable.dtype))
-        with np.errstate(all="ignore"):
-            return sweep, sweep.back()
+    def _parameters(self) -> list[Variable]:
+        return self.system.with_role("parameter")
+
+    def _size(self, variable: Variable) -> float:
+        """The largest entry of a variable's value; one where it is zero."""
+        return float(np.abs(self._point.values[variable]).max(initial=0.0)) or 1.0
+
+    def _multipliers(self, variable: Variable) -> Callable[[Sweep], dict[Any, Array]]:
+        """The sweep from an output to the constraints and the parameters."""
+
+        def carry(sweep: Sweep) -> dict[Any, Array]:
+            sweep.seed(variable, np.ones(variable.shape, dtype=variable.dtype))
+            found: dict[Any, Array] = {
+                c: np.asarray(array).reshape(c.shape) for c, array in sweep.back().items()
+            }
+            return found | {v: arrived(sweep, v) for v in self._parameters()}
+
+        return carry
 
     def gradient(self, output: Any) -> Gradient:
         """Return the derivative of a scalar variable by every parameter.
@@ -162,60 +165,17 @@ class Solution:
         >>> float(p.solve().gradient("y")["x"])
         6.0
         """
-        sweep, _ = self._back(output)
         variable = self.system.scalar(output)
-        values = {
-            v.name: frozen(self._arrived(sweep, v)) for v in self.system.with_role("parameter")
-        }
-        what = f"the gradient of {variable.name!r}"
-        certificate = self._certified(sweep, what, list(values.values()))
-        if self.certificate.error_bound > LOOSE:
-            certificate = self._checked_nearby(variable, values, certificate, what)
-        return Gradient(values, certificate)
+        carry = self._multipliers(variable)
+        parameters = self._parameters()
 
-    def _arrived(self, sweep: Sweep, variable: Variable) -> Array:
-        return np.asarray(sweep.value(variable), dtype=variable.dtype).reshape(variable.shape)
+        def gradient(sweep: Sweep) -> dict[Any, Array]:
+            found = carry(sweep)
+            return {v: found[v] for v in parameters}
 
-    def _checked_nearby(
-        self, output: Variable, values: dict[str, Array], certificate: Certificate, what: str
-    ) -> Certificate:
-        """The certificate with the gradient's change across the error of a loose solution."""
-        moved = self._moved()
-        sweep, _ = moved._back(moved.system.scalar(output))
-        change = max(
-            (
-                float(np.abs(moved._arrived(sweep, v) - values[v.name]).max(initial=0.0))
-                for v in self.system.with_role("parameter")
-            ),
-            default=0.0,
-        )
-        top = max((float(np.abs(v).max(initial=0.0)) for v in values.values()), default=0.0)
-        relative = change / top if top else change
-        wider = Certificate(
-            certificate.converged,
-            certificate.primal_residual,
-            certificate.multiplier_residual,
-            certificate.condition,
-            max(certificate.error_bound, sweep.error + 2 * relative),
-        )
-        self._policy.require(wider, what)
-        return wider
-
-    def _moved(self) -> Solution:
-        """The solution with its unknowns moved by their estimated errors."""
-        values = {v: self._values[v] for v in self.system.with_role("parameter")}
-        for run in self._compiled.runs:
-            values.update((v, self._values[v]) for v in self._values if v.size == 0)
-            if isinstance(run, ExplicitRun):
-                run.evaluate(values)
-            else:
-                solved = self._solved[run.block]
-                unknowns = run.block.unknowns
-                values.update(
-                    zip(unknowns, split(solved.point + solved.direction, unknowns), strict=True)
-                )
-                run.evaluate_definitions(values)
-        return Solution(self._compiled, values, self._solved, self._policy)
+        units = {v: 1 / self._size(v) for v in parameters}
+        values, certificate = self._certified(gradient, f"the gradient of {variable.name!r}", units)
+        return Gradient(values, "parameter", certificate)
 
     def multipliers(self, output: Any) -> Derivatives[Array]:
         """Return what a scalar variable gains per unit added to each constraint's right side.
@@ -245,15 +205,17 @@ class Solution:
         >>> float(p.solve().multipliers("z")["y"])
         2.0
         """
-        sweep, found = self._back(output)
-        values = {
-            name: frozen(np.asarray(found[c]).reshape(c.shape))
-            for name, c in self.system.constraints.items()
-        }
-        self._certified(
-            sweep, f"the multipliers of {self.system.scalar(output).name!r}", list(values.values())
-        )
-        return Derivatives(values, "constraint")
+        variable = self.system.scalar(output)
+        carry = self._multipliers(variable)
+        constraints = list(self.system.constraints.values())
+
+        def multipliers(sweep: Sweep) -> dict[Any, Array]:
+            found = carry(sweep)
+            return {c: found[c] for c in constraints}
+
+        what = f"the multipliers of {variable.name!r}"
+        values, certificate = self._certified(multipliers, what, {})
+        return Derivatives(values, "constraint", certificate)
 
     def adjoint_system(self, output: Any) -> AdjointSystem:
         """Return the whole adjoint system of a scalar variable as a labelled sparse matrix.
@@ -268,20 +230,16 @@ class Solution:
         >>> p.solve().adjoint_system("z").matrix.toarray().tolist()
         [[1.0, -2.0], [0.0, 1.0]]
         """
-        return assemble(self._compiled, self._linearization, self.system.scalar(output))
+        point = self._point
+        return assemble(point.compiled, point.linearization, self.system.scalar(output))
 
     def _directions(
         self, given: Mapping[Any, Any] | None, named: Mapping[str, Any]
     ) -> dict[Variable, Array]:
-        parameters = {v.name: v for v in self.system.with_role("parameter")}
         directions = {}
         for key, value in [*(given or {}).items(), *named.items()]:
-            name = getattr(key, "name", key)
-            if name not in parameters:
-                raise UnknownName.among(name, parameters, "parameter")
-            directions[parameters[name]] = fitted(
-                f"the direction of {name!r}", value, parameters[name]
-            )
+            variable = self.system.variable_of(key, "parameter")
+            directions[variable] = fitted(f"the direction of {variable.name!r}", value, variable)
         return directions
 
     def tangent(
@@ -312,17 +270,18 @@ class Solution:
         >>> float(p.solve().tangent(x=1.0)["y"])
         6.0
         """
-        sweep = self._sweep()
-        for variable, direction in self._directions(directions, named).items():
-            sweep.seed(variable, direction)
-        with np.errstate(all="ignore"):
+        given = self._directions(directions, named)
+        variables = list(self.system.variables.values())
+
+        def carry(sweep: Sweep) -> dict[Any, Array]:
+            for variable, direction in given.items():
+                sweep.seed(variable, direction)
             sweep.forth()
-        values = {
-            name: frozen(np.asarray(sweep.value(v)).reshape(v.shape))
-            for name, v in self.system.variables.items()
-        }
-        self._certified(sweep, "the tangent", list(values.values()))
-        return Derivatives(values, "variable")
+            return {v: np.asarray(sweep.value(v)).reshape(v.shape) for v in variables}
+
+        units = {v: self._size(v) for v in variables}
+        values, certificate = self._certified(carry, "the tangent", units)
+        return Derivatives(values, "variable", certificate)
 
     def jacobian(self, of: Any, wrt: Any) -> Derivatives[Derivatives[Array]]:
         """Return the derivatives of some variables by some parameters.
@@ -351,40 +310,39 @@ class Solution:
         [[2.0, 0.0], [0.0, 4.0]]
         """
         outputs = [self.system.variable(key) for key in several(of)]
-        parameters = {v.name: v for v in self.system.with_role("parameter")}
-        inputs = []
-        for key in several(wrt):
-            if self.system.variable(key, "parameter").name not in parameters:
-                raise UnknownName.among(getattr(key, "name", key), parameters, "parameter")
-            inputs.append(self.system.variable(key))
+        inputs = [self.system.variable_of(key, "parameter") for key in several(wrt)]
         rows, columns = sum(v.size for v in outputs), sum(v.size for v in inputs)
         forward = columns <= rows
         seeds, ends = (inputs, outputs) if forward else (outputs, inputs)
         width = min(rows, columns)
-        sweep = self._sweep(width)
-        offset = 0
-        for node in seeds:
-            sweep.seed(node, np.eye(node.size, width, offset))
-            offset += node.size
-        with np.errstate(all="ignore"):
+        ends_of = np.cumsum([0, *(s.size for s in seeds)]).tolist()
+
+        def carry(sweep: Sweep) -> dict[Any, Array]:
+            for node, start in zip(seeds, ends_of, strict=False):
+                sweep.seed(node, np.eye(node.size, width, start))
             if forward:
                 sweep.forth()
             else:
                 sweep.back()
-        pieces = {}
-        for node in ends:
-            parts = np.split(sweep.value(node), np.cumsum([s.size for s in seeds])[:-1], axis=1)
-            for other, part in zip(seeds, parts, strict=True):
-                of_node, by_node = (node, other) if forward else (other, node)
-                block = part if forward else part.T
-                pieces[of_node, by_node] = frozen(block.reshape(of_node.shape + by_node.shape))
-        self._certified(sweep, "the Jacobian", list(pieces.values()))
+            found = {}
+            for node in ends:
+                arrived_here = sweep.value(node)
+                for k, seed in enumerate(seeds):
+                    part = arrived_here[:, ends_of[k] : ends_of[k + 1]]
+                    of_node, by_node = (node, seed) if forward else (seed, node)
+                    block = part if forward else part.T
+                    found[of_node, by_node] = block.reshape(of_node.shape + by_node.shape)
+            return found
+
+        units = {(o, i): self._size(o) / self._size(i) for o in outputs for i in inputs}
+        pieces, certificate = self._certified(carry, "the Jacobian", units, width)
         return Derivatives(
             {
-                o.name: Derivatives({i.name: pieces[o, i] for i in inputs}, "parameter")
+                o: Derivatives({i: pieces[o, i] for i in inputs}, "parameter", certificate)
                 for o in outputs
             },
             "variable",
+            certificate,
         )
 
     def hessian_vector(
@@ -419,23 +377,26 @@ class Solution:
         """
         variable = self.system.scalar(output)
         given = self._directions(directions, named)
-        derived = adjoint(self._compiled, variable.name)
-        sweep, multipliers = self._back(variable)
-        known = {v.name: array for v, array in self._values.items()}
-        known |= {derived.multipliers[c.name]: array for c, array in multipliers.items()}
-        known |= {
-            name: self._arrived(sweep, self.system.variables[v])
-            for v, name in derived.gradients.items()
-        }
-        values, solved = at_known_solution(derived, known, self._solved)
-        solution = Solution(derived.compiled, values, solved, self._policy)
+        derived = adjoint(self._point.compiled, variable.name)
+        with np.errstate(all="ignore"):
+            found = self._multipliers(variable)(self._point.sweep())
+        known = {v.name: array for v, array in self._point.values.items()}
+        for thing, array in found.items():
+            names = derived.gradients if isinstance(thing, Variable) else derived.multipliers
+            known[names[thing.name]] = array
+        values, solved = at_known_solution(derived, known, self._point.solved)
+        solution = Solution(SolvedPoint(derived.compiled, values, solved), self._policy)
         tangent = solution.tangent({v.name: d for v, d in given.items()})
         return Derivatives(
-            {name: tangent[symbol] for name, symbol in derived.gradients.items()}, "parameter"
+            {v: tangent[derived.gradients[v.name]] for v in self._parameters()},
+            "parameter",
+            tangent.certificate,
         )
 
 
-LOOSE = 1e-9
+def arrived(sweep: Sweep, variable: Variable) -> Array:
+    """What a sweep brought to a variable, in its dtype and shape."""
+    return np.asarray(sweep.value(variable), dtype=variable.dtype).reshape(variable.shape)
 
 
 def several(keys: Any) -> list[Any]:

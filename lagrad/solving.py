@@ -17,6 +17,7 @@ from lagrad.histories import BlockReport
 from lagrad.linear import LinearSolver
 from lagrad.nonlinear import Newton, solve_block
 from lagrad.solution import Solution
+from lagrad.solvedpoint import SolvedPoint
 from lagrad.structure import Block
 from lagrad.tape import split
 
@@ -58,7 +59,9 @@ def solve(
             policy.fail(failure)
             converged = False
         solved[run.block] = found
-        values.update(zip(run.block.unknowns, split(found.point, run.block.unknowns), strict=True))
+        pieces = split(found.point, run.block.unknowns)
+        for unknown, piece in zip(run.block.unknowns, pieces, strict=True):
+            values[unknown] = piece.astype(unknown.dtype, copy=False)
         run.evaluate_definitions(values)
         require_finite(run.definitions, values, policy)
         reports.append(
@@ -71,7 +74,8 @@ def solve(
                 time.perf_counter() - began,
             )
         )
-    solution = Solution(compiled, values, solved, policy, tuple(reports), converged)
+    point = SolvedPoint(compiled, values, solved)
+    solution = Solution(point, policy, tuple(reports), converged)
     if converged:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
     return solution

@@ -45,12 +45,6 @@ def _embed(c, key, shape):
     out[key] = c
     return out
 ''',
-    "_eigh": '''
-def _eigh(x):
-    """Eigenvalues in the first row, eigenvectors below it."""
-    values, vectors = np.linalg.eigh(x)
-    return np.concatenate([values[..., None, :], vectors], axis=-2)
-''',
     "_root": '''
 def _root(residual, start):
     """Solve residual(z) = 0 by Newton's method with differences, damped; Newton-Krylov if long."""

@@ -7,7 +7,6 @@ parts (Dulmage and Mendelsohn 1958), and the strong components of what is paired
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -309,8 +308,3 @@ def _blocks(
         if isinstance(node, Variable):
             variables[labels[m + j]].append(node)
     return tuple(Block(tuple(variables[k]), tuple(constraints[k])) for k in order if constraints[k])
-
-
-def block_sizes(structure: Structure) -> list[int]:
-    """The number of scalar unknowns of each implicit block."""
-    return [math.prod((b.size,)) for b in structure.blocks if not b.explicit]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import keyword
 import math
 from collections.abc import Mapping
@@ -65,6 +66,12 @@ class System:
         self.arena = Graph(name)
         self.variables: dict[str, Variable] = {}
         self.constraints: dict[str, Constraint] = {}
+
+    def snapshot(self) -> System:
+        """The system as it is now, whatever is declared later."""
+        kept = copy.copy(self)
+        kept.variables, kept.constraints = dict(self.variables), dict(self.constraints)
+        return kept
 
     def _named(self, name: Any) -> str:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
@@ -180,8 +187,9 @@ class System:
         if isinstance(value, Equation):
             raise InvalidEquation(f"define({name!r}, …) takes a value; subject_to takes equations.")
         right = self._side(value)
-        dtype = right.dtype if right.dtype.kind == "f" else np.dtype(float)
-        variable = self.leaf(name, "defined", right.shape, dtype, None)
+        if right.dtype.kind != "f":
+            right = np.astype(right, float)  # type: ignore[call-overload]
+        variable = self.leaf(name, "defined", right.shape, right.dtype, None)
         variable.unknown = right.unknown
         self.constraints[name] = Constraint(name, variable, right, variable, None)
         return variable
@@ -280,6 +288,18 @@ class System:
             raise UnknownName.among(key, self.variables, what)
         return found
 
+    def variable_of(self, key: Any, role: str) -> Variable:
+        """The variable of this name, or the variable itself, which must have that role."""
+        found = {v.name: v for v in self.with_role(role)}
+        if isinstance(key, Variable):
+            self.variable(key)
+        name = getattr(key, "name", key)
+        if name in found:
+            return found[name]
+        if name in self.variables:
+            raise UnknownName(f"{name!r} is {self.variables[name].role}; expected: {role}.")
+        raise UnknownName.among(name, found, role)
+
     def scalar(self, key: Any) -> Variable:
         """The variable of this name, which must have one entry."""
         variable = self.variable(key)
@@ -295,20 +315,10 @@ class System:
 
     def parameter_values(self, given: Mapping[Any, Any]) -> dict[Variable, np.ndarray[Any, Any]]:
         """An array for every parameter, given or declared."""
-        named: dict[str, Any] = {}
-        parameters = {v.name: v for v in self.with_role("parameter")}
-        for key, value in given.items():
-            name = self.variable(key).name if isinstance(key, Variable) else key
-            if name not in parameters:
-                role = self.variables[name].role if name in self.variables else None
-                if role is not None:
-                    raise UnknownName(
-                        f"{name!r} is no parameter but {role}; solve takes parameters."
-                    )
-                raise UnknownName.among(name, parameters, "parameter")
-            named[name] = value
+        named = {self.variable_of(key, "parameter").name: value for key, value in given.items()}
         values = {}
-        for name, variable in parameters.items():
+        for variable in self.with_role("parameter"):
+            name = variable.name
             value = named.get(name, variable.start)
             if name in named and value is None:
                 raise InvalidValue(f"parameter {name!r} was given None; leave it out instead.")
@@ -353,7 +363,7 @@ def declared(
 def real_floats(what: str, value: Any) -> np.ndarray[Any, Any]:
     """A read-only copy of finite floats; integers are promoted."""
     if isinstance(value, Expression):
-        raise TracedInput(what, value)
+        raise UnsupportedType(f"{what} was given {value!r}; expected numbers.")
     try:
         array = real_array(value, what)
     except ValueError as error:
@@ -366,11 +376,6 @@ def real_floats(what: str, value: Any) -> np.ndarray[Any, Any]:
         place = f" at {where}" if where else ""
         raise InvalidValue(f"{what} is NaN or infinite{place}.")
     return array
-
-
-def TracedInput(what: str, value: Expression) -> UnsupportedType:  # noqa: N802
-    """The error for a traced value where a number belongs."""
-    return UnsupportedType(f"{what} was given {value!r}; expected numbers.")
 
 
 def fitted(what: str, value: Any, variable: Variable) -> np.ndarray[Any, Any]:

@@ -59,6 +59,8 @@ class Tape:
         self.shapes: list[tuple[int, ...]] = []
         self.dtypes: list[np.dtype[Any]] = []
         self.steps: list[Step] = []
+        # Whether something depends on the sources with no derivative, as a step function does.
+        self.broken = False
         self.known = known
         self.defined = defined
         for node in sources:
@@ -90,13 +92,18 @@ class Tape:
                     self.steps.append(Step(self.slot(node), slots[root.index], None))
                 continue
             primitive = node.primitive
-            if primitive is None or node.dtype.kind != "f":
+            if primitive is None:
+                continue
+            if node.dtype.kind != "f":
+                self.broken |= any(a.index in slots for a in node.arguments)
                 continue
             for k, argument in enumerate(node.arguments):
                 if argument.index not in slots:
                     continue
                 partial = primitive.partial(node, k)
-                if partial is not None:
+                if partial is None:
+                    self.broken = True
+                else:
                     source = slots[argument.index]
                     self.steps.append(Step(self.slot(node), source, partial))
 

@@ -60,9 +60,11 @@ def test_unknown_names_say_the_nearest(p):
     for call in (at.gradient, at.multipliers, at.adjoint_system, p.adjoint, at.__getitem__):
         with pytest.raises(lg.UnknownName, match="did you mean 'objective'"):
             call("objectiv")
-    with pytest.raises(lg.UnknownName, match="no unknown"):
+    with pytest.raises(lg.UnknownName, match="is defined; expected: unknown"):
         p.solve(start={"objective": 1.0})
-    with pytest.raises(lg.UnknownName, match="defined"):
+    with pytest.raises(lg.UnknownName, match="no unknown"):
+        p.solve(start={"w": 1.0})
+    with pytest.raises(lg.UnknownName, match="is defined"):
         p.solve(objective=1.0)
 
 

@@ -31,7 +31,7 @@ FLOORS = [
     ["endpoint"],
     ["nonlinear", "compiled"],
     ["adjoint", "derive", "source"],
-    ["second_order"],
+    ["second_order", "solvedpoint"],
     ["solution"],
     ["solving"],
     ["program"],

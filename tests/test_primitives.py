@@ -260,9 +260,12 @@ CASES = {
     ],
     "signdet": [(lambda x: np.linalg.slogdet(x)[0] * x, S3)],
     "cholesky": [(np.linalg.cholesky, SPD), (np.linalg.cholesky, SPDS)],
-    "eigh": [
+    "eigvalsh": [
         (lambda x: np.linalg.eigh(x)[0], SPD),
         (lambda x: np.linalg.eigh(x).eigenvalues, SPDS),
+        (np.linalg.eigvalsh, SPD),
+    ],
+    "eigenvectors": [
         (lambda x: np.abs(np.linalg.eigh(x)[1]), SPD),
         (lambda x: np.abs(np.linalg.eigh(x).eigenvectors), SPDS),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from lagrad.errors import ShapeMismatch, UnsupportedType
+from lagrad.errors import ShapeMismatch, UnsupportedFunction, UnsupportedType
 from lagrad.expression import FUNCTIONS, UFUNCS, Expression, Graph
 from lagrad.kernels import contract, contraction, contraction_sizes, convolve_full
 from lagrad.linmaps import LinearMap, Shape
@@ -248,6 +248,8 @@ def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
         raise ShapeMismatch(f"convolve of shapes {a.shape} and {v.shape}; expected vectors.")
     full = convolve_full(a, v)
     long, short = max(a.size, v.size), min(a.size, v.size)
+    if mode not in ("full", "same", "valid"):
+        raise UnsupportedFunction(f"np.convolve(mode={mode!r}) is not supported.")
     if mode == "full":
         return full
     if mode == "same":

@@ -40,8 +40,9 @@ def power_by_base(y: Value, x: Value, n: Value) -> Value:
         if exponent == 0:
             return 0.0
         return exponent * (x if exponent == 2 else x ** (exponent - 1))
-    safe = np.where(np.equal(n, 0), 1, n)
-    return n * x ** (safe - 1)
+    # Guarded where both are zero only: elsewhere n·xⁿ⁻¹ has derivatives by n at n = 0.
+    safe = np.where(np.equal(n, 0) * np.equal(x, 0), 1, x)
+    return n * safe ** (n - 1)
 
 
 def power_by_exponent(y: Value, x: Value, n: Value) -> Value:

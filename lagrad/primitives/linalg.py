@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import Expression
-from lagrad.kernels import embed
 from lagrad.linmaps import Compose, LinearMap, Reindex, Scale, Shape, Sum
 from lagrad.primitives.registry import Parameters, call, declare, implements, lifted
 from lagrad.products import Contract, Solve
 
 HEAD = "abcdefgh"
-ALL = (None, None, None)
 
 
 def _square(x: Expression, name: str) -> Expression:
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ShapeMismatch(f"np.linalg.{name} of shape {x.shape}; expected (…, n, n).")
     return x
+
+
+def _nan_where_singular(function: Callable[..., Any], shape: Callable[..., Shape]) -> Any:
+    """A function of LAPACK that returns NaN for what has no answer, as ufuncs do."""
+
+    def kernel(*x: Any) -> Any:
+        try:
+            return function(*x)
+        except np.linalg.LinAlgError:
+            return np.full(shape(*x), np.nan, dtype=np.result_type(*x, np.float32))
+
+    return lambda parameters: kernel
 
 
 def _times(spec: tuple[str, str, str], other: Any, source: Shape, target: Shape) -> LinearMap:
@@ -50,7 +61,7 @@ def _solve_partial(node: Expression, k: int) -> LinearMap:
 
 solve = declare(
     "solve",
-    lambda parameters: np.linalg.solve,
+    _nan_where_singular(np.linalg.solve, lambda a, b: b.shape),
     lambda arguments, parameters: (
         arguments[1].shape,
         np.result_type(arguments[0].dtype, arguments[1].dtype, np.float32),
@@ -84,7 +95,11 @@ def _inverse_partial(node: Expression, k: int) -> LinearMap:
 
 
 inverse = declare(
-    "inv", lambda parameters: np.linalg.inv, _like_first, _inverse_partial, call("np.linalg.inv")
+    "inv",
+    _nan_where_singular(np.linalg.inv, np.shape),
+    _like_first,
+    _inverse_partial,
+    call("np.linalg.inv"),
 )
 
 
@@ -167,7 +182,7 @@ def _cholesky_partial(node: Expression, k: int) -> LinearMap:
 
 cholesky = declare(
     "cholesky",
-    lambda parameters: np.linalg.cholesky,
+    _nan_where_singular(np.linalg.cholesky, np.shape),
     _like_first,
     _cholesky_partial,
     call("np.linalg.cholesky"),
@@ -182,59 +197,71 @@ def _cholesky(a: Any, /, *, upper: bool = False) -> Any:
     return cholesky(x.graph, _square(x, "cholesky"))
 
 
-def _packed_eigh(x: Any) -> Any:
-    """Eigenvalues in the first row, eigenvectors below it: (…, n + 1, n)."""
-    values, vectors = np.linalg.eigh(x)
-    return np.concatenate([values[..., None, :], vectors], axis=-2)
+def _eigenvectors(x: Any) -> Any:
+    return eigenvectors(x.graph, x)
 
 
-def _eigh_partial(node: Expression, k: int) -> LinearMap:
-    # With S = Vᵀ dA V: dw = diag S, dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal.
-    shape = node.arguments[0].shape
-    n, full, head = shape[-1], node.shape, (ALL,) * (len(shape) - 2)
-    values, vectors = node[..., 0, :], node[..., 1:, :]
-    gaps = values[..., None, :] - values[..., :, None]
-    weights = (1 - np.eye(n)) / (gaps + np.eye(n))
-    similar = Compose(
+def _eigenvalues_partial(node: Expression, k: int) -> LinearMap:
+    # With S = Vᵀ dA V: dw = diag S.
+    (x,) = node.arguments
+    shape, n = x.shape, x.shape[-1]
+    vectors = _eigenvectors(x)
+    diagonal = Reindex(
+        lambda t: np.diagonal(t, 0, -2, -1), lambda c: c[..., None] * np.eye(n), shape, shape[:-1]
+    )
+    return Compose(
+        diagonal,
         _times(("ij", "jk", "ik"), vectors, shape, shape),
         _times(("jk", "ji", "ik"), vectors, shape, shape),
         _from_lower(shape),
     )
-    row = shape[:-1]
-    top, below = (*head, 0, ALL), (*head, (1, None, None), ALL)
-    values_part = Compose(
-        Reindex(lambda t: embed(t, top, full), lambda c: c[..., 0, :], row, full),
-        Reindex(
-            lambda t: np.diagonal(t, 0, -2, -1),
-            lambda c: c[..., None] * np.eye(n),
-            shape,
-            row,
-        ),
-    )
-    vectors_part = Compose(
-        Reindex(lambda t: embed(t, below, full), lambda c: c[..., 1:, :], shape, full),
-        _times(("jk", "ij", "ik"), vectors, shape, shape),
+
+
+def _eigenvectors_partial(node: Expression, k: int) -> LinearMap:
+    # dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal: infinite where eigenvalues are equal.
+    (x,) = node.arguments
+    shape, n = x.shape, x.shape[-1]
+    values: Any = eigenvalues(x.graph, x)
+    gaps = values[..., None, :] - values[..., :, None]
+    weights = (1 - np.eye(n)) / (gaps + np.eye(n))
+    return Compose(
+        _times(("jk", "ij", "ik"), node, shape, shape),
         Scale(weights, shape, shape),
+        _times(("ij", "jk", "ik"), node, shape, shape),
+        _times(("jk", "ji", "ik"), node, shape, shape),
+        _from_lower(shape),
     )
-    return Compose(Sum(values_part, vectors_part), similar)
 
 
-eigh = declare(
-    "eigh",
-    lambda parameters: _packed_eigh,
+eigenvalues = declare(
+    "eigvalsh",
+    _nan_where_singular(np.linalg.eigvalsh, lambda x: x.shape[:-1]),
     lambda arguments, parameters: (
-        (*arguments[0].shape[:-2], arguments[0].shape[-1] + 1, arguments[0].shape[-1]),
+        arguments[0].shape[:-1],
         np.result_type(arguments[0].dtype, np.float32),
     ),
-    _eigh_partial,
-    call("_eigh"),
+    _eigenvalues_partial,
+    call("np.linalg.eigvalsh"),
 )
+eigenvectors = declare(
+    "eigenvectors",
+    _nan_where_singular(lambda x: np.linalg.eigh(x)[1], np.shape),
+    _like_first,
+    _eigenvectors_partial,
+    lambda texts, parameters: f"np.linalg.eigh({texts[0]})[1]",
+)
+
+
+@implements(np.linalg.eigvalsh)
+def _eigvalsh(a: Any, UPLO: str = "L") -> Any:
+    (x,) = lifted(a)
+    if UPLO != "L":
+        raise UnsupportedFunction("np.linalg.eigh(UPLO='U') on traced values; transpose.")
+    return eigenvalues(x.graph, _square(x, "eigh"))
 
 
 @implements(np.linalg.eigh)
 def _eigh(a: Any, UPLO: str = "L") -> Any:
     (x,) = lifted(a)
-    if UPLO != "L":
-        raise UnsupportedFunction("np.linalg.eigh(UPLO='U') on traced values; transpose.")
-    packed = eigh(x.graph, _square(x, "eigh"))
-    return type(np.linalg.eigh(np.eye(1)))(packed[..., 0, :], packed[..., 1:, :])
+    values = np.linalg.eigvalsh(x, UPLO)  # type: ignore[call-overload]
+    return type(np.linalg.eigh(np.eye(1)))(values, _eigenvectors(x))

@@ -6,7 +6,6 @@ NumPy's function.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +51,8 @@ for _name in ("roll", "tile", "repeat", "diag", "diagonal", "take", "take_along_
 @implements(np.pad)
 def _pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> Any:
     (x,) = lifted(array)
+    if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
+        raise UnsupportedFunction(f"np.pad(mode={mode!r}) is not supported on traced values.")
     if mode != "constant":
         return moved(x, lambda i: np.pad(i, pad_width, mode=mode, **kwargs))
     widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
@@ -211,8 +212,9 @@ def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     except ValueError as error:
         raise ShapeMismatch(f"split of shape {x.shape} along axis {axis}: {error}") from None
     lead = (slice(None),) * axis
-    ends = np.cumsum([0, *(len(p) for p in pieces)]).tolist()
-    return [x[(*lead, slice(a, b))] for a, b in itertools.pairwise(ends)]
+    # Pieces are runs of neighbours, empty ones included.
+    ends = [(int(p[0]), int(p[-1]) + 1) if len(p) else (0, 0) for p in pieces]
+    return [x[(*lead, slice(first, last))] for first, last in ends]
 
 
 def _triangle(function: Any) -> None:

@@ -1,0 +1,117 @@
+"""A system at its solution: where sweeps start from, and how far their results can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lagrad.adjoint import Sweep
+from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
+from lagrad.endpoint import Solved
+from lagrad.expression import Variable
+from lagrad.structure import Block
+from lagrad.tape import Linearization, split
+
+__all__ = ["SolvedPoint", "relative_change"]
+
+Array = Any
+
+
+class SolvedPoint:
+    """Values of all variables, and the factors of every implicit block."""
+
+    def __init__(
+        self, compiled: Compiled, values: dict[Variable, Array], solved: dict[Block, Solved]
+    ) -> None:
+        for array in values.values():
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
+        self.compiled = compiled
+        self.values = values
+        self.solved = solved
+
+    @cached_property
+    def linearization(self) -> Linearization:
+        """All local partials at this point."""
+        return self.compiled.linearize(self.values)
+
+    def sweep(self, width: int | None = None, near: Sweep | None = None) -> Sweep:
+        return Sweep(self.compiled, self.linearization, self.solved, width, near)
+
+    @cached_property
+    def moved(self) -> SolvedPoint:
+        """The point with its unknowns moved by their errors, carried on from block to block."""
+        values = {v: a for v, a in self.values.items() if v.role == "parameter" or v.size == 0}
+        for run in self.compiled.runs:
+            if isinstance(run, ExplicitRun):
+                run.evaluate(values)
+                continue
+            solved, unknowns = self.solved[run.block], run.block.unknowns
+            point = solved.point + solved.direction + self._response(run, values)
+            values.update(zip(unknowns, split(point, unknowns), strict=True))
+            run.evaluate_definitions(values)
+        return SolvedPoint(self.compiled, values, self.solved)
+
+    def _response(self, run: ImplicitRun, values: Mapping[Variable, Array]) -> Array:
+        """What a block's unknowns make of the moves before it: one step with its factors."""
+        equations, solved = run.equations, self.solved[run.block]
+        if all(values[v] is self.values[v] for v in equations.outer):
+            return 0.0
+        here, there = (
+            equations.residual(equations.outer_values(at), solved.point)
+            for at in (self.values, values)
+        )
+        return -solved.factors.solve(there - here)
+
+    def carried(
+        self,
+        carry: Callable[[Sweep], dict[Any, Array]],
+        width: int | None,
+        units: Mapping[Any, float],
+    ) -> tuple[dict[Any, Array], Sweep, float]:
+        """What a sweep carries, the sweep, and a first-order bound of its relative error.
+
+        The same sweep at the moved point, each block's solution corrected once, shows what the
+        error of the solution does to the result.
+        """
+        with np.errstate(all="ignore"):
+            sweep = self.sweep(width)
+            found = carry(sweep)
+            # The refinement's last correction is one sample of rounding, not the worst.
+            error = 4 * sweep.error
+            if self.solved:
+                other = carry(self.moved.sweep(width, near=sweep))
+                error += 2 * relative_change(found, other, units)
+        return found, sweep, error
+
+
+def relative_change(
+    found: Mapping[Any, Array], other: Mapping[Any, Array], units: Mapping[Any, float]
+) -> float:
+    """The largest relative change among arrays, each measured by its own largest entry.
+
+    One that is far smaller than the largest of all, in the given units, is measured by a small
+    part of that instead: it may be zero, and its rounding is that of what cancelled.
+    """
+    sizes = {key: largest(array) for key, array in found.items()}
+    unit = {key: units.get(key) or 1.0 for key in found}
+    top = max((sizes[key] / unit[key] for key in found), default=0.0)
+    worst = 0.0
+    for key, array in found.items():
+        if not np.size(array):
+            continue
+        change = largest(np.asarray(other[key]) - array)
+        part = float(np.finfo(np.asarray(array).dtype).eps) ** 0.4
+        against = max(sizes[key], part * top * unit[key])
+        if not change <= 0.0:
+            worst = max(worst, change / against if against else np.inf)
+        if np.isnan(worst) or np.isnan(change):
+            return np.inf
+    return worst
+
+
+def largest(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))
