@@ -31,6 +31,10 @@ __all__ = ["AdjointSystem", "Sweep", "assemble", "refined"]
 Array = Any
 
 
+# A relative error of 1e-13 is rounding in all but name: no further solve is spent on it.
+ENOUGH = 500
+
+
 def refined(solved: Solved, right: Array, transposed: bool) -> tuple[Array, float, float]:
     """The solution with the Jacobian at the solution, its residual and its error, relative.
 
@@ -38,18 +42,19 @@ def refined(solved: Solved, right: Array, transposed: bool) -> tuple[Array, floa
     against the true Jacobian until the corrections are rounding, or stall. Where they are too
     far off to converge, the true Jacobian is factored.
     """
-    matrix = solved.jacobian.T if transposed else solved.jacobian
+    matrix = solved.adjoint if transposed else solved.jacobian
     scale = np.abs(right).max(initial=0.0)
     if scale == 0.0:
         return np.zeros_like(right), 0.0, 0.0
-    best = _refine(matrix, solved.factors, right / scale, transposed)
+    best = _refine(matrix, solved.factors, right / scale, transposed, solved.contraction)
     if best[2] > 1e-9 and (exact := solved.exact) is not None:
-        best = min(best, _refine(matrix, exact, right / scale, transposed), key=lambda b: b[2])
+        again = _refine(matrix, exact, right / scale, transposed, np.inf)
+        best = min(best, again, key=lambda b: b[2])
     return best[0] * scale, best[1], best[2]
 
 
 def _refine(
-    matrix: Any, factors: Factors, right: Array, transposed: bool
+    matrix: Any, factors: Factors, right: Array, transposed: bool, contraction: float
 ) -> tuple[Array, float, float]:
     epsilon = float(np.finfo(right.dtype).eps)
     solution = factors.solve(right, transposed)
@@ -63,10 +68,11 @@ def _refine(
             # Rounding, or factors too far off: what the last correction was is still in doubt.
             return solution, float(np.abs(residual).max()), min(length, before)
         solution = solution + correction
-        # How much each correction gains; nothing is known of that before the second.
-        gain = length / before if np.isfinite(before) else 1.0
+        # How much each correction gains: before the second, what another vector gained, times
+        # ten, the transpose being another matrix.
+        gain = length / before if np.isfinite(before) else min(10 * contraction, 1.0)
         before = length
-        if length * gain <= epsilon:
+        if length * gain <= ENOUGH * epsilon:
             break
     residual = right - matrix @ solution
     return solution, float(np.abs(residual).max()), max(before * gain, epsilon)

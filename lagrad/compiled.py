@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -89,9 +88,11 @@ class Compiled:
         for run in self.runs:
             if isinstance(run, ImplicitRun):
                 run.equations.require_structural_rank()
+        self.tape, self.stretches = self._taped()
+        self._known, self._data = self._planned()
 
-    @cached_property
     def _taped(self) -> tuple[Tape, list[Stretch]]:
+        """The local partials of all constraints, in solving order, and whose they are."""
         defined = definitions(self.system)
         leaves = self.system.with_role("parameter", "unknown")
         tape = Tape(
@@ -105,17 +106,8 @@ class Compiled:
             stretches.append(Stretch(run, start, len(tape.steps)))
         return tape, stretches
 
-    @property
-    def tape(self) -> Tape:
-        """The local partials of all constraints, in solving order."""
-        return self._taped[0]
-
-    @property
-    def stretches(self) -> list[Stretch]:
-        return self._taped[1]
-
-    @cached_property
-    def _data(self) -> tuple[list[tuple[Expression, Variable]], Plan]:
+    def _planned(self) -> tuple[list[Variable], Plan]:
+        """The variables whose values the tape's data are computed from, and how."""
         variables = list(self.system.variables.values())
         values: dict[int, tuple[Expression, Variable]] = {v.index: (v, v) for v in variables}
         for constraint in self.system.constraints.values():
@@ -126,10 +118,9 @@ class Compiled:
             if root.dtype == constraint.variable.dtype:
                 values[root.index] = (root, constraint.variable)
         known = list(values.values())
-        return known, Plan([node for node, _ in known], self.tape.data)
+        return [v for _, v in known], Plan([node for node, _ in known], self.tape.data)
 
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
         """The tape at a solution."""
-        known, plan = self._data
         with np.errstate(all="ignore"):
-            return self.tape.at(plan([values[variable] for _, variable in known]))
+            return self.tape.at(self._data([values[variable] for variable in self._known]))

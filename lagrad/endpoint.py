@@ -14,7 +14,16 @@ from lagrad.blocks import SMALL, BlockEquations
 from lagrad.histories import NewtonStep
 from lagrad.linear import Factors, LinearSolver, Singular, Transposed
 
-__all__ = ["Measure", "Solved", "errors", "one_norm", "scaled_condition", "signed", "uncertainty"]
+__all__ = [
+    "Measure",
+    "Solved",
+    "contraction",
+    "errors",
+    "one_norm",
+    "scaled_condition",
+    "signed",
+    "uncertainty",
+]
 
 Array = Any
 
@@ -34,6 +43,13 @@ class Solved:
     error: float  # first-order estimate, relative
     curvature: float  # relative change of the Jacobian across the error
     direction: Array  # the error estimated, as a vector
+    against: Array  # what the error of each unknown is measured by
+    contraction: float  # what one refinement with the factors leaves of an error
+
+    @cached_property
+    def adjoint(self) -> Any:
+        """The transposed Jacobian."""
+        return self.jacobian.T
 
     @cached_property
     def exact(self) -> Factors | None:
@@ -141,7 +157,7 @@ def uncertainty(
     residual: Array,
     terms: Array,
     jacobian: Any,
-) -> tuple[Array, float, float]:
+) -> tuple[Array, Array, float, float]:
     """The error of a point to first order, and what it does to the Jacobian there.
 
     A residual is known to rounding of its terms only: it may be off by w, and the point then by
@@ -156,9 +172,9 @@ def uncertainty(
     doubt = np.abs(residual) + scale.epsilon * terms
     direction = factors.solve(signed(doubt))
     if not np.isfinite(direction).all():
-        return direction, np.inf, np.inf
+        return direction, scale.top, np.inf, np.inf
     if not doubt.any():
-        return direction.astype(point.dtype), 0.0, 0.0
+        return direction.astype(point.dtype), scale.top, 0.0, 0.0
     against = scale.largest(point)
     lost = against <= 10 * scale.largest(errors(factors, doubt, direction))
     if lost.any():
@@ -174,7 +190,7 @@ def uncertainty(
         # One direction shows less than the worst: it is taken as long as that.
         direction, length = direction * (error / length), error
     if equations.linear or length == 0.0:
-        return direction.astype(point.dtype), error, 0.0
+        return direction.astype(point.dtype), against, error, 0.0
     factor = max(1.0, max(1e-6, 1e3 * scale.epsilon) / length)
     step = factor * direction
     for sign in (1.0, -1.0):
@@ -184,8 +200,15 @@ def uncertainty(
             bend = scale.length(factors.solve(change), against) / (factor * length)
             # What rounding alone would have made of it is taken off.
             curvature = max(bend - 10 / factor, 0.0) / factor
-            return direction.astype(point.dtype), error, curvature
-    return direction.astype(point.dtype), error, np.inf
+            return direction.astype(point.dtype), against, error, curvature
+    return direction.astype(point.dtype), against, error, np.inf
+
+
+def contraction(factors: Factors, jacobian: Any) -> float:
+    """How much of a vector is left when the factors undo the true Jacobian's product with it."""
+    probe = signed(np.ones(factors.shape[0]))
+    left = factors.solve(jacobian @ probe) - probe
+    return float(np.abs(left).max(initial=0.0))
 
 
 def errors(factors: Factors, doubt: Array, sample: Array) -> Array:

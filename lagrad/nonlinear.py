@@ -15,7 +15,16 @@ import numpy as np
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import SMALL, BlockEquations, entry_name
-from lagrad.endpoint import Measure, Solved, errors, one_norm, scaled_condition, signed, uncertainty
+from lagrad.endpoint import (
+    Measure,
+    Solved,
+    contraction,
+    errors,
+    one_norm,
+    scaled_condition,
+    signed,
+    uncertainty,
+)
 from lagrad.errors import InvalidValue, NotConverged, SingularSystem
 from lagrad.histories import NewtonStep, singular, story
 from lagrad.linear import Factors, LeastSquares, LinearSolver, Singular
@@ -290,7 +299,7 @@ class Search:
         condition = one_norm(jacobian) * self.factors.inverse_norm()
         if condition > 0.1 / EPSILON and scaled_condition(jacobian, self.factors) > 0.1 / EPSILON:
             raise singular(equations, jacobian, "at the solution, to rounding", self.history)
-        direction, error, curvature = uncertainty(
+        direction, against, error, curvature = uncertainty(
             equations, self.outer, self.factors, self.scale, point, residual, terms, jacobian
         )
         if not curvature < 0.1:
@@ -312,6 +321,8 @@ class Search:
             error=error,
             curvature=curvature,
             direction=direction,
+            against=against,
+            contraction=contraction(self.factors, jacobian),
         )
 
     def given_up(self) -> Solved | None:
@@ -336,4 +347,6 @@ class Search:
             error=np.inf,
             curvature=np.inf,
             direction=np.zeros_like(self.point),
+            against=self.scale.top,
+            contraction=np.inf,
         )

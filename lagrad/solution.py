@@ -66,12 +66,15 @@ class Solution:
     def certificate(self) -> Certificate:
         """The certificate of the primal solve."""
         solved = self._point.solved.values()
+        error = max((s.error for s in solved), default=0.0)
+        if len(solved) > 1 and np.isfinite(error):
+            error = max(error, self._point.drift())
         return Certificate(
             converged=self._converged,
             primal_residual=max((s.residual for s in solved), default=0.0),
             multiplier_residual=None,
             condition=max((s.condition for s in solved), default=1.0),
-            error_bound=max((s.error for s in solved), default=0.0),
+            error_bound=error,
         )
 
     def _certified(

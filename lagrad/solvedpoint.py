@@ -55,6 +55,15 @@ class SolvedPoint:
             run.evaluate_definitions(values)
         return SolvedPoint(self.compiled, values, self.solved)
 
+    def drift(self) -> float:
+        """The largest relative change of an unknown when errors are carried from block to block."""
+        worst = 0.0
+        for block, solved in self.solved.items():
+            for unknown, size in zip(block.unknowns, solved.against, strict=True):
+                change = largest(self.moved.values[unknown] - self.values[unknown])
+                worst = max(worst, change / size if size else change and np.inf)
+        return worst
+
     def _response(self, run: ImplicitRun, values: Mapping[Variable, Array]) -> Array:
         """What a block's unknowns make of the moves before it: one step with its factors."""
         equations, solved = run.equations, self.solved[run.block]
