@@ -59,7 +59,7 @@ class Policy:
     def __post_init__(self) -> None:
         if self.on_failure not in ("raise", "warn"):
             raise InvalidValue(f"on_failure is {self.on_failure!r}; expected 'raise' or 'warn'.")
-        if not self.accuracy > 0:
+        if not isinstance(self.accuracy, (int, float)) or not self.accuracy > 0:
             raise InvalidValue(f"accuracy is {self.accuracy!r}; expected a number above zero.")
 
     def require(self, certificate: Certificate, what: str) -> None:

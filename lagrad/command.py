@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
+import os
 import runpy
 import sys
 import warnings
@@ -34,19 +36,24 @@ def examples() -> dict[str, Path]:
 def load(place: str | None) -> Program:
     """The `program` that a file, or an example of that name, defines."""
     shipped = examples()
-    path = shipped.get(place or DEFAULT) or Path(str(place))
+    wanted = DEFAULT if place is None else place
+    path = shipped.get(wanted) or Path(wanted)
+    if path.is_dir():
+        raise ProgramFileError(f"{path} is a folder; expected a Python file.")
     if not path.is_file():
         known = ", ".join(shipped)
         raise ProgramFileError(f"{path}: no such file. Examples that ship: {known}.")
     try:
         # A file's own warnings are its author's business, and its errors are told with a line.
-        namespace = runpy.run_path(str(path), run_name="__lagrad__")
+        namespace = run_file(path)
     except LagradError as error:
         raise ProgramFileError(
             f"{path}{line_of(error, path)}: {type(error).__name__}: {error}"
         ) from error
     except SyntaxError as error:
-        raise ProgramFileError(f"{path}:{error.lineno}: does not parse: {error.msg}.") from error
+        raise ProgramFileError(
+            f"{path}:{error.lineno or 1}: does not parse: {error.msg}."
+        ) from error
     except UnicodeDecodeError as error:
         raise ProgramFileError(f"{path}: is no text file: {error.reason}.") from error
     except (Exception, SystemExit) as error:
@@ -58,6 +65,15 @@ def load(place: str | None) -> Program:
         what = "defines no `program`" if program is None else f"`program` is {program!r}"
         raise ProgramFileError(f"{path}: {what}; expected `program = lg.Program(…)`.")
     return program
+
+
+def run_file(path: Path) -> dict[str, Any]:
+    """What a file defines; it may import its neighbours, as a script may."""
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        return runpy.run_path(str(path), run_name="__lagrad__")
+    finally:
+        sys.path.pop(0)
 
 
 def line_of(error: BaseException, path: Path) -> str:
@@ -83,7 +99,8 @@ def settings(program: Program, pairs: Sequence[str]) -> dict[str, Any]:
             raise UnknownName.among(name, parameters, "parameter")
         try:
             value = np.asarray(json.loads(written), dtype=float)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            written = written if len(written) < 80 else written[:77] + "…"
             raise InvalidValue(
                 f"--set {name}: {written!r} is no number and no list of numbers such as [1, 2.5]."
             ) from None
@@ -231,6 +248,10 @@ def run(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without λ shows its number rather than nothing.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
@@ -238,7 +259,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LagradError as error:
         print(f"lagrad: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read the output has seen enough of it.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 1
     except OSError as error:
-        print(f"lagrad: {error.filename}: {error.strerror}", file=sys.stderr)
+        place = options.json if error.filename is None else error.filename
+        print(f"lagrad: {place}: {error.strerror}", file=sys.stderr)
         return 1
     return 0

@@ -21,6 +21,7 @@ from lagrad.errors import (
     ForeignValue,
     InPlaceUpdate,
     InvalidEquation,
+    LagradError,
     ShapeMismatch,
     TracedValueError,
     UnsupportedFunction,
@@ -149,6 +150,18 @@ class Graph:
         return self.constant(array)
 
 
+def named(name: str, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A handler's result; what it cannot take becomes an error with the function's name."""
+    try:
+        return handler(*args, **kwargs)
+    except LagradError:
+        raise
+    except (TypeError, LookupError) as error:
+        raise UnsupportedFunction(f"np.{name} of traced values: {error}") from error
+    except ValueError as error:
+        raise ShapeMismatch(f"np.{name} of traced values: {error}") from error
+
+
 def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Any:
     """The traced value of an object array whose entries are traced values and numbers."""
     entries = list(array.ravel())
@@ -249,7 +262,7 @@ class Expression(NDArrayOperatorsMixin):
                 f"np.{ufunc.__name__}({', '.join(kwargs)}=…) is not supported on traced values; "
                 "use np.where or astype instead."
             )
-        return handler(self.graph, *inputs)
+        return named(ufunc.__name__, handler, self.graph, *inputs)
 
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any
@@ -260,7 +273,7 @@ class Expression(NDArrayOperatorsMixin):
         if kwargs.get("out") is not None:
             raise InPlaceUpdate(f"np.{func.__name__}(out=…) writes in place; use its result.")
         kwargs.pop("out", None)
-        return handler(*args, **kwargs)
+        return named(getattr(func, "__name__", "function"), handler, *args, **kwargs)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         if dtype is not None and np.dtype(dtype) != object:

@@ -16,6 +16,7 @@ from scipy import special
 
 __all__ = [
     "Index",
+    "cofactor",
     "contract",
     "contraction_sizes",
     "convolve_full",
@@ -118,6 +119,19 @@ def embed(c: Array, key: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
 def stop_gradient(x: Array) -> Array:
     """`x` itself, held constant by every derivative."""
     return x
+
+
+@overridable
+def cofactor(x: Array) -> Array:
+    """The matrix of cofactors, det(x) x⁻ᵀ, of singular matrices too: (…, n, n).
+
+    With x = U S Vᵀ it is det(U) det(V) U S′ Vᵀ, S′ the products of all singular values but one.
+    """
+    u, s, vt = np.linalg.svd(x)
+    sign = np.linalg.det(u) * np.linalg.det(vt)
+    others = np.where(np.eye(s.shape[-1], dtype=bool), 1.0, s[..., None, :])
+    left_out = np.prod(others, axis=-1) * sign[..., None]
+    return np.asarray((u * left_out[..., None, :]) @ vt, dtype=x.dtype)
 
 
 @overridable

@@ -18,7 +18,7 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 from scipy.linalg import lapack
 
-from lagrad.errors import NotConverged, SingularSystem
+from lagrad.errors import InvalidValue, NotConverged, SingularSystem
 
 __all__ = ["CG", "GMRES", "DenseLU", "Factors", "LinearSolver", "Singular", "SparseLU", "automatic"]
 
@@ -232,6 +232,10 @@ class Krylov(LinearSolver):
 
     matrix_free = True
 
+    def __post_init__(self) -> None:
+        if not 0 < self.tol < 1 or self.max_steps < 1 or getattr(self, "restart", 1) < 1:
+            raise InvalidValue(f"{self!r}: tol in (0, 1), max_steps and restart ≥ 1.")
+
     def factor(self, matrix: Any) -> Factors:
         return KrylovFactors(matrix, self)
 
@@ -309,6 +313,8 @@ class KrylovFactors(Factors):
         self.operator = sparse_linalg.aslinearoperator(matrix)
         self.shape = self.operator.shape
         self.solver = solver
+        # No residual can be told from rounding of the products below this.
+        self.tol = max(solver.tol, 50 * float(np.finfo(self.operator.dtype).eps))
 
     def _one(self, right: Array, transposed: bool) -> Array:
         scale = float(np.abs(right).max(initial=0.0))
@@ -324,12 +330,12 @@ class KrylovFactors(Factors):
         unit = right / scale
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            solution = self.solver.iterate(operator, unit, preconditioner, self.solver.tol)
+            solution = self.solver.iterate(operator, unit, preconditioner, self.tol)
             residual = np.linalg.norm(unit - operator.matvec(solution)) / np.linalg.norm(unit)
-        if not residual <= 10 * self.solver.tol:
+        if not residual <= 10 * self.tol:
             raise NotConverged(
                 f"{type(self.solver).__name__} stopped at a relative residual of {residual:.1e} "
-                f"(asked: {self.solver.tol:.1e}) after at most {self.solver.max_steps} steps; "
+                f"(asked: {self.tol:.1e}) after at most {self.solver.max_steps} steps; "
                 "raise max_steps or restart, loosen tol, give a preconditioner, or use SparseLU."
             )
         return solution * scale

@@ -116,6 +116,8 @@ class Program(System):
                 raise UnsupportedType(
                     f"{what}={given!r}; expected an object such as lg.Newton() or lg.SparseLU()."
                 )
+        if values is not None and not isinstance(values, Mapping):
+            raise UnsupportedType(f"solve({values!r}); expected a mapping of parameters, or names.")
         parameters = self.parameter_values({**(values or {}), **named})
         begin = self._start_values(start)
         return solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
@@ -219,7 +221,8 @@ class Program(System):
                 kind=variable.role,
                 shape=variable.shape,
             )
-        for number, block in enumerate(self.compiled().structure.blocks):
+        structure = self.compiled().structure
+        for number, block in enumerate(structure.blocks):
             for v in block.variables:
                 graph.add_node(
                     ("variable", v.name), label=v.name, kind=v.role, shape=v.shape, block=number

@@ -10,8 +10,10 @@ import numpy as np
 
 from lagrad.compiled import Compiled, ExplicitRun
 from lagrad.constants import NUMBERS
+from lagrad.errors import UnsupportedFunction
 from lagrad.expression import Constant, Expression, Variable
 from lagrad.plan import ancestors
+from lagrad.primitives import PRIMITIVES
 from lagrad.printing import CODE, Rendered, Style, render
 from lagrad.system import System
 
@@ -45,33 +47,53 @@ def _embed(c, key, shape):
     out[key] = c
     return out
 ''',
+    "_cofactor": '''
+def _cofactor(x):
+    """det(x) times the transposed inverse of x, of singular x too."""
+    u, s, vt = np.linalg.svd(x)
+    sign = np.linalg.det(u) * np.linalg.det(vt)
+    others = np.where(np.eye(s.shape[-1], dtype=bool), 1.0, s[..., None, :])
+    return (u * (np.prod(others, axis=-1) * sign[..., None])[..., None, :]) @ vt
+''',
     "_root": '''
-def _root(residual, start):
-    """Solve residual(z) = 0 by Newton's method with differences, damped; Newton-Krylov if long."""
+def _root(residual, start, ends):
+    """Solve residual(z) = 0 by Newton's method, damped until the next correction is shorter."""
     z = np.asarray(start, dtype=float)
     if z.size > 300:
         return scipy.optimize.newton_krylov(residual, z, f_tol=1e-12)
+
+    def largest(v):
+        return np.array([np.abs(part).max() for part in np.split(v, ends)])
+
     with np.errstate(all="ignore"):
-        r = residual(z)
-        for _ in range(200):
-            steps = 1e-7 * np.maximum(np.abs(z), 1e-4)
+        top, damping = largest(z), 1.0
+        for _ in range(100):
+            r = residual(z)
+            steps = 1e-6 * np.maximum(np.abs(z), 1e-6)
             columns = [(residual(z + e) - residual(z - e)) / (2 * e.max()) for e in np.diag(steps)]
             jacobian = np.stack(columns, axis=1)
-            step, damping = -np.linalg.solve(jacobian, r), 1.0
-            while damping > 1e-12:
+            step = -np.linalg.solve(jacobian, r)
+            size = np.where(top > 0, top, largest(step))
+            length, damping = (largest(step) / size).max(), min(1.0, 4 * damping)
+            while damping > 1e-10:
                 trial = z + damping * step
                 ahead = residual(trial)
-                if np.isfinite(ahead).all():
-                    shorter = np.linalg.norm(np.linalg.solve(jacobian, ahead))
-                    if shorter <= (1 - damping / 4) * np.linalg.norm(step):
-                        break
-                damping /= 2
-            if np.linalg.norm(step) <= 1e-13 * np.linalg.norm(z) or damping <= 1e-12:
-                break
-            z, r = trial, ahead
-    if not np.linalg.norm(step) <= 1e-7 * max(np.linalg.norm(z), 1e-12):
-        raise ArithmeticError("no solution found")
-    return z
+                if not np.isfinite(ahead).all():
+                    damping *= 0.5
+                    continue
+                after = -np.linalg.solve(jacobian, ahead)
+                if (largest(after) / size).max() <= (1 - damping / 4) * length or length < 1e-12:
+                    break
+                bend = (largest(after - (1 - damping) * step) / size).max()
+                damping = np.clip(0.5 * length * damping**2 / bend, 0.1 * damping, 0.5 * damping)
+            else:
+                raise ArithmeticError("no solution found: no progress")
+            z, top = trial, np.maximum(top, largest(trial))
+            if damping == 1.0 and (np.abs(after) <= 1e-12 * np.abs(z) + 1e-18 * size.max()).all():
+                return z + after
+            if length < 1e-13:
+                return z
+    raise ArithmeticError("no solution found in 100 steps")
 ''',
     "_linear": '''
 def _linear(residual, size):
@@ -98,6 +120,11 @@ def literal(value: float) -> str:
     return "np.nan" if np.isnan(value) else "np.inf" if value > 0 else "-np.inf"
 
 
+RESERVED = {*HELPERS, "np", "scipy", "base64", "zlib", "solve", "_z"}
+# How much one line may compute before a part of it gets a line of its own.
+LONGEST_LINE = 24
+
+
 class Writer:
     """Statements, temporaries and constants of one module."""
 
@@ -106,9 +133,14 @@ class Writer:
         self.constants: list[str] = []
         self.names: dict[int, str] = {}
         self.memo: dict[int, Rendered] = {}
-        self.taken = set(system.variables) | set(system.constraints)
+        self.taken = set(system.variables) | set(system.constraints) | RESERVED
+        # A variable that is called like something the module needs gets another name there.
+        self.called = {
+            name: name if name not in RESERVED else f"{name}_of_{system.name}"
+            for name in system.variables
+        }
         self.style = Style(
-            name=str,
+            name=lambda name: self.called[name],
             constant=self._constant,
             times=CODE.times,
             fraction=CODE.fraction,
@@ -159,32 +191,58 @@ class Writer:
             index = node.parameters[0]
             shape = f", {index.source}" if node.primitive.name == "scatter" else ""
             return f"_{node.primitive.name}({texts[0]}, {self._stored(index.array)}{shape})"
+        if node.primitive.name not in PRIMITIVES:
+            raise UnsupportedFunction(
+                f"{node.primitive.name} is a primitive of your own: source() writes NumPy's only."
+            )
         return node.primitive.code(texts, node.parameters)
 
-    def shared(self, roots: list[Expression], leaf: Any) -> list[Expression]:
-        """Nodes that are used more than once and cost something."""
+    def written(self, node: Expression) -> bool:
+        """Whether a node has a name already."""
+        return isinstance(node, Variable) or node.index in self.names
+
+    def apart(self, targets: list[Expression]) -> list[Expression]:
+        """Nodes that get a line of their own: used more than once, or long to write."""
+        leaf = self.written
+        nodes = ancestors(targets, leaf, {})
         uses: dict[int, int] = {}
-        nodes = ancestors(roots, leaf, {})
         for node in nodes:
-            if not leaf(node):
-                for argument in node.arguments:
-                    uses[argument.index] = uses.get(argument.index, 0) + 1
-        return [n for n in nodes if n.primitive is not None and uses.get(n.index, 0) > 1]
+            for argument in () if leaf(node) else node.arguments:
+                uses[argument.index] = uses.get(argument.index, 0) + 1
+        cost: dict[int, int] = {}
+        found = []
+        for node in nodes:
+            cost[node.index] = 0
+            if node.primitive is None or leaf(node):
+                continue
+            spent = 1 + sum(cost[a.index] for a in node.arguments)
+            if uses.get(node.index, 0) > 1 or spent > LONGEST_LINE:
+                found.append(node)
+            else:
+                cost[node.index] = spent
+        return found
 
     def expression(self, root: Expression) -> str:
         return render(root, self.style, self.names, self.memo)[0]
 
     def statements(self, targets: list[tuple[str, Expression]]) -> list[str]:
-        """Assignments of expressions to names, after the temporaries that they share."""
-        leaf = lambda node: isinstance(node, Variable) or node.index in self.names
+        """Assignments in order, each after the temporaries that it needs.
+
+        Temporaries are shared by all targets, so that the source stays as long as the graph.
+        """
+        apart = {node.index for node in self.apart([root for _, root in targets])}
         lines = []
-        for node in self.shared([root for _, root in targets], leaf):
-            if node.index not in self.names:
-                name = self.fresh("_t")
-                lines.append(f"{name} = {self.expression(node)}")
-                self.names[node.index] = name
-                self.memo.pop(node.index, None)
-        lines += [f"{name} = {self.expression(root)}" for name, root in targets]
+        for name, root in targets:
+            for node in ancestors([root], self.written, {}):
+                if node.index in apart and node.index not in self.names and node is not root:
+                    temporary = self.fresh("_t")
+                    lines.append(f"{temporary} = {self.expression(node)}")
+                    self.names[node.index] = temporary
+                    self.memo.pop(node.index, None)
+            lines.append(f"{name} = {self.expression(root)}")
+            if root.index in apart:
+                self.names[root.index] = name
+                self.memo.pop(root.index, None)
         return lines
 
 
@@ -193,17 +251,17 @@ def source(system: System, compiled: Compiled) -> str:
     writer = Writer(system)
     parameters = system.with_role("parameter")
     signature = ", ".join(
-        v.name if v.start is None else f"{v.name}={default(writer, v.start)}" for v in parameters
+        writer.called[v.name] + ("" if v.start is None else f"={default(writer, v.start)}")
+        for v in parameters
     )
     body: list[str] = []
     for run in compiled.runs:
         if isinstance(run, ExplicitRun):
-            for block in run.blocks:
-                for c in block.constraints:
-                    body += writer.statements([(c.name, c.rhs)])
+            defined = [c for block in run.blocks for c in block.constraints]
+            body += writer.statements([(writer.called[c.name], c.rhs) for c in defined])
         else:
             body += implicit_block(writer, run)
-    names = ", ".join(f'"{name}": {name}' for name in system.variables)
+    names = ", ".join(f'"{name}": {called}' for name, called in writer.called.items())
     code = [
         f"def solve({'*, ' if parameters else ''}{signature}):",
         f'    """The values of all variables of {system.name}."""',
@@ -238,27 +296,23 @@ def implicit_block(writer: Writer, run: Any) -> list[str]:
     start = 0
     for v in block.unknowns:
         piece = f"_z[{start}:{start + v.size}].reshape({v.shape})" if v.shape else f"_z[{start}]"
-        unpack.append(f"{v.name} = {piece}")
+        unpack.append(f"{writer.called[v.name]} = {piece}")
         start += v.size
     kept_names, kept_memo = dict(writer.names), dict(writer.memo)
-    lines = [*unpack]
-    for c in block.definitions:
-        lines += writer.statements([(c.name, c.rhs)])
-    returned = []
-    for c in block.equations:
-        result = writer.fresh("_r")
-        lines += writer.statements([(result, c.residual)])
-        returned.append(f"np.ravel({result})")
+    definitions = [(writer.called[c.name], c.rhs) for c in block.definitions]
+    results = [(writer.fresh("_r"), c.residual) for c in block.equations]
+    lines = [*unpack, *writer.statements([*definitions, *results])]
     writer.names, writer.memo = kept_names, kept_memo
+    returned = [f"np.ravel({name})" for name, _ in results]
     inner += [f"    {line}" for line in lines]
     inner.append(f"    return np.concatenate([{', '.join(returned)}])")
     if equations.linear:
         solved = f"_z = _linear({name}, {block.size})"
     else:
         starts = ", ".join(f"np.ravel({begin(writer, v)})" for v in block.unknowns)
-        solved = f"_z = _root({name}, np.concatenate([{starts}]))"
-    after = [line for c in block.definitions for line in writer.statements([(c.name, c.rhs)])]
-    return [*inner, solved, *unpack, *after]
+        ends = np.cumsum([v.size for v in block.unknowns])[:-1].tolist()
+        solved = f"_z = _root({name}, np.concatenate([{starts}]), {ends})"
+    return [*inner, solved, *unpack, *writer.statements(definitions)]
 
 
 def begin(writer: Writer, variable: Variable) -> str:

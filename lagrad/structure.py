@@ -67,6 +67,26 @@ class Structure:
     """The blocks of a system, in the order in which they are solved."""
 
     blocks: tuple[Block, ...]
+    pairs: dict[int, list[Expression]]  # by a unit's root: the nodes that it is paired with
+
+    def determines(self, constraint: Constraint) -> list[Variable]:
+        """What a constraint is solved for: its own variable, or the unknowns it is paired with.
+
+        An equation may be paired with the value of a definition, and that with an unknown.
+        """
+        if constraint.variable is not None:
+            return [constraint.variable]
+        found: dict[Variable, None] = {}
+        seen: set[int] = set()
+        stack = list(self.pairs.get(id(constraint), []))
+        while stack:
+            node = stack.pop()
+            if isinstance(node, Variable) and node.role == "unknown":
+                found[node] = None
+            elif node.index not in seen:
+                seen.add(node.index)
+                stack.extend(self.pairs.get(-node.index - 1, []))
+        return list(found)
 
     @cached_property
     def runs(self) -> tuple[tuple[Block, ...], ...]:
@@ -155,7 +175,7 @@ def analyse(system: System) -> Structure:
     if all(c.variable is not None for c in constraints) and not system.with_role("unknown"):
         # Definitions name only what was there before them: their order is a solving order.
         return Structure(
-            tuple(Block((c.variable,), (c,)) for c in constraints if c.variable is not None)
+            tuple(Block((c.variable,), (c,)) for c in constraints if c.variable is not None), {}
         )
     units, incidence = units_and_incidence(system)
     variables = [v for v in system.variables.values() if determined(v)]
@@ -166,7 +186,18 @@ def analyse(system: System) -> Structure:
     node_sizes = np.array([n.size for n in nodes])
     pairs = matched(pattern, unit_sizes, node_sizes)
     _require_square(units, nodes, pattern, pairs, unit_sizes, node_sizes)
-    return Structure(_blocks(units, nodes, pattern, pairs))
+    return Structure(_blocks(units, nodes, pattern, pairs), _paired(units, nodes, pairs))
+
+
+def _paired(
+    units: Sequence[Unit], nodes: Sequence[Expression], pairs: Any
+) -> dict[int, list[Expression]]:
+    """The nodes that each equation, or each evaluated node, is paired with."""
+    found: dict[int, list[Expression]] = {}
+    for i, unit in enumerate(units):
+        key = id(unit.constraint) if unit.own is None else -unit.own.index - 1
+        found[key] = [nodes[j] for j in pairs.indices[pairs.indptr[i] : pairs.indptr[i + 1]]]
+    return found
 
 
 def _pattern(incidence: Sequence[Sequence[int]], column: dict[int, int], width: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import keyword
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,9 @@ from lagrad.expression import (
 )
 
 __all__ = ["Constraint", "System"]
+
+# Keywords of Program.solve, which takes parameters as keywords too.
+OPTIONS = ("start", "newton", "linear", "accuracy", "on_failure")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -73,9 +77,8 @@ class System:
         kept.variables, kept.constraints = dict(self.variables), dict(self.constraints)
         return kept
 
-    def _named(self, name: Any) -> str:
-        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-            raise InvalidName(f"{name!r} is no name: expected an identifier, such as 'x' or 'y_1'.")
+    def _named(self, given: Any) -> str:
+        name: str = identifier(given)
         if name in self.variables:
             role = self.variables[name].role
             raise InvalidName(
@@ -121,6 +124,8 @@ class System:
         dtype('float64')
         """
         name = self._named(name)
+        if name in OPTIONS:
+            raise InvalidName(f"{name!r} is an option of solve: give the parameter another name.")
         array, shape, dtype = declared(f"parameter {name!r}", value, shape, dtype)
         return self.leaf(name, "parameter", shape, dtype, array)
 
@@ -256,8 +261,7 @@ class System:
         self, name: str | None, left: Expression, right: Expression, unknown: int
     ) -> str:
         if name is not None:
-            if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-                raise InvalidName(f"{name!r} is no name: expected an identifier.")
+            name = identifier(name)
             other = self.variables.get(name)
             if name in self.constraints or (other is not None and other.role != "unknown"):
                 raise InvalidName(f"{name!r} is already a name in program {self.name!r}.")
@@ -283,7 +287,9 @@ class System:
             return key
         if isinstance(key, Expression):
             raise UnknownName(f"{key!r} is no variable; give it a name with define.")
-        found = self.variables.get(key) if isinstance(key, str) else None
+        found = (
+            self.variables.get(unicodedata.normalize("NFKC", key)) if isinstance(key, str) else None
+        )
         if found is None:
             raise UnknownName.among(key, self.variables, what)
         return found
@@ -294,6 +300,7 @@ class System:
         if isinstance(key, Variable):
             self.variable(key)
         name = getattr(key, "name", key)
+        name = unicodedata.normalize("NFKC", name) if isinstance(name, str) else name
         if name in found:
             return found[name]
         if name in self.variables:
@@ -326,6 +333,13 @@ class System:
                 raise MissingValue(f"parameter {name!r} has no value: solve({name}=…).")
             values[variable] = fitted(f"parameter {name!r}", value, variable)
         return values
+
+
+def identifier(name: Any) -> str:
+    """A name as Python reads it (NFKC), which must be an identifier."""
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise InvalidName(f"{name!r} is no name: expected an identifier, such as 'x' or 'y_1'.")
+    return unicodedata.normalize("NFKC", name)
 
 
 def normal_shape(what: str, shape: Any) -> tuple[int, ...] | None:

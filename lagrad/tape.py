@@ -87,9 +87,9 @@ class Tape:
             if done(node) or isinstance(node, Constant):
                 continue
             if node.index in self.defined:
-                root = self.defined[node.index]
+                root, place = self.defined[node.index], self.slot(node)
                 if root.index in slots:
-                    self.steps.append(Step(self.slot(node), slots[root.index], None))
+                    self.steps.append(Step(place, slots[root.index], None))
                 continue
             primitive = node.primitive
             if primitive is None:

@@ -147,10 +147,23 @@ def test_arguments_that_do_not_fit(capsys, file, arguments, said):
 
 
 def test_a_file_that_does_not_exist_lists_the_examples(capsys, tmp_path):
-    for place in (tmp_path / "none.py", tmp_path, "selar"):
+    for place in (tmp_path / "none.py", "selar"):
         status, _, err = run(capsys, place)
         assert status == 1
         assert "sellar" in err
+    assert "is a folder" in run(capsys, tmp_path)[2]
+
+
+def test_a_file_may_import_its_neighbours(capsys, file):
+    file("value = 4.0", "neighbour_of_mine.py")
+    path = file(
+        MINE.replace("value=2.0", "value=neighbour_of_mine.value").replace(
+            "import", "import neighbour_of_mine,", 1
+        )
+    )
+    status, out, _ = run(capsys, path)
+    assert status == 0
+    assert "  z           2\n" in out
 
 
 def test_a_binary_file_and_bad_usage(capsys, tmp_path):

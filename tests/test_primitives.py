@@ -13,7 +13,7 @@ from scipy import special
 
 import lagrad as lg
 from lagrad.expression import Constant, Expression, Graph, Variable
-from lagrad.kernels import Index, convolve_full, embed, gather, hurwitz_zeta, scatter
+from lagrad.kernels import Index, cofactor, convolve_full, embed, gather, hurwitz_zeta, scatter
 from lagrad.plan import Plan, ancestors
 from lagrad.primitives.registry import PRIMITIVES
 from lagrad.tape import Tape
@@ -117,6 +117,7 @@ CASES = {
     "entr": [(special.entr, PROB)],
     "ndtr": [(special.ndtr, A34)],
     "log_ndtr": [(special.log_ndtr, A34)],
+    "erfcx": [(special.erfcx, A34)],
     "logsumexp": [
         (lg.logsumexp, A34),
         (lambda x: lg.logsumexp(x, axis=1), A34),
@@ -253,7 +254,8 @@ CASES = {
         (np.linalg.solve, S3, STACK),
     ],
     "inv": [(np.linalg.inv, S3), (np.linalg.inv, STACK)],
-    "det": [(np.linalg.det, S3), (np.linalg.det, STACK)],
+    "det": [(np.linalg.det, S3), (np.linalg.det, STACK), (np.linalg.det, np.ones((1, 1)))],
+    "cofactor": [(cofactor, S3), (cofactor, STACK)],
     "logabsdet": [
         (lambda x: np.linalg.slogdet(x)[1], S3),
         (lambda x: np.linalg.slogdet(x).logabsdet, STACK),

@@ -136,15 +136,13 @@ def primitive(
         raise UnsupportedFunction(f"primitive({named}) needs a rule: vjp=… or jvp=….")
 
     def kernel(parameters: Parameters) -> Callable[..., Any]:
-        return lambda *x: np.asarray(value(*x), dtype=float)
+        (expected,) = parameters
+        return lambda *x: shaped(np.asarray(value(*x), dtype=float), expected, named)
 
     def infer(
         arguments: tuple[Expression, ...], parameters: Parameters
     ) -> tuple[Shape, np.dtype[Any]]:
-        shapes = [a.shape for a in arguments]
-        if shape is not None:
-            return tuple(shape(*shapes)), np.dtype(float)
-        return np.shape(value(*[np.ones(s) for s in shapes])), np.dtype(float)
+        return parameters[0], np.dtype(float)
 
     def partial(node: Expression, k: int) -> LinearMap:
         shapes = (node.shape, *(a.shape for a in node.arguments))
@@ -163,7 +161,9 @@ def primitive(
             graph = graph_of(*x)
         except LookupError:
             return value(*x)
-        return made(graph, *x)
+        shapes = [a.shape for a in map(graph.lift, x)]
+        given = np.shape(value(*map(np.ones, shapes))) if shape is None else shape(*shapes)
+        return made(graph, *x, parameters=(tuple(given),))
 
     function.__name__ = named
     return function

@@ -75,8 +75,8 @@ arccos = elementwise(np.arccos, lambda y, x: -1 / np.sqrt((1 - x) * (1 + x)))
 arctan = elementwise(np.arctan, lambda y, x: 1 / (1 + np.square(x)))
 arctan2 = elementwise(
     np.arctan2,
-    lambda y, a, b: b / (np.square(a) + np.square(b)),
-    lambda y, a, b: -a / (np.square(a) + np.square(b)),
+    lambda y, a, b: b / np.hypot(a, b) / np.hypot(a, b),
+    lambda y, a, b: -a / np.hypot(a, b) / np.hypot(a, b),
 )
 sinh = elementwise(np.sinh, lambda y, x: np.cosh(x))
 cosh = elementwise(np.cosh, lambda y, x: np.sinh(x))

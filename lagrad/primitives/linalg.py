@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expression import Expression
+from lagrad.expression import FUNCTIONS, Expression
+from lagrad.kernels import cofactor
 from lagrad.linmaps import Compose, LinearMap, Reindex, Scale, Shape, Sum
 from lagrad.primitives.registry import Parameters, call, declare, implements, lifted
 from lagrad.products import Contract, Solve
@@ -118,11 +119,44 @@ determinant = declare(
     "det",
     lambda parameters: np.linalg.det,
     _per_matrix,
-    lambda node, k: Compose(
-        Scale(node, node.shape, node.shape), _trace_with_inverse(node.arguments[0], node.shape)
+    lambda node, k: _times(
+        ("ij", "ij", ""), cofactor(node.arguments[0]), node.arguments[0].shape, node.shape
     ),
     call("np.linalg.det"),
 )
+
+
+def _cofactor_partial(node: Expression, k: int) -> LinearMap:
+    # C = det(A) A⁻ᵀ: dC = tr(A⁻¹ dA) C − C dAᵀ A⁻ᵀ.
+    (x,) = node.arguments
+    shape = x.shape
+    scale = Scale(node, (*shape[:-2], 1, 1), shape)
+    lift = Reindex(
+        lambda t: np.reshape(t, (*shape[:-2], 1, 1)),
+        lambda c: np.reshape(c, shape[:-2]),
+        shape[:-2],
+        (*shape[:-2], 1, 1),
+    )
+    turned = Reindex(
+        lambda t: np.swapaxes(t, -1, -2), lambda c: np.swapaxes(c, -1, -2), shape, shape
+    )
+    second = Compose(
+        Scale(-1, shape, shape),
+        _times(("jk", "ij", "ik"), node, shape, shape),
+        _times(("ij", "kj", "ik"), np.linalg.inv(x), shape, shape),
+        turned,
+    )
+    return Sum(Compose(scale, lift, _trace_with_inverse(x, shape[:-2])), second)
+
+
+cofactors = declare(
+    "cofactor",
+    _nan_where_singular(cofactor, np.shape),
+    _like_first,
+    _cofactor_partial,
+    call("_cofactor"),
+)
+FUNCTIONS[cofactor] = lambda x: cofactors(x.graph, x)
 
 
 @implements(np.linalg.det)

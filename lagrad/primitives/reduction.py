@@ -24,7 +24,10 @@ def normal_axis(axis: Any, ndim: int) -> Axes:
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     if any(not -ndim <= a < ndim for a in axes):
         raise ShapeMismatch(f"axis {axis} of an array with {ndim} axes.")
-    return tuple(sorted(int(a) % ndim for a in axes))
+    normal = tuple(sorted(int(a) % ndim for a in axes))
+    if len(set(normal)) < len(normal):
+        raise ShapeMismatch(f"axis {axis} names an axis twice.")
+    return normal
 
 
 def reduced_shape(shape: Shape, axes: Axes) -> Shape:
@@ -209,10 +212,12 @@ def _average(
     x, w = lifted(a, weights)
     spread: Any = w
     if w.shape != x.shape:
+        given = axis if isinstance(axis, tuple) else (axis,)
         axes = normal_axis(axis, x.ndim)
-        if axis is None or w.shape != tuple(x.shape[i] for i in axes):
+        if axis is None or w.shape != tuple(x.shape[i] for i in given):
             raise ShapeMismatch(f"average of shape {x.shape} with weights of shape {w.shape}.")
-        spread = np.reshape(w, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
+        spread = np.transpose(w, np.argsort([i % x.ndim for i in given]))
+        spread = np.reshape(spread, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
         spread = np.broadcast_to(spread, x.shape)
     total = np.sum(spread, axis=axis, keepdims=keepdims)
     return np.sum(x * spread, axis=axis, keepdims=keepdims) / total

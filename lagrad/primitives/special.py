@@ -79,10 +79,11 @@ ndtr = elementwise(
     lambda y, x: gaussian(x / math.sqrt(2)) / math.sqrt(2 * math.pi),
     module=SPECIAL,
 )
-# φ/Φ in logarithms, so that the ratio survives where both underflow.
+# exp(x²) erfc(x): what is left of erfc where both underflow.
+erfcx = elementwise(special.erfcx, lambda y, x: 2 * x * y - 2 / math.sqrt(math.pi), module=SPECIAL)
 log_ndtr = elementwise(
     special.log_ndtr,
-    lambda y, x: np.exp(-0.5 * np.square(x) - y) / math.sqrt(2 * math.pi),
+    lambda y, x: math.sqrt(2 / math.pi) / special.erfcx(x / -math.sqrt(2)),
     module=SPECIAL,
 )
 
