@@ -85,13 +85,12 @@ def derived(system: System, output: str) -> Adjoint:
     constraints = list(copy.constraints.values())
     parameters = [v.name for v in copy.with_role("parameter")]
     taken = {*copy.variables, *copy.constraints}
-    # What multipliers, gradients and the equations of flow will be called, without the symbol.
-    flows = [f"flow_{v.name}" for v in copy.with_role("unknown")]
-    wanted = [*copy.constraints, *parameters, *flows]
+    unknowns = [v.name for v in copy.with_role("unknown")]
     symbol = next(
         s
         for s in (*SYMBOLS, *(f"λ{k}" for k in range(1000)))
-        if not taken.intersection(f"{s}_{n}" for n in wanted)
+        if taken.isdisjoint(f"{s}_{n}" for n in (*copy.constraints, *parameters))
+        and taken.isdisjoint(f"flow_{s}_{n}" for n in unknowns)
     )
     return PullBack(copy, copy.variables[output], symbol, constraints, parameters).run()
 
@@ -203,5 +202,5 @@ class PullBack:
             if total is not None:
                 self.system.subject_to(
                     self.system.arena.constant(0.0) == total,
-                    name=f"{self.symbol}_flow_{unknown.name}",
+                    name=f"flow_{self.name(unknown.name)}",
                 )

@@ -232,10 +232,8 @@ class Program(System):
                 graph.add_node(
                     ("constraint", c.name), label=c.name, kind=kind, shape=c.shape, block=number
                 )
-                outputs = block.unknowns if c.variable is None else (c.variable,)
-                graph.add_edges_from(
-                    (("constraint", c.name), ("variable", v.name)) for v in outputs
-                )
+                targets = [("variable", v.name) for v in structure.determines(c)]
+                graph.add_edges_from((("constraint", c.name), target) for target in targets)
         for c in self.constraints.values():
             leaf = lambda node: isinstance(node, Variable)
             for node in ancestors(c.roots, leaf, {}):

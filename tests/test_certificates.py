@@ -217,3 +217,144 @@ def test_float32_programs_are_solved_and_certified_in_their_own_precision():
     exact = np.exp(np.sqrt(2)) / (2 * np.sqrt(2))
     assert abs(gradient["x"] / exact - 1) <= gradient.certificate.error_bound
     assert gradient.certificate.error_bound < 1e-5
+
+
+@pytest.mark.parametrize("gap", [0.3, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10])
+def test_a_double_root_is_singular_however_its_equation_is_spelled(gap):
+    for spell in (
+        lambda Z, x: Z * Z / 2 + x - Z == 0,
+        lambda Z, x: Z == Z * Z / 2 + x,
+        lambda Z, x: -Z + x == -Z * Z / 2,
+    ):
+        p = lg.Program()
+        x, Z = p.parameter("x", value=0.5), p.unknown("Z", start=1 - gap)
+        p.subject_to(spell(Z, x))
+        p.define("f", 1.0 * Z)
+        with pytest.raises(lg.SingularSystem):
+            p.solve().gradient("f")
+
+
+def test_entries_of_one_unknown_converge_each_by_itself():
+    p = lg.Program()
+    a, z = p.parameter("a", value=2.0), p.unknown("z", start=[1.0, 30.0])
+    p.subject_to(z[0] == 1e14 + a - 2)
+    p.subject_to(np.exp(z[1]) * z[1] + 1e-20 * z[0] == a)
+    p.define("f", 1.0 * z[1])
+    at = p.solve()
+    with mpmath.workdps(30):
+        w = mpmath.lambertw(2 - mpmath.mpf("1e-6"))
+        np.testing.assert_allclose(at["f"], float(w.real), rtol=1e-12)
+        slope = float((1 / (mpmath.exp(w) * (1 + w))).real)
+    np.testing.assert_allclose(at.gradient("f")["a"], slope, rtol=1e-9)
+
+
+def test_nearly_dependent_columns_show_in_the_bound():
+    e = 1e-12
+    p = lg.Program()
+    b = p.parameter("b", value=[1 / 3 + e, 1 / 7 + e])
+    x, y = p.unknown("x", start=0.5), p.unknown("y", start=0.5)
+    p.subject_to(e * x + y / 3 == b[0])
+    p.subject_to(e * x + y / 7 == b[1])
+    with pytest.raises(lg.SingularSystem, match="certified"):
+        p.solve()
+    at = p.solve(accuracy=1.0)
+    with mpmath.workdps(60):
+        first, second = (mpmath.mpf(float(v)) for v in at["b"])
+        E, third, seventh = mpmath.mpf(e), mpmath.mpf(1) / 3, mpmath.mpf(1) / 7
+        exact = (first * seventh - second * third) / (E * (seventh - third))
+    assert abs(at["x"] / float(exact) - 1) <= at.certificate.error_bound
+
+
+@pytest.mark.parametrize("gap", [1e-2, 1e-6, 1e-10])
+def test_cancellation_inside_a_side_shows_in_the_bound(gap):
+    p = lg.Program()
+    a, z = p.parameter("a", value=1 - gap), p.unknown("z", start=3.0)
+    p.subject_to(z * z - 2 * z + a == 0)
+    at = p.solve(accuracy=1.0)
+    gradient = at.gradient("z")
+    root = np.sqrt(1 - at["a"])
+    assert abs(at["z"] / (1 + root) - 1) <= at.certificate.error_bound + 1e-15
+    assert abs(gradient["a"] * -2 * root - 1) <= gradient.certificate.error_bound + 1e-15
+
+
+def test_what_follows_magnifies_the_error_and_the_bound_says_so():
+    p = lg.Program()
+    a, z = p.parameter("a", value=2.0), p.unknown("z", start=1.0)
+    p.subject_to(z * z == a)
+    p.define("f", np.sin(1e9 * z))
+    gradient = p.solve(newton=lg.Newton(tol=1e-3), accuracy=1.0).gradient("f")
+    with mpmath.workdps(40):
+        exact = float(mpmath.cos(10**9 * mpmath.sqrt(2)) * 10**9 / (2 * mpmath.sqrt(2)))
+    assert abs(gradient["a"] / exact - 1) <= gradient.certificate.error_bound
+
+
+def test_a_small_difference_is_known_to_its_own_digits_only():
+    p = lg.Program()
+    a, z = p.parameter("a", value=1e-10), p.unknown("z", start=2.0)
+    p.subject_to(np.exp(z) == 1 + a)
+    p.define("f", np.log(z))
+    at = p.solve(accuracy=1e-3)
+    gradient = at.gradient("f")
+    assert (
+        abs(gradient["a"] * np.log1p(1e-10) * (1 + 1e-10) - 1) <= gradient.certificate.error_bound
+    )
+    assert gradient.certificate.error_bound > 1e-8
+
+
+def test_errors_are_carried_from_block_to_block():
+    p = lg.Program()
+    a = p.parameter("a", value=2.0)
+    z, w = p.unknown("z", start=1.0), p.unknown("w", start=0.5)
+    p.subject_to(z * z == a)
+    p.subject_to(w + 0.1 * np.sin(w) == 1e7 * (z - np.sqrt(2)) + 1, name="second")
+    at = p.solve()
+    with mpmath.workdps(40):
+        right = 10**7 * (mpmath.sqrt(2) - mpmath.mpf(float(np.sqrt(2)))) + 1
+        exact = float(mpmath.findroot(lambda v: v + mpmath.mpf(0.1) * mpmath.sin(v) - right, 0.9))
+    assert 1e-12 < abs(at["w"] / exact - 1) <= at.certificate.error_bound
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bound_holds_for_badly_scaled_systems(seed):
+    rng = np.random.default_rng(seed)
+    n = 40
+    scales = 10.0 ** rng.uniform(-6, 5, n)[:, None], 10.0 ** rng.uniform(-3, 2, n)
+    matrix = scales[0] * rng.standard_normal((n, n)) * scales[1]
+    p = linear(matrix, matrix @ np.ones(n))
+    p.define("f", np.sum(p.variables["z"] ** 2))
+    at = p.solve(accuracy=1.0)
+    with mpmath.workdps(50):
+        A = mpmath.matrix(matrix.tolist())
+        x = mpmath.lu_solve(A, mpmath.matrix(at["b"].tolist()))
+        g = mpmath.lu_solve(A.T, 2 * x)
+    x, g = (np.array([float(v) for v in vector]) for vector in (x, g))
+    assert np.abs(at["z"] - x).max() / np.abs(x).max() <= at.certificate.error_bound
+    gradient = at.gradient("f")
+    assert np.abs(gradient["b"] - g).max() / np.abs(g).max() <= gradient.certificate.error_bound
+    assert gradient.certificate.error_bound < 1e-5
+
+
+def test_a_point_that_runs_away_is_no_multiple_root():
+    for equation in (lambda z: np.exp(-z) == 0, lambda z: 1 / z == 0):
+        p = lg.Program()
+        p.subject_to(equation(p.unknown("z", start=1.0)))
+        with pytest.raises(lg.NotConverged):
+            p.solve()
+
+
+def test_every_derivative_has_its_certificate():
+    p = lg.Program()
+    x, z = p.parameter("x", value=2.0), p.unknown("z", start=1.0)
+    p.subject_to(z * z == x)
+    p.define("f", z**3)
+    at = p.solve()
+    for found in (
+        at.gradient("f"),
+        at.multipliers("f"),
+        at.tangent(x=1.0),
+        at.jacobian("f", "x"),
+        at.hessian_vector("f", x=1.0),
+    ):
+        assert found.certificate.converged
+        assert 0 <= found.certificate.error_bound < 1e-10
+        assert found.certificate.multiplier_residual < 1e-12

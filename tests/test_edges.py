@@ -169,3 +169,119 @@ def test_rules_that_do_not_fit_are_told():
         p.define("f", wrong(p.parameter("x", value=1.0)))
         with pytest.raises(lg.ShapeMismatch, match="vjp returned"):
             p.solve().gradient("f")
+
+
+def test_definitions_of_conditions_are_numbers():
+    p = lg.Program()
+    x = p.parameter("x", value=2.0)
+    a, b = p.define("a", x > 0), p.define("b", x > 1)
+    p.define("sum", a + b)
+    p.define("difference", a - b)
+    at = p.solve()
+    assert (at["sum"], at["difference"]) == (2.0, 0.0)
+
+
+def test_padding_that_computes_is_refused_and_that_which_moves_is_numpys():
+    p = lg.Program()
+    x = p.parameter("x", value=[1.0, 10.0, 3.0, 7.0])
+    for mode in ("mean", "median", "maximum", "minimum", "linear_ramp", "nonsense"):
+        with pytest.raises(lg.UnsupportedFunction, match=mode):
+            np.pad(x, 2, mode=mode)
+    p.define("wrapped", np.pad(x, 2, mode="wrap"))
+    p.define("framed", np.pad(x, (1, 2), constant_values=5.0))
+    at = p.solve()
+    assert at["wrapped"].tolist() == np.pad(at["x"], 2, mode="wrap").tolist()
+    assert at["framed"].tolist() == np.pad(at["x"], (1, 2), constant_values=5.0).tolist()
+
+
+def test_split_at_unsorted_places_is_numpys():
+    p = lg.Program()
+    x = p.parameter("x", value=np.arange(5.0))
+    for k, places in enumerate(([3, 1], [1, 1, 4], 5, [-2])):
+        for i, piece in enumerate(np.split(x, places)):
+            p.define(f"piece_{k}_{i}", piece)
+    at = p.solve()
+    for k, places in enumerate(([3, 1], [1, 1, 4], 5, [-2])):
+        for i, piece in enumerate(np.split(np.arange(5.0), places)):
+            assert at[f"piece_{k}_{i}"].tolist() == piece.tolist()
+
+
+def test_average_takes_its_axes_in_the_order_given():
+    rng = np.random.default_rng(0)
+    data, weights = rng.random((2, 3, 3)), rng.random((3, 3))
+    p = lg.Program()
+    x = p.parameter("x", value=data)
+    p.define("f", np.average(x, axis=(2, 1), weights=weights))
+    np.testing.assert_allclose(p.solve()["f"], np.average(data, axis=(2, 1), weights=weights))
+
+
+def test_the_mixed_derivative_of_a_power_at_exponent_zero():
+    p = lg.Program()
+    x, n = p.parameter("x", value=2.0), p.parameter("n", value=0.0)
+    p.define("f", x**n)
+    at = p.solve()
+    assert at.hessian_vector("f", n=1.0)["x"] == 0.5
+    np.testing.assert_allclose(at.hessian_vector("f", n=1.0)["n"], np.log(2) ** 2)
+
+
+def test_equal_eigenvalues_have_a_gradient_of_their_sum_and_none_of_the_vectors():
+    assert (
+        value_and_gradient(lambda x: np.linalg.eigh(x)[0], np.eye(3))[1].tolist()
+        == np.eye(3).tolist()
+    )
+    with pytest.raises(lg.NotFinite):
+        value_and_gradient(lambda x: np.abs(np.linalg.eigh(x)[1]), np.eye(3))
+
+
+def test_the_gradient_of_a_singular_determinant_is_the_cofactors():
+    matrix = np.array([[1.0, 2.0], [2.0, 4.0]])
+    np.testing.assert_allclose(
+        value_and_gradient(np.linalg.det, matrix)[1], [[4.0, -2.0], [-2.0, 1.0]], atol=1e-14
+    )
+    p = lg.Program()
+    eigenvalue = p.unknown("e", start=4.0)
+    p.subject_to(np.linalg.det(matrix + 1.0 - eigenvalue * np.eye(2)) == 0)
+    np.testing.assert_allclose(p.solve()["e"], np.linalg.eigvalsh(matrix + 1.0)[1], rtol=1e-14)
+
+
+def test_newton_backtracks_out_of_matrices_that_have_no_answer():
+    p = lg.Program()
+    a, z = p.parameter("a", value=0.1), p.unknown("z", start=10.0)
+    p.subject_to(np.sum(np.linalg.cholesky(z * np.eye(2))) == a)
+    np.testing.assert_allclose(p.solve()["z"], 0.05**2, rtol=1e-12)
+    for function in (np.linalg.inv, lambda x: np.linalg.solve(x, np.ones(2))):
+        with pytest.raises(lg.NotFinite, match="'f'"):
+            value_and_gradient(function, np.ones((2, 2)))
+
+
+def test_log_ndtr_keeps_its_digits_far_out():
+    for x in (-1e8, -1e4, -5.0, 0.0, 5.0):
+        import mpmath
+
+        with mpmath.workdps(60):
+            exact = mpmath.npdf(x) / mpmath.ncdf(x) if x > -1e5 else mpmath.mpf(-x)
+        np.testing.assert_allclose(
+            value_and_gradient(scipy.special.log_ndtr, x)[1], float(exact), rtol=1e-12
+        )
+
+
+def test_an_output_that_depends_on_nothing_smoothly_has_itself_as_multiplier():
+    p = lg.Program()
+    x = p.parameter("x", value=0.3)
+    p.define("f", np.floor(x))
+    at = p.solve()
+    assert at.multipliers("f")["f"] == 1.0
+    assert at.adjoint_system("f").solve()["f"] == 1.0
+    assert p.adjoint("f").solve()["λ_f"] == 1.0
+    assert at.gradient("f")["x"] == 0.0
+
+
+def test_step_functions_of_an_unknown_make_no_linear_block():
+    p = lg.Program()
+    x, z = p.parameter("x", value=3.0), p.unknown("z")
+    p.subject_to(z + np.where(z > 0.5, 1.0, 0.0) == x)
+    assert p.solve()["z"] == 2.0
+    assert p.solve().gradient("z")["x"] == 1.0
+    namespace = {}
+    exec(p.source(), namespace)
+    np.testing.assert_allclose(namespace["solve"]()["z"], 2.0, rtol=1e-9)

@@ -298,3 +298,75 @@ def test_every_error_is_a_lagrad_error_and_a_builtin_one():
     for kind in kinds:
         assert issubclass(kind, lg.LagradError)
         assert issubclass(kind, (ValueError, TypeError, ArithmeticError))
+
+
+@pytest.mark.parametrize("name", ["start", "newton", "linear", "accuracy", "on_failure"])
+def test_a_parameter_may_not_be_called_like_an_option_of_solve(p, name):
+    with pytest.raises(lg.InvalidName, match="option of solve"):
+        p.parameter(name)
+
+
+def test_names_are_what_python_reads():
+    p = lg.Program()
+    x = p.parameter("\u00b5", value=2.0)  # the micro sign is read as the Greek letter
+    p.define("y", x * x)
+    assert p.solve(**{"\u00b5": 3.0})["y"] == p.solve(**{"\u03bc": 3.0})["y"] == 9.0
+    with pytest.raises(lg.InvalidName):
+        p.parameter("\u03bc")
+
+
+def test_variables_of_another_program_are_no_keys(p):
+    other = lg.Program("other").parameter("x", value=1.0)
+    p.define("y", 2 * var(p))
+    at = p.solve()
+    for call in (
+        lambda: at.tangent({other: 1.0}),
+        lambda: at.gradient("y")[other],
+        lambda: p.solve(start={other: 1.0}),
+    ):
+        with pytest.raises(lg.ForeignValue):
+            call()
+    assert at.gradient("y")[var(p)] == 2.0
+    assert other not in at.gradient("y")
+
+
+def test_what_numpy_would_refuse_is_refused_with_the_functions_name(p):
+    v = var(p, "v")
+    for call in (
+        lambda: np.einsum("i->j", v),
+        lambda: np.tensordot(v, v, axes=5),
+        lambda: np.take(v, [5]),
+        lambda: np.repeat(v, -1),
+        lambda: np.swapaxes(v, 0, 3),
+        lambda: np.where(v > 0),
+        lambda: np.mean(v, axis=(0, 0)),
+        lambda: (v > 0) - (v > 1),
+        lambda: np.convolve(v, v, "nonsense"),
+    ):
+        with pytest.raises(lg.LagradError):
+            call()
+
+
+def test_options_out_of_range_are_refused(p):
+    for options in (
+        lambda: {"newton": lg.Newton(tol=-1.0)},
+        lambda: {"newton": lg.Newton(max_steps=0)},
+        lambda: {"linear": lg.GMRES(restart=0)},
+        lambda: {"linear": lg.CG(tol=0.0)},
+        lambda: {"accuracy": 0.0},
+        lambda: {"accuracy": "high"},
+    ):
+        with pytest.raises(lg.InvalidValue):
+            p.solve(**options())
+    for call in (lambda: p.solve(3), lambda: p.solve(start=3.0)):
+        with pytest.raises(lg.UnsupportedType):
+            call()
+
+
+def test_a_primitive_that_changes_its_shape_is_told():
+    p = lg.Program()
+    x = p.parameter("x", value=[1.0, 2.0])
+    chosen = lg.primitive(lambda x: x[x > 1.5], vjp=lambda g, y, x: (g,), shape=lambda s: s)
+    p.define("f", chosen(x))
+    with pytest.raises(lg.ShapeMismatch, match=r"\(1,\); expected \(2,\)"):
+        p.solve()

@@ -258,3 +258,66 @@ def test_a_deep_chain_neither_recurses_nor_slows():
     assert np.isfinite(at.gradient("end")["x"])
     assert "…" in str(p)
     assert x.name == "x"
+
+
+def test_a_solution_keeps_the_program_as_it_was():
+    p = lg.Program()
+    a, z = p.parameter("a", value=2.0), p.unknown("z", start=1.0)
+    p.subject_to(z * z == a)
+    at = p.solve()
+    p.define("later", 3 * z)
+    p.parameter("much_later", value=1.0)
+    w = p.unknown("w", start=1.0)
+    p.subject_to(w == z + 1)
+    assert list(at) == ["a", "z"]
+    assert set(at.gradient("z")) == {"a"}
+    assert set(at.multipliers("z")) == {"z"}
+    assert set(at.hessian_vector("z", a=1.0)) == {"a"}
+    again = p.solve(start=at)
+    np.testing.assert_allclose(again["w"], np.sqrt(2) + 1, rtol=1e-15)
+
+
+def test_a_name_that_the_adjoint_needs_is_free_to_use():
+    p = lg.Program()
+    a, x = p.parameter("flow_x", value=2.0), p.unknown("x", start=1.0)
+    p.subject_to(x * x == a)
+    p.define("flow_λ_x", 3.0 * x)
+    p.define("f", x * p.variables["flow_λ_x"])
+    np.testing.assert_allclose(p.solve().gradient("f")["flow_x"], 3.0, rtol=1e-13)
+    np.testing.assert_allclose(p.solve().hessian_vector("f", flow_x=1.0)["flow_x"], 0.0, atol=1e-12)
+
+
+def test_exact_factors_are_made_once_where_they_are_needed(counted):
+    rng = np.random.default_rng(1)
+    n = 300
+    q, _ = np.linalg.qr(rng.standard_normal((n, n)))
+    p = lg.Program()
+    b, z = p.parameter("b", value=np.ones(n)), p.unknown("z", shape=n)
+    p.subject_to((q * np.logspace(0, -9, n)) @ q.T @ z == b)
+    p.define("f", np.sum(z))
+    at = p.solve(linear=counted, accuracy=1e3)
+    at.gradient("f")
+    spent = Counted.factorisations
+    at.gradient("f")
+    at.tangent(b=np.ones(n))
+    assert Counted.factorisations == spent <= 2
+
+
+def test_float32_and_float64_unknowns_in_one_block_keep_their_dtypes():
+    p = lg.Program()
+    a = p.unknown("a", start=np.float32(1.0))
+    b = p.unknown("b", start=2.0)
+    p.subject_to(a * b == 2.0)
+    p.subject_to(a + b == 3.5)
+    at = p.solve()
+    assert at._point.values[a].dtype == np.float32
+    assert at._point.values[b].dtype == np.float64
+
+
+def test_the_graph_of_a_large_block_has_as_many_edges_as_the_program():
+    n = 300
+    p = lg.Program()
+    z = [p.unknown(f"z{i}", start=0.1) for i in range(n)]
+    for i in range(n):
+        p.subject_to(z[i] == 0.3 * np.sin(z[i - 1]) + 0.2)
+    assert p.graph().number_of_edges() == 3 * n
