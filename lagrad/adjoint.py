@@ -8,6 +8,7 @@ are what is left there.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import entry_name
-from lagrad.compiled import Compiled, ImplicitRun
+from lagrad.compiled import Compiled, ImplicitRun, Stretch
 from lagrad.endpoint import Solved
 from lagrad.errors import SingularSystem
 from lagrad.expression import Expression, Variable
@@ -68,9 +69,9 @@ def _refine(
             # Rounding, or factors too far off: what the last correction was is still in doubt.
             return solution, float(np.abs(residual).max()), min(length, before)
         solution = solution + correction
-        # How much each correction gains: before the second, what another vector gained, times
-        # ten, the transpose being another matrix.
-        gain = length / before if np.isfinite(before) else min(10 * contraction, 1.0)
+        # How much each correction gains: before the second, thrice what another vector
+        # gained, the transpose being another matrix.
+        gain = length / before if np.isfinite(before) else min(3 * contraction, 1.0)
         before = length
         if length * gain <= ENOUGH * epsilon:
             break
@@ -110,8 +111,8 @@ class Sweep:
         self.residual = 0.0
         self.error = 0.0
         matrices = width is not None
-        self._pull = linearization.pull_matrices if matrices else linearization.pull
-        self._push = linearization.push_matrices if matrices else linearization.push
+        self._pull = functools.partial(linearization.pull, matrices=matrices)
+        self._push = functools.partial(linearization.push, matrices=matrices)
 
     def slot(self, node: Expression) -> int | None:
         return self.compiled.tape.slots.get(node.index)
@@ -176,9 +177,9 @@ class Sweep:
         for stretch in reversed(self.compiled.stretches):
             run = stretch.run
             if isinstance(run, ImplicitRun):
-                self._back_through(run, stretch.start, stretch.stop, multipliers)
+                self._back_through(run, stretch, multipliers)
             else:
-                self._pull(self.values, stretch.start, stretch.stop)
+                self._pull(self.values, stretch.steps)
         for constraint in self.compiled.system.constraints.values():
             if constraint.variable is not None:
                 multipliers[constraint] = self.value(constraint.variable)
@@ -187,10 +188,12 @@ class Sweep:
         return multipliers
 
     def _back_through(
-        self, run: ImplicitRun, start: int, stop: int, multipliers: dict[Constraint, Array]
+        self, run: ImplicitRun, stretch: Stretch, multipliers: dict[Constraint, Array]
     ) -> None:
         block = run.block
-        idle = all(self._untouched(node) for node in self._nodes(start, stop, block))
+        inner = {self.linearization.steps[k].target for k in stretch.steps}
+        slots = inner.union(self.compiled.tape.slots[v.index] for v in block.unknowns)
+        idle = all(self._untouched(slot) for slot in slots)
         if idle if self.near is None else block not in self.near.solutions:
             for constraint in block.equations:
                 assert constraint.residual is not None
@@ -198,21 +201,17 @@ class Sweep:
             return
         # What later uses of the eliminated values send back to the unknowns, λ being zero …
         arrived = self._guessed(self.values, block, run.equations.residuals)
-        self._pull(arrived, start, stop)
+        if any(arrived[slot] is not None for slot in inner):
+            self._pull(arrived, stretch.steps)
         right = -self._joined(block.unknowns, arrived)
         solution = self._solve(block, right, transposed=True)
-        # … and then all of it, with λ.
+        # … and then all of it that leads on, with λ.
         residuals = run.equations.residuals
         pieces = self._split(solution, residuals)
         for constraint, node, piece in zip(block.equations, residuals, pieces, strict=True):
             multipliers[constraint] = piece
             self.seed(node, piece)
-        self._pull(self.values, start, stop)
-
-    def _nodes(self, start: int, stop: int, block: Block) -> list[int]:
-        slots = {step.target for step in self.linearization.steps[start:stop]}
-        slots.update(self.compiled.tape.slots[v.index] for v in block.unknowns)
-        return list(slots)
+        self._pull(self.values, stretch.outward)
 
     def _untouched(self, slot: int) -> bool:
         value = self.values[slot]
@@ -221,20 +220,20 @@ class Sweep:
     def forth(self) -> None:
         """Carry tangents from parameters to variables."""
         for stretch in self.compiled.stretches:
-            self._push_through(stretch.run, stretch.start, stretch.stop)
+            self._push_through(stretch.run, stretch.steps)
 
-    def _push_through(self, run: Any, start: int, stop: int) -> None:
+    def _push_through(self, run: Any, steps: range) -> None:
         if isinstance(run, ImplicitRun):
             # What the parameters alone do to the residuals …
             held = self._guessed(self.values, run.block, run.block.unknowns)
-            self._push(held, start, stop)
+            self._push(held, steps)
             right = -self._joined(run.equations.residuals, held)
             solution = self._solve(run.block, right, transposed=False)
             pieces = self._split(solution, run.block.unknowns)
             for node, piece in zip(run.block.unknowns, pieces, strict=True):
                 self.values[self.compiled.tape.slots[node.index]] = piece
         # … and what both do to everything.
-        self._push(self.values, start, stop)
+        self._push(self.values, steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,8 +70,27 @@ class Stretch:
     """The steps of the tape that belong to one run."""
 
     run: ExplicitRun | ImplicitRun
-    start: int
-    stop: int
+    steps: range
+    outward: Sequence[int]  # those that lead to parameters, to earlier blocks or to definitions
+
+
+def outward(tape: Tape, steps: range, run: ExplicitRun | ImplicitRun) -> Sequence[int]:
+    """The steps whose cotangents are of use once a block's multipliers are known.
+
+    What flows back to the unknowns themselves sums to zero then.
+    """
+    if isinstance(run, ExplicitRun):
+        return steps
+    inner = {tape.steps[k].target for k in steps}
+    useless = {tape.slots[v.index] for v in run.block.unknowns}
+    wanted = {tape.slots[v.index] for v in run.definitions}
+    found = []
+    for k in steps:
+        step = tape.steps[k]
+        if step.source in wanted or (step.source not in inner and step.source not in useless):
+            found.append(k)
+            wanted.add(step.target)
+    return found
 
 
 class Compiled:
@@ -103,7 +122,8 @@ class Compiled:
             start = len(tape.steps)
             for block in run.blocks:
                 tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
-            stretches.append(Stretch(run, start, len(tape.steps)))
+            steps = range(start, len(tape.steps))
+            stretches.append(Stretch(run, steps, outward(tape, steps, run)))
         return tape, stretches
 
     def _planned(self) -> tuple[list[Variable], Plan]:

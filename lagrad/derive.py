@@ -135,8 +135,8 @@ class PullBack:
         for stretch in reversed(self.compiled.stretches):
             if isinstance(stretch.run, ImplicitRun):
                 self._begin_block(stretch.run, stretch)
-            for step in reversed(self.tape.steps[stretch.start : stretch.stop]):
-                self._step(step)
+            for k in reversed(stretch.steps):
+                self._step(self.tape.steps[k])
             if isinstance(stretch.run, ImplicitRun):
                 self._end_block(stretch.run)
         for constraint in self.constraints:
@@ -182,7 +182,7 @@ class PullBack:
     def _begin_block(self, run: ImplicitRun, stretch: Stretch) -> None:
         """Seed the residuals with new unknowns, or with zero where nothing flows back."""
         slots = self.tape.slots
-        touched = {s.target for s in self.tape.steps[stretch.start : stretch.stop]}
+        touched = {self.tape.steps[k].target for k in stretch.steps}
         touched |= {slots[v.index] for v in run.block.unknowns}
         idle = all(self.cotangents[slot] is None for slot in touched)
         for constraint in run.block.equations:

@@ -110,7 +110,8 @@ class Solution:
         compiled, linearization = self._point.compiled, self._point.linearization
         tape = compiled.tape
         for stretch in compiled.stretches:
-            for step in linearization.steps[stretch.start : stretch.stop]:
+            for k in stretch.steps:
+                step = linearization.steps[k]
                 data = () if step.map is None else step.map.data
                 if all(np.isfinite(value).all() for value in data):
                     continue

@@ -165,37 +165,33 @@ class Linearization:
         self.tape = tape
         self.steps = steps
 
-    def push(self, tangents: list[Any], start: int = 0, stop: int | None = None) -> None:
-        """Carry tangents forwards, in place; None is zero."""
-        for step in self.steps[start:stop]:
-            tangent = tangents[step.source]
-            if tangent is not None:
-                moved = tangent if step.map is None else step.map.mv(tangent)
-                tangents[step.target] = added(tangents[step.target], moved)
+    def push(
+        self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
+    ) -> None:
+        """Carry tangents forwards, in place, over the steps of the given places; None is zero.
 
-    def pull(self, cotangents: list[Any], start: int = 0, stop: int | None = None) -> None:
-        """Carry cotangents backwards, in place; None is zero."""
-        for step in reversed(self.steps[start:stop]):
-            cotangent = cotangents[step.target]
-            if cotangent is not None:
-                moved = cotangent if step.map is None else step.map.rmv(cotangent)
-                cotangents[step.source] = added(cotangents[step.source], moved)
+        A tangent is an array of its node's shape, or with `matrices` a matrix of one tangent in
+        each column.
+        """
+        for k in range(len(self.steps)) if where is None else where:
+            step = self.steps[k]
+            value = values[step.source]
+            if value is not None:
+                if step.map is not None:
+                    value = step.map.lmul(value) if matrices else step.map.mv(value)
+                values[step.target] = added(values[step.target], value)
 
-    def push_matrices(self, matrices: list[Any], start: int = 0, stop: int | None = None) -> None:
-        """Carry matrices of one tangent in each column forwards, in place."""
-        for step in self.steps[start:stop]:
-            matrix = matrices[step.source]
-            if matrix is not None:
-                moved = matrix if step.map is None else step.map.lmul(matrix)
-                matrices[step.target] = added(matrices[step.target], moved)
-
-    def pull_matrices(self, matrices: list[Any], start: int = 0, stop: int | None = None) -> None:
-        """Carry matrices of one cotangent in each column backwards, in place."""
-        for step in reversed(self.steps[start:stop]):
-            matrix = matrices[step.target]
-            if matrix is not None:
-                moved = matrix if step.map is None else step.map.rlmul(matrix)
-                matrices[step.source] = added(matrices[step.source], moved)
+    def pull(
+        self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
+    ) -> None:
+        """Carry cotangents backwards, in place, as `push` carries tangents forwards."""
+        for k in reversed(range(len(self.steps)) if where is None else where):
+            step = self.steps[k]
+            value = values[step.target]
+            if value is not None:
+                if step.map is not None:
+                    value = step.map.rlmul(value) if matrices else step.map.rmv(value)
+                values[step.source] = added(values[step.source], value)
 
     def empty(self) -> list[Any]:
         """A list with nothing in any slot."""
@@ -212,7 +208,7 @@ class Linearization:
         for node in sources:
             matrices[slots[node.index]] = np.eye(node.size, width, offset)
             offset += node.size
-        self.push_matrices(matrices)
+        self.push(matrices, matrices=True)
         rows = [matrices[slots[n.index]] if n.index in slots else None for n in outputs]
         return np.concatenate(
             [

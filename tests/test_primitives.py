@@ -348,7 +348,7 @@ def test_jvp_and_vjp_pass_the_dot_test_and_agree_with_the_sparse_block(name, i):
         np.testing.assert_allclose(matrix @ flat, np.ravel(moved), rtol=1e-9, atol=1e-9)
     reverse = numeric.empty()
     reverse[slot] = np.eye(output.size)
-    numeric.pull_matrices(reverse)
+    numeric.pull(reverse, matrices=True)
     rows = [
         np.zeros((v.size, output.size)) if (m := reverse[tape.slots[v.index]]) is None else m
         for v in variables

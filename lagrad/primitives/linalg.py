@@ -137,14 +137,11 @@ def _cofactor_partial(node: Expression, k: int) -> LinearMap:
         shape[:-2],
         (*shape[:-2], 1, 1),
     )
-    turned = Reindex(
-        lambda t: np.swapaxes(t, -1, -2), lambda c: np.swapaxes(c, -1, -2), shape, shape
-    )
     second = Compose(
         Scale(-1, shape, shape),
         _times(("jk", "ij", "ik"), node, shape, shape),
         _times(("ij", "kj", "ik"), np.linalg.inv(x), shape, shape),
-        turned,
+        _turned(shape),
     )
     return Sum(Compose(scale, lift, _trace_with_inverse(x, shape[:-2])), second)
 
@@ -189,15 +186,27 @@ def _slogdet(a: Any) -> Any:
     return type(np.linalg.slogdet(np.eye(1)))(*pair)
 
 
+def _turned(shape: Shape) -> LinearMap:
+    """Each matrix of a stack transposed."""
+    turn = lambda t: np.swapaxes(t, -1, -2)
+    return Reindex(turn, turn, shape, shape)
+
+
+def _similar(vectors: Any, shape: Shape) -> LinearMap:
+    """dA ↦ Vᵀ dA V, for the symmetric dA that LAPACK reads."""
+    return Compose(
+        _times(("ij", "jk", "ik"), vectors, shape, shape),
+        _times(("jk", "ji", "ik"), vectors, shape, shape),
+        _from_lower(shape),
+    )
+
+
 def _from_lower(shape: Shape) -> LinearMap:
     """What LAPACK reads of a symmetric matrix: its lower triangle, mirrored."""
     n = shape[-1]
     lower = Scale(np.tril(np.ones((n, n))), shape, shape)
     strict = Scale(np.tril(np.ones((n, n)), -1), shape, shape)
-    mirror = Reindex(
-        lambda t: np.swapaxes(t, -1, -2), lambda c: np.swapaxes(c, -1, -2), shape, shape
-    )
-    return Sum(lower, Compose(mirror, strict))
+    return Sum(lower, Compose(_turned(shape), strict))
 
 
 def _cholesky_partial(node: Expression, k: int) -> LinearMap:
@@ -243,12 +252,7 @@ def _eigenvalues_partial(node: Expression, k: int) -> LinearMap:
     diagonal = Reindex(
         lambda t: np.diagonal(t, 0, -2, -1), lambda c: c[..., None] * np.eye(n), shape, shape[:-1]
     )
-    return Compose(
-        diagonal,
-        _times(("ij", "jk", "ik"), vectors, shape, shape),
-        _times(("jk", "ji", "ik"), vectors, shape, shape),
-        _from_lower(shape),
-    )
+    return Compose(diagonal, _similar(vectors, shape))
 
 
 def _eigenvectors_partial(node: Expression, k: int) -> LinearMap:
@@ -261,9 +265,7 @@ def _eigenvectors_partial(node: Expression, k: int) -> LinearMap:
     return Compose(
         _times(("jk", "ij", "ik"), node, shape, shape),
         Scale(weights, shape, shape),
-        _times(("ij", "jk", "ik"), node, shape, shape),
-        _times(("jk", "ji", "ik"), node, shape, shape),
-        _from_lower(shape),
+        _similar(node, shape),
     )
 
 
