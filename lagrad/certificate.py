@@ -27,7 +27,8 @@ class Certificate:
         An estimate of the largest 1-norm condition number among the blocks' Jacobians.
     error_bound : float
         A first-order bound of the relative error: of the unknowns' largest entries for a
-        solution, of the gradient for a gradient.
+        solution, of each array's largest entry for a derivative. Rounding of explicit
+        evaluations alone is not in it.
     """
 
     converged: bool
