@@ -11,7 +11,7 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import StructureError
-from lagrad.expression import Expression, Variable
+from lagrad.expression import Constant, Expression, Variable
 from lagrad.linear import FACTORABLE_ENTRIES, LinearSolver, automatic
 from lagrad.plan import Plan, ancestors
 from lagrad.structure import Block, deficient_parts, listed, matched
@@ -181,18 +181,25 @@ def magnitude(residual: Expression, leaf: Callable[[Expression], bool]) -> Expre
 
     A residual is known to rounding of that, however its equation is spelled.
     """
-    addends: list[Expression] = []
-    stack = [residual]
-    while stack:
-        node = stack.pop()
-        name = None if node.primitive is None or leaf(node) else node.primitive.name
-        if name in ("add", "subtract", "negative") and len(addends) + len(stack) < MOST_ADDENDS:
-            stack.extend(node.arguments)
-        else:
-            addends.append(node)
     total: Any = 0.0
-    for node in addends:
-        total = np.abs(node) + total
+    stack: list[tuple[Expression, Any]] = [(residual, None)]
+    count = 1
+    while stack:
+        node, factor = stack.pop()
+        name = None if node.primitive is None or leaf(node) else node.primitive.name
+        if name in ("add", "subtract", "negative") and count < MOST_ADDENDS:
+            count += len(node.arguments)
+            stack.extend((argument, factor) for argument in node.arguments)
+        elif name in ("multiply", "divide") and isinstance(node.arguments[-1], Constant):
+            # A constant factor scales what is added up below it.
+            inner, constant = node.arguments
+            size = np.abs(constant) if name == "multiply" else np.abs(1.0 / constant)
+            stack.append((inner, size if factor is None else factor * size))
+        elif name == "multiply" and isinstance(node.arguments[0], Constant):
+            constant, inner = node.arguments
+            stack.append((inner, np.abs(constant) if factor is None else factor * np.abs(constant)))
+        else:
+            total = (np.abs(node) if factor is None else factor * np.abs(node)) + total
     found: Expression = total
     return found
 

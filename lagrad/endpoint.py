@@ -44,6 +44,7 @@ class Solved:
     curvature: float  # relative change of the Jacobian across the error
     direction: Array  # the error estimated, as a vector
     against: Array  # what the error of each unknown is measured by
+    top: float  # the largest value on the way
     contraction: float  # what one refinement with the factors leaves of an error
 
     @cached_property
@@ -61,11 +62,12 @@ class Solved:
         except Singular:
             return None
 
-    def transposed(self, point: Array) -> Solved:
+    def transposed(self, point: Array, against: Array) -> Solved:
         """The linear block, at its solution, whose Jacobian is the transpose of this one's."""
         return replace(
             self,
             point=point,
+            against=against,
             direction=np.zeros_like(point),
             jacobian=self.jacobian.T,
             factors=Transposed(self.factors),
@@ -97,6 +99,8 @@ class Measure:
     def length(self, vector: Array, against: Array | None = None) -> float:
         """The length of a vector, against the largest values seen unless told otherwise."""
         against = self.top if against is None else against
+        # An unknown that has no size of its own is measured by the others.
+        against = np.where(against > 0, against, against.max(initial=0.0))
         largest = self.largest(vector)
         some = largest > 0
         return float((largest[some] / np.maximum(against[some], 1e-300)).max(initial=0.0))
@@ -175,7 +179,8 @@ def uncertainty(
         return direction, scale.top, np.inf, np.inf
     if not doubt.any():
         return direction.astype(point.dtype), scale.top, 0.0, 0.0
-    against = scale.largest(point)
+    # What is sixteen digits smaller than it was on the way is zero.
+    against = np.maximum(scale.largest(point), scale.epsilon * scale.top)
     lost = against <= 10 * scale.largest(errors(factors, doubt, direction))
     if lost.any():
         # A value that cannot be told from zero is measured by what matters in its equations.
@@ -184,7 +189,9 @@ def uncertainty(
             squares = size.multiply(size) if sparse.issparse(size) else size * size
             matter = (size.T @ terms) / np.maximum(squares.sum(axis=0), 1e-300)
         against = np.where(lost, np.maximum(against, scale.largest(matter)), against)
-    error = forward_error(factors, doubt, np.repeat(np.maximum(against, 1e-300), scale.sizes))
+    # Twice: the norm is an estimate, and the terms are what they are after rounding.
+    sizes = np.repeat(np.maximum(against, 1e-300), scale.sizes)
+    error = 2 * forward_error(factors, doubt, sizes)
     length = scale.length(direction, against)
     if length > 0:
         # One direction shows less than the worst: it is taken as long as that.

@@ -17,11 +17,15 @@ __all__ = ["BlockReport", "NewtonStep", "singular", "story"]
 
 @dataclass(frozen=True, slots=True)
 class NewtonStep:
-    """One step: the relative length of the correction, the residual after it, its damping."""
+    """One step: the length of the correction, the residual after it, its damping.
+
+    `correction` is against the largest values seen so far, `relative` against those of the point.
+    """
 
     correction: float
     residual: float
     damping: float
+    relative: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ factors, is shorter. The test does not change when equations are scaled or combi
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.optimize
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import SMALL, BlockEquations, entry_name
@@ -36,6 +38,8 @@ Array = Any
 # factorisation, and cost every later derivative some substitutions: factors from 1e-3 of the
 # solution need five for a multiplier, from 1e-7 three.
 CHORD = 1e-5
+# Blocks up to this size get a second method where Newton's does not converge.
+HYBRID_UP_TO = 300
 EPSILON = float(np.finfo(float).eps)
 
 
@@ -85,10 +89,53 @@ def solve_block(
         with np.errstate(all="ignore"):
             return search.solved(search.run()), None
     except (NotConverged, SingularSystem) as error:
-        found = search.given_up()
-        if found is None:
-            raise
-        return found, error
+        failed = error
+    if search.stuck and (again := elsewhere(equations, outer, start)) is not None:
+        found = solved_from(equations, outer, again, newton, solver)
+        if found is not None:
+            return found, None
+    left = search.given_up()
+    if left is None:
+        raise failed
+    return left, failed
+
+
+def solved_from(
+    equations: BlockEquations,
+    outer: list[Array],
+    start: Array,
+    newton: Newton,
+    solver: LinearSolver,
+) -> Solved | None:
+    """What Newton's method makes of a start that another method found."""
+    search = Search(equations, outer, start, newton, solver)
+    try:
+        with np.errstate(all="ignore"):
+            return search.solved(search.run())
+    except (NotConverged, SingularSystem):
+        return None
+
+
+def elsewhere(equations: BlockEquations, outer: list[Array], start: Array) -> Array | None:
+    """Where Powell's hybrid method ends (MINPACK, by SciPy), for small blocks; None if nowhere."""
+    if equations.block.size > HYBRID_UP_TO:
+        return None
+
+    def residual(point: Array) -> Array:
+        return equations.residual(outer, point)
+
+    def jacobian(point: Array) -> Array:
+        partials = equations.linearise(outer, point)[2]
+        return partials.jacobian(equations.residuals, equations.unknowns, dense=True)
+
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = scipy.optimize.root(residual, start, jac=jacobian, method="hybr", tol=1e-12)
+        except (ValueError, ArithmeticError):
+            return None
+    reached = np.isfinite(found.x).all() and np.isfinite(residual(found.x)).all()
+    return np.asarray(found.x, dtype=equations.dtype) if found.success and reached else None
 
 
 def linearised(equations: BlockEquations, outer: list[Array], point: Array) -> Solved:
@@ -121,6 +168,7 @@ class Search:
         self.point = start  # the last one that was reached
         self.history: list[NewtonStep] = []
         self.factorisations = 0
+        self.stuck = False  # where no step along the Newton direction helps
         self.factors: Factors
 
     def factor(self, jacobian: Any, where: str) -> Factors:
@@ -176,7 +224,7 @@ class Search:
             before, self.point = point, trial
             if damping < 1.0:
                 continue
-            if equations.linear or self._reached(following, terms):
+            if equations.linear or self._reached(following, terms, jacobian):
                 self.point = trial + following
                 break
             if self._chord(following, jacobian, correction, terms):
@@ -189,7 +237,7 @@ class Search:
         self._require_quadratic()
         return self.point
 
-    def _reached(self, following: Array, terms: Array) -> bool:
+    def _reached(self, following: Array, terms: Array, jacobian: Any) -> bool:
         """Whether a correction is within the tolerance, or no more than rounding."""
         scale, size = self.scale, np.abs(following)
         allowed = self.newton.tol * np.abs(self.point)
@@ -199,6 +247,8 @@ class Search:
         # where the others have converged.
         if scale.length(following) > 1e-3:
             return False
+        if not isinstance(jacobian, sparse_linalg.LinearOperator):
+            terms = np.maximum(terms, abs(jacobian) @ np.abs(self.point))
         doubt = scale.epsilon * terms
         noise = errors(self.factors, doubt, self.factors.solve(signed(doubt)))
         return bool((size <= np.maximum(allowed, 10 * noise)).all())
@@ -220,7 +270,7 @@ class Search:
                 return False
             self.point = trial
             before, following = length, self._correction(residual, jacobian)
-            if self._reached(following, terms):
+            if self._reached(following, terms, jacobian):
                 self.point = trial + following
                 return True
         return False
@@ -231,7 +281,9 @@ class Search:
         """The damping taken, the new point, and the next correction with the same factors."""
         scale, newton, point = self.scale, self.newton, self.point
         length = scale.length(correction)
-        rounding = self._reached(correction, terms)
+        # A linear system has no reason to damp, and a correction of rounding's size no way to.
+        short = self.equations.linear or length <= 8 * scale.epsilon
+        rounding = short or self._reached(correction, terms, jacobian)
         while damping >= newton.smallest_damping:
             trial = (point + damping * correction).astype(point.dtype, copy=False)
             residual = self.equations.residual(self.outer, trial)
@@ -240,7 +292,8 @@ class Search:
                 ahead = scale.length(following)
                 if ahead <= (1 - damping / 4) * length or rounding or length == 0.0:
                     largest = float(np.abs(residual).max(initial=0.0))
-                    self.history.append(NewtonStep(length, largest, damping))
+                    relative = scale.length(correction, scale.largest(point))
+                    self.history.append(NewtonStep(length, largest, damping, relative))
                     return damping, trial, following
                 # The parabola through the lengths at 0 and at the damping tried.
                 bend = scale.length(following - (1 - damping) * correction)
@@ -248,6 +301,7 @@ class Search:
                 damping = min(max(wanted, 0.1 * damping), 0.5 * damping)
             else:
                 damping *= 0.5
+        self.stuck = True
         raise NotConverged(
             self._story("makes no progress along the Newton direction", correction=length)
         )
@@ -258,7 +312,9 @@ class Search:
         At a root of multiplicity m they shrink by 1 − 1/m: the Jacobian is singular there, and
         the multipliers grow without bound, whatever the condition number says on the way.
         """
-        lengths = [step.correction for step in self.history if step.damping == 1.0][-6:]
+        rounding = 1e3 * self.scale.epsilon
+        steps = [s for s in self.history if s.damping == 1.0 and s.relative > rounding][-6:]
+        lengths = [step.correction for step in steps]
         ratios = [b / a for a, b in itertools.pairwise(lengths) if a > 0.0]
         if len(ratios) >= 5 and min(ratios[-5:]) > 0.3 and not self.equations.linear:
             raise SingularSystem(
@@ -322,6 +378,7 @@ class Search:
             curvature=curvature,
             direction=direction,
             against=against,
+            top=float(self.scale.top.max(initial=0.0)),
             contraction=contraction(self.factors, jacobian),
         )
 
@@ -348,5 +405,6 @@ class Search:
             curvature=np.inf,
             direction=np.zeros_like(self.point),
             against=self.scale.top,
+            top=float(self.scale.top.max(initial=0.0)),
             contraction=np.inf,
         )

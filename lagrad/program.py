@@ -165,7 +165,8 @@ class Program(System):
         1.0
         """
         variable = self.scalar(output)
-        system = derive.adjoint(self.compiled(), variable.name).system
+        derived = derive.adjoint(self.compiled(), variable.name).system
+        system = derive.copied(derived, derived.name)
         assert isinstance(system, Program)
         return system
 

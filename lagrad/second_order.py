@@ -34,7 +34,9 @@ def at_known_solution(
     for block, solved in primal.items():
         factored[frozenset(v.name for v in block.unknowns)] = solved
         dual = [adjoint.multipliers[c.name] for c in block.equations]
-        factored[frozenset(dual)] = solved.transposed(joined([known[name] for name in dual]))
+        multipliers = [known[name] for name in dual]
+        sizes = np.array([np.abs(m).max(initial=0.0) for m in multipliers])
+        factored[frozenset(dual)] = solved.transposed(joined(multipliers), sizes)
     blocks = {}
     for run in adjoint.compiled.runs:
         if isinstance(run, ImplicitRun):

@@ -125,8 +125,9 @@ class Solution:
         return self.system.with_role("parameter")
 
     def _size(self, variable: Variable) -> float:
-        """The largest entry of a variable's value; one where it is zero."""
-        return float(np.abs(self._point.values[variable]).max(initial=0.0)) or 1.0
+        """The largest entry of a variable's value; one where that is zero, or as good as zero."""
+        size = float(np.abs(self._point.values[variable]).max(initial=0.0))
+        return size if size > 1e-12 * self._point.scale else 1.0
 
     def _multipliers(self, variable: Variable) -> Callable[[Sweep], dict[Any, Array]]:
         """The sweep from an output to the constraints and the parameters."""

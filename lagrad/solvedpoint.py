@@ -61,8 +61,17 @@ class SolvedPoint:
         for block, solved in self.solved.items():
             for unknown, size in zip(block.unknowns, solved.against, strict=True):
                 change = largest(self.moved.values[unknown] - self.values[unknown])
-                worst = max(worst, change / size if size else change and np.inf)
+                if size <= 10 * change:
+                    size = max(size, NEGLIGIBLE * self.scale)
+                if change:
+                    worst = max(worst, change / size if size else np.inf)
         return worst
+
+    @cached_property
+    def scale(self) -> float:
+        """The largest value of all, those on the way to the solution among them."""
+        sizes = [largest(array) for array in self.values.values()]
+        return max([*sizes, *(solved.top for solved in self.solved.values())], default=0.0)
 
     def _response(self, run: ImplicitRun, values: Mapping[Variable, Array]) -> Array:
         """What a block's unknowns make of the moves before it: one step with its factors."""
@@ -93,32 +102,40 @@ class SolvedPoint:
             error = 4 * sweep.error
             if self.solved:
                 other = carry(self.moved.sweep(width, near=sweep))
-                error += 2 * relative_change(found, other, units)
+                error += 2 * relative_change(found, other, units, self.scale)
         return found, sweep, error
 
 
+# Of the largest value: what a result that should be zero is measured by.
+NEGLIGIBLE = 1e-6
+
+
 def relative_change(
-    found: Mapping[Any, Array], other: Mapping[Any, Array], units: Mapping[Any, float]
+    found: Mapping[Any, Array],
+    other: Mapping[Any, Array],
+    units: Mapping[Any, float],
+    scale: float,
 ) -> float:
     """The largest relative change among arrays, each measured by its own largest entry.
 
-    One that is far smaller than the largest of all, in the given units, is measured by a small
-    part of that instead: it may be zero, and its rounding is that of what cancelled.
+    One that cannot be told from zero is measured by the largest of all, in the given units, or by
+    a millionth of the largest value in the program: by symmetry, say, it may be zero, and its
+    rounding is that of what cancelled.
     """
     sizes = {key: largest(array) for key, array in found.items()}
     unit = {key: units.get(key) or 1.0 for key in found}
     top = max((sizes[key] / unit[key] for key in found), default=0.0)
+    widest = max(unit.values(), default=1.0)
     worst = 0.0
     for key, array in found.items():
-        if not np.size(array):
-            continue
-        change = largest(np.asarray(other[key]) - array)
-        part = float(np.finfo(np.asarray(array).dtype).eps) ** 0.4
-        against = max(sizes[key], part * top * unit[key])
-        if not change <= 0.0:
-            worst = max(worst, change / against if against else np.inf)
-        if np.isnan(worst) or np.isnan(change):
+        change = largest(np.asarray(other[key]) - array) if np.size(array) else 0.0
+        if not np.isfinite(change):
             return np.inf
+        size = sizes[key]
+        if size <= 10 * change:
+            size = max(size, max(top, NEGLIGIBLE * scale) * widest)
+        if change:
+            worst = max(worst, change / size if size else np.inf)
     return worst
 
 
