@@ -202,7 +202,7 @@ class Sweep:
         # What later uses of the eliminated values send back to the unknowns, λ being zero …
         arrived = self._guessed(self.values, block, run.equations.residuals)
         if any(arrived[slot] is not None for slot in inner):
-            self._pull(arrived, stretch.steps)
+            self._pull(arrived, stretch.inward)
         right = -self._joined(block.unknowns, arrived)
         solution = self._solve(block, right, transposed=True)
         # … and then all of it that leads on, with λ.

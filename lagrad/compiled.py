@@ -71,26 +71,34 @@ class Stretch:
 
     run: ExplicitRun | ImplicitRun
     steps: range
-    outward: Sequence[int]  # those that lead to parameters, to earlier blocks or to definitions
+    inward: Sequence[int]  # those through which cotangents reach a block's unknowns
+    outward: Sequence[int]  # those to parameters, to earlier blocks and to definitions
 
 
-def outward(tape: Tape, steps: range, run: ExplicitRun | ImplicitRun) -> Sequence[int]:
-    """The steps whose cotangents are of use once a block's multipliers are known.
+def directed(
+    tape: Tape, steps: range, run: ExplicitRun | ImplicitRun
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The steps that carry cotangents to a block's unknowns, and those that carry them on.
 
-    What flows back to the unknowns themselves sums to zero then.
+    Before the multipliers are known only the first matter, and afterwards only the others: what
+    flows back to the unknowns sums to zero then.
     """
     if isinstance(run, ExplicitRun):
-        return steps
+        return (), steps
     inner = {tape.steps[k].target for k in steps}
-    useless = {tape.slots[v.index] for v in run.block.unknowns}
+    unknowns = {tape.slots[v.index] for v in run.block.unknowns}
     wanted = {tape.slots[v.index] for v in run.definitions}
-    found = []
+    dependent = set(unknowns)
+    inward, outward = [], []
     for k in steps:
         step = tape.steps[k]
-        if step.source in wanted or (step.source not in inner and step.source not in useless):
-            found.append(k)
+        if step.source in dependent:
+            inward.append(k)
+            dependent.add(step.target)
+        if step.source in wanted or not (step.source in inner or step.source in unknowns):
+            outward.append(k)
             wanted.add(step.target)
-    return found
+    return inward, outward
 
 
 class Compiled:
@@ -123,7 +131,7 @@ class Compiled:
             for block in run.blocks:
                 tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
             steps = range(start, len(tape.steps))
-            stretches.append(Stretch(run, steps, outward(tape, steps, run)))
+            stretches.append(Stretch(run, steps, *directed(tape, steps, run)))
         return tape, stretches
 
     def _planned(self) -> tuple[list[Variable], Plan]:

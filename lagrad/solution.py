@@ -67,7 +67,7 @@ class Solution:
         """The certificate of the primal solve."""
         solved = self._point.solved.values()
         error = max((s.error for s in solved), default=0.0)
-        if len(solved) > 1 and np.isfinite(error):
+        if solved and np.isfinite(error):
             error = max(error, self._point.drift())
         return Certificate(
             converged=self._converged,
