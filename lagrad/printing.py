@@ -48,7 +48,7 @@ def bracketed(term: Rendered, strength: int) -> str:
 
 def number(value: float) -> str:
     """A number, without the zeros that say only that it is a float."""
-    shown = repr(float(value)) if not isinstance(value, (bool, int)) else repr(value)
+    shown = f"{value:.10g}" if isinstance(value, float) else repr(value)
     return shown[:-2] if shown.endswith(".0") else shown
 
 
@@ -81,7 +81,8 @@ def call_text(node: Expression, texts: Sequence[str]) -> str:
     if primitive.name == "gather" and not node.parameters[1]:
         return f"{texts[0]}[…]"
     if primitive.name in ("embed", "scatter"):
-        return f"{primitive.name}({texts[0]})"
+        box = primitive.name == "embed" and "np.pad(" in primitive.code(["x"], node.parameters)
+        return f"{'pad' if box else primitive.name}({texts[0]})"
     written = primitive.code(texts, node.parameters)
     return re.sub(r"\b(np\.linalg|scipy\.special|np)\.", "", written)
 
@@ -158,7 +159,7 @@ def combined(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rende
     if name == "subtract":
         return f"{terms[0][0]} - {bracketed(terms[1], PRODUCT)}", SUM
     if name == "multiply":
-        left, right = bracketed(terms[0], PRODUCT), bracketed(terms[1], SIGN)
+        left, right = bracketed(terms[0], PRODUCT), bracketed(terms[1], POWER)
         return left + style.times + right, PRODUCT
     if name == "divide":
         return style.fraction(terms[0], terms[1])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.constants import NUMBERS
-from lagrad.expression import UFUNCS, Constant, Expression
+from lagrad.expression import UFUNCS, Constant, Expression, Graph
 from lagrad.linmaps import LinearMap, Scale
 from lagrad.primitives.registry import (
     Parameters,
@@ -118,6 +118,14 @@ for _ufunc in COMPARISONS:
 for _ufunc in QUESTIONS:
     elementwise(_ufunc, None)
 
+
+def _negative(graph: Graph, x: Any) -> Expression:
+    """−x; the negative of a negative is what it was."""
+    node = graph.lift(x)
+    return node.arguments[0] if node.primitive is negative else negative(graph, node)
+
+
+UFUNCS[np.negative] = _negative
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
 
 
