@@ -12,7 +12,7 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import StructureError
 from lagrad.expression import Constant, Expression, Variable
-from lagrad.linear import FACTORABLE_ENTRIES, LinearSolver, automatic
+from lagrad.linear import DENSE_AT_MOST, DENSE_FRACTION, FACTORABLE_ENTRIES, LinearSolver, automatic
 from lagrad.plan import Plan, ancestors
 from lagrad.structure import Block, deficient_parts, listed, matched
 from lagrad.tape import Linearization, Tape, joined, split
@@ -75,6 +75,13 @@ class BlockEquations:
         return sparse.csr_array(pattern) if dense else pattern
 
     @cached_property
+    def full(self) -> bool:
+        """Whether the Jacobian is put together as an ndarray: small, or mostly full."""
+        size, pattern = self.block.size, self.pattern
+        few = pattern is not None and pattern.nnz < DENSE_FRACTION * size * size
+        return size <= SMALL or (size <= DENSE_AT_MOST and not few)
+
+    @cached_property
     def solver(self) -> LinearSolver:
         entries = self.tape.entries if self.pattern is None else int(self.pattern.nnz)
         return automatic(self.block.size, entries)
@@ -131,8 +138,7 @@ class BlockEquations:
         """The Jacobian as the solver wants it: entries, or products."""
         if solver.matrix_free:
             return self.operator(linearization)
-        dense = self.block.size <= SMALL
-        matrix = linearization.jacobian(self.residuals, self.unknowns, dense)
+        matrix = linearization.jacobian(self.residuals, self.unknowns, self.full)
         # Factored in double precision, whatever the unknowns have.
         return matrix if matrix.dtype == float else matrix.astype(float)
 

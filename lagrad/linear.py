@@ -349,6 +349,7 @@ class KrylovFactors(Factors):
 
 DENSE_UP_TO = 64
 DENSE_FRACTION = 0.2
+DENSE_AT_MOST = 8_000
 FACTORABLE_ENTRIES = 60_000_000
 
 
@@ -358,7 +359,7 @@ def automatic(size: int, entries: int) -> LinearSolver:
     Dense LU where the block is small or mostly full, sparse LU where its entries fit in memory,
     and GMRES where neither does.
     """
-    if size <= DENSE_UP_TO or (entries >= DENSE_FRACTION * size * size and size <= 8_000):
+    if size <= DENSE_UP_TO or (entries >= DENSE_FRACTION * size * size and size <= DENSE_AT_MOST):
         return DenseLU()
     if entries <= FACTORABLE_ENTRIES:
         return SparseLU()

@@ -51,6 +51,10 @@ class LinearMap(ABC):
     def as_sparse(self) -> sparse.csr_array:
         """The matrix, (size of target, size of source), of a map whose data are numbers."""
 
+    def as_dense(self) -> Any:
+        """The same matrix as an ndarray."""
+        return self.as_sparse().toarray()
+
     def with_data(self, data: tuple[Value, ...]) -> LinearMap:
         """The same map over other data."""
         return self

@@ -53,6 +53,34 @@ class Contract(LinearMap):
     def entries(self) -> int:
         return math.prod(self._sizes().values())
 
+    def as_dense(self) -> Any:
+        inner, other, out = self.subscripts
+        vectors = len(inner) == len(out) == 1
+        if vectors and other == out + inner:
+            return np.asarray(self.other)
+        if vectors and other == inner + out:
+            return np.asarray(self.other).T
+        return self.as_sparse().toarray()
+
+    def _columns(self, matrix: Any, start: str, end: str, shape: Shape) -> Any:
+        """The product with every column of a dense matrix at once."""
+        extra = next(c for c in "zyxwvutsrqponmlkjihgfedcba" if c not in "".join(self.subscripts))
+        stack = matrix.reshape((*shape, matrix.shape[1]))
+        product = contract(f"{start}{extra},{self.subscripts[1]}->{end}{extra}", stack, self.other)
+        return product.reshape(-1, matrix.shape[1])
+
+    def lmul(self, matrix: Any) -> Any:
+        inner, _, out = self.subscripts
+        if sparse.issparse(matrix):
+            return self.as_sparse() @ matrix
+        return self._columns(matrix, inner, out, self.source)
+
+    def rlmul(self, matrix: Any) -> Any:
+        inner, _, out = self.subscripts
+        if sparse.issparse(matrix):
+            return self.as_sparse().T.tocsr() @ matrix
+        return self._columns(matrix, out, inner, self.target)
+
     def as_sparse(self) -> sparse.csr_array:
         sizes = self._sizes()
         labels = "".join(sizes)

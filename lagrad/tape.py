@@ -208,7 +208,14 @@ class Linearization:
         for node in sources:
             matrices[slots[node.index]] = np.eye(node.size, width, offset)
             offset += node.size
-        self.push(matrices, matrices=True)
+        only = slots[sources[0].index] if len(sources) == 1 else None
+        for step in self.steps:
+            matrix = matrices[step.source]
+            if matrix is not None:
+                if step.map is not None:
+                    # The product with a unit matrix is the map itself.
+                    matrix = step.map.as_dense() if step.source == only else step.map.lmul(matrix)
+                matrices[step.target] = added(matrices[step.target], matrix)
         rows = [matrices[slots[n.index]] if n.index in slots else None for n in outputs]
         return np.concatenate(
             [

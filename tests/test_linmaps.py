@@ -51,6 +51,7 @@ def test_every_product_is_the_matrix(name):
     linear = MAPS[name]
     matrix = dense(linear)
     np.testing.assert_allclose(linear.as_sparse().toarray(), matrix, rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(linear.as_dense(), matrix, rtol=1e-14, atol=1e-14)
     for k in (1, 3):
         right = RNG.standard_normal((matrix.shape[1], k))
         left = RNG.standard_normal((matrix.shape[0], k))
