@@ -74,7 +74,7 @@ class Solution:
             primal_residual=max((s.residual for s in solved), default=0.0),
             multiplier_residual=None,
             condition=max((s.condition for s in solved), default=1.0),
-            error_bound=error,
+            error_bound=float(error),
         )
 
     def _certified(
@@ -100,7 +100,7 @@ class Solution:
             primal_residual=primal.primal_residual,
             multiplier_residual=sweep.residual,
             condition=primal.condition,
-            error_bound=error + primal.error_bound,
+            error_bound=float(error + primal.error_bound),
         )
         self._policy.require(certificate, what)
         return {key: frozen(array) for key, array in found.items()}, certificate

@@ -124,21 +124,26 @@ class Tape:
         """How many entries the largest local partial has as a sparse matrix."""
         return max((step.map.entries for step in self.steps if step.map is not None), default=0)
 
+    @cached_property
+    def _open(self) -> list[tuple[int, Step, list[int | None]]]:
+        """The steps whose data are expressions, and where in `data` each of them is."""
+        place = {node.index: i for i, node in enumerate(self.data)}
+        found = []
+        for k, step in enumerate(self.steps):
+            values = () if step.map is None else step.map.data
+            if any(isinstance(value, Expression) for value in values):
+                where = [place[v.index] if isinstance(v, Expression) else None for v in values]
+                found.append((k, step, where))
+        return found
+
     def at(self, values: Sequence[Array]) -> Linearization:
         """The tape with the values of its data, in the order of `data`."""
-        known = {node.index: value for node, value in zip(self.data, values, strict=True)}
-
-        def numeric(value: Any) -> Any:
-            return known[value.index] if isinstance(value, Expression) else value
-
-        steps = [
-            step
-            if step.map is None or not step.map.data
-            else Step(
-                step.target, step.source, step.map.with_data(tuple(map(numeric, step.map.data)))
-            )
-            for step in self.steps
-        ]
+        steps = list(self.steps)
+        for k, step, where in self._open:
+            assert step.map is not None
+            own = step.map.data
+            data = tuple(own[n] if i is None else values[i] for n, i in enumerate(where))
+            steps[k] = Step(step.target, step.source, step.map.with_data(data))
         return Linearization(self, steps)
 
     def pattern(self) -> Linearization:
