@@ -247,7 +247,7 @@ class AdjointSystem:
         so that the matrix is block upper triangular.
     rhs : ndarray, (n,)
         The output's own derivative by each variable.
-    blocks : tuple of tuples of slices
+    blocks : tuple of slices
         Rows and columns of each block, in the order in which multipliers are found.
     variables, constraints : tuples
         What the rows and the columns belong to.
@@ -317,9 +317,9 @@ class AdjointSystem:
                 try:
                     solution[start:stop] = sparse_linalg.splu(inner.tocsc()).solve(right)
                 except RuntimeError:
-                    names = sorted({c.name for c in self.constraints})
+                    names = self.labels[start:stop][:8]
                     raise SingularSystem(
-                        f"a cyclic block of the adjoint system is singular: {names[:8]}."
+                        f"a cyclic block of the adjoint system is singular: {names}."
                     ) from None
         return solution
 

@@ -289,11 +289,7 @@ class CG(Krylov):
 
     def factor(self, matrix: Any) -> Factors:
         factors = KrylovFactors(matrix, self)
-        n = factors.shape[0]
-        probe = np.random.default_rng(0).standard_normal((2, n))
-        forth = float(probe[0] @ factors.operator.matvec(probe[1]))
-        back = float(probe[1] @ factors.operator.matvec(probe[0]))
-        scale = float(np.abs(factors.operator.matvec(probe[0])) @ np.abs(probe[0]))
+        forth, back, scale = probed(factors.operator)
         if abs(forth - back) > 1e-8 * scale:
             raise NotConverged(
                 "CG needs a symmetric Jacobian, and this one is not "
@@ -308,11 +304,39 @@ class CG(Krylov):
         return solution
 
 
+@dataclass(frozen=True, slots=True)
+class MatrixFree(LinearSolver):
+    """CG where products show a symmetric definite Jacobian, and GMRES elsewhere.
+
+    What products cannot show, CG's residual does: GMRES then takes over.
+    """
+
+    matrix_free = True
+
+    def factor(self, matrix: Any) -> Factors:
+        operator = sparse_linalg.aslinearoperator(matrix)
+        forth, back, scale = probed(operator)
+        probes = np.random.default_rng(1).standard_normal((4, operator.shape[0]))
+        signs = {float(np.sign(probe @ operator.matvec(probe))) for probe in probes}
+        if abs(forth - back) <= 1e-8 * scale and len(signs) == 1:
+            return KrylovFactors(operator, CG(), otherwise=GMRES())
+        return KrylovFactors(operator, GMRES())
+
+
+def probed(operator: Any) -> tuple[float, float, float]:
+    """xᵀJy, yᵀJx and their scale for two vectors without a pattern: equal if J is symmetric."""
+    x, y = np.random.default_rng(0).standard_normal((2, operator.shape[0]))
+    product = operator.matvec(x)
+    scale = float(np.abs(product) @ np.abs(x))
+    return float(x @ operator.matvec(y)), float(y @ product), scale
+
+
 class KrylovFactors(Factors):
-    def __init__(self, matrix: Any, solver: Krylov) -> None:
+    def __init__(self, matrix: Any, solver: Krylov, otherwise: Krylov | None = None) -> None:
         self.operator = sparse_linalg.aslinearoperator(matrix)
         self.shape = self.operator.shape
         self.solver = solver
+        self.otherwise = otherwise
         # No residual can be told from rounding of the products below this.
         self.tol = max(solver.tol, 50 * float(np.finfo(self.operator.dtype).eps))
 
@@ -333,6 +357,9 @@ class KrylovFactors(Factors):
             solution = self.solver.iterate(operator, unit, preconditioner, self.tol)
             residual = np.linalg.norm(unit - operator.matvec(solution)) / np.linalg.norm(unit)
         if not residual <= 10 * self.tol:
+            if self.otherwise is not None:
+                self.solver, self.otherwise = self.otherwise, None
+                return self._one(right, transposed)
             raise NotConverged(
                 f"{type(self.solver).__name__} stopped at a relative residual of {residual:.1e} "
                 f"(asked: {self.tol:.1e}) after at most {self.solver.max_steps} steps; "
@@ -357,13 +384,13 @@ def automatic(size: int, entries: int) -> LinearSolver:
     """The solver for a Jacobian of so many rows and at most so many entries.
 
     Dense LU where the block is small or mostly full, sparse LU where its entries fit in memory,
-    and GMRES where neither does.
+    and neither where it does not: CG or GMRES, by products alone.
     """
     if size <= DENSE_UP_TO or (entries >= DENSE_FRACTION * size * size and size <= DENSE_AT_MOST):
         return DenseLU()
     if entries <= FACTORABLE_ENTRIES:
         return SparseLU()
-    return GMRES()
+    return MatrixFree()
 
 
 def null_weights(matrix: Any) -> Array | None:

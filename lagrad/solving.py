@@ -70,7 +70,7 @@ def solve(
                 run.block.size,
                 len(found.history),
                 found.factorisations,
-                type(solver).__name__,
+                type(getattr(found.factors, "solver", solver)).__name__,
                 time.perf_counter() - began,
             )
         )

@@ -93,8 +93,6 @@ def test_sharing_does_not_blow_up():
     assert len(str(p)) < 1000
     source = p.source()
     assert len(source) < 50_000
-    with np.errstate(all="ignore"):
-        pass
 
 
 def test_latex_has_fractions_powers_and_greek():

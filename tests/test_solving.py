@@ -48,7 +48,7 @@ def test_solvers_are_chosen_by_size_and_pattern():
     assert isinstance(automatic(1000, 900_000), lg.DenseLU)
     assert isinstance(automatic(1000, 5_000), lg.SparseLU)
     assert isinstance(automatic(10**6, 5 * 10**6), lg.SparseLU)
-    assert isinstance(automatic(10**5, 10**10), lg.GMRES)
+    assert isinstance(automatic(10**5, 10**10), linear.MatrixFree)
     assert poisson(500).solve().reports[0].solver == "SparseLU"
     assert poisson(20).solve().reports[0].solver == "DenseLU"
 
@@ -321,3 +321,20 @@ def test_the_graph_of_a_large_block_has_as_many_edges_as_the_program():
     for i in range(n):
         p.subject_to(z[i] == 0.3 * np.sin(z[i - 1]) + 0.2)
     assert p.graph().number_of_edges() == 3 * n
+
+
+def test_matrix_free_blocks_take_cg_where_they_are_definite_and_gmres_where_not():
+    n = 60
+    T = sparse.diags_array([-1.0, 2.1, -1.0], offsets=[-1, 0, 1], shape=(n, n)).tocsr()
+    indefinite = T - 1.7 * sparse.eye_array(n)
+    skew = T + sparse.diags_array([0.5, -0.5], offsets=[-1, 1], shape=(n, n))
+    right = np.linspace(-1.0, 1.0, n)
+    for matrix, kind in ((T, lg.CG), (-T, lg.CG), (indefinite, None), (skew, lg.GMRES)):
+        factors = linear.MatrixFree().factor(sparse.csr_array(matrix))
+        exact = np.linalg.solve(matrix.toarray(), right)
+        np.testing.assert_allclose(factors.solve(right), exact, rtol=1e-7, atol=1e-9)
+        exact = np.linalg.solve(matrix.toarray().T, right)
+        np.testing.assert_allclose(
+            factors.solve(right, transposed=True), exact, rtol=1e-7, atol=1e-9
+        )
+        assert kind is None or isinstance(factors.solver, kind)
