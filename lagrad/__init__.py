@@ -1,6 +1,7 @@
 """Gradients of programs that are systems of equality constraints."""
 
 from lagrad import primitives
+from lagrad.approaches import Anderson, Minimize, Picard
 from lagrad.certificate import Certificate
 from lagrad.derivatives import Gradient
 from lagrad.errors import (
@@ -8,21 +9,28 @@ from lagrad.errors import (
     ForeignValue,
     InPlaceUpdate,
     InvalidEquation,
+    InvalidFunction,
     InvalidName,
     InvalidValue,
     LagradError,
+    LeakedValue,
     MissingValue,
+    NotContractive,
     NotConverged,
     NotFinite,
+    NotPositiveDefinite,
     ProgramFileError,
     ShapeMismatch,
     SingularSystem,
     StructureError,
+    StructureMismatch,
     TracedValueError,
     UnknownName,
     UnsupportedFunction,
     UnsupportedType,
+    WrongDerivative,
 )
+from lagrad.implicit import argmin, fixed_point, root
 from lagrad.kernels import logsumexp, stop_gradient
 from lagrad.linear import CG, GMRES, DenseLU, SparseLU
 from lagrad.nonlinear import Newton
@@ -30,24 +38,41 @@ from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
 from lagrad.solution import Solution
+from lagrad.transforms import (
+    grad,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    trace,
+    value_and_grad,
+    vjp,
+)
 
 __all__ = [
     "CG",
     "GMRES",
     "AccuracyWarning",
+    "Anderson",
     "Certificate",
     "DenseLU",
     "ForeignValue",
     "Gradient",
     "InPlaceUpdate",
     "InvalidEquation",
+    "InvalidFunction",
     "InvalidName",
     "InvalidValue",
     "LagradError",
+    "LeakedValue",
+    "Minimize",
     "MissingValue",
     "Newton",
+    "NotContractive",
     "NotConverged",
     "NotFinite",
+    "NotPositiveDefinite",
+    "Picard",
     "Program",
     "ProgramFileError",
     "ShapeMismatch",
@@ -55,14 +80,27 @@ __all__ = [
     "Solution",
     "SparseLU",
     "StructureError",
+    "StructureMismatch",
     "TracedValueError",
     "UnknownName",
     "UnsupportedFunction",
     "UnsupportedType",
+    "WrongDerivative",
+    "argmin",
+    "fixed_point",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
     "logsumexp",
     "primitive",
     "primitives",
+    "root",
     "softmax",
     "stop_gradient",
+    "trace",
+    "value_and_grad",
+    "vjp",
 ]
 __version__ = "0.1.0"

@@ -12,7 +12,7 @@ from lagrad.blocks import BlockEquations
 from lagrad.expression import Constant, Expression, Variable
 from lagrad.plan import Plan, ancestors, definitions
 from lagrad.structure import Block, Structure, analyse
-from lagrad.system import System
+from lagrad.system import Group, System
 from lagrad.tape import Linearization, Tape
 
 __all__ = ["Compiled", "ExplicitRun", "ImplicitRun", "Stretch"]
@@ -106,7 +106,8 @@ class Compiled:
 
     def __init__(self, system: System) -> None:
         self.system = system = system.snapshot()
-        self.derived: dict[str, object] = {}  # adjoint programs, by output
+        self._arguments: dict[Group, Plan] = {}
+        self.derived: dict[Any, object] = {}  # programs derived from it, by what they are of
         self.structure: Structure = analyse(system)
         self.runs: list[ExplicitRun | ImplicitRun] = [
             ExplicitRun(run) if run[0].explicit else ImplicitRun(run[0])
@@ -147,6 +148,16 @@ class Compiled:
                 values[root.index] = (root, constraint.variable)
         known = list(values.values())
         return [v for _, v in known], Plan([node for node, _ in known], self.tape.data)
+
+    def argument_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
+        """The values of what an implicit function was given."""
+        plan = self._arguments.get(group)
+        if plan is None:
+            leaves = ancestors(group.arguments, lambda n: isinstance(n, Variable), {})
+            inputs = [n for n in leaves if isinstance(n, Variable)]
+            plan = self._arguments[group] = Plan(inputs, group.arguments)
+        with np.errstate(all="ignore"):
+            return plan([values[v] for v in plan.inputs])  # type: ignore[index]
 
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
         """The tape at a solution."""

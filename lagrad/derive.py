@@ -7,6 +7,7 @@ contributions to x. So the derived program can be derived again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiled import Compiled, ImplicitRun, Stretch
-from lagrad.expression import Constant, Expression, Variable
-from lagrad.plan import ancestors
+from lagrad.copying import copied
+from lagrad.equation import Equation
+from lagrad.expression import Expression, Variable
 from lagrad.system import Constraint, System
 from lagrad.tape import Linearization
 
-__all__ = ["Adjoint", "adjoint"]
+__all__ = ["Adjoint", "Tangent", "adjoint", "pullback", "tangent"]
 
 SYMBOLS = ("λ", "μ", "ν", "ξ", "ρ", "σ", "τ", "φ", "χ", "ψ", "ω")
 
@@ -41,84 +43,75 @@ def adjoint(compiled: Compiled, output: str) -> Adjoint:
     """The program of a system's constraints and its multipliers for one output."""
     found = compiled.derived.get(output)
     if found is None:
-        found = compiled.derived[output] = derived(compiled.system, output)
+        copy = copied(compiled.system, f"adjoint_of_{output}_in_{compiled.system.name}")
+        variable = copy.variables[output]
+        seeds: dict[Variable, Expression] = {
+            variable: copy.arena.constant(np.ones(variable.shape, variable.dtype))
+        }
+        found = compiled.derived[output] = PullBack(copy, seeds).run()
     assert isinstance(found, Adjoint)
     return found
 
 
-def copied(system: System, name: str) -> System:
-    """A system with the same variables and constraints, in a graph of its own."""
-    copy = type(system)(name)
-    roots = [
-        *system.variables.values(),
-        *(side for c in system.constraints.values() for side in (c.lhs, c.rhs, *c.roots)),
-    ]
-    node: dict[int, Expression] = {}
-    defined = {c.variable.index: c for c in system.constraints.values() if c.variable is not None}
-    right_sides = {i: c.rhs for i, c in defined.items()}
-    for old in ancestors(roots, lambda n: False, right_sides):
-        if isinstance(old, Constant):
-            node[old.index] = copy.arena.constant(old.value)
-        elif isinstance(old, Variable):
-            new = copy.leaf(old.name, old.role, old.shape, old.dtype, old.start)
-            if old.role == "unknown":
-                new.unknown = new.index
-            elif old.index in defined:
-                new.unknown = node[right_sides[old.index].index].unknown
-            node[old.index] = new
-        else:
-            assert old.primitive is not None
-            arguments = tuple(node[a.index] for a in old.arguments)
-            node[old.index] = copy.arena.apply(old.primitive, arguments, old.parameters)
-    copy.variables = {name: copy.variables[name] for name in system.variables}
-    for c in system.constraints.values():
-        residual = None if c.residual is None else node[c.residual.index]
-        variable = None if c.variable is None else copy.variables[c.variable.name]
-        copy.constraints[c.name] = Constraint(
-            c.name, node[c.lhs.index], node[c.rhs.index], variable, residual
-        )
-    return copy
+def pullback(compiled: Compiled, outputs: tuple[str, ...]) -> Adjoint:
+    """The same for the sum of several outputs, each weighted by data of the name `seed_…`."""
+    key = ("pullback", *outputs)
+    found = compiled.derived.get(key)
+    if found is None:
+        copy = copied(compiled.system, f"pullback_of_{compiled.system.name}")
+        seeds = {}
+        for name in outputs:
+            v = copy.variables[name]
+            seeds[v] = copy.leaf(f"seed_{name}", "data", v.shape, v.dtype, None)
+        found = compiled.derived[key] = PullBack(copy, seeds).run()
+    assert isinstance(found, Adjoint)
+    return found
 
 
-def derived(system: System, output: str) -> Adjoint:
-    copy = copied(system, f"adjoint_of_{output}_in_{system.name}")
-    constraints = list(copy.constraints.values())
-    parameters = [v.name for v in copy.with_role("parameter")]
-    taken = {*copy.variables, *copy.constraints}
-    unknowns = [v.name for v in copy.with_role("unknown")]
-    symbol = next(
+def tangent(compiled: Compiled) -> Tangent:
+    """The program of a system's constraints and of all variables' tangents.
+
+    Along a direction that is data of the name `seed_…` for each parameter.
+    """
+    found = compiled.derived.get("tangent")
+    if found is None:
+        copy = copied(compiled.system, f"tangent_of_{compiled.system.name}")
+        found = compiled.derived["tangent"] = PushForward(copy).run()
+    assert isinstance(found, Tangent)
+    return found
+
+
+def free_symbol(system: System, symbols: Sequence[str], names: Sequence[str]) -> str:
+    """The first symbol of which no name is taken."""
+    taken = {*system.variables, *system.constraints}
+    return next(
         s
-        for s in (*SYMBOLS, *(f"λ{k}" for k in range(1000)))
-        if taken.isdisjoint(f"{s}_{n}" for n in (*copy.constraints, *parameters))
-        and taken.isdisjoint(f"flow_{s}_{n}" for n in unknowns)
+        for s in (*symbols, *(f"{symbols[0]}{k}" for k in range(1000)))
+        if taken.isdisjoint(f"{s}_{n}" for n in names)
+        and taken.isdisjoint(f"flow_{s}_{n}" for n in names)
     )
-    return PullBack(copy, copy.variables[output], symbol, constraints, parameters).run()
 
 
 class PullBack:
     """One symbolic run backwards over a system's tape."""
 
-    def __init__(
-        self,
-        system: System,
-        output: Variable,
-        symbol: str,
-        constraints: list[Constraint],
-        parameters: list[str],
-    ) -> None:
+    def __init__(self, system: System, seeds: Mapping[Variable, Expression]) -> None:
         self.system = system
-        self.symbol = symbol
-        self.constraints = constraints
-        self.parameters = parameters
+        self.constraints: list[Constraint] = list(system.constraints.values())
+        self.parameters = [v.name for v in system.with_role("parameter")]
+        unknowns = [v.name for v in system.with_role("unknown")]
+        constrained = [c.name for c in self.constraints]
+        self.symbol = free_symbol(system, SYMBOLS, [*constrained, *self.parameters, *unknowns])
         self.compiled = Compiled(system)
         # The tape's maps hold expressions: what carries numbers back carries symbols back too.
         self.tape = self.compiled.tape
         self.symbolic = Linearization(self.tape, self.tape.steps)
         self.cotangents: list[Any] = self.symbolic.empty()
-        self.output = output
-        slot = self.tape.slots.get(output.index)
-        if slot is not None:
-            self.cotangents[slot] = system.arena.constant(np.ones(output.shape, output.dtype))
+        self.seeds = seeds
+        for output, seed in seeds.items():
+            slot = self.tape.slots.get(output.index)
+            if slot is not None:
+                self.cotangents[slot] = seed
         self.defined: set[str] = set()
 
     def name(self, of: str) -> str:
@@ -152,8 +145,8 @@ class PullBack:
     def _define_at(self, variable: Variable) -> Variable:
         slot = self.tape.slots.get(variable.index)
         cotangent = None if slot is None else self.cotangents[slot]
-        if cotangent is None and variable is self.output:
-            cotangent = np.ones(variable.shape)
+        if cotangent is None:
+            cotangent = self.seeds.get(variable)
         return self.define(variable.name, variable.shape, cotangent)
 
     def _step(self, step: Any) -> None:
@@ -201,6 +194,60 @@ class PullBack:
             total = self.cotangents[self.tape.slots[unknown.index]]
             if total is not None:
                 self.system.subject_to(
-                    self.system.arena.constant(0.0) == total,
+                    Equation(self.system.arena.constant(0.0), total),
                     name=f"flow_{self.name(unknown.name)}",
                 )
+
+
+@dataclass(frozen=True, eq=False)
+class Tangent:
+    """A tangent program, and which of its variables is whose tangent."""
+
+    system: System
+    tangents: dict[str, str]
+
+    @cached_property
+    def compiled(self) -> Compiled:
+        return Compiled(self.system)
+
+
+class PushForward:
+    """One symbolic run forwards over a system's tape."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.variables = list(system.variables.values())
+        self.symbol = free_symbol(system, ("d",), [v.name for v in self.variables])
+        self.compiled = Compiled(system)
+        self.tape = self.compiled.tape
+        self.symbolic = Linearization(self.tape, self.tape.steps)
+        self.tangents: list[Any] = self.symbolic.empty()
+
+    def run(self) -> Tangent:
+        system, slots = self.system, self.tape.slots
+        for v in system.with_role("parameter"):
+            seed = system.leaf(f"seed_{v.name}", "data", v.shape, v.dtype, None)
+            self.tangents[slots[v.index]] = seed
+        for stretch in self.compiled.stretches:
+            run = stretch.run
+            if isinstance(run, ImplicitRun):
+                for v in run.block.unknowns:
+                    name = f"{self.symbol}_{v.name}"
+                    self.tangents[slots[v.index]] = system.unknown(name, v.shape, dtype=v.dtype)
+            self.symbolic.push(self.tangents, stretch.steps)
+            if isinstance(run, ImplicitRun):
+                for c in run.block.equations:
+                    assert c.residual is not None
+                    total = self.tangents[slots[c.residual.index]]
+                    system.subject_to(
+                        Equation(system.arena.constant(0.0), total),
+                        name=f"flow_{self.symbol}_{c.name}",
+                    )
+        names = {}
+        for v in self.variables:
+            slot = slots.get(v.index)
+            found = None if slot is None else self.tangents[slot]
+            names[v.name] = name = f"{self.symbol}_{v.name}"
+            if v.role != "unknown" or found is None:
+                system.define(name, np.zeros(v.shape) if found is None else found)
+        return Tangent(system, names)

@@ -10,20 +10,26 @@ __all__ = [
     "ForeignValue",
     "InPlaceUpdate",
     "InvalidEquation",
+    "InvalidFunction",
     "InvalidName",
     "InvalidValue",
     "LagradError",
+    "LeakedValue",
     "MissingValue",
+    "NotContractive",
     "NotConverged",
     "NotFinite",
+    "NotPositiveDefinite",
     "ProgramFileError",
     "ShapeMismatch",
     "SingularSystem",
     "StructureError",
+    "StructureMismatch",
     "TracedValueError",
     "UnknownName",
     "UnsupportedFunction",
     "UnsupportedType",
+    "WrongDerivative",
 ]
 
 
@@ -84,6 +90,18 @@ class ForeignValue(LagradError, ValueError):
     """A value used in a program that it does not belong to."""
 
 
+class LeakedValue(LagradError, RuntimeError):
+    """A traced value is used after the trace that it belongs to has ended."""
+
+
+class StructureMismatch(LagradError, ValueError):
+    """Nested values of different structure where they must be the same."""
+
+
+class InvalidFunction(LagradError, TypeError):
+    """A function whose result, or whose arguments, cannot be differentiated."""
+
+
 class InPlaceUpdate(LagradError, TypeError):
     """An update in place of a traced value."""
 
@@ -114,6 +132,18 @@ class NotConverged(LagradError, ArithmeticError):
 
 class SingularSystem(LagradError, ArithmeticError):
     """A system with no unique solution, or too ill-conditioned to certify one."""
+
+
+class NotContractive(NotConverged):
+    """A fixed-point iteration that does not approach a fixed point."""
+
+
+class NotPositiveDefinite(SingularSystem):
+    """A Hessian with a direction of no curvature, or of negative curvature, at a minimum."""
+
+
+class WrongDerivative(LagradError, ArithmeticError):
+    """A derivative that differs from what differences of the function show."""
 
 
 class NotFinite(LagradError, ArithmeticError):

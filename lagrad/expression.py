@@ -17,11 +17,13 @@ import scipy.sparse as sparse
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from lagrad.constants import NUMBERS, real_array
+from lagrad.dispatch import FUNCTIONS, REDUCTIONS, UFUNCS, named
+from lagrad.equation import Equation
 from lagrad.errors import (
     ForeignValue,
     InPlaceUpdate,
     InvalidEquation,
-    LagradError,
+    LeakedValue,
     ShapeMismatch,
     TracedValueError,
     UnsupportedFunction,
@@ -29,16 +31,7 @@ from lagrad.errors import (
 )
 from lagrad.linmaps import LinearMap
 
-__all__ = [
-    "FUNCTIONS",
-    "UFUNCS",
-    "Constant",
-    "Equation",
-    "Expression",
-    "Graph",
-    "Primitive",
-    "Variable",
-]
+__all__ = ["Constant", "Expression", "Graph", "Primitive", "Variable", "innermost"]
 
 Shape = tuple[int, ...]
 
@@ -72,24 +65,19 @@ class Primitive:
         return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)
 
 
-# Filled by `lagrad.primitives` as it is imported, and never changed afterwards.
-UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
-FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
-REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {
-    np.add: np.sum,
-    np.multiply: np.prod,
-    np.maximum: np.max,
-    np.minimum: np.min,
-}
-
-
 class Graph:
-    """The nodes of one program, in the order of their making; equal nodes are one."""
+    """The nodes of one program, in the order of their making; equal nodes are one.
 
-    __slots__ = ("matrices", "name", "nodes", "table")
+    A function that is traced while another one is has a graph inside the other's: `depth` counts
+    them, and a value of an outer one that is met is taken up by `foreign`.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("depth", "ended", "matrices", "name", "nodes", "table")
+
+    def __init__(self, name: str, depth: int = 0) -> None:
         self.name = name
+        self.depth = depth
+        self.ended = False  # whether it belongs to a trace that is over
         self.nodes: list[Expression] = []
         self.table: dict[Any, Expression] = {}
         # Sparse matrices that were met, by their identity, each with the copy that was taken.
@@ -102,6 +90,11 @@ class Graph:
         key = (primitive, parameters, *[a.index for a in arguments])
         node = self.table.get(key)
         if node is None:
+            if self.ended:
+                raise LeakedValue(
+                    f"{arguments[0]!r} was traced by {self.name!r}, which is over: it has no value "
+                    "any more. Return it from the function instead of storing it elsewhere."
+                )
             shape, dtype = primitive.infer(arguments, parameters)
             if all(isinstance(a, Constant) for a in arguments):
                 value = primitive.kernel(parameters)(*[a.value for a in arguments])
@@ -129,12 +122,7 @@ class Graph:
     def lift(self, value: Any) -> Expression:
         """`value` as a node of this graph."""
         if isinstance(value, Expression):
-            if value.graph is not self:
-                raise ForeignValue(
-                    f"{value!r} belongs to program {value.graph.name!r}, "
-                    f"and is used in program {self.name!r}; declare it there as a parameter."
-                )
-            return value
+            return value if value.graph is self else self.foreign(value)
         if type(value) in NUMBERS:
             return self.constant(value)
         if isinstance(value, Equation):
@@ -147,19 +135,48 @@ class Graph:
         if array.dtype == object:
             found: Expression = stacked(array, self)
             return found
-        return self.constant(array)
+        return self.array(value if isinstance(value, np.ndarray) else array)
+
+    def array(self, value: Any) -> Expression:
+        """An array of numbers as a node."""
+        return self.constant(value)
+
+    def foreign(self, value: Expression) -> Expression:
+        """A value of another graph as a node of this one."""
+        raise ForeignValue(
+            f"{value!r} belongs to program {value.graph.name!r}, "
+            f"and is used in program {self.name!r}; declare it there as a parameter."
+        )
+
+    def asked(self, node: Expression, kind: str) -> Any:
+        """The number that Python asks of a node."""
+        raise TracedValueError(
+            f"{kind} was asked of {node!r}, which has no value while the program is declared; "
+            "np.where(condition, a, b) chooses between values."
+        )
+
+    def equation(self, lhs: Any, rhs: Any) -> Any:
+        """What `lhs == rhs` is."""
+        return Equation(lhs, rhs)
 
 
-def named(name: str, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """A handler's result; what it cannot take becomes an error with the function's name."""
-    try:
-        return handler(*args, **kwargs)
-    except LagradError:
-        raise
-    except (TypeError, LookupError) as error:
-        raise UnsupportedFunction(f"np.{name} of traced values: {error}") from error
-    except ValueError as error:
-        raise ShapeMismatch(f"np.{name} of traced values: {error}") from error
+def innermost(values: Any) -> Graph | None:
+    """The graph of the traced value that was traced last among `values`; None without any."""
+    found: Graph | None = None
+    for value in values:
+        if isinstance(value, Expression):
+            graph: Graph | None = value.graph
+        elif isinstance(value, Equation):
+            graph = innermost((value.lhs, value.rhs))
+        elif isinstance(value, (list, tuple)):
+            graph = innermost(value)
+        elif isinstance(value, np.ndarray) and value.dtype == object:
+            graph = innermost(value.flat)
+        else:
+            continue
+        if graph is not None and (found is None or graph.depth > found.depth):
+            found = graph
+    return found
 
 
 def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Any:
@@ -250,8 +267,9 @@ class Expression(NDArrayOperatorsMixin):
             )
         if method == "reduce" and ufunc in REDUCTIONS:
             return REDUCTIONS[ufunc](*inputs, **{"axis": 0, **kwargs})
+        graph = self.graph if len(inputs) == 1 else innermost(inputs) or self.graph
         if method == "outer":
-            a, b = (self.graph.lift(x) for x in inputs)
+            a, b = (graph.lift(x) for x in inputs)
             return ufunc(np.reshape(a, a.shape + (1,) * b.ndim), b)
         handler = UFUNCS.get(ufunc) if method == "__call__" else None
         if handler is None:
@@ -262,7 +280,7 @@ class Expression(NDArrayOperatorsMixin):
                 f"np.{ufunc.__name__}({', '.join(kwargs)}=…) is not supported on traced values; "
                 "use np.where or astype instead."
             )
-        return named(ufunc.__name__, handler, self.graph, *inputs)
+        return named(ufunc.__name__, handler, graph, *inputs)
 
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any
@@ -319,26 +337,23 @@ class Expression(NDArrayOperatorsMixin):
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))
 
-    def _asked(self, kind: str) -> NoReturn:
-        raise TracedValueError(
-            f"{kind} was asked of {self!r}, which has no value while the program is declared; "
-            "np.where(condition, a, b) chooses between values."
-        )
-
     def __bool__(self) -> bool:
-        self._asked("bool()")
+        return bool(self.graph.asked(self, "bool()"))
 
     def __float__(self) -> float:
-        self._asked("float()")
+        return float(self.graph.asked(self, "float()"))
 
     def __int__(self) -> int:
-        self._asked("int()")
+        return int(self.graph.asked(self, "int()"))
 
     def __index__(self) -> int:
-        self._asked("an index")
+        return int(self.graph.asked(self, "an index"))
 
-    def __eq__(self, other: object) -> Equation:  # type: ignore[override]
-        return Equation(self, other)
+    def item(self) -> float:
+        return float(self)
+
+    def __eq__(self, other: object) -> Any:
+        return self.graph.equation(self, other)
 
     def __getattr__(self, name: str) -> Callable[[], Any]:
         # NumPy's loops over object arrays, np.exp(np.array([t, t])), call methods of this name.
@@ -414,27 +429,3 @@ class Variable(Expression):
 
     def __repr__(self) -> str:
         return f"<{self.role} {self.name!r} of shape {self.shape}>"
-
-
-class Equation:
-    """`lhs == rhs` between traced values, to be given to `Program.subject_to`."""
-
-    __slots__ = ("lhs", "rhs")
-
-    def __init__(self, lhs: Any, rhs: Any) -> None:
-        self.lhs = lhs
-        self.rhs = rhs
-
-    def __repr__(self) -> str:
-        return f"{self.lhs!r} == {self.rhs!r}"
-
-    def __array_ufunc__(
-        self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any
-    ) -> NoReturn:
-        raise InvalidEquation.used_as_value(self)
-
-    def __bool__(self) -> bool:
-        raise TracedValueError(
-            f"the equation {self!r} has no truth value while the program is declared; "
-            "state it with subject_to, or compare with np.equal inside np.where."
-        )

@@ -11,6 +11,7 @@ import numpy as np
 from lagrad import derive
 from lagrad.certificate import Policy
 from lagrad.compiled import Compiled
+from lagrad.copying import copied
 from lagrad.errors import UnsupportedType
 from lagrad.expression import Variable
 from lagrad.linear import LinearSolver
@@ -109,8 +110,7 @@ class Program(System):
         >>> p.solve(a=4.0)["z"]
         2.0
         """
-        single = any(v.dtype == np.float32 for v in self.variables.values())
-        policy = Policy((1e-3 if single else 1e-6) if accuracy is None else accuracy, on_failure)
+        policy = Policy(self.accuracy() if accuracy is None else accuracy, on_failure)
         for what, given, kind in (("newton", newton, Newton), ("linear", linear, LinearSolver)):
             if given is not None and not isinstance(given, kind):
                 raise UnsupportedType(
@@ -121,6 +121,27 @@ class Program(System):
         parameters = self.parameter_values({**(values or {}), **named})
         begin = self._start_values(start)
         return solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
+
+    def solved(
+        self,
+        values: Mapping[str, Any],
+        start: Solution | Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+    ) -> Solution:
+        """The solution for arrays that fit, by name, the data among them."""
+        variables = self.variables
+        given = {variables[name]: value for name, value in values.items()}
+        known = () if start is None else set(start)
+        begin = {
+            v: start[v.name] if start is not None and v.name in known else v.start
+            for v in self.with_role("unknown")
+        }
+        policy = policy or Policy(self.accuracy())
+        return solve(self.compiled(), given, begin, Newton(), None, policy)
+
+    def accuracy(self) -> float:
+        """The accuracy that is asked for unless told: single precision gives less."""
+        return 1e-3 if any(v.dtype == np.float32 for v in self.variables.values()) else 1e-6
 
     def _start_values(self, start: Solution | Mapping[Any, Any] | None) -> dict[Variable, Any]:
         unknowns = {v.name: v for v in self.with_role("unknown")}
@@ -166,7 +187,7 @@ class Program(System):
         """
         variable = self.scalar(output)
         derived = derive.adjoint(self.compiled(), variable.name).system
-        system = derive.copied(derived, derived.name)
+        system = copied(derived, derived.name)
         assert isinstance(system, Program)
         return system
 

@@ -44,6 +44,11 @@ class Solution:
         self.reports = reports
 
     @property
+    def point(self) -> SolvedPoint:
+        """Values and factors."""
+        return self._point
+
+    @property
     def system(self) -> System:
         """The system as it was when it was solved."""
         return self._point.compiled.system
@@ -129,11 +134,16 @@ class Solution:
         size = float(np.abs(self._point.values[variable]).max(initial=0.0))
         return size if size > 1e-12 * self._point.scale else 1.0
 
-    def _multipliers(self, variable: Variable) -> Callable[[Sweep], dict[Any, Array]]:
+    def _multipliers(self, *variables: Variable) -> Callable[[Sweep], dict[Any, Array]]:
         """The sweep from an output to the constraints and the parameters."""
+        return self._pulled({v: np.ones(v.shape, dtype=v.dtype) for v in variables})
+
+    def _pulled(self, cotangents: Mapping[Variable, Array]) -> Callable[[Sweep], dict[Any, Array]]:
+        """The sweep from cotangents to the constraints and the parameters."""
 
         def carry(sweep: Sweep) -> dict[Any, Array]:
-            sweep.seed(variable, np.ones(variable.shape, dtype=variable.dtype))
+            for variable, cotangent in cotangents.items():
+                sweep.seed(variable, cotangent)
             found: dict[Any, Array] = {
                 c: np.asarray(array).reshape(c.shape) for c, array in sweep.back().items()
             }
@@ -171,7 +181,43 @@ class Solution:
         6.0
         """
         variable = self.system.scalar(output)
-        carry = self._multipliers(variable)
+        one = np.ones(variable.shape, dtype=variable.dtype)
+        return self._gradient({variable: one}, f"the gradient of {variable.name!r}")
+
+    def pullback(self, cotangents: Mapping[Any, Any] | None = None, /, **named: Any) -> Gradient:
+        """Return what cotangents of variables come to at the parameters.
+
+        Parameters
+        ----------
+        cotangents, **named
+            An array for some variables, each in its shape.
+
+        Returns
+        -------
+        Gradient
+            From parameter to an array of its shape: the transposed Jacobian's product.
+
+        Raises
+        ------
+        SingularSystem, NotFinite, ShapeMismatch, UnknownName
+
+        Examples
+        --------
+        >>> import lagrad as lg
+        >>> p = lg.Program()
+        >>> x = p.parameter("x", value=[1.0, 3.0])
+        >>> y = p.define("y", x * x)
+        >>> p.solve().pullback(y=[1.0, 10.0])["x"].tolist()
+        [2.0, 60.0]
+        """
+        given = {
+            (v := self.system.variable(key)): fitted(f"the cotangent of {v.name!r}", value, v)
+            for key, value in [*(cotangents or {}).items(), *named.items()]
+        }
+        return self._gradient(given, "the pull-back")
+
+    def _gradient(self, cotangents: Mapping[Variable, Array], what: str) -> Gradient:
+        carry = self._pulled(cotangents)
         parameters = self._parameters()
 
         def gradient(sweep: Sweep) -> dict[Any, Array]:
@@ -179,7 +225,7 @@ class Solution:
             return {v: found[v] for v in parameters}
 
         units = {v: 1 / self._size(v) for v in parameters}
-        values, certificate = self._certified(gradient, f"the gradient of {variable.name!r}", units)
+        values, certificate = self._certified(gradient, what, units)
         return Gradient(values, "parameter", certificate)
 
     def multipliers(self, output: Any) -> Derivatives[Array]:

@@ -17,6 +17,9 @@ from lagrad.tape import Linearization, split
 
 __all__ = ["SolvedPoint", "relative_change"]
 
+# Roles of variables that nothing solves for.
+GIVEN = ("parameter", "data")
+
 Array = Any
 
 
@@ -44,7 +47,7 @@ class SolvedPoint:
     @cached_property
     def moved(self) -> SolvedPoint:
         """The point with its unknowns moved by their errors, carried on from block to block."""
-        values = {v: a for v, a in self.values.items() if v.role == "parameter" or v.size == 0}
+        values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
         for run in self.compiled.runs:
             if isinstance(run, ExplicitRun):
                 run.evaluate(values)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from lagrad.certificate import Policy
-from lagrad.compiled import Compiled, ExplicitRun
+from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
 from lagrad.endpoint import Solved
-from lagrad.errors import NotFinite
+from lagrad.errors import NotConverged, NotFinite, SingularSystem
 from lagrad.expression import Variable
 from lagrad.histories import BlockReport
 from lagrad.linear import LinearSolver
@@ -50,11 +50,7 @@ def solve(
             seconds = time.perf_counter() - began
             reports.append(BlockReport(label, 0, 0, 0, "explicit", seconds))
             continue
-        equations = run.equations
-        guess = equations.vector(start)
-        outer = equations.outer_values(values)
-        solver = linear or equations.solver
-        found, failure = solve_block(equations, outer, guess, newton, solver)
+        found, failure = BlockSolve(run, compiled, values, start, newton, linear).run()
         if failure is not None:
             policy.fail(failure)
             converged = False
@@ -70,7 +66,7 @@ def solve(
                 run.block.size,
                 len(found.history),
                 found.factorisations,
-                type(getattr(found.factors, "solver", solver)).__name__,
+                type(getattr(found.factors, "solver", found.solver)).__name__,
                 time.perf_counter() - began,
             )
         )
@@ -79,6 +75,61 @@ def solve(
     if converged:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
     return solution
+
+
+class BlockSolve:
+    """One implicit block, by the approach of the implicit function that introduced it, if any."""
+
+    def __init__(
+        self,
+        run: ImplicitRun,
+        compiled: Compiled,
+        values: Mapping[Variable, Array],
+        start: dict[Variable, Array],
+        newton: Newton,
+        linear: LinearSolver | None,
+    ) -> None:
+        self.equations, self.compiled = run.equations, compiled
+        self.values, self.start, self.newton = values, start, newton
+        inside = set(run.block.unknowns)
+        groups = [g for g in compiled.system.groups if inside.issuperset(g.unknowns)]
+        # An implicit function inside another one is part of what the outer one iterates.
+        self.groups = [
+            g
+            for g in groups
+            if not any(h is not g and set(g.unknowns) < set(h.unknowns) for h in groups)
+        ]
+        only = self.groups[0].linear if len(self.groups) == 1 else None
+        self.solver = linear or only or self.equations.solver
+
+    def run(self) -> tuple[Solved, NotConverged | SingularSystem | None]:
+        equations = self.equations
+        outer = equations.outer_values(self.values)
+        begin = self._approached("begin") or self.start
+        try:
+            found, failure = solve_block(
+                equations, outer, equations.vector(begin), self.newton, self.solver
+            )
+            if failure is None:
+                return found, None
+        except (NotConverged, SingularSystem) as error:
+            found, failure = None, error
+        if (other := self._approached("otherwise")) is not None:
+            return solve_block(equations, outer, equations.vector(other), self.newton, self.solver)
+        if found is None:
+            raise failure
+        return found, failure
+
+    def _approached(self, how: str) -> dict[Variable, Array] | None:
+        """Where the groups' approaches lead; None where no group has one."""
+        begin, changed = dict(self.start), False
+        for group in self.groups:
+            arguments = self.compiled.argument_values(group, self.values)
+            pieces = getattr(group.approach, how)(arguments, [begin[v] for v in group.unknowns])
+            if pieces is not None:
+                changed = True
+                begin.update(zip(group.unknowns, pieces, strict=True))
+        return begin if changed else None
 
 
 def require_finite(

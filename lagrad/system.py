@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.constants import real_array
+from lagrad.equation import Equation
 from lagrad.errors import (
     ForeignValue,
     InvalidEquation,
@@ -23,16 +24,9 @@ from lagrad.errors import (
     UnknownName,
     UnsupportedType,
 )
-from lagrad.expression import (
-    Constant,
-    Equation,
-    Expression,
-    Graph,
-    Variable,
-    stacked,
-)
+from lagrad.expression import Constant, Expression, Graph, Variable, stacked
 
-__all__ = ["Constraint", "System"]
+__all__ = ["Constraint", "Group", "System"]
 
 # Keywords of Program.solve, which takes parameters as keywords too.
 OPTIONS = ("start", "newton", "linear", "accuracy", "on_failure")
@@ -62,19 +56,45 @@ class Constraint:
         return (self.rhs,) if self.residual is None else (self.residual,)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Group:
+    """Unknowns that an implicit function introduced, and how their solution is approached.
+
+    `approach(arguments, start)` gives each of the unknowns a value near the solution, from where
+    Newton's method goes on: `arguments` are the values of the expressions of that name.
+    """
+
+    unknowns: tuple[Variable, ...]
+    arguments: tuple[Expression, ...]
+    approach: Any
+    linear: Any = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells groups apart, whatever the numbers."""
+        nodes = (*self.unknowns, *self.arguments)
+        return (tuple(node.index for node in nodes), self.approach, self.linear)
+
+
 class System:
-    """Variables and the constraints between them."""
+    """Variables and the constraints between them.
+
+    A variable's role is "parameter", "unknown" or "defined"; "data" is a given one that nothing is
+    differentiated by, as an array that a traced function closes over.
+    """
 
     def __init__(self, name: str = "program") -> None:
         self.name = name
         self.arena = Graph(name)
         self.variables: dict[str, Variable] = {}
         self.constraints: dict[str, Constraint] = {}
+        self.groups: list[Group] = []
 
     def snapshot(self) -> System:
         """The system as it is now, whatever is declared later."""
         kept = copy.copy(self)
         kept.variables, kept.constraints = dict(self.variables), dict(self.constraints)
+        kept.groups = list(self.groups)
         return kept
 
     def _named(self, given: Any) -> str:
@@ -87,6 +107,14 @@ class System:
         if name in self.constraints:
             raise InvalidName(f"{name!r} is already a constraint of program {self.name!r}.")
         return name
+
+    def free(self, name: str) -> str:
+        """A name like this one that nothing has yet."""
+        found, count = name, 1
+        while found in self.variables or found in self.constraints:
+            count += 1
+            found = f"{name}_{count}"
+        return found
 
     def leaf(
         self, name: str, role: str, shape: tuple[int, ...], dtype: np.dtype[Any], start: Any

@@ -12,6 +12,7 @@ import lagrad
 ROOT = Path(lagrad.__file__).parent
 FLOORS = [
     ["errors", "kernels"],
+    ["equation", "dispatch", "trees"],
     ["constants"],
     ["linmaps"],
     ["products"],
@@ -24,6 +25,7 @@ FLOORS = [
     ["primitives"],
     ["system"],
     ["plan"],
+    ["copying"],
     ["structure", "tape", "linear", "certificate", "printing"],
     ["derivatives"],
     ["blocks"],
@@ -35,7 +37,9 @@ FLOORS = [
     ["solution"],
     ["solving"],
     ["program"],
-    ["command"],
+    ["command", "tracing", "approaches", "sparse_jacobian"],
+    ["implicit"],
+    ["transforms"],
     ["", "__main__", "examples"],
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from lagrad.dispatch import FUNCTIONS, UFUNCS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction, UnsupportedType
-from lagrad.expression import FUNCTIONS, UFUNCS, Expression, Graph
+from lagrad.expression import Expression, Graph
 from lagrad.kernels import contract, contraction, contraction_sizes, convolve_full
 from lagrad.linmaps import LinearMap, Shape
 from lagrad.primitives.registry import (
@@ -258,9 +259,9 @@ def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
 
 
 class SparseConstant:
-    """A constant `scipy.sparse` matrix, copied, with its transpose; equal only to itself."""
+    """A constant `scipy.sparse` matrix, copied, with its transpose; equal to one like it."""
 
-    __slots__ = ("matrix", "transposed")
+    __slots__ = ("key", "matrix", "transposed")
 
     def __init__(self, matrix: Any) -> None:
         if matrix.dtype.kind == "c":
@@ -270,6 +271,18 @@ class SparseConstant:
         kept.data.flags.writeable = False
         self.matrix = kept if kept.dtype.kind == "f" else kept.astype(float)
         self.transposed = self.matrix.T
+        self.key = (self.matrix.shape, self.matrix.nnz, self.matrix.data[:8].tobytes())
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, SparseConstant):
+            return self is other
+        return self.key == other.key and all(
+            np.array_equal(getattr(self.matrix, part), getattr(other.matrix, part))
+            for part in ("indptr", "indices", "data")
+        )
 
 
 _sparse_product = declare(

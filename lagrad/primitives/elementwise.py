@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lagrad.constants import NUMBERS
-from lagrad.expression import UFUNCS, Constant, Expression, Graph
+from lagrad.dispatch import UFUNCS
+from lagrad.expression import Constant, Expression, Graph
 from lagrad.linmaps import LinearMap, Scale
 from lagrad.primitives.registry import (
     Parameters,

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import ShapeMismatch, TracedValueError
-from lagrad.expression import FUNCTIONS, Expression, Shape
+from lagrad.expression import Expression, Shape
 from lagrad.kernels import Index, decode_key, embed, encode_key, gather, scatter
 from lagrad.linmaps import LinearMap, Reindex, Transpose
 from lagrad.primitives.registry import Parameters, call, declare, implements

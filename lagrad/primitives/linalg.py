@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expression import FUNCTIONS, Expression
+from lagrad.expression import Expression
 from lagrad.kernels import cofactor
 from lagrad.linmaps import Compose, LinearMap, Reindex, Scale, Shape, Sum
 from lagrad.primitives.registry import Parameters, call, declare, implements, lifted

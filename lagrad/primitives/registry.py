@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 
 from lagrad.constants import NUMBERS
+from lagrad.dispatch import FUNCTIONS, UFUNCS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expression import (
-    FUNCTIONS,
-    UFUNCS,
-    Constant,
-    Equation,
-    Expression,
-    Graph,
-    Primitive,
-    Shape,
-)
+from lagrad.expression import Constant, Expression, Graph, Primitive, Shape, innermost
 from lagrad.linmaps import LinearMap, Scale
 
 __all__ = ["PRIMITIVES", "call", "declare", "elementwise", "graph_of", "implements", "lifted"]
@@ -60,20 +52,11 @@ def implements(
 
 
 def graph_of(*values: Any) -> Graph:
-    """The graph of the first traced value among `values`, object arrays searched too."""
-    for value in values:
-        if isinstance(value, Expression):
-            return value.graph
-        if isinstance(value, Equation):
-            return graph_of(value.lhs, value.rhs)
-        if isinstance(value, (list, tuple)) or (
-            isinstance(value, np.ndarray) and value.dtype == object
-        ):
-            try:
-                return graph_of(*(value if isinstance(value, (list, tuple)) else value.ravel()))
-            except LookupError:
-                continue
-    raise LookupError("no traced value")
+    """The innermost graph among traced values, object arrays searched too."""
+    graph = innermost(values)
+    if graph is None:
+        raise LookupError("no traced value")
+    return graph
 
 
 def lifted(*values: Any) -> tuple[Expression, ...]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import InPlaceUpdate, ShapeMismatch, UnsupportedFunction
-from lagrad.expression import FUNCTIONS, Expression
+from lagrad.expression import Expression
 from lagrad.kernels import (
     decode_key,
     embed,

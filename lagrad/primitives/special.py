@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import UnsupportedFunction
-from lagrad.expression import FUNCTIONS, Expression
+from lagrad.expression import Expression
 from lagrad.kernels import hurwitz_zeta, logsumexp
 from lagrad.linmaps import Compose, LinearMap, Scale, Transpose
 from lagrad.primitives.elementwise import softmax_weight

@@ -1,0 +1,120 @@
+"""Systems copied: into a graph of their own, or into another system in the place of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from lagrad.expression import Constant, Expression, Graph, Variable
+from lagrad.plan import ancestors, definitions
+from lagrad.system import Constraint, Group, System
+
+__all__ = ["copied", "inlined", "restated"]
+
+
+def transplanted(
+    order: Iterable[Expression],
+    graph: Graph,
+    leaf: Callable[[Variable, dict[int, Expression]], Expression],
+) -> dict[int, Expression]:
+    """The nodes in another graph, by their old index; `leaf` says what becomes of variables."""
+    node: dict[int, Expression] = {}
+    for old in order:
+        if isinstance(old, Variable):
+            node[old.index] = leaf(old, node)
+        elif isinstance(old, Constant):
+            node[old.index] = graph.constant(old.value)
+        else:
+            assert old.primitive is not None
+            arguments = tuple(node[a.index] for a in old.arguments)
+            node[old.index] = graph.apply(old.primitive, arguments, old.parameters)
+    return node
+
+
+def everything(system: System) -> list[Expression]:
+    """All nodes that a system's constraints and groups are made of, in order."""
+    roots = [
+        *system.variables.values(),
+        *(side for c in system.constraints.values() for side in (c.lhs, c.rhs, *c.roots)),
+        *(node for group in system.groups for node in group.arguments),
+    ]
+    return ancestors(roots, lambda node: False, definitions(system))
+
+
+def moved(group: Group, node: Mapping[int, Expression]) -> Group:
+    """A group whose nodes are others."""
+    unknowns = tuple(v for u in group.unknowns if isinstance(v := node[u.index], Variable))
+    arguments = tuple(node[a.index] for a in group.arguments)
+    return Group(unknowns, arguments, group.approach, group.linear)
+
+
+def copied(system: System, name: str) -> System:
+    """A system with the same variables and constraints, in a graph of its own."""
+    copy = type(system)(name)
+    defined = {
+        c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
+    }
+
+    def leaf(old: Variable, node: dict[int, Expression]) -> Variable:
+        new = copy.leaf(old.name, old.role, old.shape, old.dtype, old.start)
+        if old.role == "unknown":
+            new.unknown = new.index
+        elif old.index in defined:
+            new.unknown = node[defined[old.index].index].unknown
+        return new
+
+    node = transplanted(everything(system), copy.arena, leaf)
+    copy.variables = {name: copy.variables[name] for name in system.variables}
+    for c in system.constraints.values():
+        residual = None if c.residual is None else node[c.residual.index]
+        variable = None if c.variable is None else copy.variables[c.variable.name]
+        copy.constraints[c.name] = Constraint(
+            c.name, node[c.lhs.index], node[c.rhs.index], variable, residual
+        )
+    copy.groups = [moved(group, node) for group in system.groups]
+    return copy
+
+
+def inlined(
+    system: System, into: System, given: Mapping[str, Expression], starts: Mapping[str, object]
+) -> dict[str, Expression]:
+    """A system's constraints stated within another one; its variables' values there, by name.
+
+    Parameters
+    ----------
+    given : mapping
+        What stands for each parameter, each array of data, and unknowns that are known.
+    starts : mapping
+        Where further unknowns start, by name.
+    """
+    defined = {
+        c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
+    }
+
+    def leaf(old: Variable, node: dict[int, Expression]) -> Expression:
+        if old.name in given:
+            return given[old.name]
+        if old.index in defined:
+            return node[defined[old.index].index]
+        assert old.role == "unknown", old
+        start = starts.get(old.name, old.start)
+        return into.unknown(into.free(old.name), old.shape, start, old.dtype)
+
+    node = transplanted(everything(system), into.arena, leaf)
+    for c in system.constraints.values():
+        if c.residual is not None:
+            residual = node[c.residual.index]
+            name = into.free(c.name)
+            into.constraints[name] = Constraint(
+                name, node[c.lhs.index], node[c.rhs.index], None, residual
+            )
+    into.groups += [moved(group, node) for group in system.groups]
+    return {name: node[v.index] for name, v in system.variables.items()}
+
+
+def restated(
+    roots: Sequence[Expression], system: System, graph: Graph, values: Mapping[str, Expression]
+) -> list[Expression]:
+    """Nodes of a system in another graph, where its variables have these values there."""
+    order = ancestors(roots, lambda node: isinstance(node, Variable), {})
+    node = transplanted(order, graph, lambda old, _: values[old.name])
+    return [node[root.index] for root in roots]

@@ -1,0 +1,156 @@
+"""Nested values and their leaves: dicts, lists, tuples and dataclasses of arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lagrad.errors import StructureMismatch
+
+__all__ = ["LEAF", "Tree", "flatten", "tree_map"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The shape of a nested value: what holds what, without the leaves.
+
+    Attributes
+    ----------
+    kind : type or None
+        The container's type; None of a leaf, and `type(None)` of None, which has no leaves.
+    keys : tuple
+        Keys of a dict, names of a dataclass's fields, positions of a sequence.
+    children : tuple of Tree
+    fixed : tuple
+        Fields of a dataclass that are no leaves: strings, functions and the like.
+    """
+
+    kind: type | None
+    keys: tuple[Any, ...] = ()
+    children: tuple[Tree, ...] = ()
+    fixed: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of leaves."""
+        return 1 if self.kind is None else sum(child.size for child in self.children)
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        """The nested value with these leaves, in order."""
+        stream = iter(leaves)
+        value = self._built(stream)
+        assert next(stream, END) is END
+        return value
+
+    def _built(self, leaves: Iterator[Any]) -> Any:
+        kind = self.kind
+        if kind is None:
+            return next(leaves)
+        if kind is type(None):
+            return None
+        parts = [child._built(leaves) for child in self.children]
+        if issubclass(kind, dict):
+            return _dict_of(kind, dict(zip(self.keys, parts, strict=True)))
+        if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            return kind(*parts)
+        if issubclass(kind, (list, tuple)):
+            return kind(parts)
+        made = object.__new__(kind)
+        for name, part in (*zip(self.keys, parts, strict=True), *self.fixed):
+            object.__setattr__(made, name, part)
+        return made
+
+    def paths(self, prefix: str) -> list[str]:
+        """A name for each leaf: the way to it, as an identifier."""
+        if self.kind is None:
+            return [prefix]
+        return [
+            path
+            for key, child in zip(self.keys, self.children, strict=True)
+            for path in child.paths(f"{prefix}_{key}")
+        ]
+
+    def difference(self, other: Tree, where: str) -> str | None:
+        """What tells another structure from this one, in words; None where they are equal."""
+        if self == other:
+            return None
+        if self.kind is not other.kind:
+            return f"{where} is {described(other)}; expected {described(self)}"
+        if self.keys != other.keys:
+            return f"{where} has the keys {list(other.keys)}; expected {list(self.keys)}"
+        pairs = zip(self.keys, self.children, other.children, strict=True)
+        for key, mine, theirs in pairs:
+            found = mine.difference(theirs, f"{where}[{key!r}]")
+            if found:
+                return found
+        return f"{where} has other fixed fields: {other.fixed!r}, not {self.fixed!r}"
+
+    def leaves_of(self, value: Any, where: str) -> list[Any]:
+        """The leaves of a value that must have this structure."""
+        leaves, tree = flatten(value)
+        found = self.difference(tree, where)
+        if found:
+            raise StructureMismatch(found + ".")
+        return leaves
+
+
+END = object()
+LEAF = Tree(None)
+NOTHING = Tree(type(None))
+
+
+def described(tree: Tree) -> str:
+    if tree.kind is None:
+        return "one array"
+    if tree.kind is type(None):
+        return "None"
+    return f"a {tree.kind.__name__} of {len(tree.keys)}"
+
+
+def _dict_of(kind: type, items: dict[Any, Any]) -> Any:
+    """A dict of a subclass whose constructor takes what dict's does, or a plain one."""
+    if kind is dict:
+        return items
+    made = kind.__new__(kind)
+    dict.update(made, items)
+    return made
+
+
+def flatten(value: Any) -> tuple[list[Any], Tree]:
+    """The leaves of a nested value, in order, and its structure."""
+    leaves: list[Any] = []
+    return leaves, _taken(value, leaves)
+
+
+def _taken(value: Any, leaves: list[Any]) -> Tree:
+    kind = type(value)
+    if value is None:
+        return NOTHING
+    if isinstance(value, dict):
+        # In order of their names, so that the order of insertion makes no other structure.
+        keys = tuple(sorted(value) if all(isinstance(k, str) for k in value) else value)
+        return Tree(kind, keys, tuple(_taken(value[key], leaves) for key in keys))
+    if isinstance(value, (list, tuple)):
+        children = tuple(_taken(item, leaves) for item in value)
+        return Tree(kind, tuple(range(len(children))), children)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names, children, fixed = [], [], []
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            if isinstance(item, (str, bytes)) or callable(item) or isinstance(item, type):
+                fixed.append((field.name, item))
+            else:
+                names.append(field.name)
+                children.append(_taken(item, leaves))
+        return Tree(kind, tuple(names), tuple(children), tuple(fixed))
+    leaves.append(value)
+    return LEAF
+
+
+def tree_map(function: Callable[..., Any], value: Any, *others: Any) -> Any:
+    """The nested value of a function's results, leaf by leaf of values of one structure."""
+    leaves, tree = flatten(value)
+    columns = [tree.leaves_of(other, "a value") for other in others]
+    return tree.unflatten([function(*row) for row in zip(leaves, *columns, strict=True)])
