@@ -3,6 +3,7 @@
 from lagrad import primitives
 from lagrad.approaches import Anderson, Minimize, Picard
 from lagrad.certificate import Certificate
+from lagrad.compiling import compile  # noqa: A004
 from lagrad.derivatives import Gradient
 from lagrad.errors import (
     AccuracyWarning,
@@ -87,6 +88,7 @@ __all__ = [
     "UnsupportedType",
     "WrongDerivative",
     "argmin",
+    "compile",
     "fixed_point",
     "grad",
     "hessian",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from lagrad.approaches import Anderson, Approach, Minimize, Picard
 from lagrad.derive import adjoint
 from lagrad.errors import InvalidFunction, NotConverged, ShapeMismatch, UnsupportedType
 from lagrad.expression import Expression
+from lagrad.guards import Guards
 from lagrad.linear import LinearSolver
-from lagrad.plan import Plan, definitions
 from lagrad.program import Program
-from lagrad.tracing import Guard, Trace, Tracing, at_hand, name_of, trace, tracing
+from lagrad.tracing import Trace, Tracing, at_hand, name_of, trace, tracing
 from lagrad.trees import flatten
 
 __all__ = ["argmin", "fixed_point", "root"]
@@ -307,16 +307,5 @@ def agrees(inner: Trace, approach: Approach, found: Sequence[Array]) -> bool:
         return True
     names = [*approach.varied, *approach.inner, *approach.data]
     numbers = [*found, *values_at_hand(inner, approach)]
-    return holding(inner.program, inner.guards, dict(zip(names, numbers, strict=True)))
-
-
-def holding(program: Program, guards: Sequence[Guard], values: Mapping[str, Array]) -> bool:
-    """Whether all guards of a program hold at its variables' values."""
-    leaves = [v for v in program.variables.values() if v.role != "defined"]
-    plan = Plan(leaves, [g.node for g in guards], definitions(program))
-    with np.errstate(all="ignore"):
-        results = plan([values[v.name] for v in leaves])
-    return all(g.holds(r) for g, r in zip(guards, results, strict=True))
-
-
-__all__ += ["holding"]
+    values = dict(zip(names, numbers, strict=True))
+    return Guards(inner.program, inner.guards).hold(values)

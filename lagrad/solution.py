@@ -57,6 +57,10 @@ class Solution:
         value = self._point.values[self.system.variable(key)]
         return value.item() if np.ndim(value) == 0 else value
 
+    def by_name(self) -> dict[str, Array]:
+        """The value of each variable, by its name."""
+        return {v.name: array for v, array in self._point.values.items()}
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.system.variables)
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -206,7 +206,7 @@ class Argument:
     """A nested argument as parameters: their names, and the values or outer expressions given."""
 
     tree: Tree
-    names: tuple[str, ...]
+    names: tuple[Any, ...]
     given: tuple[Any, ...]
 
 
@@ -232,6 +232,8 @@ class Trace:
         Where unknowns start.
     guards : tuple of Guard
         What was asked on the way, by nodes of the program.
+    passed : tuple of str or None
+        For each leaf of all arguments the name of what it became, if anything.
     """
 
     program: Program
@@ -241,7 +243,8 @@ class Trace:
     values: dict[str, Array]
     captured: dict[str, Expression]
     starts: dict[str, Array]
-    guards: tuple[Guard, ...] = field(default=())
+    guards: tuple[Guard, ...]
+    passed: tuple[str | None, ...]
 
     @property
     def parameters(self) -> list[str]:
@@ -305,19 +308,33 @@ def trace(
     *,
     opaque: bool = True,
     shared: bool = True,
+    passed: bool = False,
 ) -> Trace:
-    """A call of a function as a program, its arguments at `positions` as parameters."""
+    """A call of a function as a program, its arguments at `positions` as parameters.
+
+    With `passed` floats among the other arguments become data by name.
+    """
     name = name_of(function)
     program = Program(name)
     outer = tracing()
     graph = program.arena = Tracing(name, program, outer, opaque)
-    names = argument_names(function, len(args))
-    arguments, traced = [], list(args)
+    keywords = sorted(kwargs)
+    names = [*argument_names(function, len(args)), *keywords]
+    traced = [*args, *(kwargs[name] for name in keywords)]
+    found: dict[int, Argument] = {}
     for position in positions:
-        argument, traced[position] = parameters_of(args[position], names[position], graph)
-        arguments.append(argument)
+        found[position], traced[position] = parameters_of(
+            traced[position], names[position], graph, "parameter"
+        )
+    arguments = [found[position] for position in positions]
+    if passed:
+        for k in range(len(traced)):
+            if k not in found:
+                found[k], traced[k] = parameters_of(traced[k], names[k], graph, "data")
+    own = [name for k in range(len(traced)) if k in found for name in found[k].names]
     with entered(graph):
-        result = function(*traced, **kwargs)
+        count = len(args)
+        result = function(*traced[:count], **dict(zip(keywords, traced[count:], strict=True)))
         leaves, tree = flatten(result)
         roots = [output_of(leaf, graph, name) for leaf in leaves]
     if result is None:
@@ -340,21 +357,35 @@ def trace(
             program.arena.ended = True
             guards = tuple(Guard(known.arena.nodes[g.node.index], g.kind, g.answer) for g in guards)
         program = known
-    return Trace(program, tuple(arguments), outputs, tree, given, captured, starts, guards)
+    return Trace(
+        program, tuple(arguments), outputs, tree, given, captured, starts, guards, tuple(own)
+    )
 
 
-def parameters_of(value: Any, name: str, graph: Tracing) -> tuple[Argument, Any]:
-    """A nested argument, and the same with parameters for leaves."""
+def traceable(leaf: Any) -> bool:
+    """Whether a leaf that nothing is differentiated by is data: a float, or an array of floats."""
+    if isinstance(leaf, np.ndarray):
+        return leaf.dtype.kind == "f"
+    return isinstance(leaf, (float, np.floating))
+
+
+def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Argument, Any]:
+    """A nested argument, and the same with variables for its leaves."""
     leaves, tree = flatten(value)
+    names: list[str | None] = []
     variables = []
     for path, leaf in zip(tree.paths(name), leaves, strict=True):
+        if role == "data" and not traceable(leaf):
+            names.append(None)
+            variables.append(leaf)
+            continue
         array = at_hand(leaf, f"argument {path!r}")
         own = identifier_of(path, graph.system)
-        variable = graph.system.leaf(own, "parameter", array.shape, array.dtype, None)
+        variable = graph.system.leaf(own, role, array.shape, array.dtype, None)
         graph.values[variable.index] = array
         variables.append(variable)
-    argument = Argument(tree, tuple(v.name for v in variables), tuple(leaves))
-    return argument, tree.unflatten(variables)
+        names.append(own)
+    return Argument(tree, tuple(names), tuple(leaves)), tree.unflatten(variables)
 
 
 def at_hand(leaf: Any, what: str) -> Array:

@@ -19,7 +19,19 @@ from lagrad.system import System
 from lagrad.tracing import Argument, Trace, Tracing, name_of, tracing
 from lagrad.tracing import trace as traced
 
-__all__ = ["grad", "hessian", "hvp", "jacobian", "jvp", "trace", "value_and_grad", "vjp"]
+__all__ = [
+    "Keeper",
+    "Transform",
+    "Value",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "trace",
+    "value_and_grad",
+    "vjp",
+]
 
 Array = Any
 
@@ -89,6 +101,16 @@ def placed(
     return found
 
 
+class Keeper:
+    """A function that keeps its traces."""
+
+    function: Callable[..., Any]
+
+    def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a transform makes of the function at these arguments."""
+        raise NotImplementedError
+
+
 class Transform:
     """A function of the same arguments as another one, made from its trace."""
 
@@ -109,22 +131,28 @@ class Transform:
         self.__wrapped__ = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.of(self.traced(args, kwargs))
+        if isinstance(self.function, Keeper) and tracing() is None:
+            return self.function.run(self, args, kwargs)
+        return self.of(traced(self.plain, args, kwargs, self.positions(len(args))))
 
-    def traced(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
-        positions = positions_of(self.argnums, len(args), name_of(self.function))
-        return traced(self.function, args, kwargs, positions)
+    @property
+    def plain(self) -> Callable[..., Any]:
+        """The function itself."""
+        return self.function.function if isinstance(self.function, Keeper) else self.function
 
-    def policy(self, trace: Trace) -> Policy:
+    def positions(self, count: int) -> tuple[int, ...]:
+        return positions_of(self.argnums, count, name_of(self.function))
+
+    def solved(self, trace: Trace) -> Solution:
         accuracy = trace.program.accuracy() if self.accuracy is None else self.accuracy
-        return Policy(accuracy, self.on_failure)
+        return solved(trace, Policy(accuracy, self.on_failure))
 
     def of(self, trace: Trace) -> Any:
         """The derivative, as numbers or as values of the function traced around."""
         outer = tracing()
         if outer is not None and trace.symbolic:
             return self.stated(trace, outer)
-        return self.computed(trace, solved(trace, self.policy(trace)))
+        return self.computed(trace, self.solved(trace))
 
     def in_structure(self, trace: Trace, build: Callable[[Argument], Any]) -> Any:
         found = tuple(build(argument) for argument in trace.arguments)
@@ -137,6 +165,19 @@ class Transform:
     def stated(self, trace: Trace, outer: Tracing) -> Any:
         """The result as values of an outer trace."""
         raise NotImplementedError
+
+
+class Value(Transform):
+    """The function itself."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function, (), None, "raise")
+
+    def positions(self, count: int) -> tuple[int, ...]:
+        return ()
+
+    def computed(self, trace: Trace, solution: Solution) -> Any:
+        return returned(trace, solution)
 
 
 class Gradient(Transform):

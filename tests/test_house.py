@@ -38,8 +38,10 @@ FLOORS = [
     ["solving"],
     ["program"],
     ["command", "tracing", "approaches", "sparse_jacobian"],
+    ["guards", "watching"],
     ["implicit"],
     ["transforms"],
+    ["compiling"],
     ["", "__main__", "examples"],
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

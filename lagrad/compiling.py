@@ -1,0 +1,155 @@
+"""Functions with their traces kept, for hot paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import InvalidFunction, LagradError
+from lagrad.guards import Guards
+from lagrad.solution import Solution
+from lagrad.system import real_floats
+from lagrad.tracing import Trace, trace, traceable, tracing
+from lagrad.transforms import Keeper, Transform, Value
+from lagrad.trees import flatten
+from lagrad.watching import Watch
+
+__all__ = ["compile"]
+
+Array = Any
+# Traces that are kept for one structure of arguments: as many branches as that.
+KEPT = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A trace, with what it holds under."""
+
+    trace: Trace
+    watch: Watch
+    guards: Guards | None
+
+
+class Compiled(Keeper):
+    """A function, or the derivative of one, that is traced again only where it must be."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise InvalidFunction(f"{function!r} is no function.")
+        inner = function.__wrapped__ if isinstance(function, Compiled) else function
+        self.transform = inner if isinstance(inner, Transform) else Value(inner)
+        self.function = self.transform.plain
+        self.kept: dict[Any, list[Kept]] = {}
+        self.__name__ = f"compiled_{getattr(function, '__name__', 'function')}"
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if tracing() is not None:
+            return self.__wrapped__(*args, **kwargs)
+        return self.run(self.transform, args, kwargs)
+
+    def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a transform makes of the function, from a kept trace where one holds."""
+        positions = transform.positions(len(args))
+        call = Call(args, kwargs, positions)
+        kept = self.kept.setdefault((positions, call.key), [])
+        for k, candidate in enumerate(kept):
+            if not candidate.watch.unchanged():
+                continue
+            bound = call.bound(candidate.trace)
+            solution = attempted(transform, bound, candidate.guards)
+            if solution is not None:
+                if k:
+                    kept.insert(0, kept.pop(k))
+                return transform.computed(bound, solution)
+        fresh = trace(transform.plain, args, kwargs, positions, passed=True)
+        watch = Watch(transform.plain)
+        kept[:] = [k for k in kept if k.watch.unchanged()][: KEPT - 1]
+        guards = Guards(fresh.program, fresh.guards) if fresh.guards else None
+        kept.insert(0, Kept(fresh, watch, guards))
+        return transform.computed(fresh, transform.solved(fresh))
+
+
+def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Solution | None:
+    """The solution of a kept trace; None where its branches are not taken at these arguments."""
+    if guards is None:
+        return transform.solved(bound)
+    try:
+        solution = transform.solved(bound)
+    except LagradError:
+        # On a branch that is not taken anything may happen; one that is will say so again.
+        return None
+    return solution if guards.hold(solution.by_name()) else None
+
+
+class Call:
+    """The arguments of a call: what is traced of them, and what must be the same."""
+
+    def __init__(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], positions: Sequence[int]
+    ) -> None:
+        self.leaves: list[Any] = []
+        described: list[Any] = [tuple(sorted(kwargs))]
+        for k, value in enumerate([*args, *(kwargs[name] for name in sorted(kwargs))]):
+            leaves, tree = flatten(value)
+            self.leaves += leaves
+            described.append(tree)
+            described += [as_number(leaf) if k in positions else as_given(leaf) for leaf in leaves]
+        self.key = tuple(described)
+
+    def bound(self, kept: Trace) -> Trace:
+        """A kept trace with the values of this call."""
+        values = dict(kept.values)
+        for name, leaf in zip(kept.passed, self.leaves, strict=True):
+            if name is not None:
+                values[name] = real_floats(f"argument {name!r}", leaf)
+        return replace(kept, values=values)
+
+
+def as_number(leaf: Any) -> Any:
+    """The shape and dtype of what is differentiated by; integers are promoted."""
+    array = leaf if isinstance(leaf, np.ndarray) else np.asarray(leaf)
+    return array.shape, array.dtype.str if array.dtype.kind == "f" else "<f8"
+
+
+def as_given(leaf: Any) -> Any:
+    """Shape and dtype of floats, which are data; what else is given must be the same."""
+    if traceable(leaf):
+        return np.shape(leaf), np.asarray(leaf).dtype.str
+    if isinstance(leaf, np.ndarray):
+        return leaf.shape, leaf.dtype.str, leaf.tobytes()
+    try:
+        hash(leaf)
+    except TypeError:
+        return id(leaf)
+    return type(leaf), leaf
+
+
+def compile(function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001
+    """Return the same function with its trace kept.
+
+    Parameters
+    ----------
+    function : callable
+        A function in NumPy, or what `lg.grad` and its like made of one.
+
+    Returns
+    -------
+    callable
+        Of the same arguments. It is traced again where the shapes, dtypes or structure of an
+        argument are new, where an `if` or `while` on a traced value would go another way, or
+        where a variable that it closes over, or a global that it names, was bound anew. An array
+        that it closes over and that was changed in place is noticed by a sample of its entries;
+        an attribute changed inside an object is not. Pass such values as arguments.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> f = lg.compile(lg.grad(lambda x: x**2 if x > 0 else -x))
+    >>> float(f(3.0)), float(f(-3.0)), float(f(4.0))
+    (6.0, -1.0, 8.0)
+    """
+    return Compiled(function)

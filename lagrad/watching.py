@@ -1,0 +1,110 @@
+"""What a function closes over, looked at so that a change can be noticed.
+
+Python functions read variables of the functions around them, globals and defaults. Those are
+compared by identity, numbers by value, and arrays by a sample of their entries as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Watch"]
+
+MISSING = object()
+SAMPLED = 64
+NUMBERS = (bool, int, float, complex, str, bytes, type(None))
+
+
+def sample(value: Any) -> Any:
+    """What is compared of an array beside its identity: all of a small one, some of a large one."""
+    flat = value.reshape(-1) if value.flags.c_contiguous else value.flat
+    if value.size <= SAMPLED:
+        return value.tobytes()
+    step = value.size // SAMPLED
+    return np.asarray(flat[:: step | 1]).tobytes()
+
+
+def library(function: types.FunctionType) -> bool:
+    """Whether a function belongs to an installed package that has no state of the user's."""
+    return (function.__module__ or "").split(".")[0] in ("lagrad", "numpy", "scipy", "sklearn")
+
+
+class Watch:
+    """The values that a function and the functions it names depend on, as they are now."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.seen: list[tuple[Callable[[], Any], Any, Any]] = []
+        visited: set[int] = set()
+        stack: list[Any] = [function]
+        while stack:
+            current = stack.pop()
+            if id(current) in visited:
+                continue
+            visited.add(id(current))
+            if isinstance(current, functools.partial):
+                stack += [current.func, *current.args, *current.keywords.values()]
+            elif isinstance(current, types.MethodType):
+                stack.append(current.__func__)
+            elif isinstance(current, types.FunctionType) and not library(current):
+                for read in reads(current):
+                    value = read()
+                    self.seen.append((read, value, self._detail(value)))
+                    stack.append(value)
+            elif hasattr(current, "__wrapped__"):
+                stack.append(current.__wrapped__)
+
+    @staticmethod
+    def _detail(value: Any) -> Any:
+        return sample(value) if isinstance(value, np.ndarray) else None
+
+    def unchanged(self) -> bool:
+        """Whether all of it is as it was."""
+        for read, value, detail in self.seen:
+            now = read()
+            if now is not value and not (
+                isinstance(value, NUMBERS) and type(now) is type(value) and now == value
+            ):
+                return False
+            if detail is not None and sample(now) != detail:
+                return False
+        return True
+
+
+def reads(function: types.FunctionType) -> Iterator[Callable[[], Any]]:
+    """Ways to read each variable that a function closes over, each global, each default."""
+    for cell in function.__closure__ or ():
+        yield functools.partial(contents, cell)
+    names = set(named_in(function.__code__))
+    for name in sorted(names):
+        if name in function.__globals__:
+            yield functools.partial(function.__globals__.get, name, MISSING)
+    yield from (
+        functools.partial(defaults, function, k) for k in range(len(function.__defaults__ or ()))
+    )
+    for name in function.__kwdefaults__ or ():
+        yield functools.partial((function.__kwdefaults__ or {}).get, name, MISSING)
+
+
+def defaults(function: types.FunctionType, position: int) -> Any:
+    found = function.__defaults__ or ()
+    return found[position] if position < len(found) else MISSING
+
+
+def contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
+
+
+def named_in(code: types.CodeType) -> Iterator[str]:
+    """The global and attribute names of a function and of the functions defined inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from named_in(constant)
