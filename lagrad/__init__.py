@@ -4,7 +4,9 @@ from lagrad import primitives
 from lagrad.approaches import Anderson, Minimize, Picard
 from lagrad.certificate import Certificate
 from lagrad.compiling import compile  # noqa: A004
+from lagrad.declaring import trace
 from lagrad.derivatives import Gradient
+from lagrad.directional import hvp, jvp, vjp
 from lagrad.errors import (
     AccuracyWarning,
     ForeignValue,
@@ -32,30 +34,25 @@ from lagrad.errors import (
     WrongDerivative,
 )
 from lagrad.implicit import argmin, fixed_point, root
+from lagrad.jacobians import hessian, jacobian
 from lagrad.kernels import logsumexp, stop_gradient
-from lagrad.linear import CG, GMRES, DenseLU, SparseLU
+from lagrad.krylov import CG, GMRES, MINRES
+from lagrad.linear import Cholesky, DenseLU, SparseLU
 from lagrad.nonlinear import Newton
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
 from lagrad.solution import Solution
-from lagrad.transforms import (
-    grad,
-    hessian,
-    hvp,
-    jacobian,
-    jvp,
-    trace,
-    value_and_grad,
-    vjp,
-)
+from lagrad.transforms import grad, value_and_grad
 
 __all__ = [
     "CG",
     "GMRES",
+    "MINRES",
     "AccuracyWarning",
     "Anderson",
     "Certificate",
+    "Cholesky",
     "DenseLU",
     "ForeignValue",
     "Gradient",

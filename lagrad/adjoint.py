@@ -62,7 +62,7 @@ def _refine(
     before = np.inf
     for _ in range(25):
         residual = right - matrix @ solution
-        correction = factors.solve(residual, transposed)
+        correction = factors.solve(residual, transposed, rough=True)
         top = float(np.abs(solution).max())
         length = float(np.abs(correction).max()) / top if top else 0.0
         if not length < 0.5 * before:
@@ -152,7 +152,7 @@ class Sweep:
         if self.near is not None:
             # `right` is what the guess leaves, so that one step of the same factors corrects it.
             solution = self.near.solutions[block] + self.solved[block].factors.solve(
-                right, transposed
+                right, transposed, rough=True
             )
         else:
             solution, residual, error = refined(self.solved[block], right, transposed)

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
+from lagrad.blocks import BlockEquations
 from lagrad.copying import inlined
 from lagrad.equation import Equation
 from lagrad.errors import InvalidValue, NotContractive, NotConverged
 from lagrad.expression import Expression, Variable
+from lagrad.krylov import CG, GMRES
+from lagrad.linear import Cholesky, LinearSolver
 from lagrad.plan import Plan, definitions
 from lagrad.program import Program
 from lagrad.solution import Solution
@@ -67,7 +70,7 @@ class Picard:
 
 @dataclass(frozen=True, slots=True)
 class Anderson:
-    """The fixed-point iteration accelerated over its last steps (Anderson 1965; Walker and Ni 2011).
+    """The fixed-point iteration, accelerated by its last steps.
 
     Parameters
     ----------
@@ -76,6 +79,10 @@ class Anderson:
     tol : float
         The relative length of the last step at which it ends.
     max_steps : int
+
+    References
+    ----------
+    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, doi:10.1137/10078356X.
 
     Examples
     --------
@@ -95,32 +102,60 @@ class Anderson:
     def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
         """The point reached, and the relative length of each step."""
         history: list[float] = []
-        images: list[Array] = []  # differences of step(z)
-        changes: list[Array] = []  # differences of step(z) − z
-        after = before = None
-        residual = last = None
+        past = Differences(self.memory)
+        before: tuple[Array, Array] | None = None
         for _ in range(self.max_steps):
             after = step(point)
             residual = after - point
             history.append(relative(residual, after))
             if not history[-1] > self.tol:
                 return after, history
-            if last is not None:
-                images.append(after - before)
-                changes.append(residual - last)
-                images, changes = images[-self.memory :], changes[-self.memory :]
+            if before is not None:
+                past.add(after - before[0], residual - before[1])
             # Far beyond the best so far: what was combined misleads, so it starts afresh.
             if history[-1] > 10 * min(history):
-                images, changes = [], []
-            before, last = after, residual
-            point = after
-            if changes:
-                differences = np.stack(changes, axis=1)
-                weights, *_ = np.linalg.lstsq(differences, residual, rcond=1e-12)
-                point = after - np.stack(images, axis=1) @ weights
-                if not np.isfinite(point).all():
-                    images, changes, point = [], [], after
+                past.clear()
+            before = (after, residual)
+            point = past.combined(after, residual)
         return point, history
+
+
+class Differences:
+    """The last differences of images and of residuals, with the products of the latter."""
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self.clear()
+
+    def clear(self) -> None:
+        self.images: list[Array] = []
+        self.changes: list[Array] = []
+        self.products = np.zeros((0, 0))
+
+    def add(self, image: Array, change: Array) -> None:
+        if len(self.changes) == self.memory:
+            del self.images[0], self.changes[0]
+            self.products = self.products[1:, 1:]
+        self.images.append(image)
+        self.changes.append(change)
+        row = np.array([change @ other for other in self.changes])
+        grown = np.zeros((row.size, row.size))
+        grown[:-1, :-1] = self.products
+        grown[-1], grown[:, -1] = row, row
+        self.products = grown
+
+    def combined(self, after: Array, residual: Array) -> Array:
+        """The combination of images whose residual is smallest, to first order."""
+        if not self.changes:
+            return after
+        right = np.array([change @ residual for change in self.changes])
+        # A minimum-norm solution: nearly parallel differences are not told apart.
+        weights = np.linalg.lstsq(self.products, right, rcond=1e-12)[0]
+        found = after - sum(w * image for w, image in zip(weights, self.images, strict=True))
+        if not np.isfinite(found).all():
+            self.clear()
+            return after
+        return found
 
 
 def relative(change: Array, against: Array) -> float:
@@ -146,8 +181,8 @@ class Minimize:
     Examples
     --------
     >>> import numpy as np, lagrad as lg
-    >>> z = lg.argmin(lambda z: np.sum((z - 1) ** 4 + z**2), np.zeros(2), solver=lg.Minimize("BFGS"))
-    >>> z.round(6).tolist()
+    >>> quartic = lambda z: np.sum((z - 1) ** 4 + z**2)
+    >>> lg.argmin(quartic, np.zeros(2), solver=lg.Minimize("BFGS")).round(6).tolist()
     [0.410245, 0.410245]
     """
 
@@ -156,6 +191,8 @@ class Minimize:
     max_steps: int = 1000
 
 
+# A fixed point that iteration finds is differentiated by iteration too, unless it is small.
+FACTORED = 256
 HESSIANS = ("dogleg", "trust-exact")
 PRODUCTS = ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr")
 NO_GRADIENT = ("nelder-mead", "powell", "cobyla", "cobyqa")
@@ -225,7 +262,7 @@ class Approach:
     outputs: tuple[str, ...]
     inner: tuple[str, ...]
     method: Any
-    linear: Any = None
+    linear: LinearSolver | None = None
 
     def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
         """Values of the unknowns from which Newton's method starts."""
@@ -245,6 +282,22 @@ class Approach:
         point = joined(start[: len(self.varied)])
         method = Minimize("trust-exact" if point.size <= 200 else "trust-krylov")
         return self._all(problem, self.minimised(problem, point, method), start)
+
+    @property
+    def settles(self) -> bool:
+        """Whether it ends at the solution itself, so that Newton's method has nothing to add."""
+        return isinstance(self.method, (Picard, Anderson))
+
+    def solver(self, equations: BlockEquations) -> LinearSolver:
+        """The linear solver of the block that its unknowns form."""
+        if self.linear is not None:
+            return self.linear
+        if self.kind == "fixed_point" and self.settles and equations.block.size > FACTORED:
+            return GMRES(tol=1e-10)
+        usual = equations.solver
+        if self.kind == "argmin" and not self.inner:
+            return CG(positive=True) if usual.matrix_free else Cholesky()
+        return usual
 
     def _all(self, problem: Problem, point: Array, start: Sequence[Array]) -> list[Array]:
         pieces = problem.pieces(point)
@@ -343,7 +396,7 @@ class Approach:
             into.subject_to(Equation(left, output), name=name)
         everyone = (*unknowns, *(found[name] for name in self.inner))
         variables = tuple(v for v in everyone if isinstance(v, Variable))
-        into.groups.append(Group(variables, tuple(arguments), self, self.linear))
+        into.groups.append(Group(variables, tuple(arguments), self))
         return variables
 
     def finish(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
@@ -362,7 +415,7 @@ def untold(history: Sequence[float], method: str) -> str:
         (finite[-1] / finite[0]) ** (1 / max(len(finite) - 1, 1)) if len(finite) > 1 else np.inf
     )
     return (
-        f"{method} did not reach a fixed point in {len(history)} steps: the last relative steps are "
-        f"{shown}; each is {factor:.3g} of the one before, on average. A contraction has less than "
+        f"{method} did not reach a fixed point in {len(history)} steps: the last relative steps "
+        f"are {shown}; each is {factor:.3g} of the one before, on average. A contraction has less than "
         'one: damp the step, start nearer, or solve z = step(z) by solver="newton".'
     )

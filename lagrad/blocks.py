@@ -8,11 +8,17 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
-import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import StructureError
 from lagrad.expression import Constant, Expression, Variable
-from lagrad.linear import DENSE_AT_MOST, DENSE_FRACTION, FACTORABLE_ENTRIES, LinearSolver, automatic
+from lagrad.krylov import (
+    DENSE_AT_MOST,
+    DENSE_FRACTION,
+    FACTORABLE_ENTRIES,
+    Products,
+    automatic,
+)
+from lagrad.linear import LinearSolver
 from lagrad.plan import Plan, ancestors
 from lagrad.structure import Block, deficient_parts, listed, matched
 from lagrad.tape import Linearization, Tape, joined, split
@@ -166,10 +172,10 @@ class BlockEquations:
             linearization.pull(cotangents)
             return joined(self._taken(cotangents, self.unknowns))
 
-        n = self.block.size
-        return sparse_linalg.LinearOperator(
-            (n, n), matvec=forward, rmatvec=backward, dtype=self.dtype
-        )
+        def assemble() -> Any:
+            return linearization.jacobian(self.residuals, self.unknowns, self.full)
+
+        return Products(forward, backward, self.block.size, self.dtype, assemble)
 
     def _taken(self, values: list[Any], nodes: Any) -> list[Array]:
         found = [values[self.tape.slots[node.index]] for node in nodes]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from lagrad.errors import AccuracyWarning, InvalidValue, LagradError, SingularSystem
 
-__all__ = ["Certificate", "Policy"]
+__all__ = ["FIELDS", "Certificate", "Policy"]
+
+FIELDS = ("converged", "primal_residual", "multiplier_residual", "condition", "error_bound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Certificate:
         The largest residual of the multipliers' (or tangents') equations over their largest
         right side, with the Jacobian at the solution; None of a primal solution.
     condition : float
-        An estimate of the largest 1-norm condition number among the blocks' Jacobians.
+        An estimate of the largest 1-norm condition number among the blocks' Jacobians; made when
+        it is asked for, where it costs solves of its own.
     error_bound : float
         A first-order bound of the relative error: of the unknowns' largest entries for a
         solution, of each array's largest entry for a derivative. Rounding of explicit
@@ -34,8 +38,12 @@ class Certificate:
     converged: bool
     primal_residual: float
     multiplier_residual: float | None
-    condition: float
+    estimate: Callable[[], float] = field(repr=False, compare=False)
     error_bound: float
+
+    @property
+    def condition(self) -> float:
+        return self.estimate()
 
     def __str__(self) -> str:
         multipliers = (

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.certificate import FIELDS
 from lagrad.derivatives import Gradient
 from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch, UnknownName
 from lagrad.program import Program
@@ -179,7 +180,7 @@ def as_json(at: Solution, of: str | None, wrt: Sequence[str]) -> dict[str, Any]:
 
 
 def certificate(given: Any) -> dict[str, Any]:
-    found = {name: getattr(given, name) for name in type(given).__slots__}
+    found = {name: getattr(given, name) for name in FIELDS}
     return {k: v if v is None or math.isfinite(v) else str(v) for k, v in found.items()}
 
 

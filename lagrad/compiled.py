@@ -113,8 +113,11 @@ class Compiled:
             ExplicitRun(run) if run[0].explicit else ImplicitRun(run[0])
             for run in self.structure.runs
         ]
+        # Of an implicit function the start and the method say where to look; a declared block
+        # stands or falls with its equations.
+        called = {v for group in system.groups for v in group.unknowns}
         for run in self.runs:
-            if isinstance(run, ImplicitRun):
+            if isinstance(run, ImplicitRun) and not called.issuperset(run.block.unknowns):
                 run.equations.require_structural_rank()
         self.tape, self.stretches = self._taped()
         self._known, self._data = self._planned()

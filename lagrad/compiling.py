@@ -12,7 +12,8 @@ from lagrad.errors import InvalidFunction, LagradError
 from lagrad.guards import Guards
 from lagrad.solution import Solution
 from lagrad.system import real_floats
-from lagrad.tracing import Trace, trace, traceable, tracing
+from lagrad.traced import Trace, trace, traceable
+from lagrad.tracing import tracing
 from lagrad.transforms import Keeper, Transform, Value
 from lagrad.trees import flatten
 from lagrad.watching import Watch
@@ -39,7 +40,7 @@ class Compiled(Keeper):
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
             raise InvalidFunction(f"{function!r} is no function.")
-        inner = function.__wrapped__ if isinstance(function, Compiled) else function
+        inner: Any = function.transform if isinstance(function, Compiled) else function
         self.transform = inner if isinstance(inner, Transform) else Value(inner)
         self.function = self.transform.plain
         self.kept: dict[Any, list[Kept]] = {}

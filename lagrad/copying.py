@@ -44,7 +44,7 @@ def moved(group: Group, node: Mapping[int, Expression]) -> Group:
     """A group whose nodes are others."""
     unknowns = tuple(v for u in group.unknowns if isinstance(v := node[u.index], Variable))
     arguments = tuple(node[a.index] for a in group.arguments)
-    return Group(unknowns, arguments, group.approach, group.linear)
+    return Group(unknowns, arguments, group.approach)
 
 
 def copied(system: System, name: str) -> System:

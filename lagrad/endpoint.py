@@ -12,11 +12,12 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import SMALL, BlockEquations
 from lagrad.histories import NewtonStep
-from lagrad.linear import Factors, LinearSolver, Singular, Transposed
+from lagrad.linear import Factors, LeastSquares, LinearSolver, Singular, Transposed
 
 __all__ = [
     "Measure",
     "Solved",
+    "condition_of",
     "contraction",
     "errors",
     "one_norm",
@@ -39,13 +40,19 @@ class Solved:
     history: tuple[NewtonStep, ...]
     factorisations: int
     residual: float
-    condition: float
     error: float  # first-order estimate, relative
     curvature: float  # relative change of the Jacobian across the error
     direction: Array  # the error estimated, as a vector
     against: Array  # what the error of each unknown is measured by
     top: float  # the largest value on the way
     contraction: float  # what one refinement with the factors leaves of an error
+
+    @cached_property
+    def condition(self) -> float:
+        """An estimate of the Jacobian's 1-norm condition number."""
+        if isinstance(self.factors, LeastSquares):
+            return np.inf
+        return condition_of(self.jacobian, self.factors)
 
     @cached_property
     def adjoint(self) -> Any:
@@ -115,6 +122,11 @@ def one_norm(jacobian: Any) -> float:
     return float(abs(jacobian).sum(axis=0).max()) if jacobian.shape[0] else 0.0
 
 
+def condition_of(jacobian: Any, factors: Factors) -> float:
+    """An estimate of the 1-norm condition number."""
+    return one_norm(jacobian) * factors.inverse_norm()
+
+
 class Equilibrated(Factors):
     """The factors of a matrix with its rows and columns scaled."""
 
@@ -122,11 +134,11 @@ class Equilibrated(Factors):
         self.base, self.rows, self.columns = base, rows, columns
         self.shape = base.shape
 
-    def solve(self, right: Array, transposed: bool = False) -> Array:
+    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
         inner, outer = (self.columns, self.rows) if transposed else (self.rows, self.columns)
         if right.ndim == 2:
             inner, outer = inner[:, None], outer[:, None]
-        return self.base.solve(right / inner, transposed) / outer
+        return self.base.solve(right / inner, transposed, rough) / outer
 
 
 def scaled_condition(jacobian: Any, factors: Factors) -> float:
@@ -173,8 +185,11 @@ def uncertainty(
     size = abs(jacobian) if entries else None
     if size is not None:
         terms = np.maximum(terms, size @ np.abs(point))
-    doubt = np.abs(residual) + scale.epsilon * terms
-    direction = factors.solve(signed(doubt))
+    rounding = scale.epsilon * terms
+    doubt = np.abs(residual) + rounding
+    # Where every solve is an iteration, the residual itself shows what it does.
+    seen = residual + signed(rounding) if factors.iterative else signed(doubt)
+    direction = factors.solve(seen, rough=True)
     if not np.isfinite(direction).all():
         return direction, scale.top, np.inf, np.inf
     if not doubt.any():
@@ -191,7 +206,10 @@ def uncertainty(
         against = np.where(lost, np.maximum(against, scale.largest(matter)), against)
     # Twice: the norm is an estimate, and the terms are what they are after rounding.
     sizes = np.repeat(np.maximum(against, 1e-300), scale.sizes)
-    error = 2 * forward_error(factors, doubt, sizes)
+    if factors.iterative:
+        error = 4 * float((np.abs(direction) / sizes).max(initial=0.0))
+    else:
+        error = 2 * forward_error(factors, doubt, sizes)
     length = scale.length(direction, against)
     if length > 0:
         # One direction shows less than the worst: it is taken as long as that.
@@ -204,7 +222,7 @@ def uncertainty(
         beyond = equations.residual(outer, (point + sign * step).astype(point.dtype))
         change = (beyond - residual) - jacobian @ (sign * step)
         if np.isfinite(change).all():
-            bend = scale.length(factors.solve(change), against) / (factor * length)
+            bend = scale.length(factors.solve(change, rough=True), against) / (factor * length)
             # What rounding alone would have made of it is taken off.
             curvature = max(bend - 10 / factor, 0.0) / factor
             return direction.astype(point.dtype), against, error, curvature
@@ -213,6 +231,8 @@ def uncertainty(
 
 def contraction(factors: Factors, jacobian: Any) -> float:
     """How much of a vector is left when the factors undo the true Jacobian's product with it."""
+    if factors.iterative:
+        return 10 * factors.tol
     probe = signed(np.ones(factors.shape[0]))
     left = factors.solve(jacobian @ probe) - probe
     return float(np.abs(left).max(initial=0.0))

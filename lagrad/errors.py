@@ -90,10 +90,6 @@ class ForeignValue(LagradError, ValueError):
     """A value used in a program that it does not belong to."""
 
 
-class LeakedValue(LagradError, RuntimeError):
-    """A traced value is used after the trace that it belongs to has ended."""
-
-
 class StructureMismatch(LagradError, ValueError):
     """Nested values of different structure where they must be the same."""
 
@@ -108,6 +104,10 @@ class InPlaceUpdate(LagradError, TypeError):
 
 class TracedValueError(LagradError, TypeError):
     """A number was asked of a value that has none while a program is declared."""
+
+
+class LeakedValue(TracedValueError):
+    """A traced value is used after the trace that it belongs to has ended."""
 
 
 class UnsupportedFunction(LagradError, TypeError):

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import BlockEquations, entry_name
-from lagrad.errors import SingularSystem
+from lagrad.errors import NotPositiveDefinite, SingularSystem
 from lagrad.linear import null_weights
 
-__all__ = ["BlockReport", "NewtonStep", "singular", "story"]
+__all__ = ["REMEDY", "BlockReport", "NewtonStep", "indefinite", "singular", "story"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,29 @@ def story(
         lines.append(f"  the correction that failed has a relative length of {correction:.3e}.")
     lines.append("  Start nearer (solve(start=…)), or check the equations' signs and scales.")
     return "\n".join(lines)
+
+
+REMEDY = (
+    "At a minimum every direction has positive curvature. Start elsewhere, add a penalty, or, "
+    "where the point is meant, ask for linear=lg.MINRES() or lg.DenseLU(), or for damping=…."
+)
+
+
+def indefinite(equations: BlockEquations, jacobian: Any, where: str) -> NotPositiveDefinite:
+    """The error for a Hessian that is not positive definite: its least curvature, and where."""
+    block, curvature = equations.block, ""
+    if jacobian.shape[0] <= 1500:
+        dense = jacobian.toarray() if sparse.issparse(jacobian) else np.asarray(jacobian)
+        values, vectors = np.linalg.eigh(dense)
+        name = entry_name(equations.unknowns, int(np.argmax(np.abs(vectors[:, 0]))))
+        curvature = (
+            f"its least curvature is {values[0]:.3e} (the largest {values[-1]:.3e}), along a "
+            f"direction in which {name!r} has the most part. "
+        )
+    return NotPositiveDefinite(
+        f"the block {block.label} has a Hessian that is not positive definite {where}: "
+        f"{curvature}{REMEDY}"
+    )
 
 
 def singular(

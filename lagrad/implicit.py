@@ -14,7 +14,8 @@ from lagrad.expression import Expression
 from lagrad.guards import Guards
 from lagrad.linear import LinearSolver
 from lagrad.program import Program
-from lagrad.tracing import Trace, Tracing, at_hand, name_of, trace, tracing
+from lagrad.traced import Trace, at_hand, name_of, trace
+from lagrad.tracing import Tracing, tracing
 from lagrad.trees import flatten
 
 __all__ = ["argmin", "fixed_point", "root"]
@@ -255,8 +256,8 @@ def checked(inner: Trace, kind: str, starts: Sequence[Array], name: str) -> None
                 )
     elif sum(v.size for v in outputs) != sum(s.size for s in starts):
         raise ShapeMismatch(
-            f"the residual {name!r} has shapes {shapes}, {sum(v.size for v in outputs)} numbers for "
-            f"{sum(s.size for s in starts)} unknowns; expected as many."
+            f"the residual {name!r} has shapes {shapes}, {sum(v.size for v in outputs)} numbers, "
+            f"for {sum(s.size for s in starts)} unknowns; expected as many."
         )
 
 

@@ -20,16 +20,17 @@ from lagrad.blocks import SMALL, BlockEquations, entry_name
 from lagrad.endpoint import (
     Measure,
     Solved,
+    condition_of,
     contraction,
     errors,
-    one_norm,
     scaled_condition,
     signed,
     uncertainty,
 )
-from lagrad.errors import InvalidValue, NotConverged, SingularSystem
-from lagrad.histories import NewtonStep, singular, story
-from lagrad.linear import Factors, LeastSquares, LinearSolver, Singular
+from lagrad.errors import InvalidValue, NotConverged, NotPositiveDefinite, SingularSystem
+from lagrad.histories import REMEDY, NewtonStep, indefinite, singular, story
+from lagrad.linear import Factors, Indefinite, LeastSquares, LinearSolver, Singular
+from lagrad.tape import Linearization
 
 __all__ = ["Newton", "linearised", "solve_block"]
 
@@ -138,14 +139,19 @@ def elsewhere(equations: BlockEquations, outer: list[Array], start: Array) -> Ar
     return np.asarray(found.x, dtype=equations.dtype) if found.success and reached else None
 
 
-def linearised(equations: BlockEquations, outer: list[Array], point: Array) -> Solved:
+def linearised(
+    equations: BlockEquations,
+    outer: list[Array],
+    point: Array,
+    solver: LinearSolver | None = None,
+) -> Solved:
     """A block at a solution that is known, with factors of its Jacobian there."""
-    search = Search(equations, outer, point, Newton(), equations.solver)
+    search = Search(equations, outer, point, Newton(), solver or equations.solver)
     with np.errstate(all="ignore"):
-        _, _, partials = equations.linearise(outer, point)
-        jacobian = equations.jacobian(partials, search.solver)
+        known = equations.linearise(outer, point)
+        jacobian = equations.jacobian(known[2], search.solver)
         search.factors = search.factor(jacobian, "at the solution")
-        return search.solved(point)
+        return search.solved(point, known)
 
 
 class Search:
@@ -176,6 +182,8 @@ class Search:
         self.factorisations += 1
         try:
             return self.solver.factor(jacobian)
+        except Indefinite:
+            raise indefinite(self.equations, jacobian, where) from None
         except Singular:
             raise singular(self.equations, jacobian, where, self.history) from None
         except NotConverged as error:
@@ -183,9 +191,13 @@ class Search:
 
     def _correction(self, residual: Array, jacobian: Any) -> Array:
         try:
-            correction = -self.factors.solve(residual)
+            correction = -self.factors.solve(residual, rough=True)
         except NotConverged as error:
             raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
+        except NotPositiveDefinite as error:
+            raise NotPositiveDefinite(
+                f"the block {self.equations.block.label}: {error}. {REMEDY}"
+            ) from None
         if not np.isfinite(correction).all():
             raise singular(self.equations, jacobian, "at step", self.history)
         return correction.astype(self.equations.dtype, copy=False)
@@ -224,7 +236,8 @@ class Search:
             before, self.point = point, trial
             if damping < 1.0:
                 continue
-            if equations.linear or self._reached(following, terms, jacobian):
+            exact = equations.linear and not self.factors.iterative
+            if exact or self._reached(following, terms, jacobian):
                 self.point = trial + following
                 break
             if self._chord(following, jacobian, correction, terms):
@@ -337,11 +350,13 @@ class Search:
     def _story(self, what: str, correction: float | None = None) -> str:
         return story(self.equations, what, self.history, correction)
 
-    def solved(self, point: Array) -> Solved:
+    def solved(
+        self, point: Array, known: tuple[Array, Array, Linearization] | None = None
+    ) -> Solved:
         """The certificate's numbers at the solution, with the true Jacobian there."""
         equations = self.equations
-        residual, terms, partials = equations.linearise(self.outer, point)
-        polish = -self.factors.solve(residual).astype(point.dtype)
+        residual, terms, partials = known or equations.linearise(self.outer, point)
+        polish = -self.factors.solve(residual, rough=True).astype(point.dtype)
         if self.scale.length(polish) > 2 * self.scale.epsilon:
             nearer = equations.residual(self.outer, point + polish)
             if np.abs(nearer).max(initial=0.0) < np.abs(residual).max(initial=0.0):
@@ -352,8 +367,12 @@ class Search:
         jacobian = equations.jacobian(partials, self.solver)
         if equations.block.size <= SMALL and not equations.linear:
             self.factors = self.factor(jacobian, "at the solution")
-        condition = one_norm(jacobian) * self.factors.inverse_norm()
-        if condition > 0.1 / EPSILON and scaled_condition(jacobian, self.factors) > 0.1 / EPSILON:
+        if (
+            # A system that is singular to rounding no iteration converges for.
+            not self.factors.iterative
+            and condition_of(jacobian, self.factors) > 0.1 / EPSILON
+            and scaled_condition(jacobian, self.factors) > 0.1 / EPSILON
+        ):
             raise singular(equations, jacobian, "at the solution, to rounding", self.history)
         direction, against, error, curvature = uncertainty(
             equations, self.outer, self.factors, self.scale, point, residual, terms, jacobian
@@ -373,7 +392,6 @@ class Search:
             history=tuple(self.history),
             factorisations=self.factorisations,
             residual=float(np.abs(residual).max(initial=0.0)),
-            condition=condition,
             error=error,
             curvature=curvature,
             direction=direction,
@@ -400,7 +418,6 @@ class Search:
             history=tuple(self.history),
             factorisations=self.factorisations,
             residual=float(np.abs(residual).max(initial=0.0)),
-            condition=np.inf,
             error=np.inf,
             curvature=np.inf,
             direction=np.zeros_like(self.point),

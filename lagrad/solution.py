@@ -38,53 +38,51 @@ class Solution:
         reports: tuple[BlockReport, ...] = (),
         converged: bool = True,
     ) -> None:
-        self._point = point
+        self.point = point
         self._policy = policy
         self._converged = converged
         self.reports = reports
 
     @property
-    def point(self) -> SolvedPoint:
-        """Values and factors."""
-        return self._point
-
-    @property
     def system(self) -> System:
         """The system as it was when it was solved."""
-        return self._point.compiled.system
+        return self.point.compiled.system
 
     def __getitem__(self, key: Any) -> Any:
-        value = self._point.values[self.system.variable(key)]
+        value = self.point.values[self.system.variable(key)]
         return value.item() if np.ndim(value) == 0 else value
 
     def by_name(self) -> dict[str, Array]:
         """The value of each variable, by its name."""
-        return {v.name: array for v, array in self._point.values.items()}
+        return {v.name: array for v, array in self.point.values.items()}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.system.variables)
 
     def __repr__(self) -> str:
         lines = [f"Solution of {self.system.name}:"]
-        lines += [f"  {v.name} = {shortened(a)}" for v, a in list(self._point.values.items())[:20]]
-        if len(self._point.values) > 20:
-            lines.append(f"  … {len(self._point.values) - 20} more")
+        lines += [f"  {v.name} = {shortened(a)}" for v, a in list(self.point.values.items())[:20]]
+        if len(self.point.values) > 20:
+            lines.append(f"  … {len(self.point.values) - 20} more")
         return "\n".join(lines)
 
     @cached_property
     def certificate(self) -> Certificate:
         """The certificate of the primal solve."""
-        solved = self._point.solved.values()
+        solved = self.point.solved.values()
         error = max((s.error for s in solved), default=0.0)
         if solved and np.isfinite(error):
-            error = max(error, self._point.drift())
+            error = max(error, self.point.drift())
         return Certificate(
             converged=self._converged,
             primal_residual=max((s.residual for s in solved), default=0.0),
             multiplier_residual=None,
-            condition=max((s.condition for s in solved), default=1.0),
+            estimate=self._condition,
             error_bound=float(error),
         )
+
+    def _condition(self) -> float:
+        return max((s.condition for s in self.point.solved.values()), default=1.0)
 
     def _certified(
         self,
@@ -94,12 +92,12 @@ class Solution:
         width: int | None = None,
     ) -> tuple[dict[Any, Array], Certificate]:
         """What a sweep carries, with its certificate, required to reach the accuracy."""
-        found, sweep, error = self._point.carried(carry, width, units)
+        found, sweep, error = self.point.carried(carry, width, units)
         for array in found.values():
             if not np.isfinite(array).all():
                 self._policy.fail(
                     NotFinite(
-                        f"{what} is NaN or infinite: {self._culprit()} is not differentiable."
+                        f"{what} is NaN or infinite: {self.point.culprit()} is not differentiable."
                     )
                 )
                 break
@@ -108,39 +106,19 @@ class Solution:
             converged=primal.converged,
             primal_residual=primal.primal_residual,
             multiplier_residual=sweep.residual,
-            condition=primal.condition,
+            estimate=primal.estimate,
             error_bound=float(error + primal.error_bound),
         )
         self._policy.require(certificate, what)
         return {key: frozen(array) for key, array in found.items()}, certificate
-
-    def _culprit(self) -> str:
-        """The first constraint whose local partials are not finite."""
-        compiled, linearization = self._point.compiled, self._point.linearization
-        tape = compiled.tape
-        for stretch in compiled.stretches:
-            for k in stretch.steps:
-                step = linearization.steps[k]
-                data = () if step.map is None else step.map.data
-                if all(np.isfinite(value).all() for value in data):
-                    continue
-                for block in stretch.run.blocks:
-                    for constraint in block.constraints:
-                        if tape.slots.get(constraint.roots[0].index, -1) >= step.target:
-                            return f"at this point the constraint {constraint.name!r}"
-        return "the program"
 
     def _parameters(self) -> list[Variable]:
         return self.system.with_role("parameter")
 
     def _size(self, variable: Variable) -> float:
         """The largest entry of a variable's value; one where that is zero, or as good as zero."""
-        size = float(np.abs(self._point.values[variable]).max(initial=0.0))
-        return size if size > 1e-12 * self._point.scale else 1.0
-
-    def _multipliers(self, *variables: Variable) -> Callable[[Sweep], dict[Any, Array]]:
-        """The sweep from an output to the constraints and the parameters."""
-        return self._pulled({v: np.ones(v.shape, dtype=v.dtype) for v in variables})
+        size = float(np.abs(self.point.values[variable]).max(initial=0.0))
+        return size if size > 1e-12 * self.point.scale else 1.0
 
     def _pulled(self, cotangents: Mapping[Variable, Array]) -> Callable[[Sweep], dict[Any, Array]]:
         """The sweep from cotangents to the constraints and the parameters."""
@@ -185,11 +163,10 @@ class Solution:
         6.0
         """
         variable = self.system.scalar(output)
-        one = np.ones(variable.shape, dtype=variable.dtype)
-        return self._gradient({variable: one}, f"the gradient of {variable.name!r}")
+        return self._gradient(one(variable), f"the gradient of {variable.name!r}")
 
     def pullback(self, cotangents: Mapping[Any, Any] | None = None, /, **named: Any) -> Gradient:
-        """Return what cotangents of variables come to at the parameters.
+        """Return the transposed Jacobian times cotangents of some variables.
 
         Parameters
         ----------
@@ -199,7 +176,7 @@ class Solution:
         Returns
         -------
         Gradient
-            From parameter to an array of its shape: the transposed Jacobian's product.
+            From parameter to an array of its shape.
 
         Raises
         ------
@@ -252,16 +229,15 @@ class Solution:
 
         Examples
         --------
-        >>> import numpy as np, lagrad as lg
+        >>> import lagrad as lg
         >>> p = lg.Program()
-        >>> x = p.parameter("x", value=0.0)
-        >>> y = p.define("y", np.exp(x))
+        >>> y = p.define("y", 1.0 * p.parameter("x", value=1.0))
         >>> z = p.define("z", y * y)
         >>> float(p.solve().multipliers("z")["y"])
         2.0
         """
         variable = self.system.scalar(output)
-        carry = self._multipliers(variable)
+        carry = self._pulled(one(variable))
         constraints = list(self.system.constraints.values())
 
         def multipliers(sweep: Sweep) -> dict[Any, Array]:
@@ -277,15 +253,14 @@ class Solution:
 
         Examples
         --------
-        >>> import numpy as np, lagrad as lg
+        >>> import lagrad as lg
         >>> p = lg.Program()
-        >>> x = p.parameter("x", value=0.0)
-        >>> y = p.define("y", np.exp(x))
+        >>> y = p.define("y", 1.0 * p.parameter("x", value=1.0))
         >>> z = p.define("z", y * y)
         >>> p.solve().adjoint_system("z").matrix.toarray().tolist()
         [[1.0, -2.0], [0.0, 1.0]]
         """
-        point = self._point
+        point = self.point
         return assemble(point.compiled, point.linearization, self.system.scalar(output))
 
     def _directions(
@@ -432,14 +407,14 @@ class Solution:
         """
         variable = self.system.scalar(output)
         given = self._directions(directions, named)
-        derived = adjoint(self._point.compiled, variable.name)
+        derived = adjoint(self.point.compiled, variable.name)
         with np.errstate(all="ignore"):
-            found = self._multipliers(variable)(self._point.sweep())
-        known = {v.name: array for v, array in self._point.values.items()}
+            found = self._pulled(one(variable))(self.point.sweep())
+        known = {v.name: array for v, array in self.point.values.items()}
         for thing, array in found.items():
             names = derived.gradients if isinstance(thing, Variable) else derived.multipliers
             known[names[thing.name]] = array
-        values, solved = at_known_solution(derived, known, self._point.solved)
+        values, solved = at_known_solution(derived, known, self.point.solved)
         solution = Solution(SolvedPoint(derived.compiled, values, solved), self._policy)
         tangent = solution.tangent({v.name: d for v, d in given.items()})
         return Derivatives(
@@ -447,6 +422,10 @@ class Solution:
             "parameter",
             tangent.certificate,
         )
+
+
+def one(variable: Variable) -> dict[Variable, Array]:
+    return {variable: np.ones(variable.shape, dtype=variable.dtype)}
 
 
 def arrived(sweep: Sweep, variable: Variable) -> Array:

@@ -85,7 +85,23 @@ class SolvedPoint:
             equations.residual(equations.outer_values(at), solved.point)
             for at in (self.values, values)
         )
-        return -solved.factors.solve(there - here)
+        return -solved.factors.solve(there - here, rough=True)
+
+    def culprit(self) -> str:
+        """The first constraint whose local partials are not finite."""
+        compiled, linearization = self.compiled, self.linearization
+        tape = compiled.tape
+        for stretch in compiled.stretches:
+            for k in stretch.steps:
+                step = linearization.steps[k]
+                data = () if step.map is None else step.map.data
+                if all(np.isfinite(value).all() for value in data):
+                    continue
+                for block in stretch.run.blocks:
+                    for constraint in block.constraints:
+                        if tape.slots.get(constraint.roots[0].index, -1) >= step.target:
+                            return f"at this point the constraint {constraint.name!r}"
+        return "the program"
 
     def carried(
         self,

@@ -15,7 +15,7 @@ from lagrad.errors import NotConverged, NotFinite, SingularSystem
 from lagrad.expression import Variable
 from lagrad.histories import BlockReport
 from lagrad.linear import LinearSolver
-from lagrad.nonlinear import Newton, solve_block
+from lagrad.nonlinear import Newton, linearised, solve_block
 from lagrad.solution import Solution
 from lagrad.solvedpoint import SolvedPoint
 from lagrad.structure import Block
@@ -99,13 +99,23 @@ class BlockSolve:
             for g in groups
             if not any(h is not g and set(g.unknowns) < set(h.unknowns) for h in groups)
         ]
-        only = self.groups[0].linear if len(self.groups) == 1 else None
-        self.solver = linear or only or self.equations.solver
+        # The group that the block consists of.
+        own = (
+            self.groups[0]
+            if len(self.groups) == 1 and set(self.groups[0].unknowns) == inside
+            else None
+        )
+        self.settles = own is not None and own.approach.settles
+        self.solver = linear or (
+            self.equations.solver if own is None else own.approach.solver(self.equations)
+        )
 
     def run(self) -> tuple[Solved, NotConverged | SingularSystem | None]:
         equations = self.equations
         outer = equations.outer_values(self.values)
         begin = self._approached("begin") or self.start
+        if self.settles and self.solver.matrix_free:
+            return linearised(equations, outer, equations.vector(begin), self.solver), None
         try:
             found, failure = solve_block(
                 equations, outer, equations.vector(begin), self.newton, self.solver

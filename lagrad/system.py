@@ -67,13 +67,12 @@ class Group:
     unknowns: tuple[Variable, ...]
     arguments: tuple[Expression, ...]
     approach: Any
-    linear: Any = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells groups apart, whatever the numbers."""
         nodes = (*self.unknowns, *self.arguments)
-        return (tuple(node.index for node in nodes), self.approach, self.linear)
+        return (tuple(node.index for node in nodes), self.approach)
 
 
 class System:

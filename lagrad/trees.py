@@ -110,11 +110,11 @@ def described(tree: Tree) -> str:
 
 
 def _dict_of(kind: type, items: dict[Any, Any]) -> Any:
-    """A dict of a subclass whose constructor takes what dict's does, or a plain one."""
+    """A dict of a subclass, made as an empty one and filled."""
     if kind is dict:
         return items
-    made = kind.__new__(kind)
-    dict.update(made, items)
+    made: Any = kind()
+    made.update(items)
     return made
 
 
@@ -136,15 +136,17 @@ def _taken(value: Any, leaves: list[Any]) -> Tree:
         children = tuple(_taken(item, leaves) for item in value)
         return Tree(kind, tuple(range(len(children))), children)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names, children, fixed = [], [], []
+        names: list[str] = []
+        parts: list[Tree] = []
+        fixed: list[tuple[str, Any]] = []
         for field in dataclasses.fields(value):
             item = getattr(value, field.name)
             if isinstance(item, (str, bytes)) or callable(item) or isinstance(item, type):
                 fixed.append((field.name, item))
             else:
                 names.append(field.name)
-                children.append(_taken(item, leaves))
-        return Tree(kind, tuple(names), tuple(children), tuple(fixed))
+                parts.append(_taken(item, leaves))
+        return Tree(kind, tuple(names), tuple(parts), tuple(fixed))
     leaves.append(value)
     return LEAF
 

@@ -211,7 +211,7 @@ def test_float32_programs_are_solved_and_certified_in_their_own_precision():
     p.subject_to(z * z == x)
     p.define("y", np.exp(z))
     at = p.solve()
-    assert at._point.values[p.variables["y"]].dtype == np.float32
+    assert at.point.values[p.variables["y"]].dtype == np.float32
     gradient = at.gradient("y")
     assert gradient["x"].dtype == np.float32
     exact = np.exp(np.sqrt(2)) / (2 * np.sqrt(2))
