@@ -1,7 +1,6 @@
 """Gradients of programs that are systems of equality constraints."""
 
-from lagrad import primitives
-from lagrad.approaches import Anderson, Minimize, Picard
+from lagrad import primitives, prox
 from lagrad.certificate import Certificate
 from lagrad.compiling import compile  # noqa: A004
 from lagrad.declaring import trace
@@ -34,9 +33,10 @@ from lagrad.errors import (
     WrongDerivative,
 )
 from lagrad.implicit import argmin, fixed_point, root
+from lagrad.iterations import Anderson, Minimize, Picard, WarmStart
 from lagrad.jacobians import hessian, jacobian
 from lagrad.kernels import logsumexp, stop_gradient
-from lagrad.krylov import CG, GMRES, MINRES
+from lagrad.krylov import CG, GMRES, MINRES, Neumann
 from lagrad.linear import Cholesky, DenseLU, SparseLU
 from lagrad.nonlinear import Newton
 from lagrad.primitives.custom import primitive
@@ -65,6 +65,7 @@ __all__ = [
     "LeakedValue",
     "Minimize",
     "MissingValue",
+    "Neumann",
     "Newton",
     "NotContractive",
     "NotConverged",
@@ -83,6 +84,7 @@ __all__ = [
     "UnknownName",
     "UnsupportedFunction",
     "UnsupportedType",
+    "WarmStart",
     "WrongDerivative",
     "argmin",
     "compile",
@@ -95,6 +97,7 @@ __all__ = [
     "logsumexp",
     "primitive",
     "primitives",
+    "prox",
     "root",
     "softmax",
     "stop_gradient",

@@ -22,7 +22,7 @@ from lagrad.compiled import Compiled, ImplicitRun, Stretch
 from lagrad.endpoint import Solved
 from lagrad.errors import SingularSystem
 from lagrad.expression import Expression, Variable
-from lagrad.linear import Factors
+from lagrad.linear import ESTIMATE, Factors
 from lagrad.structure import Block
 from lagrad.system import Constraint
 from lagrad.tape import Linearization, Tape, assembled, joined, split
@@ -36,7 +36,9 @@ Array = Any
 ENOUGH = 500
 
 
-def refined(solved: Solved, right: Array, transposed: bool) -> tuple[Array, float, float]:
+def refined(
+    solved: Solved, right: Array, transposed: bool, guess: Array | None = None
+) -> tuple[Array, float, float]:
     """The solution with the Jacobian at the solution, its residual and its error, relative.
 
     The factors belong to the step before the solution, so they only precondition: refine
@@ -47,11 +49,26 @@ def refined(solved: Solved, right: Array, transposed: bool) -> tuple[Array, floa
     scale = np.abs(right).max(initial=0.0)
     if scale == 0.0:
         return np.zeros_like(right), 0.0, 0.0
-    best = _refine(matrix, solved.factors, right / scale, transposed, solved.contraction)
+    unit = right / scale
+    if guess is not None and solved.factors.iterative:
+        # What a guess leaves is solved for, if that is less.
+        left = right - matrix @ guess
+        if np.abs(left).max() < 0.5 * scale:
+            return _corrected(solved, guess, left, transposed, scale)
+    best = _refine(matrix, solved.factors, unit, transposed, solved.contraction)
     if best[2] > 1e-9 and (exact := solved.exact) is not None:
-        again = _refine(matrix, exact, right / scale, transposed, np.inf)
+        again = _refine(matrix, exact, unit, transposed, np.inf)
         best = min(best, again, key=lambda b: b[2])
     return best[0] * scale, best[1], best[2]
+
+
+def _corrected(
+    solved: Solved, guess: Array, left: Array, transposed: bool, scale: float
+) -> tuple[Array, float, float]:
+    """A guess and the solution for what it leaves; the residual is against the whole."""
+    step, residual, error = refined(solved, left, transposed)
+    share = float(np.abs(left).max()) / scale
+    return guess + step, residual * share, error * min(1.0, share)
 
 
 def _refine(
@@ -62,7 +79,7 @@ def _refine(
     before = np.inf
     for _ in range(25):
         residual = right - matrix @ solution
-        correction = factors.solve(residual, transposed, rough=True)
+        correction = factors.solve(residual, transposed, tol=ESTIMATE)
         top = float(np.abs(solution).max())
         length = float(np.abs(correction).max()) / top if top else 0.0
         if not length < 0.5 * before:
@@ -110,6 +127,7 @@ class Sweep:
         self.values = linearization.empty()
         self.residual = 0.0
         self.error = 0.0
+        self.truncated, self.truncation = "", 0.0
         matrices = width is not None
         self._pull = functools.partial(linearization.pull, matrices=matrices)
         self._push = functools.partial(linearization.push, matrices=matrices)
@@ -149,15 +167,37 @@ class Sweep:
         return np.split(array, np.cumsum([n.size for n in nodes])[:-1])
 
     def _solve(self, block: Block, right: Array, transposed: bool) -> Array:
+        solved = self.solved[block]
+        if solved.truncated:
+            return self._truncated(block, right, transposed)
         if self.near is not None:
             # `right` is what the guess leaves, so that one step of the same factors corrects it.
-            solution = self.near.solutions[block] + self.solved[block].factors.solve(
-                right, transposed, rough=True
+            solution = self.near.solutions[block] + solved.factors.solve(
+                right, transposed, tol=ESTIMATE
             )
         else:
-            solution, residual, error = refined(self.solved[block], right, transposed)
+            warm = solved.warm if transposed and self.width is None else None
+            guess = None if warm is None else warm.multipliers
+            solution, residual, error = refined(solved, right, transposed, guess)
+            if warm is not None:
+                warm.multipliers = solution
             self.residual = max(self.residual, residual)
             self.error += error
+        self.solutions[block] = solution
+        return solution
+
+    def _truncated(self, block: Block, right: Array, transposed: bool) -> Array:
+        """What was asked for in the place of a solution, and how far it is from one."""
+        if self.near is not None:
+            return self.near.solutions[block]
+        solved = self.solved[block]
+        solution = solved.factors.solve(right, transposed)
+        matrix = solved.adjoint if transposed else solved.jacobian
+        left = right - matrix @ solution
+        size = float(np.abs(right).max(initial=0.0))
+        if size:
+            self.truncation = max(self.truncation, float(np.abs(left).max()) / size)
+        self.truncated = solved.truncated
         self.solutions[block] = solution
         return solution
 

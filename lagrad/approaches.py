@@ -6,7 +6,7 @@ method it is iterated. It runs where the block of its unknowns is about to be so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,178 +17,22 @@ import scipy.optimize
 from lagrad.blocks import BlockEquations
 from lagrad.copying import inlined
 from lagrad.equation import Equation
-from lagrad.errors import InvalidValue, NotContractive, NotConverged
+from lagrad.errors import NotContractive, NotConverged
 from lagrad.expression import Expression, Variable
-from lagrad.krylov import CG, GMRES
+from lagrad.iterations import Anderson, Minimize, Picard, WarmStart, untold
+from lagrad.krylov import CG, Neumann
 from lagrad.linear import Cholesky, LinearSolver
 from lagrad.plan import Plan, definitions
 from lagrad.program import Program
 from lagrad.solution import Solution
 from lagrad.system import Group, System
 from lagrad.tape import joined, split
+from lagrad.trees import flatten
+from lagrad.wrapped import Damped, Support
 
-__all__ = ["Anderson", "Approach", "Minimize", "Picard"]
+__all__ = ["Approach"]
 
 Array = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Picard:
-    """The plain fixed-point iteration, z ← step(z).
-
-    Parameters
-    ----------
-    tol : float
-        The relative length of the last step at which it ends.
-    max_steps : int
-
-    Examples
-    --------
-    >>> import numpy as np, lagrad as lg
-    >>> round(float(lg.fixed_point(np.cos, 1.0, solver=lg.Picard())), 12)
-    0.739085133215
-    """
-
-    tol: float = 1e-10
-    max_steps: int = 1000
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tol < 1 or self.max_steps < 1:
-            raise InvalidValue(f"{self!r}: tol in (0, 1), max_steps ≥ 1.")
-
-    def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
-        """The point reached, and the relative length of each step."""
-        history: list[float] = []
-        for _ in range(self.max_steps):
-            after = step(point)
-            history.append(relative(after - point, after))
-            if not history[-1] > self.tol:
-                return after, history
-            point = after
-        return point, history
-
-
-@dataclass(frozen=True, slots=True)
-class Anderson:
-    """The fixed-point iteration, accelerated by its last steps.
-
-    Parameters
-    ----------
-    memory : int
-        How many earlier steps are combined.
-    tol : float
-        The relative length of the last step at which it ends.
-    max_steps : int
-
-    References
-    ----------
-    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, doi:10.1137/10078356X.
-
-    Examples
-    --------
-    >>> import numpy as np, lagrad as lg
-    >>> round(float(lg.fixed_point(np.cos, 1.0, solver=lg.Anderson(memory=2))), 12)
-    0.739085133215
-    """
-
-    memory: int = 5
-    tol: float = 1e-10
-    max_steps: int = 500
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tol < 1 or self.max_steps < 1 or self.memory < 1:
-            raise InvalidValue(f"{self!r}: tol in (0, 1), memory and max_steps ≥ 1.")
-
-    def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
-        """The point reached, and the relative length of each step."""
-        history: list[float] = []
-        past = Differences(self.memory)
-        before: tuple[Array, Array] | None = None
-        for _ in range(self.max_steps):
-            after = step(point)
-            residual = after - point
-            history.append(relative(residual, after))
-            if not history[-1] > self.tol:
-                return after, history
-            if before is not None:
-                past.add(after - before[0], residual - before[1])
-            # Far beyond the best so far: what was combined misleads, so it starts afresh.
-            if history[-1] > 10 * min(history):
-                past.clear()
-            before = (after, residual)
-            point = past.combined(after, residual)
-        return point, history
-
-
-class Differences:
-    """The last differences of images and of residuals, with the products of the latter."""
-
-    def __init__(self, memory: int) -> None:
-        self.memory = memory
-        self.clear()
-
-    def clear(self) -> None:
-        self.images: list[Array] = []
-        self.changes: list[Array] = []
-        self.products = np.zeros((0, 0))
-
-    def add(self, image: Array, change: Array) -> None:
-        if len(self.changes) == self.memory:
-            del self.images[0], self.changes[0]
-            self.products = self.products[1:, 1:]
-        self.images.append(image)
-        self.changes.append(change)
-        row = np.array([change @ other for other in self.changes])
-        grown = np.zeros((row.size, row.size))
-        grown[:-1, :-1] = self.products
-        grown[-1], grown[:, -1] = row, row
-        self.products = grown
-
-    def combined(self, after: Array, residual: Array) -> Array:
-        """The combination of images whose residual is smallest, to first order."""
-        if not self.changes:
-            return after
-        right = np.array([change @ residual for change in self.changes])
-        # A minimum-norm solution: nearly parallel differences are not told apart.
-        weights = np.linalg.lstsq(self.products, right, rcond=1e-12)[0]
-        found = after - sum(w * image for w, image in zip(weights, self.images, strict=True))
-        if not np.isfinite(found).all():
-            self.clear()
-            return after
-        return found
-
-
-def relative(change: Array, against: Array) -> float:
-    """The largest entry of a change over the largest of a point; NaN where one is not finite."""
-    size = float(np.abs(against).max(initial=0.0))
-    length = float(np.abs(change).max(initial=0.0))
-    return length / size if size else length
-
-
-@dataclass(frozen=True, slots=True)
-class Minimize:
-    """SciPy's `minimize`, with exact gradients and Hessian-vector products.
-
-    Parameters
-    ----------
-    method : str
-        A method of `scipy.optimize.minimize`: "L-BFGS-B", "BFGS", "CG", "Newton-CG",
-        "trust-ncg", "trust-krylov", "trust-exact" and others.
-    tol : float, optional
-        SciPy's `tol`; by default as tight as the method allows.
-    max_steps : int
-
-    Examples
-    --------
-    >>> import numpy as np, lagrad as lg
-    >>> quartic = lambda z: np.sum((z - 1) ** 4 + z**2)
-    >>> lg.argmin(quartic, np.zeros(2), solver=lg.Minimize("BFGS")).round(6).tolist()
-    [0.410245, 0.410245]
-    """
-
-    method: str = "L-BFGS-B"
-    tol: float | None = None
-    max_steps: int = 1000
 
 
 # A fixed point that iteration finds is differentiated by iteration too, unless it is small.
@@ -253,6 +97,14 @@ class Approach:
         Its own unknowns, which follow the varied ones.
     method : object or None
         None is Newton's method alone.
+    linear : LinearSolver or None
+        None is the one that fits its size.
+    damping : float
+        What is added to the Jacobian's diagonal wherever it is solved with.
+    differentiate : Neumann or None
+        A series in the place of the multipliers' equation.
+    warm : WarmStart or None
+        Where the last solution is kept.
     """
 
     kind: str
@@ -263,10 +115,18 @@ class Approach:
     inner: tuple[str, ...]
     method: Any
     linear: LinearSolver | None = None
+    damping: float = 0.0
+    differentiate: Neumann | None = None
+    warm: WarmStart | None = None
 
     def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
         """Values of the unknowns from which Newton's method starts."""
         method, problem = self.method, Problem(self, arguments)
+        if self.warm is not None:
+            kept = [*flatten(self.warm.value)[0], *self.warm.inner]
+            start = [
+                np.asarray(k, dtype=s.dtype) for k, s in zip(kept, start, strict=False)
+            ] + list(start[len(kept) :])
         point = joined(start[: len(self.varied)])
         if isinstance(method, (Picard, Anderson)):
             point = self._iterated(problem, point)
@@ -286,16 +146,18 @@ class Approach:
     @property
     def settles(self) -> bool:
         """Whether it ends at the solution itself, so that Newton's method has nothing to add."""
-        return isinstance(self.method, (Picard, Anderson))
+        return isinstance(self.method, (Picard, Anderson)) or self.damping > 0
 
     def solver(self, equations: BlockEquations) -> LinearSolver:
         """The linear solver of the block that its unknowns form."""
-        if self.linear is not None:
-            return self.linear
-        if self.kind == "fixed_point" and self.settles and equations.block.size > FACTORED:
-            return GMRES(tol=1e-10)
+        found = self.linear or self._usual(equations)
+        return Damped(found, self.damping) if self.damping else found
+
+    def _usual(self, equations: BlockEquations) -> LinearSolver:
+        if isinstance(self.method, (Picard, Anderson)) and equations.block.size > FACTORED:
+            return Support()
         usual = equations.solver
-        if self.kind == "argmin" and not self.inner:
+        if self.kind in ("argmin", "gradient") and not self.inner:
             return CG(positive=True) if usual.matrix_free else Cholesky()
         return usual
 
@@ -311,7 +173,11 @@ class Approach:
             return joined(problem(z))
 
         found, history = self.method.run(step, point)
-        if not history or not history[-1] <= self.method.tol:
+        if history and history[-1] <= self.method.tol:
+            return found
+        # Approached, if slowly: where the system is small, Newton's method does the rest.
+        near = point.size <= FACTORED and history[-1] < 1e-2 * history[0]
+        if not near:
             raise NotContractive(untold(history, type(self.method).__name__))
         return found
 
@@ -389,7 +255,7 @@ class Approach:
         found = inlined(program, into, given, inner)
         outputs = [found[name] for name in self.outputs]
         if self.kind == "argmin":
-            outputs = outputs[1:]
+            outputs = outputs[1:]  # the objective itself is before its gradient
         for k, output in enumerate(outputs):
             left: Any = unknowns[k] if self.kind == "fixed_point" else into.arena.constant(0.0)
             name = into.free(unknowns[k].name if k < len(unknowns) else f"residual_{k}")
@@ -405,17 +271,3 @@ class Approach:
         values = dict(zip(self.data, arguments, strict=True))
         solution = system.solved(values, dict(zip(names, start, strict=True)))
         return [np.asarray(solution[name]) for name in names]
-
-
-def untold(history: Sequence[float], method: str) -> str:
-    """What a fixed-point iteration that did not end went through."""
-    shown = ", ".join(f"{h:.2e}" for h in history[-8:])
-    finite = [h for h in history if np.isfinite(h) and h > 0]
-    factor = (
-        (finite[-1] / finite[0]) ** (1 / max(len(finite) - 1, 1)) if len(finite) > 1 else np.inf
-    )
-    return (
-        f"{method} did not reach a fixed point in {len(history)} steps: the last relative steps "
-        f"are {shown}; each is {factor:.3g} of the one before, on average. A contraction has less than "
-        'one: damp the step, start nearer, or solve z = step(z) by solver="newton".'
-    )

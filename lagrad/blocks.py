@@ -140,15 +140,17 @@ class BlockEquations:
         ]
         return joined(values[:n]), joined(terms), self.tape.at(values[2 * n :])
 
-    def jacobian(self, linearization: Linearization, solver: LinearSolver) -> Any:
+    def jacobian(
+        self, linearization: Linearization, solver: LinearSolver, outer: list[Array], point: Array
+    ) -> Any:
         """The Jacobian as the solver wants it: entries, or products."""
         if solver.matrix_free:
-            return self.operator(linearization)
+            return self.operator(linearization, outer, point)
         matrix = linearization.jacobian(self.residuals, self.unknowns, self.full)
         # Factored in double precision, whatever the unknowns have.
         return matrix if matrix.dtype == float else matrix.astype(float)
 
-    def operator(self, linearization: Linearization) -> Any:
+    def operator(self, linearization: Linearization, outer: list[Array], point: Array) -> Any:
         """The Jacobian by its products alone."""
         slots = self.tape.slots
 
@@ -175,7 +177,11 @@ class BlockEquations:
         def assemble() -> Any:
             return linearization.jacobian(self.residuals, self.unknowns, self.full)
 
-        return Products(forward, backward, self.block.size, self.dtype, assemble)
+        def residual(at: Array) -> Array:
+            return self.residual(outer, at)
+
+        size = self.block.size
+        return Products(forward, backward, size, self.dtype, assemble, residual, point)
 
     def _taken(self, values: list[Any], nodes: Any) -> list[Array]:
         found = [values[self.tape.slots[node.index]] for node in nodes]

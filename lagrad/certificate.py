@@ -29,6 +29,12 @@ class Certificate:
     condition : float
         An estimate of the largest 1-norm condition number among the blocks' Jacobians; made when
         it is asked for, where it costs solves of its own.
+    differentiated : str
+        "implicit", or what the derivative is of instead, as asked for: a truncated series, or a
+        damped system.
+    truncation : float
+        The largest relative residual that this leaves in the multipliers' equation: the distance
+        from the implicit derivative, times at most the condition number. Not in the bound.
     error_bound : float
         A first-order bound of the relative error: of the unknowns' largest entries for a
         solution, of each array's largest entry for a derivative. Rounding of explicit
@@ -40,6 +46,8 @@ class Certificate:
     multiplier_residual: float | None
     estimate: Callable[[], float] = field(repr=False, compare=False)
     error_bound: float
+    differentiated: str = "implicit"
+    truncation: float = 0.0
 
     @property
     def condition(self) -> float:
@@ -55,6 +63,7 @@ class Certificate:
             f"{'converged' if self.converged else 'NOT converged'}: "
             f"primal residual {self.primal_residual:.1e}, {multipliers}"
             f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
+            + (f"; {self.differentiated}, {self.truncation:.1e} left" if self.truncation else "")
         )
 
 

@@ -12,7 +12,7 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import SMALL, BlockEquations
 from lagrad.histories import NewtonStep
-from lagrad.linear import Factors, LeastSquares, LinearSolver, Singular, Transposed
+from lagrad.linear import ESTIMATE, Factors, LeastSquares, LinearSolver, Singular, Transposed
 
 __all__ = [
     "Measure",
@@ -46,6 +46,8 @@ class Solved:
     against: Array  # what the error of each unknown is measured by
     top: float  # the largest value on the way
     contraction: float  # what one refinement with the factors leaves of an error
+    truncated: str = ""  # what stands in the place of the multipliers' equation, if anything
+    warm: Any = None  # what remembers multipliers
 
     @cached_property
     def condition(self) -> float:
@@ -134,11 +136,11 @@ class Equilibrated(Factors):
         self.base, self.rows, self.columns = base, rows, columns
         self.shape = base.shape
 
-    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         inner, outer = (self.columns, self.rows) if transposed else (self.rows, self.columns)
         if right.ndim == 2:
             inner, outer = inner[:, None], outer[:, None]
-        return self.base.solve(right / inner, transposed, rough) / outer
+        return self.base.solve(right / inner, transposed, tol) / outer
 
 
 def scaled_condition(jacobian: Any, factors: Factors) -> float:
@@ -189,7 +191,7 @@ def uncertainty(
     doubt = np.abs(residual) + rounding
     # Where every solve is an iteration, the residual itself shows what it does.
     seen = residual + signed(rounding) if factors.iterative else signed(doubt)
-    direction = factors.solve(seen, rough=True)
+    direction = factors.solve(seen, tol=ESTIMATE)
     if not np.isfinite(direction).all():
         return direction, scale.top, np.inf, np.inf
     if not doubt.any():
@@ -222,7 +224,7 @@ def uncertainty(
         beyond = equations.residual(outer, (point + sign * step).astype(point.dtype))
         change = (beyond - residual) - jacobian @ (sign * step)
         if np.isfinite(change).all():
-            bend = scale.length(factors.solve(change, rough=True), against) / (factor * length)
+            bend = scale.length(factors.solve(change, tol=ESTIMATE), against) / (factor * length)
             # What rounding alone would have made of it is taken off.
             curvature = max(bend - 10 / factor, 0.0) / factor
             return direction.astype(point.dtype), against, error, curvature

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lagrad.approaches import Anderson, Approach, Minimize, Picard
+from lagrad.approaches import Approach
 from lagrad.derive import adjoint
-from lagrad.errors import InvalidFunction, NotConverged, ShapeMismatch, UnsupportedType
+from lagrad.errors import (
+    InvalidFunction,
+    InvalidValue,
+    NotConverged,
+    ShapeMismatch,
+    UnsupportedType,
+)
 from lagrad.expression import Expression
 from lagrad.guards import Guards
+from lagrad.iterations import Anderson, Minimize, Picard, WarmStart
+from lagrad.krylov import CG, GMRES, Krylov, Neumann
 from lagrad.linear import LinearSolver
 from lagrad.program import Program
 from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import Tracing, tracing
 from lagrad.trees import flatten
+from lagrad.wrapped import Centered
 
 __all__ = ["argmin", "fixed_point", "root"]
 
@@ -32,6 +42,9 @@ def fixed_point(
     *args: Any,
     solver: Any = "anderson",
     linear: LinearSolver | None = None,
+    preconditioner: Any = None,
+    damping: float = 0.0,
+    differentiate: str | Neumann = "implicit",
 ) -> Any:
     """Return the z with `z = step(z, *args)`.
 
@@ -39,13 +52,21 @@ def fixed_point(
     ----------
     step : callable
         Written in NumPy; its result has the structure, shapes and dtypes of `z`.
-    start : nested arrays
+    start : nested arrays or WarmStart
         Where the iteration starts.
     *args
         Passed on; they may be traced, as may all that `step` closes over.
     solver : {"anderson", "picard", "newton"} or Anderson or Picard
     linear : LinearSolver, optional
-        The solver of the linear systems of Newton's method and of the derivatives.
+        The solver of the linear systems of Newton's method and of the derivatives. By default LU
+        factorisation of a small one, and of a large one the Neumann series, restricted to what
+        a proximal step leaves free.
+    preconditioner : optional
+        An approximate inverse of the system's matrix, as of `GMRES`, which it chooses.
+    damping : float
+        Added to the diagonal of the derivatives' system.
+    differentiate : "implicit" or Neumann
+        The solution of the derivatives' system, or a truncated series for it.
 
     Returns
     -------
@@ -68,7 +89,8 @@ def fixed_point(
     >>> round(float(f(1.0)), 10), round(float(lg.grad(f)(1.0)), 10)
     (0.7390851332, -0.2974743415)
     """
-    return implicit("fixed_point", step, start, args, method_of(solver, "fixed_point"), linear)
+    how = options("fixed_point", solver, linear, preconditioner, damping, differentiate)
+    return implicit("fixed_point", step, start, args, how)
 
 
 def root(
@@ -77,6 +99,9 @@ def root(
     *args: Any,
     solver: Any = "newton",
     linear: LinearSolver | None = None,
+    preconditioner: Any = None,
+    damping: float = 0.0,
+    differentiate: str | Neumann = "implicit",
 ) -> Any:
     """Return the z with `residual(z, *args) = 0`.
 
@@ -84,13 +109,14 @@ def root(
     ----------
     residual : callable
         Written in NumPy; it returns as many numbers as `z` has.
-    start : nested arrays
+    start : nested arrays or WarmStart
         Where Newton's method starts.
     *args
         Passed on; they may be traced, as may all that `residual` closes over.
-    solver : {"newton"}
-    linear : LinearSolver, optional
-        The solver of its linear systems; `lg.GMRES()` makes it a Newton–Krylov method.
+    solver : {"newton", "newton-krylov"}
+        How the linear systems are solved, unless `linear` says it: factored, or by GMRES.
+    linear, preconditioner, damping, differentiate
+        As of `fixed_point`.
 
     Returns
     -------
@@ -108,7 +134,8 @@ def root(
     >>> round(float(kepler(1.0)), 10), round(float(lg.grad(kepler)(1.0)), 10)
     (1.4987011335, 1.0373620219)
     """
-    return implicit("root", residual, start, args, method_of(solver, "root"), linear)
+    how = options("root", solver, linear, preconditioner, damping, differentiate)
+    return implicit("root", residual, start, args, how)
 
 
 def argmin(
@@ -116,7 +143,12 @@ def argmin(
     start: Any,
     *args: Any,
     solver: Any = "newton",
+    gradient: Callable[..., Any] | None = None,
     linear: LinearSolver | None = None,
+    products: str = "exact",
+    preconditioner: Any = None,
+    damping: float = 0.0,
+    differentiate: str | Neumann = "implicit",
 ) -> Any:
     """Return the z at which `objective(z, *args)` is smallest nearby.
 
@@ -124,13 +156,26 @@ def argmin(
     ----------
     objective : callable
         Written in NumPy; it returns a scalar.
-    start : nested arrays
+    start : nested arrays or WarmStart
         Where the search starts.
     *args
         Passed on; they may be traced, as may all that `objective` closes over.
     solver : {"newton"} or a method of `scipy.optimize.minimize` or Minimize
+        Newton's method goes over to a trust region where the Hessian is not positive definite.
+    gradient : callable, optional
+        `gradient(z, *args)`, in the place of the objective's derivative. For a black box:
+        `lg.primitive(f, jvp="centered")`.
     linear : LinearSolver, optional
-        The solver of the Hessian's linear systems.
+        The solver of the Hessian's systems. By default Cholesky factorisation, or conjugate
+        gradients with products alone where the Hessian is too large to be written down.
+    products : {"exact", "centered"}
+        Hessian-vector products, or centred differences of the gradient in their place.
+    preconditioner : optional
+        An approximate inverse of the Hessian, as of `GMRES`; conjugate gradients take it.
+    damping : float
+        Added to the Hessian's diagonal wherever it is solved with: for one that is singular.
+    differentiate : "implicit" or Neumann
+        The solution of the derivatives' system, or a truncated series for it.
 
     Returns
     -------
@@ -156,25 +201,69 @@ def argmin(
     >>> float(theta(1.0)), float(lg.grad(theta)(1.0))
     (1.5, -0.75)
     """
-    return implicit("argmin", objective, start, args, method_of(solver, "argmin"), linear)
+    if products not in ("exact", "centered"):
+        raise InvalidValue(f"products={products!r}; expected 'exact' or 'centered'.")
+    how = options("argmin", solver, linear, preconditioner, damping, differentiate)
+    if products == "centered":
+        base = how["linear"] or CG(tol=1e-8)
+        if not isinstance(base, Krylov):
+            raise InvalidValue(f"products='centered' needs CG or MINRES, not linear={base!r}.")
+        how["linear"] = Centered(base)
+    if gradient is not None:
+        if how["method"] is not None:
+            raise InvalidValue("argmin(gradient=…) is solved by Newton's method; leave solver out.")
+        return implicit("gradient", gradient, start, args, how)
+    return implicit("argmin", objective, start, args, how)
+
+
+def options(
+    kind: str,
+    solver: Any,
+    linear: Any,
+    preconditioner: Any,
+    damping: Any,
+    differentiate: Any,
+) -> dict[str, Any]:
+    """What an approach is told, checked."""
+    if not isinstance(damping, (int, float)) or not 0 <= damping < np.inf:
+        raise InvalidValue(f"damping={damping!r}; expected a number of zero or more.")
+    if not (isinstance(differentiate, Neumann) or differentiate == "implicit"):
+        raise InvalidValue(
+            f"differentiate={differentiate!r}; expected 'implicit' or lg.Neumann(terms=…)."
+        )
+    if linear is not None and not isinstance(linear, LinearSolver):
+        raise UnsupportedType(f"linear={linear!r}; expected a solver such as lg.CG().")
+    if linear is None and (solver == "newton-krylov" or preconditioner is not None):
+        linear = CG(positive=True) if kind == "argmin" else GMRES()
+    if preconditioner is not None:
+        if not isinstance(linear, Krylov):
+            raise InvalidValue(f"preconditioner=… goes with CG, MINRES or GMRES, not {linear!r}.")
+        linear = replace(linear, preconditioner=preconditioner)
+    return {
+        "method": method_of(solver, kind),
+        "linear": linear,
+        "damping": float(damping),
+        "differentiate": differentiate if isinstance(differentiate, Neumann) else None,
+    }
 
 
 def method_of(solver: Any, kind: str) -> Any:
     """The iteration that a solver's name stands for; None for Newton's method alone."""
-    if solver in (None, "newton"):
-        return None
-    if kind == "argmin" and isinstance(solver, str):
-        return Minimize(solver)
+    if isinstance(solver, str):
+        if solver in ("newton", "newton-krylov"):
+            return None
+        if kind == "argmin":
+            return Minimize(solver)
+        if kind == "fixed_point" and solver in SOLVERS:
+            return SOLVERS[solver]()
     wanted: tuple[type, ...] = {
         "argmin": (Minimize,),
         "fixed_point": (Picard, Anderson),
         "root": (),
     }[kind]
-    if kind == "fixed_point" and solver in SOLVERS:
-        return SOLVERS[solver]()
-    if isinstance(solver, wanted) and wanted:
+    if wanted and isinstance(solver, wanted):
         return solver
-    names = ["'newton'", *(map(repr, SOLVERS) if kind == "fixed_point" else ())]
+    names = ["'newton'", "'newton-krylov'", *(map(repr, SOLVERS) if wanted else ())]
     raise UnsupportedType(
         f"{kind}(solver={solver!r}); expected {', '.join(names)}"
         + "".join(f" or lg.{w.__name__}(…)" for w in wanted)
@@ -187,11 +276,11 @@ def implicit(
     function: Callable[..., Any],
     start: Any,
     args: Sequence[Any],
-    method: Any,
-    linear: LinearSolver | None,
+    how: Mapping[str, Any],
 ) -> Any:
     """The solution of an implicit function, as numbers or as unknowns of the outer trace."""
-    leaves, tree = flatten(start)
+    warm = start if isinstance(start, WarmStart) else None
+    leaves, tree = flatten(start if warm is None else warm.value)
     if not leaves:
         raise InvalidFunction(f"{kind} needs a start with at least one array; got {start!r}.")
     starts = [at_hand(leaf, f"the start of {kind}") for leaf in leaves]
@@ -199,7 +288,7 @@ def implicit(
     for _ in range(BRANCHES):
         inner = trace(function, (tree.unflatten(starts), *args), {}, (0,))
         checked(inner, kind, starts, name_of(function))
-        approach = stated(inner, kind, method, linear)
+        approach = stated(inner, kind, {**how, "warm": warm})
         begin = [*starts, *(inner.starts.get(name, 0.0) for name in approach.inner)]
         begin = [
             np.broadcast_to(
@@ -238,6 +327,8 @@ def checked(inner: Trace, kind: str, starts: Sequence[Array], name: str) -> None
     program = inner.program
     outputs = [program.variables[name] for name in inner.outputs]
     shapes = [v.shape for v in outputs]
+    if kind == "gradient":
+        name = f"gradient {name}"
     if kind == "argmin":
         if len(outputs) != 1 or outputs[0].size != 1:
             raise InvalidFunction(
@@ -261,7 +352,7 @@ def checked(inner: Trace, kind: str, starts: Sequence[Array], name: str) -> None
         )
 
 
-def stated(inner: Trace, kind: str, method: Any, linear: LinearSolver | None) -> Approach:
+def stated(inner: Trace, kind: str, how: Mapping[str, Any]) -> Approach:
     """The approach of an implicit function, from the trace of what it is given."""
     program, outputs = inner.program, inner.outputs
     if kind == "argmin":
@@ -276,8 +367,7 @@ def stated(inner: Trace, kind: str, method: Any, linear: LinearSolver | None) ->
         tuple(v.name for v in program.with_role("data")),
         tuple(outputs),
         tuple(v.name for v in program.with_role("unknown")),
-        method,
-        linear,
+        **how,
     )
 
 

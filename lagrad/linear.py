@@ -16,6 +16,7 @@ from scipy.linalg import lapack
 from lagrad.errors import SingularSystem
 
 __all__ = [
+    "ESTIMATE",
     "Cholesky",
     "DenseLU",
     "Factors",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 Array = Any
+# The relative residual of solves that estimate the size of an error.
+ESTIMATE = 0.1
 
 
 class Singular(SingularSystem):
@@ -45,10 +48,10 @@ class Factors(ABC):
     tol = 0.0
 
     @abstractmethod
-    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         """The solution for a right side of shape (n,), or of shape (n, k).
 
-        A `rough` one need not have more than a digit or two: it estimates an error.
+        Where every solve is an iteration, it may end at this relative residual.
         """
 
     def inverse_norm(self) -> float:
@@ -58,10 +61,10 @@ class Factors(ABC):
             return 0.0
         operator = sparse_linalg.LinearOperator(
             (n, n),
-            matvec=lambda b: self.solve(b, rough=True),
-            rmatvec=lambda b: self.solve(b, transposed=True, rough=True),
-            matmat=lambda b: self.solve(b, rough=True),
-            rmatmat=lambda b: self.solve(b, transposed=True, rough=True),
+            matvec=lambda b: self.solve(b, tol=ESTIMATE),
+            rmatvec=lambda b: self.solve(b, transposed=True, tol=ESTIMATE),
+            matmat=lambda b: self.solve(b, tol=ESTIMATE),
+            rmatmat=lambda b: self.solve(b, transposed=True, tol=ESTIMATE),
             dtype=float,
         )
         if n <= 4:
@@ -76,8 +79,8 @@ class Transposed(Factors):
         self.base = base
         self.shape = base.shape
 
-    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
-        return self.base.solve(right, not transposed, rough)
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        return self.base.solve(right, not transposed, tol)
 
 
 class LeastSquares(Factors):
@@ -88,7 +91,7 @@ class LeastSquares(Factors):
         self.shape = dense.shape
         self.inverse = np.linalg.pinv(np.nan_to_num(dense))
 
-    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         product: Array = (self.inverse.T if transposed else self.inverse) @ right
         return product
 
@@ -131,7 +134,7 @@ class DenseFactors(Factors):
         if info > 0:
             raise Singular("a zero pivot")
 
-    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         if right.size == 0:
             return right
         solution, _ = self.getrs(self.lu, self.pivots, right, trans=int(transposed))
@@ -182,7 +185,7 @@ class CholeskyFactors(Factors):
         if info > 0:
             raise Indefinite(f"the leading minor {info} is not positive")
 
-    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         if right.size == 0:
             return right
         solution, _ = self.potrs(self.lower, right, lower=1)
@@ -231,7 +234,7 @@ class DiagonalFactors(Factors):
             raise Singular("a zero on the diagonal")
         self.diagonal = diagonal
 
-    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         return right / (self.diagonal if right.ndim == 1 else self.diagonal[:, None])
 
 
@@ -273,7 +276,7 @@ class SparseFactors(Factors):
         except RuntimeError as error:
             raise Singular(str(error)) from None
 
-    def solve(self, right: Array, transposed: bool = False, rough: bool = False) -> Array:
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         # SuperLU is quicker by half with the transpose of what it factored.
         mode = "N" if transposed and not self.symmetric else "T"
         solution: Array = self.lu.solve(np.asarray(right, dtype=float), mode)

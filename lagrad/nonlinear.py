@@ -39,6 +39,8 @@ Array = Any
 # factorisation, and cost every later derivative some substitutions: factors from 1e-3 of the
 # solution need five for a multiplier, from 1e-7 three.
 CHORD = 1e-5
+# The relative residual of a Newton step that is an iteration itself.
+INEXACT = 1e-2
 # Blocks up to this size get a second method where Newton's does not converge.
 HYBRID_UP_TO = 300
 EPSILON = float(np.finfo(float).eps)
@@ -149,7 +151,7 @@ def linearised(
     search = Search(equations, outer, point, Newton(), solver or equations.solver)
     with np.errstate(all="ignore"):
         known = equations.linearise(outer, point)
-        jacobian = equations.jacobian(known[2], search.solver)
+        jacobian = equations.jacobian(known[2], search.solver, outer, point)
         search.factors = search.factor(jacobian, "at the solution")
         return search.solved(point, known)
 
@@ -191,7 +193,7 @@ class Search:
 
     def _correction(self, residual: Array, jacobian: Any) -> Array:
         try:
-            correction = -self.factors.solve(residual, rough=True)
+            correction = -self.factors.solve(residual, tol=INEXACT)
         except NotConverged as error:
             raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
         except NotPositiveDefinite as error:
@@ -210,7 +212,7 @@ class Search:
             residual, terms, partials = equations.linearise(self.outer, point)
             if not np.isfinite(residual).all():
                 raise self._not_finite(residual)
-            jacobian = equations.jacobian(partials, self.solver)
+            jacobian = equations.jacobian(partials, self.solver, self.outer, point)
             try:
                 self.factors = self.factor(
                     jacobian, "at a step" if self.history else "at the start"
@@ -356,7 +358,7 @@ class Search:
         """The certificate's numbers at the solution, with the true Jacobian there."""
         equations = self.equations
         residual, terms, partials = known or equations.linearise(self.outer, point)
-        polish = -self.factors.solve(residual, rough=True).astype(point.dtype)
+        polish = -self.factors.solve(residual, tol=INEXACT).astype(point.dtype)
         if self.scale.length(polish) > 2 * self.scale.epsilon:
             nearer = equations.residual(self.outer, point + polish)
             if np.abs(nearer).max(initial=0.0) < np.abs(residual).max(initial=0.0):
@@ -364,7 +366,7 @@ class Search:
                 residual, terms, partials = equations.linearise(self.outer, point)
         if not np.isfinite(residual).all():
             raise NotConverged(self._story("ended where a residual is NaN or infinite"))
-        jacobian = equations.jacobian(partials, self.solver)
+        jacobian = equations.jacobian(partials, self.solver, self.outer, point)
         if equations.block.size <= SMALL and not equations.linear:
             self.factors = self.factor(jacobian, "at the solution")
         if (
@@ -404,7 +406,7 @@ class Search:
         """What stands at the last point reached, for those who insist; None without factors."""
         equations = self.equations
         _, _, partials = equations.linearise(self.outer, self.point)
-        jacobian = equations.jacobian(partials, self.solver)
+        jacobian = equations.jacobian(partials, self.solver, self.outer, self.point)
         if isinstance(jacobian, sparse_linalg.LinearOperator) or equations.block.size > 1500:
             return None
         residual = equations.residual(self.outer, self.point)

@@ -108,6 +108,8 @@ class Solution:
             multiplier_residual=sweep.residual,
             estimate=primal.estimate,
             error_bound=float(error + primal.error_bound),
+            differentiated=sweep.truncated or "implicit",
+            truncation=sweep.truncation,
         )
         self._policy.require(certificate, what)
         return {key: frozen(array) for key, array in found.items()}, certificate

@@ -12,6 +12,7 @@ from lagrad.adjoint import Sweep
 from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
 from lagrad.endpoint import Solved
 from lagrad.expression import Variable
+from lagrad.linear import ESTIMATE
 from lagrad.structure import Block
 from lagrad.tape import Linearization, split
 
@@ -85,7 +86,7 @@ class SolvedPoint:
             equations.residual(equations.outer_values(at), solved.point)
             for at in (self.values, values)
         )
-        return -solved.factors.solve(there - here, rough=True)
+        return -solved.factors.solve(there - here, tol=ESTIMATE)
 
     def culprit(self) -> str:
         """The first constraint whose local partials are not finite."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from lagrad.certificate import Policy
 from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
@@ -14,6 +16,7 @@ from lagrad.endpoint import Solved
 from lagrad.errors import NotConverged, NotFinite, SingularSystem
 from lagrad.expression import Variable
 from lagrad.histories import BlockReport
+from lagrad.krylov import Neumann
 from lagrad.linear import LinearSolver
 from lagrad.nonlinear import Newton, linearised, solve_block
 from lagrad.solution import Solution
@@ -105,16 +108,34 @@ class BlockSolve:
             if len(self.groups) == 1 and set(self.groups[0].unknowns) == inside
             else None
         )
-        self.settles = own is not None and own.approach.settles
+        self.approach = None if own is None else own.approach
         self.solver = linear or (
             self.equations.solver if own is None else own.approach.solver(self.equations)
         )
 
     def run(self) -> tuple[Solved, NotConverged | SingularSystem | None]:
+        """The block at its solution, as its derivatives are to be taken; what went wrong."""
+        found, failure = self._found()
+        if (approach := self.approach) is not None and failure is None:
+            if approach.warm is not None:
+                approach.warm.keep(split(found.point, self.equations.unknowns))
+                found = replace(found, warm=approach.warm)
+            if approach.differentiate is not None:
+                found = truncated(found, approach.differentiate)
+            elif approach.damping:
+                found = replace(found, truncated=f"damping {approach.damping:g}")
+        return found, failure
+
+    def _found(self) -> tuple[Solved, NotConverged | SingularSystem | None]:
         equations = self.equations
         outer = equations.outer_values(self.values)
         begin = self._approached("begin") or self.start
-        if self.settles and self.solver.matrix_free:
+        approach = self.approach
+        if (
+            approach is not None
+            and approach.settles
+            and (self.solver.matrix_free or approach.damping)
+        ):
             return linearised(equations, outer, equations.vector(begin), self.solver), None
         try:
             found, failure = solve_block(
@@ -140,6 +161,15 @@ class BlockSolve:
                 changed = True
                 begin.update(zip(group.unknowns, pieces, strict=True))
         return begin if changed else None
+
+
+def truncated(solved: Solved, series: Neumann) -> Solved:
+    """A solved block whose derivatives are a series of products."""
+    matrix = solved.jacobian
+    if not isinstance(matrix, LinearOperator):
+        matrix = aslinearoperator(matrix)
+    said = "" if series.terms is None else f"Neumann series of {series.terms} terms"
+    return replace(solved, jacobian=matrix, factors=series.factor(matrix), truncated=said)
 
 
 def require_finite(

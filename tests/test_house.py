@@ -11,7 +11,7 @@ import lagrad
 
 ROOT = Path(lagrad.__file__).parent
 FLOORS = [
-    ["errors", "kernels"],
+    ["errors", "kernels", "differences"],
     ["equation", "dispatch", "trees"],
     ["constants"],
     ["linmaps"],
@@ -23,11 +23,12 @@ FLOORS = [
     ["primitives.shaping"],
     ["primitives.special", "primitives.contraction", "primitives.linalg"],
     ["primitives"],
-    ["system"],
+    ["system", "prox", "iterations"],
     ["plan"],
     ["copying"],
     ["structure", "tape", "linear", "certificate", "printing"],
     ["derivatives", "krylov"],
+    ["wrapped"],
     ["blocks"],
     ["histories"],
     ["endpoint"],

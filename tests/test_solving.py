@@ -125,9 +125,9 @@ class Counted(linear.SparseLU):
         factors = super().factor(matrix)
         solve = factors.solve
 
-        def counted(right, transposed=False, rough=False):
+        def counted(right, transposed=False, tol=0.0):
             Counted.sides.append(1 if right.ndim == 1 else right.shape[1])
-            return solve(right, transposed, rough)
+            return solve(right, transposed, tol)
 
         factors.solve = counted
         return factors

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from lagrad.differences import centred
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import Expression, Primitive, Shape
 from lagrad.linmaps import LinearMap, Value
@@ -91,7 +92,7 @@ def primitive(
     value: Callable[..., Any],
     *,
     vjp: Rule | None = None,
-    jvp: Rule | None = None,
+    jvp: Rule | str | None = None,
     shape: Callable[..., Any] | None = None,
     name: str | None = None,
 ) -> Callable[..., Any]:
@@ -103,9 +104,11 @@ def primitive(
         `value(*x)` is an array of floats for arrays `x`.
     vjp : callable, optional
         `vjp(cotangent, y, *x)` is a tuple of one cotangent for each argument.
-    jvp : callable, optional
+    jvp : callable or "centered", optional
         `jvp(tangents, y, *x)` is the tangent of `y` for a tuple of one tangent for each argument.
         One of the two is enough for gradients; written in NumPy they serve second orders too.
+        "centered" takes differences of four values around each argument: for what cannot be
+        differentiated otherwise, at two to three digits less than the value has.
     shape : callable, optional
         `shape(*shapes)` is the shape of `y`; found by calling `value` with ones by default.
     name : str, optional
@@ -132,8 +135,14 @@ def primitive(
     12.0
     """
     named = str(name or getattr(value, "__name__", "function")).strip("<>")
+    if isinstance(jvp, str):
+        if jvp != "centered":
+            raise UnsupportedFunction(f"primitive({named}, jvp={jvp!r}); a rule, or 'centered'.")
+        jvp = centred(value)
     if vjp is None and jvp is None:
-        raise UnsupportedFunction(f"primitive({named}) needs a rule: vjp=… or jvp=….")
+        raise UnsupportedFunction(
+            f"primitive({named}) needs a rule: vjp=… or jvp=…, or jvp='centered' for differences."
+        )
 
     def kernel(parameters: Parameters) -> Callable[..., Any]:
         (expected,) = parameters

@@ -1,0 +1,220 @@
+"""Iterations that lead to a fixed point or to a minimum, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import InvalidValue
+from lagrad.trees import flatten
+
+__all__ = ["Anderson", "Minimize", "Picard", "WarmStart", "untold"]
+
+Array = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Picard:
+    """The plain fixed-point iteration, z ← step(z).
+
+    Parameters
+    ----------
+    tol : float
+        The relative length of the last step at which it ends.
+    max_steps : int
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> round(float(lg.fixed_point(np.cos, 1.0, solver=lg.Picard())), 12)
+    0.739085133215
+    """
+
+    tol: float = 1e-10
+    max_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tol < 1 or self.max_steps < 1:
+            raise InvalidValue(f"{self!r}: tol in (0, 1), max_steps ≥ 1.")
+
+    def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
+        """The point reached, and the relative length of each step."""
+        history: list[float] = []
+        for _ in range(self.max_steps):
+            after = step(point)
+            history.append(relative(after - point, after))
+            if not history[-1] > self.tol:
+                return after, history
+            point = after
+        return point, history
+
+
+@dataclass(frozen=True, slots=True)
+class Anderson:
+    """The fixed-point iteration, accelerated by its last steps.
+
+    Parameters
+    ----------
+    memory : int
+        How many earlier steps are combined.
+    tol : float
+        The relative length of the last step at which it ends.
+    max_steps : int
+
+    References
+    ----------
+    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, doi:10.1137/10078356X.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> round(float(lg.fixed_point(np.cos, 1.0, solver=lg.Anderson(memory=2))), 12)
+    0.739085133215
+    """
+
+    memory: int = 5
+    tol: float = 1e-10
+    max_steps: int = 500
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tol < 1 or self.max_steps < 1 or self.memory < 1:
+            raise InvalidValue(f"{self!r}: tol in (0, 1), memory and max_steps ≥ 1.")
+
+    def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
+        """The point reached, and the relative length of each step."""
+        history: list[float] = []
+        past = Differences(self.memory)
+        before: tuple[Array, Array] | None = None
+        for _ in range(self.max_steps):
+            after = step(point)
+            residual = after - point
+            history.append(relative(residual, after))
+            if not history[-1] > self.tol:
+                return after, history
+            if before is not None:
+                past.add(after - before[0], residual - before[1])
+            # Far beyond the best so far: what was combined misleads, so it starts afresh.
+            if history[-1] > 10 * min(history):
+                past.clear()
+            before = (after, residual)
+            point = past.combined(after, residual)
+        return point, history
+
+
+class Differences:
+    """The last differences of images and of residuals, with the products of the latter."""
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self.images = self.changes = np.zeros((0, 0))
+        self.products = np.zeros((memory, memory))
+        self.count = 0
+
+    def clear(self) -> None:
+        self.count = 0
+
+    def add(self, image: Array, change: Array) -> None:
+        if not self.images.size:
+            self.images, self.changes = np.zeros((2, self.memory, image.size), image.dtype)
+        # The oldest makes room; the order of the rest does not matter.
+        place = self.count % self.memory
+        self.count += 1
+        self.images[place], self.changes[place] = image, change
+        row = self.changes @ change
+        self.products[place], self.products[:, place] = row, row
+
+    def combined(self, after: Array, residual: Array) -> Array:
+        """The combination of images whose residual is smallest, to first order."""
+        kept = min(self.count, self.memory)
+        if not kept:
+            return after
+        right = self.changes[:kept] @ residual
+        # A minimum-norm solution: nearly parallel differences are not told apart.
+        weights = np.linalg.lstsq(self.products[:kept, :kept], right, rcond=1e-12)[0]
+        found = after - weights @ self.images[:kept]
+        if not np.isfinite(found).all():
+            self.clear()
+            return after
+        return found
+
+
+def relative(change: Array, against: Array) -> float:
+    """The largest entry of a change over the largest of a point; NaN where one is not finite."""
+    size = float(np.abs(against).max(initial=0.0))
+    length = float(np.abs(change).max(initial=0.0))
+    return length / size if size else length
+
+
+@dataclass(frozen=True, slots=True)
+class Minimize:
+    """SciPy's `minimize`, with exact gradients and Hessian-vector products.
+
+    Parameters
+    ----------
+    method : str
+        A method of `scipy.optimize.minimize`: "L-BFGS-B", "BFGS", "CG", "Newton-CG",
+        "trust-ncg", "trust-krylov", "trust-exact" and others.
+    tol : float, optional
+        SciPy's `tol`; by default as tight as the method allows.
+    max_steps : int
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> quartic = lambda z: np.sum((z - 1) ** 4 + z**2)
+    >>> lg.argmin(quartic, np.zeros(2), solver=lg.Minimize("BFGS")).round(6).tolist()
+    [0.410245, 0.410245]
+    """
+
+    method: str = "L-BFGS-B"
+    tol: float | None = None
+    max_steps: int = 1000
+
+
+class WarmStart:
+    """A start that is where the last solve ended: its solution, and its multipliers.
+
+    Only the way to a solution depends on it, never what is certified of it.
+
+    Parameters
+    ----------
+    value : nested arrays
+        Where the first solve starts.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> warm = lg.WarmStart(1.0)
+    >>> f = lg.compile(lambda M: lg.root(lambda E: E - 0.5 * np.sin(E) - M, warm))
+    >>> round(float(f(1.0)), 6), round(float(warm.value), 6)
+    (1.498701, 1.498701)
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.multipliers: Array | None = None
+        self.inner: list[Array] = []
+
+    def keep(self, found: Sequence[Array]) -> None:
+        """Take note of a solution, the values of inner unknowns after it."""
+        _, tree = flatten(self.value)
+        count = tree.size
+        self.value = tree.unflatten([np.array(f)[()] for f in found[:count]])
+        self.inner = [np.array(f) for f in found[count:]]
+
+
+def untold(history: Sequence[float], method: str) -> str:
+    """What a fixed-point iteration that did not end went through."""
+    shown = ", ".join(f"{h:.2e}" for h in history[-8:])
+    finite = [h for h in history if np.isfinite(h) and h > 0]
+    factor = (
+        (finite[-1] / finite[0]) ** (1 / max(len(finite) - 1, 1)) if len(finite) > 1 else np.inf
+    )
+    return (
+        f"{method} did not reach a fixed point in {len(history)} steps: the last relative steps "
+        f"are {shown}; each is {factor:.3g} of the one before, on average. A contraction has less than "
+        'one: damp the step, start nearer, or solve z = step(z) by solver="newton".'
+    )
