@@ -2,6 +2,7 @@
 
 from lagrad import primitives, prox
 from lagrad.certificate import Certificate
+from lagrad.checking import check_gradient
 from lagrad.compiling import compile  # noqa: A004
 from lagrad.declaring import trace
 from lagrad.derivatives import Gradient
@@ -38,6 +39,7 @@ from lagrad.jacobians import hessian, jacobian
 from lagrad.kernels import logsumexp, stop_gradient
 from lagrad.krylov import CG, GMRES, MINRES, Neumann
 from lagrad.linear import Cholesky, DenseLU, SparseLU
+from lagrad.minimizing import minimize
 from lagrad.nonlinear import Newton
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
@@ -87,6 +89,7 @@ __all__ = [
     "WarmStart",
     "WrongDerivative",
     "argmin",
+    "check_gradient",
     "compile",
     "fixed_point",
     "grad",
@@ -95,6 +98,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "logsumexp",
+    "minimize",
     "primitive",
     "primitives",
     "prox",

@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
+from scipy.sparse import issparse
+from scipy.sparse.linalg import LinearOperator
 
 from lagrad.blocks import BlockEquations
 from lagrad.copying import inlined
+from lagrad.endpoint import Solved
 from lagrad.equation import Equation
-from lagrad.errors import NotContractive, NotConverged
+from lagrad.errors import InvalidFunction, NotContractive, NotConverged
 from lagrad.expression import Expression, Variable
-from lagrad.iterations import Anderson, Minimize, Picard, WarmStart, untold
-from lagrad.krylov import CG, Neumann
+from lagrad.iterations import Anderson, Minimize, Picard, WarmStart, takes, untold
+from lagrad.krylov import CG, Neumann, NeumannFactors
 from lagrad.linear import Cholesky, LinearSolver
 from lagrad.plan import Plan, definitions
 from lagrad.program import Program
@@ -37,9 +40,6 @@ Array = Any
 
 # A fixed point that iteration finds is differentiated by iteration too, unless it is small.
 FACTORED = 256
-HESSIANS = ("dogleg", "trust-exact")
-PRODUCTS = ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr")
-NO_GRADIENT = ("nelder-mead", "powell", "cobyla", "cobyqa")
 
 
 class Problem:
@@ -128,6 +128,8 @@ class Approach:
                 np.asarray(k, dtype=s.dtype) for k, s in zip(kept, start, strict=False)
             ] + list(start[len(kept) :])
         point = joined(start[: len(self.varied)])
+        if method is None and self.damping and self.kind == "argmin":
+            method = self.trust_region(point)
         if isinstance(method, (Picard, Anderson)):
             point = self._iterated(problem, point)
         elif isinstance(method, Minimize):
@@ -140,13 +142,18 @@ class Approach:
             return None
         problem = Problem(self, arguments)
         point = joined(start[: len(self.varied)])
-        method = Minimize("trust-exact" if point.size <= 200 else "trust-krylov")
-        return self._all(problem, self.minimised(problem, point, method), start)
+        return self._all(problem, self.minimised(problem, point, self.trust_region(point)), start)
+
+    @staticmethod
+    def trust_region(point: Array) -> Minimize:
+        """A method for Hessians that need not be positive definite."""
+        return Minimize("trust-exact" if point.size <= 200 else "trust-krylov")
 
     @property
     def settles(self) -> bool:
         """Whether it ends at the solution itself, so that Newton's method has nothing to add."""
-        return isinstance(self.method, (Picard, Anderson)) or self.damping > 0
+        iterated = isinstance(self.method, (Picard, Anderson))
+        return iterated or (self.damping > 0 and self.kind == "argmin")
 
     def solver(self, equations: BlockEquations) -> LinearSolver:
         """The linear solver of the block that its unknowns form."""
@@ -160,6 +167,23 @@ class Approach:
         if self.kind in ("argmin", "gradient") and not self.inner:
             return CG(positive=True) if usual.matrix_free else Cholesky()
         return usual
+
+    def require_contraction(self, solved: Solved) -> None:
+        """NotContractive at a fixed point that the plain iteration moves away from."""
+        if not isinstance(self.method, Anderson):
+            return
+        jacobian, radius = solved.jacobian, 0.0
+        if isinstance(solved.factors, NeumannFactors):
+            radius = np.inf if solved.factors.otherwise is not None else 0.0
+        elif not isinstance(jacobian, LinearOperator) and jacobian.shape[0] <= FACTORED:
+            dense = jacobian.toarray() if issparse(jacobian) else jacobian
+            radius = float(np.abs(np.linalg.eigvals(dense + np.eye(len(dense)))).max())
+        if radius > 1.0 + 1e-9:
+            raise NotContractive(
+                f"the step of {self.program.name!r} is no contraction at the fixed point that was "
+                f"found: its Jacobian's spectral radius is {radius:.3g}, so that z ← step(z) moves "
+                'away from it. If that point is meant, ask for solver="newton".'
+            )
 
     def _all(self, problem: Problem, point: Array, start: Sequence[Array]) -> list[Array]:
         pieces = problem.pieces(point)
@@ -199,18 +223,18 @@ class Approach:
         def hessian(z: Array) -> Array:
             return np.stack([product(z, row) for row in np.eye(z.size)])
 
-        name = method.method.lower()
+        name, needs = method.method.lower(), takes(method.method)
         options: dict[str, Any] = {"maxiter": method.max_steps}
         if name == "l-bfgs-b":
             options |= {"ftol": 1e-15, "gtol": 1e-10, "maxfun": 20 * method.max_steps}
-        elif method.tol is None and name not in NO_GRADIENT:
+        elif method.tol is None and needs.gradient:
             options["xtol" if name == "newton-cg" else "gtol"] = 1e-10
         result = scipy.optimize.minimize(
-            objective if name not in NO_GRADIENT else lambda z: objective(z)[0],
+            objective if needs.gradient else lambda z: objective(z)[0],
             point.astype(float),
-            jac=name not in NO_GRADIENT or None,
-            hess=hessian if name in HESSIANS else None,
-            hessp=product if name in PRODUCTS else None,
+            jac=needs.gradient or None,
+            hess=hessian if needs.hessian else None,
+            hessp=product if needs.product else None,
             method=method.method,
             tol=method.tol,
             options=options,
@@ -258,7 +282,17 @@ class Approach:
             outputs = outputs[1:]  # the objective itself is before its gradient
         for k, output in enumerate(outputs):
             left: Any = unknowns[k] if self.kind == "fixed_point" else into.arena.constant(0.0)
-            name = into.free(unknowns[k].name if k < len(unknowns) else f"residual_{k}")
+            name = unknowns[k].name if k < len(unknowns) else into.free(f"residual_{k}")
+            if output.unknown is None and self.kind != "fixed_point":
+                raise InvalidFunction(
+                    f"{self.kind} of {program.name!r}: "
+                    + (
+                        f"its gradient by {unknowns[k].name!r} does not depend on it; the "
+                        "objective is linear there, and has no minimum."
+                        if self.kind in ("argmin", "gradient")
+                        else f"the part {k} of its residual depends on no unknown."
+                    )
+                )
             into.subject_to(Equation(left, output), name=name)
         everyone = (*unknowns, *(found[name] for name in self.inner))
         variables = tuple(v for v in everyone if isinstance(v, Variable))

@@ -27,6 +27,10 @@ __all__ = ["BlockEquations", "entry_name"]
 
 Array = Any
 SMALL = 64
+# Primitives whose derivative jumps.
+KINKS = frozenset(
+    ["abs", "maximum", "minimum", "fmax", "fmin", "where", "max", "min", "project_on_simplex"]
+)
 
 
 class BlockEquations:
@@ -70,6 +74,18 @@ class BlockEquations:
         inside = {v.index for v in self.unknowns}
         nodes = ancestors(self.tape.data, self.outside, self.defined)
         return not self.tape.broken and not any(node.index in inside for node in nodes)
+
+    @cached_property
+    def kinked(self) -> bool:
+        """Whether its equations have kinks, beyond which the Jacobian is another one."""
+        inside = {v.index for v in self.unknowns}
+        for node in ancestors(self.residuals, self.outside, self.defined):
+            right = self.defined.get(node.index)
+            if any(a.index in inside for a in (node.arguments if right is None else (right,))):
+                inside.add(node.index)
+            if node.index in inside and node.primitive is not None and node.primitive.name in KINKS:
+                return True
+        return False
 
     @cached_property
     def pattern(self) -> Any | None:

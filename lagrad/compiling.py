@@ -40,8 +40,8 @@ class Compiled(Keeper):
     def __init__(self, function: Callable[..., Any]) -> None:
         if not callable(function):
             raise InvalidFunction(f"{function!r} is no function.")
-        inner: Any = function.transform if isinstance(function, Compiled) else function
-        self.transform = inner if isinstance(inner, Transform) else Value(inner)
+        inner: Any = getattr(function, "transform", function)
+        self.transform: Transform = inner if isinstance(inner, Transform) else Value(inner)
         self.function = self.transform.plain
         self.kept: dict[Any, list[Kept]] = {}
         self.__name__ = f"compiled_{getattr(function, '__name__', 'function')}"

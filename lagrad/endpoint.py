@@ -17,6 +17,7 @@ from lagrad.linear import ESTIMATE, Factors, LeastSquares, LinearSolver, Singula
 __all__ = [
     "Measure",
     "Solved",
+    "beyond_kinks",
     "condition_of",
     "contraction",
     "errors",
@@ -46,6 +47,7 @@ class Solved:
     against: Array  # what the error of each unknown is measured by
     top: float  # the largest value on the way
     contraction: float  # what one refinement with the factors leaves of an error
+    kinked: bool = False  # whether the Jacobian may jump near the point
     truncated: str = ""  # what stands in the place of the multipliers' equation, if anything
     warm: Any = None  # what remembers multipliers
 
@@ -164,6 +166,16 @@ def scaled_condition(jacobian: Any, factors: Factors) -> float:
 def signed(size: Array) -> Array:
     """A vector of the given sizes, and of signs that follow no pattern."""
     return size * np.random.default_rng(0).choice([-1.0, 1.0], size=size.size)
+
+
+def beyond_kinks(direction: Array, against: Array, scale: Measure) -> Array:
+    """A direction of an error that is no shorter than a billionth of each unknown.
+
+    Where the Jacobian jumps within that, a derivative is one of several.
+    """
+    sizes = np.repeat(against, scale.sizes) * max(1e-9, 1e3 * scale.epsilon)
+    found: Array = direction + np.copysign(sizes, direction)
+    return found
 
 
 def uncertainty(

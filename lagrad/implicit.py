@@ -23,6 +23,7 @@ from lagrad.iterations import Anderson, Minimize, Picard, WarmStart
 from lagrad.krylov import CG, GMRES, Krylov, Neumann
 from lagrad.linear import LinearSolver
 from lagrad.program import Program
+from lagrad.replay import where_not_finite
 from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import Tracing, tracing
 from lagrad.trees import flatten
@@ -239,11 +240,14 @@ def options(
         if not isinstance(linear, Krylov):
             raise InvalidValue(f"preconditioner=… goes with CG, MINRES or GMRES, not {linear!r}.")
         linear = replace(linear, preconditioner=preconditioner)
+    series = differentiate if isinstance(differentiate, Neumann) else None
+    if series is not None and series.step is None and kind == "fixed_point":
+        series = replace(series, step=-1.0)
     return {
         "method": method_of(solver, kind),
         "linear": linear,
         "damping": float(damping),
-        "differentiate": differentiate if isinstance(differentiate, Neumann) else None,
+        "differentiate": series,
     }
 
 
@@ -299,7 +303,13 @@ def implicit(
         ]
         if inner.captured and not inner.guards:
             break
-        found = approach.finish(values_at_hand(inner, approach), begin)
+        data = values_at_hand(inner, approach)
+        try:
+            found = approach.finish(data, begin)
+        except ArithmeticError as error:
+            if (culprit := where_not_finite(inner)) is not None:
+                raise culprit from error
+            raise
         if not inner.captured and agrees(inner, approach, found):
             return tree.unflatten([f[()] if f.ndim == 0 else f for f in found[: len(starts)]])
         if agrees(inner, approach, found):

@@ -11,7 +11,7 @@ import numpy as np
 from lagrad.errors import InvalidValue
 from lagrad.trees import flatten
 
-__all__ = ["Anderson", "Minimize", "Picard", "WarmStart", "untold"]
+__all__ = ["Anderson", "Minimize", "Picard", "WarmStart", "takes", "untold"]
 
 Array = Any
 
@@ -173,6 +173,39 @@ class Minimize:
     tol: float | None = None
     max_steps: int = 1000
 
+    def __post_init__(self) -> None:
+        takes(self.method)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method of SciPy's minimize is given."""
+
+    gradient: bool
+    product: bool
+    hessian: bool
+
+
+METHODS = {
+    **dict.fromkeys(("nelder-mead", "powell", "cobyla", "cobyqa"), Needs(False, False, False)),
+    **dict.fromkeys(("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp"), Needs(True, False, False)),
+    **dict.fromkeys(
+        ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr"), Needs(True, True, False)
+    ),
+    **dict.fromkeys(("dogleg", "trust-exact"), Needs(True, False, True)),
+}
+
+
+def takes(method: str) -> Needs:
+    """What a method is given; InvalidValue for one that SciPy does not have."""
+    found = METHODS.get(method.lower()) if isinstance(method, str) else None
+    if found is None:
+        raise InvalidValue(
+            f"no method of scipy.optimize.minimize is named {method!r}; there are: "
+            f"{', '.join(METHODS)}."
+        )
+    return found
+
 
 class WarmStart:
     """A start that is where the last solve ended: its solution, and its multipliers.
@@ -214,7 +247,7 @@ def untold(history: Sequence[float], method: str) -> str:
         (finite[-1] / finite[0]) ** (1 / max(len(finite) - 1, 1)) if len(finite) > 1 else np.inf
     )
     return (
-        f"{method} did not reach a fixed point in {len(history)} steps: the last relative steps "
-        f"are {shown}; each is {factor:.3g} of the one before, on average. A contraction has less than "
-        'one: damp the step, start nearer, or solve z = step(z) by solver="newton".'
+        f"{method} did not reach a fixed point in {len(history)} steps. The last relative steps "
+        f"are {shown}; each is {factor:.3g} of the one before, on average. A contraction has less "
+        'than one: damp the step, start nearer, or solve z = step(z) by solver="newton".'
     )

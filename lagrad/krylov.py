@@ -15,7 +15,17 @@ import scipy.sparse.linalg as sparse_linalg
 from lagrad.errors import InvalidValue, NotConverged, NotPositiveDefinite
 from lagrad.linear import DenseLU, Factors, LinearSolver, SparseLU
 
-__all__ = ["CG", "GMRES", "MINRES", "Krylov", "MatrixFree", "Neumann", "Products", "automatic"]
+__all__ = [
+    "CG",
+    "GMRES",
+    "MINRES",
+    "Krylov",
+    "MatrixFree",
+    "Neumann",
+    "NeumannFactors",
+    "Products",
+    "automatic",
+]
 
 Array = Any
 

@@ -20,6 +20,7 @@ from lagrad.blocks import SMALL, BlockEquations, entry_name
 from lagrad.endpoint import (
     Measure,
     Solved,
+    beyond_kinks,
     condition_of,
     contraction,
     errors,
@@ -386,8 +387,11 @@ class Search:
                     f"error of the solution it changes by {curvature:.1e} of itself"
                 )
             )
+        if equations.kinked:
+            direction = beyond_kinks(direction, against, self.scale)
         return Solved(
             point=point,
+            kinked=equations.kinked,
             jacobian=jacobian,
             factors=self.factors,
             solver=self.solver,

@@ -36,7 +36,7 @@ def l1(v: Value, t: Value) -> Value:
     [2.0, 0.0, -1.0]
     """
     v = given(v)
-    return np.sign(v) * np.maximum(np.abs(v) - thresholds(t), 0.0)
+    return np.sign(v) * np.maximum(np.abs(v) - thresholds(t), 0.0) + 0.0
 
 
 def box(v: Value, low: Value, high: Value) -> Value:

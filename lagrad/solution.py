@@ -111,7 +111,7 @@ class Solution:
             differentiated=sweep.truncated or "implicit",
             truncation=sweep.truncation,
         )
-        self._policy.require(certificate, what)
+        self._policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return {key: frozen(array) for key, array in found.items()}, certificate
 
     def _parameters(self) -> list[Variable]:

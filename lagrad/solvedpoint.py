@@ -20,6 +20,8 @@ __all__ = ["SolvedPoint", "relative_change"]
 
 # Roles of variables that nothing solves for.
 GIVEN = ("parameter", "data")
+# How far parameters are moved where equations have kinks.
+JUMP = 1e-9
 
 Array = Any
 
@@ -47,14 +49,37 @@ class SolvedPoint:
 
     @cached_property
     def moved(self) -> SolvedPoint:
+        return self.moved_by(1.0)
+
+    @cached_property
+    def kinked(self) -> bool:
+        """Whether some Jacobian may jump near the point."""
+        return any(solved.kinked for solved in self.solved.values())
+
+    @cached_property
+    def nearby(self) -> list[SolvedPoint]:
+        """The points at which every derivative is computed again."""
+        if self.kinked:
+            return [self.moved, self.moved_by(-1.0)]
+        return [self.moved]
+
+    def moved_by(self, share: float) -> SolvedPoint:
         """The point with its unknowns moved by their errors, carried on from block to block."""
         values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
+        if self.kinked:
+            # A kink may lie where the unknowns are zero, and have no size to be moved by.
+            for v, array in values.items():
+                if v.role == "parameter":
+                    step = max(JUMP, 1e3 * float(np.finfo(v.dtype).eps))
+                    values[v] = (array + share * step * np.maximum(np.abs(array), 1)).astype(
+                        v.dtype
+                    )
         for run in self.compiled.runs:
             if isinstance(run, ExplicitRun):
                 run.evaluate(values)
                 continue
             solved, unknowns = self.solved[run.block], run.block.unknowns
-            point = solved.point + solved.direction + self._response(run, values)
+            point = solved.point + share * solved.direction + self._response(run, values)
             values.update(zip(unknowns, split(point, unknowns), strict=True))
             run.evaluate_definitions(values)
         return SolvedPoint(self.compiled, values, self.solved)
@@ -104,6 +129,16 @@ class SolvedPoint:
                             return f"at this point the constraint {constraint.name!r}"
         return "the program"
 
+    def kinks(self) -> str:
+        """A line that names the blocks with kinks, if any."""
+        names = [block.label for block, solved in self.solved.items() if solved.kinked]
+        if not names:
+            return ""
+        return (
+            f"  The equations of {', '.join(names)} have kinks (abs, maximum, where, prox), and "
+            "the solution may be at one, where the derivative jumps.\n"
+        )
+
     def carried(
         self,
         carry: Callable[[Sweep], dict[Any, Array]],
@@ -121,8 +156,10 @@ class SolvedPoint:
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
             if self.solved:
-                other = carry(self.moved.sweep(width, near=sweep))
-                error += 2 * relative_change(found, other, units, self.scale)
+                others = [carry(point.sweep(width, near=sweep)) for point in self.nearby]
+                error += 2 * max(
+                    relative_change(found, other, units, self.scale) for other in others
+                )
         return found, sweep, error
 
 

@@ -117,6 +117,7 @@ class BlockSolve:
         """The block at its solution, as its derivatives are to be taken; what went wrong."""
         found, failure = self._found()
         if (approach := self.approach) is not None and failure is None:
+            approach.require_contraction(found)
             if approach.warm is not None:
                 approach.warm.keep(split(found.point, self.equations.unknowns))
                 found = replace(found, warm=approach.warm)

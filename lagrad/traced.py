@@ -19,9 +19,28 @@ from lagrad.system import real_floats
 from lagrad.tracing import Guard, Tracing, entered, tracing
 from lagrad.trees import Tree, flatten
 
-__all__ = ["Argument", "Trace", "at_hand", "name_of", "trace", "traceable"]
+__all__ = [
+    "Argument",
+    "Call",
+    "Trace",
+    "argument_names",
+    "at_hand",
+    "name_of",
+    "trace",
+    "traceable",
+]
 
 Array = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A function and what it was called with; `positions` are those of the trace's arguments."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    positions: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +76,8 @@ class Trace:
         What was asked on the way, by nodes of the program.
     passed : tuple of str or None
         For each leaf of all arguments the name of what it became, if anything.
+    call : Call
+        The call itself.
     """
 
     program: Program
@@ -68,6 +89,7 @@ class Trace:
     starts: dict[str, Array]
     guards: tuple[Guard, ...]
     passed: tuple[str | None, ...]
+    call: Call
 
     @property
     def parameters(self) -> list[str]:
@@ -170,8 +192,10 @@ def trace(
             program.arena.ended = True
             guards = tuple(Guard(known.arena.nodes[g.node.index], g.kind, g.answer) for g in guards)
         program = known
+    call = Call(function, tuple(args), dict(kwargs), tuple(positions))
+    passes = tuple(own)
     return Trace(
-        program, tuple(arguments), outputs, tree, given, captured, starts, guards, tuple(own)
+        program, tuple(arguments), outputs, tree, given, captured, starts, guards, passes, call
     )
 
 

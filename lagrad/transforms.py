@@ -12,6 +12,7 @@ from lagrad.copying import inlined
 from lagrad.derive import adjoint
 from lagrad.errors import InvalidFunction, InvalidValue
 from lagrad.expression import Expression
+from lagrad.replay import require_followed, where_not_finite
 from lagrad.solution import Solution
 from lagrad.system import System
 from lagrad.traced import Argument, Trace, name_of
@@ -65,7 +66,14 @@ def plain(value: Any) -> Any:
 
 def solved(trace: Trace, policy: Policy | None) -> Solution:
     """The traced program solved at the arguments at hand."""
-    return trace.program.solved(trace.values, trace.starts, policy)
+    try:
+        solution = trace.program.solved(trace.values, trace.starts, policy)
+    except ArithmeticError as error:
+        if (culprit := where_not_finite(trace)) is not None:
+            raise culprit from error
+        raise
+    require_followed(trace, solution)
+    return solution
 
 
 def returned(trace: Trace, solution: Solution) -> Any:

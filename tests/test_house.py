@@ -41,8 +41,10 @@ FLOORS = [
     ["command", "tracing"],
     ["sharing", "guards", "approaches", "watching"],
     ["traced"],
+    ["replay"],
     ["implicit", "transforms", "declaring"],
     ["directional", "jacobians", "compiling"],
+    ["minimizing", "checking"],
     ["", "__main__", "examples"],
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

@@ -1,0 +1,76 @@
+"""A traced function called again with numbers, to see what its trace has missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lagrad.differences import along
+from lagrad.errors import NotFinite, TracedValueError
+from lagrad.solution import Solution
+from lagrad.traced import Trace
+from lagrad.trees import flatten
+
+__all__ = ["require_followed", "where_not_finite"]
+
+Array = Any
+# A derivative that is off by more than this was not followed; differences are better by far.
+OFF = 1e-3
+
+
+def require_followed(trace: Trace, solution: Solution) -> None:
+    """TracedValueError where `float()` of a traced value took a part of the derivative with it.
+
+    Python's floats carry no derivative. Where they only decide something, nothing is lost; where
+    they are computed with, the derivative along a random direction differs from the function's.
+    """
+    if trace.symbolic or not any(guard.kind == "float()" for guard in trace.guards):
+        return
+    rng = np.random.default_rng(0)
+    values = {name: np.asarray(trace.values[name]) for name in trace.parameters}
+    direction = {
+        name: rng.standard_normal(v.shape) * max(1.0, float(np.abs(v).max(initial=0.0)))
+        for name, v in values.items()
+    }
+    with np.errstate(all="ignore"):
+        tangent = solution.tangent({n: d.astype(values[n].dtype) for n, d in direction.items()})
+    expected = np.concatenate([np.ravel(tangent[name]) for name in trace.outputs])
+
+    def moved(share: Array) -> Array:
+        at = {name: v + share * direction[name] for name, v in values.items()}
+        return np.concatenate([np.ravel(np.asarray(x, float)) for x in replayed(trace, at)])
+
+    with np.errstate(all="ignore"):
+        found = [along(moved, np.array(0.0), np.array(1.0), step) for step in (1e-6, 1e-4)]
+    size = max(float(np.abs(expected).max()), *(float(np.abs(f).max()) for f in found))
+    if all(np.abs(f - expected).max() > OFF * size for f in found):
+        raise TracedValueError(
+            f"{trace.program.name!r} computes with float() of a traced value, and a float carries "
+            f"no derivative: along a random direction the trace has {expected[0]:.6g}, and the "
+            f"function {found[0][0]:.6g}. Use NumPy's functions in the place of math's, leave float() out, "
+            "or hold the value constant on purpose by lg.stop_gradient outside of the function."
+        )
+
+
+def replayed(trace: Trace, values: Mapping[str, Array]) -> list[Any]:
+    """The leaves of the function's result at other values of its parameters."""
+    args = list(trace.call.args)
+    for position, argument in zip(trace.call.positions, trace.arguments, strict=True):
+        args[position] = argument.tree.unflatten([values[name][()] for name in argument.names])
+    return flatten(trace.call.function(*args, **trace.call.kwargs))[0]
+
+
+def where_not_finite(trace: Trace) -> NotFinite | None:
+    """The error that names an array of data with NaN or infinity in it, if there is one."""
+    for name, array in trace.values.items():
+        values = np.asarray(array)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            place = np.argwhere(~np.isfinite(values))[0].tolist()
+            what = "argument " + repr(name) if name in trace.passed else "an array"
+            return NotFinite(
+                f"{what} of shape {values.shape}, which {trace.program.name!r} computes with, is "
+                f"{values[tuple(place)]} at {place}."
+            )
+    return None
