@@ -105,6 +105,8 @@ class Approach:
         A series in the place of the multipliers' equation.
     warm : WarmStart or None
         Where the last solution is kept.
+    tol : float or None
+        The relative error at which Newton's method ends.
     """
 
     kind: str
@@ -118,6 +120,7 @@ class Approach:
     damping: float = 0.0
     differentiate: Neumann | None = None
     warm: WarmStart | None = None
+    tol: float | None = None
 
     def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
         """Values of the unknowns from which Newton's method starts."""
@@ -262,9 +265,16 @@ class Approach:
         return system, tuple(v.name for v in unknowns)
 
     def state(
-        self, into: System, arguments: Sequence[Expression], starts: Sequence[Array]
+        self,
+        into: System,
+        arguments: Sequence[Expression],
+        starts: Sequence[Array],
+        nodes: Sequence[Expression | None] = (),
     ) -> tuple[Variable, ...]:
-        """Declare the unknowns and their equations in a system; the unknowns."""
+        """Declare the unknowns and their equations in a system; the unknowns.
+
+        They start at `starts`, or at values of the system that are in `nodes`.
+        """
         program = self.program
         unknowns = [
             into.unknown(
@@ -296,7 +306,8 @@ class Approach:
             into.subject_to(Equation(left, output), name=name)
         everyone = (*unknowns, *(found[name] for name in self.inner))
         variables = tuple(v for v in everyone if isinstance(v, Variable))
-        into.groups.append(Group(variables, tuple(arguments), self))
+        begin = (*nodes, *(None for _ in variables[len(nodes) :]))
+        into.groups.append(Group(variables, tuple(arguments), self, begin))
         return variables
 
     def finish(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:

@@ -152,13 +152,13 @@ class Compiled:
         known = list(values.values())
         return [v for _, v in known], Plan([node for node, _ in known], self.tape.data)
 
-    def argument_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
-        """The values of what an implicit function was given."""
+    def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
+        """The values of what an implicit function was given: its arguments, then its starts."""
         plan = self._arguments.get(group)
         if plan is None:
-            leaves = ancestors(group.arguments, lambda n: isinstance(n, Variable), {})
+            leaves = ancestors(group.given, lambda n: isinstance(n, Variable), {})
             inputs = [n for n in leaves if isinstance(n, Variable)]
-            plan = self._arguments[group] = Plan(inputs, group.arguments)
+            plan = self._arguments[group] = Plan(inputs, group.given)
         with np.errstate(all="ignore"):
             return plan([values[v] for v in plan.inputs])  # type: ignore[index]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lagrad.expression import Constant, Expression, Graph, Variable
 from lagrad.plan import ancestors, definitions
-from lagrad.system import Constraint, Group, System
+from lagrad.system import Constraint, System
 
 __all__ = ["copied", "inlined", "restated"]
 
@@ -35,16 +35,9 @@ def everything(system: System) -> list[Expression]:
     roots = [
         *system.variables.values(),
         *(side for c in system.constraints.values() for side in (c.lhs, c.rhs, *c.roots)),
-        *(node for group in system.groups for node in group.arguments),
+        *(node for group in system.groups for node in group.given),
     ]
     return ancestors(roots, lambda node: False, definitions(system))
-
-
-def moved(group: Group, node: Mapping[int, Expression]) -> Group:
-    """A group whose nodes are others."""
-    unknowns = tuple(v for u in group.unknowns if isinstance(v := node[u.index], Variable))
-    arguments = tuple(node[a.index] for a in group.arguments)
-    return Group(unknowns, arguments, group.approach)
 
 
 def copied(system: System, name: str) -> System:
@@ -70,7 +63,7 @@ def copied(system: System, name: str) -> System:
         copy.constraints[c.name] = Constraint(
             c.name, node[c.lhs.index], node[c.rhs.index], variable, residual
         )
-    copy.groups = [moved(group, node) for group in system.groups]
+    copy.groups = [group.moved(node) for group in system.groups]
     return copy
 
 
@@ -107,7 +100,7 @@ def inlined(
             into.constraints[name] = Constraint(
                 name, node[c.lhs.index], node[c.rhs.index], None, residual
             )
-    into.groups += [moved(group, node) for group in system.groups]
+    into.groups += [group.moved(node) for group in system.groups]
     return {name: node[v.index] for name, v in system.variables.items()}
 
 

@@ -47,7 +47,7 @@ class Solved:
     against: Array  # what the error of each unknown is measured by
     top: float  # the largest value on the way
     contraction: float  # what one refinement with the factors leaves of an error
-    kinked: bool = False  # whether the Jacobian may jump near the point
+    jump: Array | None = None  # where equations have kinks: how far to look beyond them
     truncated: str = ""  # what stands in the place of the multipliers' equation, if anything
     warm: Any = None  # what remembers multipliers
 
@@ -169,7 +169,7 @@ def signed(size: Array) -> Array:
 
 
 def beyond_kinks(direction: Array, against: Array, scale: Measure) -> Array:
-    """A direction of an error that is no shorter than a billionth of each unknown.
+    """The direction of an error, no shorter than a billionth of each unknown.
 
     Where the Jacobian jumps within that, a derivative is one of several.
     """

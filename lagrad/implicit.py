@@ -32,7 +32,7 @@ from lagrad.wrapped import Centered
 __all__ = ["argmin", "fixed_point", "root"]
 
 Array = Any
-SOLVERS: dict[str, Callable[[], Any]] = {"anderson": Anderson, "picard": Picard}
+SOLVERS: dict[str, Callable[..., Any]] = {"anderson": Anderson, "picard": Picard}
 # How often a function may take other branches at its solution than on the way there.
 BRANCHES = 50
 
@@ -46,6 +46,7 @@ def fixed_point(
     preconditioner: Any = None,
     damping: float = 0.0,
     differentiate: str | Neumann = "implicit",
+    tol: float | None = None,
 ) -> Any:
     """Return the z with `z = step(z, *args)`.
 
@@ -68,6 +69,9 @@ def fixed_point(
         Added to the diagonal of the derivatives' system.
     differentiate : "implicit" or Neumann
         The solution of the derivatives' system, or a truncated series for it.
+    tol : float, optional
+        The relative error at which the iteration ends; 1e-10 by default. What a looser one does
+        to a derivative is in its certificate.
 
     Returns
     -------
@@ -90,7 +94,7 @@ def fixed_point(
     >>> round(float(f(1.0)), 10), round(float(lg.grad(f)(1.0)), 10)
     (0.7390851332, -0.2974743415)
     """
-    how = options("fixed_point", solver, linear, preconditioner, damping, differentiate)
+    how = options("fixed_point", solver, linear, preconditioner, damping, differentiate, tol)
     return implicit("fixed_point", step, start, args, how)
 
 
@@ -103,6 +107,7 @@ def root(
     preconditioner: Any = None,
     damping: float = 0.0,
     differentiate: str | Neumann = "implicit",
+    tol: float | None = None,
 ) -> Any:
     """Return the z with `residual(z, *args) = 0`.
 
@@ -116,7 +121,7 @@ def root(
         Passed on; they may be traced, as may all that `residual` closes over.
     solver : {"newton", "newton-krylov"}
         How the linear systems are solved, unless `linear` says it: factored, or by GMRES.
-    linear, preconditioner, damping, differentiate
+    linear, preconditioner, damping, differentiate, tol
         As of `fixed_point`.
 
     Returns
@@ -135,7 +140,7 @@ def root(
     >>> round(float(kepler(1.0)), 10), round(float(lg.grad(kepler)(1.0)), 10)
     (1.4987011335, 1.0373620219)
     """
-    how = options("root", solver, linear, preconditioner, damping, differentiate)
+    how = options("root", solver, linear, preconditioner, damping, differentiate, tol)
     return implicit("root", residual, start, args, how)
 
 
@@ -150,6 +155,7 @@ def argmin(
     preconditioner: Any = None,
     damping: float = 0.0,
     differentiate: str | Neumann = "implicit",
+    tol: float | None = None,
 ) -> Any:
     """Return the z at which `objective(z, *args)` is smallest nearby.
 
@@ -177,6 +183,9 @@ def argmin(
         Added to the Hessian's diagonal wherever it is solved with: for one that is singular.
     differentiate : "implicit" or Neumann
         The solution of the derivatives' system, or a truncated series for it.
+    tol : float, optional
+        The relative error at which the iteration ends; 1e-10 by default. What a looser one does
+        to a derivative is in its certificate.
 
     Returns
     -------
@@ -204,7 +213,7 @@ def argmin(
     """
     if products not in ("exact", "centered"):
         raise InvalidValue(f"products={products!r}; expected 'exact' or 'centered'.")
-    how = options("argmin", solver, linear, preconditioner, damping, differentiate)
+    how = options("argmin", solver, linear, preconditioner, damping, differentiate, tol)
     if products == "centered":
         base = how["linear"] or CG(tol=1e-8)
         if not isinstance(base, Krylov):
@@ -224,6 +233,7 @@ def options(
     preconditioner: Any,
     damping: Any,
     differentiate: Any,
+    tol: Any,
 ) -> dict[str, Any]:
     """What an approach is told, checked."""
     if not isinstance(damping, (int, float)) or not 0 <= damping < np.inf:
@@ -232,6 +242,8 @@ def options(
         raise InvalidValue(
             f"differentiate={differentiate!r}; expected 'implicit' or lg.Neumann(terms=…)."
         )
+    if tol is not None and not (isinstance(tol, (int, float)) and 0 < tol < 1):
+        raise InvalidValue(f"tol={tol!r}; expected a number between zero and one.")
     if linear is not None and not isinstance(linear, LinearSolver):
         raise UnsupportedType(f"linear={linear!r}; expected a solver such as lg.CG().")
     if linear is None and (solver == "newton-krylov" or preconditioner is not None):
@@ -244,22 +256,23 @@ def options(
     if series is not None and series.step is None and kind == "fixed_point":
         series = replace(series, step=-1.0)
     return {
-        "method": method_of(solver, kind),
+        "method": method_of(solver, kind, tol),
         "linear": linear,
         "damping": float(damping),
+        "tol": tol,
         "differentiate": series,
     }
 
 
-def method_of(solver: Any, kind: str) -> Any:
+def method_of(solver: Any, kind: str, tol: float | None) -> Any:
     """The iteration that a solver's name stands for; None for Newton's method alone."""
     if isinstance(solver, str):
         if solver in ("newton", "newton-krylov"):
             return None
         if kind == "argmin":
-            return Minimize(solver)
+            return Minimize(solver, tol)
         if kind == "fixed_point" and solver in SOLVERS:
-            return SOLVERS[solver]()
+            return SOLVERS[solver](tol=tol or 1e-10)
     wanted: tuple[type, ...] = {
         "argmin": (Minimize,),
         "fixed_point": (Picard, Anderson),
@@ -288,6 +301,7 @@ def implicit(
     if not leaves:
         raise InvalidFunction(f"{kind} needs a start with at least one array; got {start!r}.")
     starts = [at_hand(leaf, f"the start of {kind}") for leaf in leaves]
+    traced = [leaf if isinstance(leaf, Expression) else None for leaf in leaves]
     outer = tracing()
     for _ in range(BRANCHES):
         inner = trace(function, (tree.unflatten(starts), *args), {}, (0,))
@@ -313,7 +327,7 @@ def implicit(
         if not inner.captured and agrees(inner, approach, found):
             return tree.unflatten([f[()] if f.ndim == 0 else f for f in found[: len(starts)]])
         if agrees(inner, approach, found):
-            begin = found
+            begin, traced = found, []
             break
         starts = found[: len(starts)]
     else:
@@ -324,7 +338,8 @@ def implicit(
         )
     assert outer is not None
     arguments = outer_values(inner, approach, outer)
-    unknowns = approach.state(outer.system, arguments, begin)
+    nodes = [None if node is None else outer.lift(node) for node in traced]
+    unknowns = approach.state(outer.system, arguments, begin, nodes)
     values = dict(zip((*approach.varied, *approach.inner), unknowns, strict=True))
     outer.inherit(
         inner.program, inner.guards, values | dict(zip(approach.data, arguments, strict=True))

@@ -387,11 +387,9 @@ class Search:
                     f"error of the solution it changes by {curvature:.1e} of itself"
                 )
             )
-        if equations.kinked:
-            direction = beyond_kinks(direction, against, self.scale)
         return Solved(
             point=point,
-            kinked=equations.kinked,
+            jump=beyond_kinks(direction, against, self.scale) if equations.kinked else None,
             jacobian=jacobian,
             factors=self.factors,
             solver=self.solver,

@@ -49,7 +49,7 @@ def require_followed(trace: Trace, solution: Solution) -> None:
         raise TracedValueError(
             f"{trace.program.name!r} computes with float() of a traced value, and a float carries "
             f"no derivative: along a random direction the trace has {expected[0]:.6g}, and the "
-            f"function {found[0][0]:.6g}. Use NumPy's functions in the place of math's, leave float() out, "
+            f"function {found[0][0]:.6g}. Use NumPy's functions, not math's, leave float() out, "
             "or hold the value constant on purpose by lg.stop_gradient outside of the function."
         )
 

@@ -20,8 +20,8 @@ __all__ = ["SolvedPoint", "relative_change"]
 
 # Roles of variables that nothing solves for.
 GIVEN = ("parameter", "data")
-# How far parameters are moved where equations have kinks.
-JUMP = 1e-9
+# How far parameters are moved where equations have kinks, and which change is a jump.
+JUMP, JUMPED = 1e-9, 1e-2
 
 Array = Any
 
@@ -49,37 +49,37 @@ class SolvedPoint:
 
     @cached_property
     def moved(self) -> SolvedPoint:
-        return self.moved_by(1.0)
+        """The point with its unknowns moved by their errors, carried on from block to block."""
+        return self._moved({block: solved.direction for block, solved in self.solved.items()}, 0.0)
 
     @cached_property
     def kinked(self) -> bool:
         """Whether some Jacobian may jump near the point."""
-        return any(solved.kinked for solved in self.solved.values())
+        return any(solved.jump is not None for solved in self.solved.values())
 
     @cached_property
-    def nearby(self) -> list[SolvedPoint]:
-        """The points at which every derivative is computed again."""
-        if self.kinked:
-            return [self.moved, self.moved_by(-1.0)]
-        return [self.moved]
+    def beyond(self) -> tuple[SolvedPoint, ...]:
+        """The points on both sides of the kinks at which this one may be."""
+        if not self.kinked:
+            return ()
+        jumps = {b: s.direction if s.jump is None else s.jump for b, s in self.solved.items()}
+        back = {block: -jump for block, jump in jumps.items()}
+        # A kink may lie where the unknowns are zero, and have no size to be moved by.
+        return self._moved(jumps, JUMP), self._moved(back, -JUMP)
 
-    def moved_by(self, share: float) -> SolvedPoint:
-        """The point with its unknowns moved by their errors, carried on from block to block."""
+    def _moved(self, directions: Mapping[Block, Array], share: float) -> SolvedPoint:
         values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
-        if self.kinked:
-            # A kink may lie where the unknowns are zero, and have no size to be moved by.
+        if share:
             for v, array in values.items():
                 if v.role == "parameter":
-                    step = max(JUMP, 1e3 * float(np.finfo(v.dtype).eps))
-                    values[v] = (array + share * step * np.maximum(np.abs(array), 1)).astype(
-                        v.dtype
-                    )
+                    step = share * max(1.0, 1e12 * float(np.finfo(v.dtype).eps))
+                    values[v] = (array + step * np.maximum(np.abs(array), 1)).astype(v.dtype)
         for run in self.compiled.runs:
             if isinstance(run, ExplicitRun):
                 run.evaluate(values)
                 continue
             solved, unknowns = self.solved[run.block], run.block.unknowns
-            point = solved.point + share * solved.direction + self._response(run, values)
+            point = solved.point + directions[run.block] + self._response(run, values)
             values.update(zip(unknowns, split(point, unknowns), strict=True))
             run.evaluate_definitions(values)
         return SolvedPoint(self.compiled, values, self.solved)
@@ -131,7 +131,7 @@ class SolvedPoint:
 
     def kinks(self) -> str:
         """A line that names the blocks with kinks, if any."""
-        names = [block.label for block, solved in self.solved.items() if solved.kinked]
+        names = [block.label for block, solved in self.solved.items() if solved.jump is not None]
         if not names:
             return ""
         return (
@@ -156,10 +156,12 @@ class SolvedPoint:
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
             if self.solved:
-                others = [carry(point.sweep(width, near=sweep)) for point in self.nearby]
-                error += 2 * max(
-                    relative_change(found, other, units, self.scale) for other in others
-                )
+                other = carry(self.moved.sweep(width, near=sweep))
+                error += 2 * relative_change(found, other, units, self.scale)
+            for point in self.beyond:
+                other = carry(point.sweep(width, near=sweep))
+                change = relative_change(found, other, units, self.scale)
+                error += change if change > JUMPED else 0.0
         return found, sweep, error
 
 

@@ -109,6 +109,8 @@ class BlockSolve:
             else None
         )
         self.approach = None if own is None else own.approach
+        if self.approach is not None and self.approach.tol is not None:
+            self.newton = replace(newton, tol=self.approach.tol)
         self.solver = linear or (
             self.equations.solver if own is None else own.approach.solver(self.equations)
         )
@@ -156,8 +158,13 @@ class BlockSolve:
         """Where the groups' approaches lead; None where no group has one."""
         begin, changed = dict(self.start), False
         for group in self.groups:
-            arguments = self.compiled.argument_values(group, self.values)
-            pieces = getattr(group.approach, how)(arguments, [begin[v] for v in group.unknowns])
+            known = iter(self.compiled.given_values(group, self.values))
+            arguments = [next(known) for _ in group.arguments]
+            starts = [
+                begin[v] if node is None else np.asarray(next(known), dtype=v.dtype)
+                for v, node in zip(group.unknowns, group.starts, strict=True)
+            ]
+            pieces = getattr(group.approach, how)(arguments, starts)
             if pieces is not None:
                 changed = True
                 begin.update(zip(group.unknowns, pieces, strict=True))

@@ -61,18 +61,32 @@ class Group:
     """Unknowns that an implicit function introduced, and how their solution is approached.
 
     `approach(arguments, start)` gives each of the unknowns a value near the solution, from where
-    Newton's method goes on: `arguments` are the values of the expressions of that name.
+    Newton's method goes on: `arguments` are the values of the expressions of that name. Of an
+    unknown that starts at a traced value, that value is in `starts`.
     """
 
     unknowns: tuple[Variable, ...]
     arguments: tuple[Expression, ...]
     approach: Any
+    starts: tuple[Expression | None, ...]
+
+    @property
+    def given(self) -> tuple[Expression, ...]:
+        """What must be known before the group is solved."""
+        return (*self.arguments, *(s for s in self.starts if s is not None))
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells groups apart, whatever the numbers."""
-        nodes = (*self.unknowns, *self.arguments)
-        return (tuple(node.index for node in nodes), self.approach)
+        nodes = (*self.unknowns, *self.arguments, *self.starts)
+        return (tuple(None if node is None else node.index for node in nodes), self.approach)
+
+    def moved(self, node: Mapping[int, Expression]) -> Group:
+        """The group with other nodes in the place of its own, by their index."""
+        unknowns = tuple(v for u in self.unknowns if isinstance(v := node[u.index], Variable))
+        starts = tuple(None if s is None else node[s.index] for s in self.starts)
+        arguments = tuple(node[a.index] for a in self.arguments)
+        return Group(unknowns, arguments, self.approach, starts)
 
 
 class System:

@@ -20,6 +20,7 @@ from lagrad.traced import trace as traced
 from lagrad.tracing import Tracing, tracing
 
 __all__ = [
+    "Certified",
     "Keeper",
     "Transform",
     "Value",
@@ -209,6 +210,15 @@ class Gradient(Transform):
 
 class ValueAndGradient(Gradient):
     with_value = True
+
+
+class Certified(Transform):
+    """Of a function that returns a scalar and more: its result, the gradient, the certificate."""
+
+    def computed(self, trace: Trace, solution: Solution) -> Any:
+        found = solution.gradient(trace.outputs[0])
+        gradient = self.in_structure(trace, lambda a: numeric(found, a))
+        return returned(trace, solution), gradient, found.certificate
 
 
 def grad(
