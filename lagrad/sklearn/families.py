@@ -94,6 +94,10 @@ class Family(ABC):
         """The trained coefficients, as a function of the hyperparameters."""
         return lg.argmin(lambda z: self.training(z, X, y, values), start, tol=tol)
 
+    def prepared(self, X: Any, y: Array, current: Values) -> Values:
+        """Hyperparameters from which a search can start, given the estimator's own."""
+        return current
+
     def near(self, X: Any, y: Array, values: Values, start: Any) -> Any:
         """Where to start, for hyperparameters that are numbers."""
         return start
@@ -239,13 +243,17 @@ class LassoFamily(Family):
         w = lg.fixed_point(descended, start["w"], tol=tol)
         return {"w": w, "b": np.mean(y - X @ w)} if self.intercept else {"w": w}
 
-    def prepared(self, X: Any) -> None:
-        """Take note of the largest curvature of the squares."""
+    def prepared(self, X: Any, y: Array, current: Values) -> Values:
+        # The step of the descent follows from the largest curvature of the squares.
         probe = np.random.default_rng(0).standard_normal(X.shape[1])
         for _ in range(100):
             probe = X.T @ (X @ (probe / np.linalg.norm(probe)))
         # The power method comes from below.
         self.curvature = 1.02 * float(np.linalg.norm(probe)) / X.shape[0]
+        # Beyond this all coefficients are zero, and so is the gradient.
+        slopes = X.T @ (y - np.mean(y) * self.intercept)
+        largest = float(np.abs(slopes).max()) / X.shape[0] / max(self.ratio(current), 1e-3)
+        return {**current, "alpha": min(current["alpha"], 0.1 * largest)}
 
     def near(self, X: Any, y: Array, values: Values, start: Any) -> Any:
         l1, l2 = (np.asarray(p) for p in self.penalties(values))

@@ -181,11 +181,9 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
         family = kind(self.estimator, y)
         ranges = checked_ranges(self.parameters, family.tunable, self.estimator)
         current = self.estimator.get_params(deep=False)
-        hyper = Hyperparameters(ranges, current, X.shape[1])
         fixed = {k: current[k] for k in family.tunable if k not in ranges}
         target = family.coded(y)
-        if hasattr(family, "prepared"):
-            family.prepared(X)
+        hyper = Hyperparameters(ranges, family.prepared(X, target, current), X.shape[1])
         folds = [
             Fold(family, hyper, fixed, (X[train], target[train], X[test], target[test]))
             for train, test in self._splits(X, y)
