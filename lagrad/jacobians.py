@@ -36,7 +36,12 @@ class Jacobian(Transform):
             matrices = sparse_jacobian(solution, list(trace.outputs), names)
         else:
             found = solution.jacobian(list(trace.outputs), names)
-            matrices = {(o, i): plain(found[o][i]) for o in trace.outputs for i in names}
+            dtypes = {n: trace.program.variables[n].dtype for n in (*trace.outputs, *names)}
+            matrices = {
+                (o, i): plain(np.asarray(found[o][i], np.result_type(dtypes[o], dtypes[i])))
+                for o in trace.outputs
+                for i in names
+            }
         return trace.tree.unflatten(
             [
                 self.in_structure(
