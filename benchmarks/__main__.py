@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import bratu, peers, substitution
+from benchmarks import bratu, hyperparameters, peers, substitution
+
+PARTS = {
+    "bratu": bratu,
+    "substitution": substitution,
+    "hyperparameters": hyperparameters,
+    "peers": peers,
+}
 
 
 def main() -> None:
@@ -12,12 +19,11 @@ def main() -> None:
     parser.add_argument(
         "--full", action="store_true", help="the largest sizes too (12 GB, minutes)"
     )
-    parser.add_argument("--only", choices=["bratu", "substitution", "peers"], help="one part")
+    parser.add_argument("--only", choices=list(PARTS), help="one part")
     options = parser.parse_args()
-    parts = {"bratu": bratu, "substitution": substitution, "peers": peers}
     print("| work | measured | ratio | target | | seconds |")
     print("|---|---|---|---|---|---|")
-    for name, part in parts.items():
+    for name, part in PARTS.items():
         if options.only in (None, name):
             for row in part.rows(options.full):
                 print("| " + " | ".join(row.cells()) + " |", flush=True)
