@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from lagrad.dense_jacobian import dense_jacobian
 from lagrad.errors import StructureError
 from lagrad.expression import Constant, Expression, Variable
 from lagrad.krylov import (
@@ -58,9 +59,14 @@ class BlockEquations:
         self.inputs = [*self.outer, *self.unknowns]
         self.magnitudes = [magnitude(residual, self.outside) for residual in self.residuals]
         self.evaluate = Plan(self.inputs, self.residuals, self.defined)
-        self.linearise_plan = Plan(
-            self.inputs, [*self.residuals, *self.magnitudes, *self.tape.data], self.defined
-        )
+        self.measure = Plan(self.inputs, self.magnitudes, self.defined)
+        self.differentiate = Plan(self.inputs, self.tape.data, self.defined)
+        # What Newton's method asks for at each step: the residual, and all that the Jacobian needs.
+        self.dense: Expression | None = None
+        if len(self.unknowns) == len(self.residuals) == 1:
+            self.dense = dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
+        wanted = self.tape.data if self.dense is None else [self.dense]
+        self.both = Plan(self.inputs, [*self.residuals, *wanted], self.defined)
         dtypes = [v.dtype for v in self.unknowns]
         self.dtype = np.result_type(*dtypes)
 
@@ -99,6 +105,8 @@ class BlockEquations:
     @cached_property
     def full(self) -> bool:
         """Whether the Jacobian is put together as an ndarray: small, or mostly full."""
+        if self.dense is not None:
+            return True
         size, pattern = self.block.size, self.pattern
         few = pattern is not None and pattern.nnz < DENSE_FRACTION * size * size
         return size <= SMALL or (size <= DENSE_AT_MOST and not few)
@@ -145,26 +153,9 @@ class BlockEquations:
         with np.errstate(all="ignore"):
             return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
 
-    def linearise(self, outer: list[Array], point: Array) -> tuple[Array, Array, Linearization]:
-        """The residual, the size of the terms that it is a difference of, and the partials."""
-        with np.errstate(all="ignore"):
-            values = self.linearise_plan([*outer, *split(point, self.unknowns)])
-        n = len(self.residuals)
-        terms = [
-            np.broadcast_to(size, node.shape)
-            for size, node in zip(values[n : 2 * n], self.residuals, strict=True)
-        ]
-        return joined(values[:n]), joined(terms), self.tape.at(values[2 * n :])
-
-    def jacobian(
-        self, linearization: Linearization, solver: LinearSolver, outer: list[Array], point: Array
-    ) -> Any:
-        """The Jacobian as the solver wants it: entries, or products."""
-        if solver.matrix_free:
-            return self.operator(linearization, outer, point)
-        matrix = linearization.jacobian(self.residuals, self.unknowns, self.full)
-        # Factored in double precision, whatever the unknowns have.
-        return matrix if matrix.dtype == float else matrix.astype(float)
+    def at(self, outer: list[Array], point: Array) -> Local:
+        """The equations near a point."""
+        return Local(self, outer, point)
 
     def operator(self, linearization: Linearization, outer: list[Array], point: Array) -> Any:
         """The Jacobian by its products alone."""
@@ -205,6 +196,46 @@ class BlockEquations:
             np.zeros(node.shape) if value is None else value
             for node, value in zip(nodes, found, strict=True)
         ]
+
+
+class Local:
+    """A block's equations near a point: the residual, and what is asked for beside it."""
+
+    def __init__(self, equations: BlockEquations, outer: list[Array], point: Array) -> None:
+        self.equations, self.outer, self.point = equations, outer, point
+        self.values = [*outer, *split(point, equations.unknowns)]
+        with np.errstate(all="ignore"):
+            found = equations.both(self.values)
+        count = len(equations.residuals)
+        self.residual = joined(found[:count])
+        self._rest = found[count:]
+
+    @cached_property
+    def terms(self) -> Array:
+        """The size of the terms that the residual is a difference of."""
+        with np.errstate(all="ignore"):
+            sizes = self.equations.measure(self.values)
+        pairs = zip(sizes, self.equations.residuals, strict=True)
+        return joined([np.broadcast_to(size, node.shape) for size, node in pairs])
+
+    @cached_property
+    def partials(self) -> Linearization:
+        if self.equations.dense is None:
+            return self.equations.tape.at(self._rest)
+        with np.errstate(all="ignore"):
+            return self.equations.tape.at(self.equations.differentiate(self.values))
+
+    def jacobian(self, solver: LinearSolver) -> Any:
+        """The Jacobian as the solver wants it: entries, or products."""
+        equations = self.equations
+        if solver.matrix_free:
+            return equations.operator(self.partials, self.outer, self.point)
+        if equations.dense is not None:
+            matrix = self._rest[0]
+        else:
+            matrix = self.partials.jacobian(equations.residuals, equations.unknowns, equations.full)
+        # Factored in double precision, whatever the unknowns have.
+        return matrix if matrix.dtype == float else matrix.astype(float)
 
 
 MOST_ADDENDS = 64

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.blocks import SMALL, BlockEquations
+from lagrad.blocks import SMALL, BlockEquations, Local
 from lagrad.histories import NewtonStep
 from lagrad.linear import ESTIMATE, Factors, LeastSquares, LinearSolver, Singular, Transposed
 
@@ -183,9 +183,7 @@ def uncertainty(
     outer: list[Array],
     factors: Factors,
     scale: Measure,
-    point: Array,
-    residual: Array,
-    terms: Array,
+    here: Local,
     jacobian: Any,
 ) -> tuple[Array, Array, float, float]:
     """The error of a point to first order, and what it does to the Jacobian there.
@@ -195,6 +193,7 @@ def uncertainty(
     curvature: how far r(z + Kδ) − r(z) is from KJδ is what the Jacobian changes by across Kδ. K
     makes the step a millionth, so that it stands out of rounding.
     """
+    point, residual, terms = here.point, here.residual, here.terms
     entries = not isinstance(jacobian, sparse_linalg.LinearOperator)
     size = abs(jacobian) if entries else None
     if size is not None:

@@ -106,6 +106,11 @@ class LinearSolver(ABC):
         """What solves with `matrix`; `Singular` where it has no inverse."""
 
 
+def largest_column(matrix: Array) -> float:
+    """The 1-norm of a dense matrix."""
+    return float(np.abs(matrix).sum(axis=0).max()) if matrix.size else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class DenseLU(LinearSolver):
     """LU factorisation of the whole matrix, by LAPACK.
@@ -126,7 +131,7 @@ class DenseFactors(Factors):
         self.shape = matrix.shape
         if not np.isfinite(matrix).all():
             raise Singular("not finite")
-        self.norm = float(np.abs(matrix).sum(axis=0).max()) if matrix.size else 0.0
+        self.matrix = matrix
         getrf, self.getrs, self.gecon = lapack.get_lapack_funcs(
             ("getrf", "getrs", "gecon"), (matrix,)
         )
@@ -141,10 +146,11 @@ class DenseFactors(Factors):
         return solution.reshape(right.shape)
 
     def inverse_norm(self) -> float:
-        if not self.norm:
+        norm = largest_column(self.matrix)
+        if not norm:
             return 0.0
-        reciprocal, _ = self.gecon(self.lu, self.norm)
-        return 1.0 / (reciprocal * self.norm) if reciprocal > 0 else math.inf
+        reciprocal, _ = self.gecon(self.lu, norm)
+        return 1.0 / (reciprocal * norm) if reciprocal > 0 else math.inf
 
 
 class Indefinite(Singular):
@@ -177,7 +183,7 @@ class CholeskyFactors(Factors):
         self.shape = matrix.shape
         if not np.isfinite(matrix).all():
             raise Singular("not finite")
-        self.norm = float(np.abs(matrix).sum(axis=0).max()) if matrix.size else 0.0
+        self.matrix = matrix
         potrf, self.potrs, self.pocon = lapack.get_lapack_funcs(
             ("potrf", "potrs", "pocon"), (matrix,)
         )
@@ -192,10 +198,11 @@ class CholeskyFactors(Factors):
         return np.reshape(solution, right.shape)
 
     def inverse_norm(self) -> float:
-        if not self.norm:
+        norm = largest_column(self.matrix)
+        if not norm:
             return 0.0
-        reciprocal, _ = self.pocon(self.lower, self.norm, uplo="L")
-        return 1.0 / (reciprocal * self.norm) if reciprocal > 0 else math.inf
+        reciprocal, _ = self.pocon(self.lower, norm, uplo="L")
+        return 1.0 / (reciprocal * norm) if reciprocal > 0 else math.inf
 
 
 @dataclass(frozen=True, slots=True)

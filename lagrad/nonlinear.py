@@ -16,7 +16,7 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.blocks import SMALL, BlockEquations, entry_name
+from lagrad.blocks import SMALL, BlockEquations, Local, entry_name
 from lagrad.endpoint import (
     Measure,
     Solved,
@@ -31,7 +31,6 @@ from lagrad.endpoint import (
 from lagrad.errors import InvalidValue, NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.histories import REMEDY, NewtonStep, indefinite, singular, story
 from lagrad.linear import Factors, Indefinite, LeastSquares, LinearSolver, Singular
-from lagrad.tape import Linearization
 
 __all__ = ["Newton", "linearised", "solve_block"]
 
@@ -129,7 +128,7 @@ def elsewhere(equations: BlockEquations, outer: list[Array], start: Array) -> Ar
         return equations.residual(outer, point)
 
     def jacobian(point: Array) -> Array:
-        partials = equations.linearise(outer, point)[2]
+        partials = equations.at(outer, point).partials
         return partials.jacobian(equations.residuals, equations.unknowns, dense=True)
 
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -151,8 +150,8 @@ def linearised(
     """A block at a solution that is known, with factors of its Jacobian there."""
     search = Search(equations, outer, point, Newton(), solver or equations.solver)
     with np.errstate(all="ignore"):
-        known = equations.linearise(outer, point)
-        jacobian = equations.jacobian(known[2], search.solver, outer, point)
+        known = equations.at(outer, point)
+        jacobian = known.jacobian(search.solver)
         search.factors = search.factor(jacobian, "at the solution")
         return search.solved(point, known)
 
@@ -210,10 +209,11 @@ class Search:
         damping, retreats, before = 1.0, 0, self.point
         for _ in range(newton.max_steps):
             point = self.point
-            residual, terms, partials = equations.linearise(self.outer, point)
+            here = equations.at(self.outer, point)
+            residual = here.residual
             if not np.isfinite(residual).all():
                 raise self._not_finite(residual)
-            jacobian = equations.jacobian(partials, self.solver, self.outer, point)
+            jacobian = here.jacobian(self.solver)
             try:
                 self.factors = self.factor(
                     jacobian, "at a step" if self.history else "at the start"
@@ -231,7 +231,7 @@ class Search:
                 first = scale.top
                 scale.top = np.where(first > 0, first, scale.largest(correction))
             damping, trial, following = self._damped(
-                correction, jacobian, terms, min(1.0, 4 * damping)
+                correction, jacobian, here, min(1.0, 4 * damping)
             )
             if len(self.history) == 1:
                 scale.top = first
@@ -240,10 +240,10 @@ class Search:
             if damping < 1.0:
                 continue
             exact = equations.linear and not self.factors.iterative
-            if exact or self._reached(following, terms, jacobian):
+            if exact or self._reached(following, here, jacobian):
                 self.point = trial + following
                 break
-            if self._chord(following, jacobian, correction, terms):
+            if self._chord(following, jacobian, correction, here):
                 break
         else:
             # Steps that shrink slowly towards a point, not those of a point that runs away.
@@ -253,7 +253,7 @@ class Search:
         self._require_quadratic()
         return self.point
 
-    def _reached(self, following: Array, terms: Array, jacobian: Any) -> bool:
+    def _reached(self, following: Array, here: Local, jacobian: Any) -> bool:
         """Whether a correction is within the tolerance, or no more than rounding."""
         scale, size = self.scale, np.abs(following)
         allowed = self.newton.tol * np.abs(self.point)
@@ -263,13 +263,14 @@ class Search:
         # where the others have converged.
         if scale.length(following) > 1e-3:
             return False
+        terms = here.terms
         if not isinstance(jacobian, sparse_linalg.LinearOperator):
             terms = np.maximum(terms, abs(jacobian) @ np.abs(self.point))
         doubt = scale.epsilon * terms
         noise = errors(self.factors, doubt, self.factors.solve(signed(doubt)))
         return bool((size <= np.maximum(allowed, 10 * noise)).all())
 
-    def _chord(self, following: Array, jacobian: Any, correction: Array, terms: Array) -> bool:
+    def _chord(self, following: Array, jacobian: Any, correction: Array, here: Local) -> bool:
         """Take further steps with the same factors while each gains by `CHORD`.
 
         A step costs a fortieth of a factorisation. Whether they converged.
@@ -286,20 +287,20 @@ class Search:
                 return False
             self.point = trial
             before, following = length, self._correction(residual, jacobian)
-            if self._reached(following, terms, jacobian):
+            if self._reached(following, here, jacobian):
                 self.point = trial + following
                 return True
         return False
 
     def _damped(
-        self, correction: Array, jacobian: Any, terms: Array, damping: float
+        self, correction: Array, jacobian: Any, here: Local, damping: float
     ) -> tuple[float, Array, Array]:
         """The damping taken, the new point, and the next correction with the same factors."""
         scale, newton, point = self.scale, self.newton, self.point
         length = scale.length(correction)
         # A linear system has no reason to damp, and a correction of rounding's size no way to.
         short = self.equations.linear or length <= 8 * scale.epsilon
-        rounding = short or self._reached(correction, terms, jacobian)
+        rounding = short or self._reached(correction, here, jacobian)
         while damping >= newton.smallest_damping:
             trial = (point + damping * correction).astype(point.dtype, copy=False)
             residual = self.equations.residual(self.outer, trial)
@@ -353,21 +354,20 @@ class Search:
     def _story(self, what: str, correction: float | None = None) -> str:
         return story(self.equations, what, self.history, correction)
 
-    def solved(
-        self, point: Array, known: tuple[Array, Array, Linearization] | None = None
-    ) -> Solved:
+    def solved(self, point: Array, known: Local | None = None) -> Solved:
         """The certificate's numbers at the solution, with the true Jacobian there."""
         equations = self.equations
-        residual, terms, partials = known or equations.linearise(self.outer, point)
-        polish = -self.factors.solve(residual, tol=INEXACT).astype(point.dtype)
+        here = known or equations.at(self.outer, point)
+        polish = -self.factors.solve(here.residual, tol=INEXACT).astype(point.dtype)
         if self.scale.length(polish) > 2 * self.scale.epsilon:
             nearer = equations.residual(self.outer, point + polish)
-            if np.abs(nearer).max(initial=0.0) < np.abs(residual).max(initial=0.0):
+            if np.abs(nearer).max(initial=0.0) < np.abs(here.residual).max(initial=0.0):
                 point = point + polish
-                residual, terms, partials = equations.linearise(self.outer, point)
+                here = equations.at(self.outer, point)
+        residual = here.residual
         if not np.isfinite(residual).all():
             raise NotConverged(self._story("ended where a residual is NaN or infinite"))
-        jacobian = equations.jacobian(partials, self.solver, self.outer, point)
+        jacobian = here.jacobian(self.solver)
         if equations.block.size <= SMALL and not equations.linear:
             self.factors = self.factor(jacobian, "at the solution")
         if (
@@ -378,7 +378,7 @@ class Search:
         ):
             raise singular(equations, jacobian, "at the solution, to rounding", self.history)
         direction, against, error, curvature = uncertainty(
-            equations, self.outer, self.factors, self.scale, point, residual, terms, jacobian
+            equations, self.outer, self.factors, self.scale, here, jacobian
         )
         if not curvature < 0.1:
             raise SingularSystem(
@@ -407,11 +407,11 @@ class Search:
     def given_up(self) -> Solved | None:
         """What stands at the last point reached, for those who insist; None without factors."""
         equations = self.equations
-        _, _, partials = equations.linearise(self.outer, self.point)
-        jacobian = equations.jacobian(partials, self.solver, self.outer, self.point)
+        here = equations.at(self.outer, self.point)
+        jacobian = here.jacobian(self.solver)
         if isinstance(jacobian, sparse_linalg.LinearOperator) or equations.block.size > 1500:
             return None
-        residual = equations.residual(self.outer, self.point)
+        residual = here.residual
         if not np.isfinite(residual).all():
             return None
         return Solved(

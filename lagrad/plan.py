@@ -53,7 +53,7 @@ class Plan:
         The right side of each defined variable that may be computed on the way.
     """
 
-    __slots__ = ("constants", "inputs", "outputs", "slots", "steps")
+    __slots__ = ("calls", "constants", "inputs", "outputs", "slots", "steps", "straight")
 
     def __init__(
         self,
@@ -65,7 +65,6 @@ class Plan:
         given = {node.index for node in inputs}
         order = ancestors(outputs, lambda node: node.index in given, defined)
         slot: dict[int, int] = {node.index: i for i, node in enumerate(inputs)}
-        self.constants: list[Array] = []
         constants: list[tuple[int, Array]] = []
         count = len(inputs)
         steps: list[tuple[Callable[..., Array], tuple[int, ...], int]] = []
@@ -90,9 +89,16 @@ class Plan:
         self.steps = steps
         self.slots = count
         self.constants = constants
+        self.calls = 0
+        self.straight: Callable[[Sequence[Array]], list[Array]] | None = None
 
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         """The outputs' values, in order, for the inputs' values, in order."""
+        if self.straight is not None:
+            return self.straight(values)
+        self.calls += 1
+        if self.calls == OFTEN and len(self.steps) <= STRAIGHT_AT_MOST:
+            self.straight = straight(self)
         memory: list[Array] = [None] * self.slots
         memory[: len(values)] = values
         for place, value in self.constants:
@@ -100,3 +106,23 @@ class Plan:
         for function, places, out in self.steps:
             memory[out] = function(*[memory[i] for i in places])
         return [memory[i] for i in self.outputs]
+
+
+# A plan that is called so often becomes a Python function of its own, unless it is long: the
+# bookkeeping of a step costs as much as an operation on a hundred numbers.
+OFTEN = 12
+STRAIGHT_AT_MOST = 1000
+
+
+def straight(plan: Plan) -> Callable[[Sequence[Array]], list[Array]]:
+    """The plan's steps as the statements of one function."""
+    names: dict[str, Any] = {f"v{place}": value for place, value in plan.constants}
+    given = ", ".join(f"v{place}" for place in range(len(plan.inputs)))
+    lines = ["def run(values):", *([f"    {given}, = values"] if given else [])]
+    for function, places, out in plan.steps:
+        names[f"f{out}"] = function
+        lines.append(f"    v{out} = f{out}({', '.join(f'v{place}' for place in places)})")
+    lines.append(f"    return [{', '.join(f'v{place}' for place in plan.outputs)}]")
+    exec("\n".join(lines), names)
+    found: Callable[[Sequence[Array]], list[Array]] = names["run"]
+    return found

@@ -29,6 +29,7 @@ FLOORS = [
     ["structure", "tape", "linear", "certificate", "printing"],
     ["derivatives", "krylov"],
     ["wrapped"],
+    ["dense_jacobian"],
     ["blocks"],
     ["histories"],
     ["endpoint"],

@@ -1,0 +1,124 @@
+"""The Jacobian of a small block as one expression, so that a plan evaluates it with the residual.
+
+Carried forwards over a tape from the identity, a local partial that scales keeps a diagonal a
+diagonal; a product with a matrix makes it full. Where a map has no such form, there is none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lagrad.constants import NUMBERS
+from lagrad.expression import Expression
+from lagrad.linmaps import LinearMap, Scale, Transpose
+from lagrad.products import Contract
+from lagrad.tape import Tape
+
+__all__ = ["dense_jacobian"]
+
+AT_MOST = 512
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """A diagonal matrix; its entries are one number, or a vector."""
+
+    entries: Any
+
+
+def dense_jacobian(tape: Tape, output: Expression, source: Expression) -> Expression | None:
+    """∂output/∂source as an expression of shape (n, n); None where maps have no such form."""
+    n = source.size
+    if output.size != n or n > AT_MOST or output.index not in tape.slots:
+        return None
+    carried: dict[int, Any] = {tape.slots[source.index]: Diagonal(1.0)}
+    for step in tape.steps:
+        before = carried.get(step.source)
+        if before is None:
+            continue
+        moved = before if step.map is None else applied(step.map, before, n)
+        if moved is None:
+            return None
+        held = carried.get(step.target)
+        carried[step.target] = moved if held is None else added(held, moved, n)
+    found = carried.get(tape.slots[output.index])
+    if found is None:
+        return None
+    matrix = full(found, n)
+    return matrix if isinstance(matrix, Expression) else output.graph.lift(matrix)
+
+
+def applied(linear: LinearMap, matrix: Any, n: int) -> Any:
+    """A map's product with what was carried; None where it has no form."""
+    if isinstance(linear, Scale):
+        return scaled(linear, matrix, n)
+    base = linear.base if isinstance(linear, Transpose) else linear
+    if isinstance(base, Contract):
+        plain = unit(linear)
+        if isinstance(matrix, Diagonal) and plain is not None:
+            return plain * matrix.entries
+        return linear.lmul(full(matrix, n))
+    if not linear.data:
+        return linear.as_sparse() @ full(matrix, n)
+    return None
+
+
+def unit(linear: LinearMap) -> Any:
+    """A product of a matrix and a vector as that matrix; None for other products."""
+    turned = isinstance(linear, Transpose)
+    base: Any = linear.base if isinstance(linear, Transpose) else linear
+    inner, other, out = base.subscripts
+    if turned:
+        inner, out = out, inner
+    if len(inner) != 1 or len(out) != 1 or sorted(other) != sorted(inner + out):
+        return None
+    return base.other if other == out + inner else np.transpose(base.other)
+
+
+def scaled(linear: Scale, matrix: Any, n: int) -> Any:
+    weight = linear.weight
+    number = type(weight) in NUMBERS
+    if linear.source != linear.target:
+        if number and weight == 1:
+            return selection(linear) @ full(matrix, n)
+        return row_scaled(linear, selection(linear) @ full(matrix, n))
+    if number and weight == 1:
+        return matrix
+    if isinstance(matrix, Diagonal):
+        return Diagonal(weight * matrix.entries if number else vector(linear) * matrix.entries)
+    return weight * matrix if number else row_scaled(linear, matrix)
+
+
+def selection(linear: Scale) -> Any:
+    """The map without its weight: each entry of the target is one of the source."""
+    return Scale(1.0, linear.source, linear.target).as_sparse()
+
+
+def vector(linear: Scale) -> Any:
+    """The weights of a map, one for each entry of the target."""
+    return np.reshape(np.broadcast_to(linear.weight, linear.target), (math.prod(linear.target),))
+
+
+def row_scaled(linear: Scale, matrix: Any) -> Any:
+    if type(linear.weight) in NUMBERS:
+        return linear.weight * matrix
+    return vector(linear)[:, None] * matrix
+
+
+def full(matrix: Any, n: int) -> Any:
+    if not isinstance(matrix, Diagonal):
+        return matrix
+    entries = matrix.entries
+    if np.ndim(entries) == 0:
+        return entries * np.eye(n)
+    return np.eye(n) * entries[:, None]
+
+
+def added(a: Any, b: Any, n: int) -> Any:
+    if isinstance(a, Diagonal) and isinstance(b, Diagonal):
+        return Diagonal(a.entries + b.entries)
+    return full(a, n) + full(b, n)
