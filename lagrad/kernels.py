@@ -23,8 +23,10 @@ __all__ = [
     "decode_key",
     "embed",
     "encode_key",
+    "exp_ratio",
     "gather",
     "hurwitz_zeta",
+    "logistic_share",
     "logsumexp",
     "scatter",
     "stop_gradient",
@@ -119,6 +121,22 @@ def embed(c: Array, key: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
 def stop_gradient(x: Array) -> Array:
     """`x` itself, held constant by every derivative."""
     return x
+
+
+@overridable
+def logistic_share(a: Array, b: Array) -> Array:
+    """exp(a) / (exp(a) + exp(b)), zero where both are −∞."""
+    with np.errstate(invalid="ignore"):
+        share = special.expit(np.subtract(a, b))
+    return np.where(np.isnan(share) & (np.asarray(a) == -math.inf), 0.0, share).astype(share.dtype)
+
+
+@overridable
+def exp_ratio(x: Array, y: Array) -> Array:
+    """exp(x − y), zero where both are −∞."""
+    return np.exp(
+        x - np.where(np.asarray(y) == -math.inf, 0, y).astype(np.result_type(y), copy=False)
+    )
 
 
 @overridable

@@ -55,6 +55,18 @@ def _cofactor(x):
     others = np.where(np.eye(s.shape[-1], dtype=bool), 1.0, s[..., None, :])
     return (u * (np.prod(others, axis=-1) * sign[..., None])[..., None, :]) @ vt
 ''',
+    "_logistic_share": '''
+def _logistic_share(a, b):
+    """exp(a) / (exp(a) + exp(b)), zero where both are -inf."""
+    with np.errstate(invalid="ignore"):
+        share = scipy.special.expit(np.subtract(a, b))
+    return np.where(np.isnan(share) & (np.asarray(a) == -np.inf), 0.0, share)
+''',
+    "_exp_ratio": '''
+def _exp_ratio(x, y):
+    """exp(x - y), zero where both are -inf."""
+    return np.exp(x - np.where(np.asarray(y) == -np.inf, 0.0, y))
+''',
     "_root": '''
 def _root(residual, start, ends):
     """Solve residual(z) = 0 by Newton's method, damped until the next correction is shorter."""

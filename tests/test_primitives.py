@@ -13,7 +13,17 @@ from scipy import special
 
 import lagrad as lg
 from lagrad.expression import Constant, Expression, Graph, Variable
-from lagrad.kernels import Index, cofactor, convolve_full, embed, gather, hurwitz_zeta, scatter
+from lagrad.kernels import (
+    Index,
+    cofactor,
+    convolve_full,
+    embed,
+    exp_ratio,
+    gather,
+    hurwitz_zeta,
+    logistic_share,
+    scatter,
+)
 from lagrad.plan import Plan, ancestors
 from lagrad.primitives.registry import PRIMITIVES
 from lagrad.tape import Tape
@@ -80,6 +90,8 @@ CASES = {
     "arccosh": [(np.arccosh, POS + 1)],
     "arctanh": [(np.arctanh, UNIT)],
     "hypot": [(np.hypot, A34, B34)],
+    "logistic_share": [(logistic_share, A34, ROW), (logistic_share, A34, 0.5)],
+    "exp_ratio": [(exp_ratio, A34, ROW)],
     "logaddexp": [(np.logaddexp, A34, ROW)],
     "maximum": [(np.maximum, A34, ROW), (lambda x: np.clip(x, -0.5, 0.5), A34)],
     "minimum": [(np.minimum, A34, ROW), (lambda x: np.clip(x, None, 0.5), A34)],

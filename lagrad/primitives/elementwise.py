@@ -7,13 +7,15 @@ A partial is a function of the output `y` and the arguments. Comparisons, `sign`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from lagrad.constants import NUMBERS
-from lagrad.dispatch import UFUNCS
+from lagrad.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expression import Constant, Expression, Graph
+from lagrad.kernels import exp_ratio, logistic_share
 from lagrad.linmaps import LinearMap, Scale
 from lagrad.primitives.registry import (
     Parameters,
@@ -88,15 +90,43 @@ arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
 hypot = elementwise(np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y)
 
 
-def softmax_weight(y: Value, x: Value) -> Value:
-    """exp(x − y), zero where both are −∞."""
-    return np.exp(x - np.where(np.equal(y, -math.inf), 0, y))
+def pairwise(
+    name: str, kernel: Callable[..., Any], *partials: Callable[..., Any]
+) -> Callable[..., Expression]:
+    """A function of two arrays, entry by entry, that is no ufunc."""
+
+    def infer(
+        arguments: tuple[Expression, ...], parameters: Parameters
+    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        shape = broadcast(name, [a.shape for a in arguments])
+        return shape, np.result_type(*map(weak_dtype, arguments), np.float32)
+
+    def partial(node: Expression, k: int) -> LinearMap:
+        weight = partials[k](node, *node.arguments)
+        return Scale(weight, node.arguments[k].shape, node.shape)
+
+    made = declare(name, lambda parameters: kernel, infer, partial, call(f"_{name}"))
+    handler = lambda a, b: made(graph_of(a, b), a, b)
+    FUNCTIONS[kernel] = handler
+    return handler
 
 
+def weak_dtype(node: Expression) -> Any:
+    return node.value if isinstance(node, Constant) and type(node.value) in NUMBERS else node.dtype
+
+
+# s = eᵃ/(eᵃ + eᵇ) has ∂s/∂a = s(1 − s) = −∂s/∂b.
+pairwise(
+    "logistic_share",
+    logistic_share,
+    lambda s, a, b: s * (1 - s),
+    lambda s, a, b: s * (s - 1),
+)
+pairwise("exp_ratio", exp_ratio, lambda w, x, y: w, lambda w, x, y: -w)
 logaddexp = elementwise(
     np.logaddexp,
-    lambda y, a, b: softmax_weight(y, a),
-    lambda y, a, b: softmax_weight(y, b),
+    lambda y, a, b: logistic_share(a, b),
+    lambda y, a, b: logistic_share(b, a),
 )
 
 

@@ -11,9 +11,8 @@ from scipy import special
 from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import UnsupportedFunction
 from lagrad.expression import Expression
-from lagrad.kernels import hurwitz_zeta, logsumexp
+from lagrad.kernels import exp_ratio, hurwitz_zeta, logsumexp
 from lagrad.linmaps import Compose, LinearMap, Scale, Transpose
-from lagrad.primitives.elementwise import softmax_weight
 from lagrad.primitives.reduction import kept_shape, normal_axis, reduced_shape, spread_map
 from lagrad.primitives.registry import (
     Parameters,
@@ -91,7 +90,7 @@ log_ndtr = elementwise(
 
 def _logsumexp_partial(node: Expression, k: int) -> LinearMap:
     (x,), (axes,) = node.arguments, node.parameters
-    weight = softmax_weight(np.reshape(node, kept_shape(x.shape, axes)), x)
+    weight = exp_ratio(x, np.reshape(node, kept_shape(x.shape, axes)))
     return Compose(Transpose(spread_map(x.shape, axes)), Scale(weight, x.shape, x.shape))
 
 
@@ -141,4 +140,4 @@ def softmax(x: Any, axis: Any = None) -> Any:
     if not isinstance(x, Expression):
         x = np.asarray(x)
         x = x if x.dtype.kind == "f" else x.astype(float)
-    return softmax_weight(logsumexp(x, axis=axis, keepdims=True), x)
+    return exp_ratio(x, logsumexp(x, axis=axis, keepdims=True))
