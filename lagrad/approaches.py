@@ -14,17 +14,26 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 from scipy.sparse import issparse
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 from lagrad.blocks import BlockEquations
+from lagrad.certificate import Policy
 from lagrad.copying import inlined
 from lagrad.endpoint import Solved
 from lagrad.equation import Equation
-from lagrad.errors import InvalidFunction, NotContractive, NotConverged
+from lagrad.errors import (
+    InvalidFunction,
+    LagradError,
+    NotContractive,
+    NotConverged,
+    NotPositiveDefinite,
+)
 from lagrad.expression import Expression, Variable
+from lagrad.histories import REMEDY
 from lagrad.iterations import Anderson, Minimize, Picard, WarmStart, takes, untold
-from lagrad.krylov import CG, Neumann, NeumannFactors
+from lagrad.krylov import CG
 from lagrad.linear import Cholesky, LinearSolver
+from lagrad.neumann import Neumann, NeumannFactors
 from lagrad.plan import Plan, definitions
 from lagrad.program import Program
 from lagrad.solution import Solution
@@ -69,8 +78,19 @@ class Problem:
     def at(self, point: Array) -> Solution:
         """The program solved, from its last solution."""
         given = dict(zip((v.name for v in self.varied), self.pieces(point), strict=True))
-        self.solution = self.program.solved({**given, **self.data}, self.solution)
+        # What is seen on the way need not be certified; the end is.
+        anyhow = Policy(np.inf)
+        self.solution = self.program.solved({**given, **self.data}, self.solution, anyhow)
         return self.solution
+
+    def product(self, point: Array, direction: Array) -> Array:
+        """The Hessian's product with a direction, of an objective and its gradient."""
+        if not np.isfinite(direction).all():
+            raise NotConverged(f"a direction of {self.program.name!r} is not finite.")
+        names = (v.name for v in self.varied)
+        along = dict(zip(names, split(direction, self.varied), strict=True))
+        found = self.at(point).tangent(along)
+        return joined([found[v.name] for v in self.outputs[1:]])
 
     def __call__(self, point: Array) -> list[Array]:
         """The outputs' values at a point."""
@@ -160,7 +180,8 @@ class Approach:
 
     def solver(self, equations: BlockEquations) -> LinearSolver:
         """The linear solver of the block that its unknowns form."""
-        found = self.linear or self._usual(equations)
+        # With unknowns of an inner implicit function the system is another than the Hessian's.
+        found = self._usual(equations) if self.linear is None or self.inner else self.linear
         return Damped(found, self.damping) if self.damping else found
 
     def _usual(self, equations: BlockEquations) -> LinearSolver:
@@ -173,11 +194,11 @@ class Approach:
 
     def require_contraction(self, solved: Solved) -> None:
         """NotContractive at a fixed point that the plain iteration moves away from."""
-        if not isinstance(self.method, Anderson):
+        if not isinstance(self.method, (Picard, Anderson)) or self.inner:
             return
         jacobian, radius = solved.jacobian, 0.0
         if isinstance(solved.factors, NeumannFactors):
-            radius = np.inf if solved.factors.otherwise is not None else 0.0
+            radius = solved.factors.growth
         elif not isinstance(jacobian, LinearOperator) and jacobian.shape[0] <= FACTORED:
             dense = jacobian.toarray() if issparse(jacobian) else jacobian
             radius = float(np.abs(np.linalg.eigvals(dense + np.eye(len(dense)))).max())
@@ -186,6 +207,26 @@ class Approach:
                 f"the step of {self.program.name!r} is no contraction at the fixed point that was "
                 f"found: its Jacobian's spectral radius is {radius:.3g}, so that z ← step(z) moves "
                 'away from it. If that point is meant, ask for solver="newton".'
+            )
+
+    def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
+        """NotPositiveDefinite where the objective curves down at what should be its minimum."""
+        problem = Problem(self, arguments)
+        point = joined(values[: len(self.varied)])
+        products = LinearOperator(
+            (point.size, point.size),
+            matvec=lambda v: problem.product(point, np.ravel(v)),
+            dtype=float,
+        )
+        if point.size <= FACTORED:
+            least = float(np.linalg.eigvalsh(products @ np.eye(point.size))[0])
+        else:
+            least = float(eigsh(products, k=1, which="SA", tol=1e-3, return_eigenvectors=False)[0])
+        size = float(np.abs(products @ np.ones(point.size)).max())
+        if least < -1e-8 * size:
+            raise NotPositiveDefinite(
+                f"the argmin of {self.program.name!r} ended where the least curvature is "
+                f"{least:.3e}: no minimum. {REMEDY}"
             )
 
     def _all(self, problem: Problem, point: Array, start: Sequence[Array]) -> list[Array]:
@@ -215,16 +256,8 @@ class Approach:
             value, *gradient = problem(z)
             return float(np.asarray(value)), joined(gradient).astype(float)
 
-        def product(z: Array, direction: Array) -> Array:
-            solution = problem.at(z)
-            directions = dict(
-                zip((v.name for v in problem.varied), split(direction, problem.varied), strict=True)
-            )
-            found = solution.tangent(directions)
-            return joined([found[v.name] for v in problem.outputs[1:]])
-
         def hessian(z: Array) -> Array:
-            return np.stack([product(z, row) for row in np.eye(z.size)])
+            return np.stack([problem.product(z, row) for row in np.eye(z.size)])
 
         name, needs = method.method.lower(), takes(method.method)
         options: dict[str, Any] = {"maxiter": method.max_steps}
@@ -232,7 +265,28 @@ class Approach:
             options |= {"ftol": 1e-15, "gtol": 1e-10, "maxfun": 20 * method.max_steps}
         elif method.tol is None and needs.gradient:
             options["xtol" if name == "newton-cg" else "gtol"] = 1e-10
-        result = scipy.optimize.minimize(
+        try:
+            result = self._minimised(objective, problem.product, hessian, point, method, options)
+        except (ValueError, FloatingPointError, np.linalg.LinAlgError) as error:
+            if isinstance(error, LagradError):
+                raise
+            raise NotConverged(
+                f"{method.method} of {self.program.name!r} broke off: {error}. The objective may "
+                "be unbounded below, or not finite near the start."
+            ) from error
+        if not np.isfinite(result.x).all():
+            raise NotConverged(
+                f"{method.method} left the finite numbers: {result.message} Start elsewhere, or "
+                "bound the objective from below."
+            )
+        return np.asarray(result.x)
+
+    @staticmethod
+    def _minimised(
+        objective: Any, product: Any, hessian: Any, point: Array, method: Minimize, options: Any
+    ) -> Any:
+        needs = takes(method.method)
+        return scipy.optimize.minimize(
             objective if needs.gradient else lambda z: objective(z)[0],
             point.astype(float),
             jac=needs.gradient or None,
@@ -242,12 +296,6 @@ class Approach:
             tol=method.tol,
             options=options,
         )
-        if not np.isfinite(result.x).all():
-            raise NotConverged(
-                f"{method.method} left the finite numbers: {result.message} Start elsewhere, or "
-                "bound the objective from below."
-            )
-        return np.asarray(result.x)
 
     @cached_property
     def block(self) -> tuple[Program, tuple[str, ...]]:

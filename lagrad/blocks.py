@@ -30,7 +30,18 @@ Array = Any
 SMALL = 64
 # Primitives whose derivative jumps.
 KINKS = frozenset(
-    ["abs", "maximum", "minimum", "fmax", "fmin", "where", "max", "min", "project_on_simplex"]
+    [
+        "abs",
+        "sign",
+        "maximum",
+        "minimum",
+        "fmax",
+        "fmin",
+        "where",
+        "max",
+        "min",
+        "project_on_simplex",
+    ]
 )
 
 

@@ -155,8 +155,9 @@ class Point:
     def __init__(self, f: Callable[..., Any], args: Sequence[Any]) -> None:
         self.f = f
         leaves, self.tree = flatten(tuple(args))
-        self.leaves = [at_hand(leaf, "an argument") for leaf in leaves]
-        self.vector = joined([leaf.astype(float) for leaf in self.leaves])
+        # In double precision, whatever it is used in: differences need the digits.
+        self.leaves = [at_hand(leaf, "an argument").astype(float) for leaf in leaves]
+        self.vector = joined(self.leaves)
         scale = [max(1e-3, float(np.abs(leaf).max(initial=0.0))) for leaf in self.leaves]
         self.sizes = np.repeat(scale, [leaf.size for leaf in self.leaves])
         names = argument_names(f, len(args))

@@ -154,13 +154,21 @@ class Compiled:
 
     def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""
+        plan = self._given(group)
+        with np.errstate(all="ignore"):
+            return plan([values[v] for v in plan.inputs])  # type: ignore[index]
+
+    def is_given(self, group: Group, values: Mapping[Variable, Array]) -> bool:
+        """Whether all of it is known."""
+        return all(v in values for v in self._given(group).inputs)
+
+    def _given(self, group: Group) -> Plan:
         plan = self._arguments.get(group)
         if plan is None:
             leaves = ancestors(group.given, lambda n: isinstance(n, Variable), {})
             inputs = [n for n in leaves if isinstance(n, Variable)]
             plan = self._arguments[group] = Plan(inputs, group.given)
-        with np.errstate(all="ignore"):
-            return plan([values[v] for v in plan.inputs])  # type: ignore[index]
+        return plan
 
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
         """The tape at a solution."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 
 from lagrad.errors import InvalidFunction, LagradError
 from lagrad.guards import Guards
@@ -16,7 +17,7 @@ from lagrad.traced import Trace, trace, traceable
 from lagrad.tracing import tracing
 from lagrad.transforms import Keeper, Transform, Value
 from lagrad.trees import flatten
-from lagrad.watching import Watch
+from lagrad.watching import Watch, sample
 
 __all__ = ["compile"]
 
@@ -122,6 +123,8 @@ def as_given(leaf: Any) -> Any:
         return np.shape(leaf), np.asarray(leaf).dtype.str
     if isinstance(leaf, np.ndarray):
         return leaf.shape, leaf.dtype.str, leaf.tobytes()
+    if sparse.issparse(leaf):
+        return id(leaf), leaf.shape, sample(leaf.tocsr().data)
     try:
         hash(leaf)
     except TypeError:

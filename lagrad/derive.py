@@ -17,6 +17,7 @@ import numpy as np
 from lagrad.compiled import Compiled, ImplicitRun, Stretch
 from lagrad.copying import copied
 from lagrad.equation import Equation
+from lagrad.errors import InvalidFunction
 from lagrad.expression import Expression, Variable
 from lagrad.system import Constraint, System
 from lagrad.tape import Linearization
@@ -92,10 +93,23 @@ def free_symbol(system: System, symbols: Sequence[str], names: Sequence[str]) ->
     )
 
 
+def require_implicit(system: System) -> None:
+    """InvalidFunction where a derivative was asked for that has no further ones."""
+    for group in system.groups:
+        how = group.approach
+        if how.differentiate is not None or how.damping:
+            raise InvalidFunction(
+                f"an implicit function over {group.unknowns[0].name!r} has differentiate= or "
+                "damping=, which gives first derivatives, of numbers only: leave it out where "
+                "derivatives are nested, or inside another implicit function."
+            )
+
+
 class PullBack:
     """One symbolic run backwards over a system's tape."""
 
     def __init__(self, system: System, seeds: Mapping[Variable, Expression]) -> None:
+        require_implicit(system)
         self.system = system
         self.constraints: list[Constraint] = list(system.constraints.values())
         self.parameters = [v.name for v in system.with_role("parameter")]
@@ -215,6 +229,7 @@ class PushForward:
     """One symbolic run forwards over a system's tape."""
 
     def __init__(self, system: System) -> None:
+        require_implicit(system)
         self.system = system
         self.variables = list(system.variables.values())
         self.symbol = free_symbol(system, ("d",), [v.name for v in self.variables])

@@ -22,6 +22,7 @@ __all__ = [
     "contraction",
     "errors",
     "one_norm",
+    "residual_jumps",
     "scaled_condition",
     "signed",
     "uncertainty",
@@ -48,6 +49,7 @@ class Solved:
     top: float  # the largest value on the way
     contraction: float  # what one refinement with the factors leaves of an error
     jump: Array | None = None  # where equations have kinks: how far to look beyond them
+    at_kink: bool = False  # whether the equations themselves bend there
     truncated: str = ""  # what stands in the place of the multipliers' equation, if anything
     warm: Any = None  # what remembers multipliers
 
@@ -173,9 +175,27 @@ def beyond_kinks(direction: Array, against: Array, scale: Measure) -> Array:
 
     Where the Jacobian jumps within that, a derivative is one of several.
     """
-    sizes = np.repeat(against, scale.sizes) * max(1e-9, 1e3 * scale.epsilon)
-    found: Array = direction + np.copysign(sizes, direction)
+    # An unknown that is zero has no size but that of the others, or one.
+    largest = float(against.max(initial=0.0))
+    sizes = np.where(against > 0, against, largest or 1.0)
+    lengths = np.repeat(sizes, scale.sizes) * max(1e-9, 1e3 * scale.epsilon)
+    found: Array = direction + np.copysign(lengths, signed(lengths))
     return found
+
+
+def residual_jumps(
+    equations: BlockEquations, here: Local, factors: Factors, jacobian: Any, jump: Array
+) -> bool:
+    """Whether the equations themselves jump, or bend sharply, within a step to either side."""
+    for step in (jump, -jump):
+        beyond = equations.residual(here.outer, (here.point + step).astype(here.point.dtype))
+        change = beyond - here.residual - jacobian @ step
+        moved = factors.solve(change, tol=ESTIMATE)
+        if not np.abs(moved).max(initial=0.0) <= 0.1 * np.abs(step).max(initial=0.0) + (
+            1e4 * float(np.finfo(here.point.dtype).eps) * np.abs(here.point).max(initial=0.0)
+        ):
+            return True
+    return False
 
 
 def uncertainty(

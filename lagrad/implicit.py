@@ -15,15 +15,17 @@ from lagrad.errors import (
     InvalidValue,
     NotConverged,
     ShapeMismatch,
-    UnsupportedType,
+    SingularSystem,
 )
 from lagrad.expression import Expression
 from lagrad.guards import Guards
-from lagrad.iterations import Anderson, Minimize, Picard, WarmStart
-from lagrad.krylov import CG, GMRES, Krylov, Neumann
+from lagrad.iterations import WarmStart
+from lagrad.krylov import CG, Krylov
 from lagrad.linear import LinearSolver
+from lagrad.neumann import Neumann
+from lagrad.options import options
 from lagrad.program import Program
-from lagrad.replay import where_not_finite
+from lagrad.replay import require_followed, where_not_finite
 from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import Tracing, tracing
 from lagrad.trees import flatten
@@ -32,9 +34,10 @@ from lagrad.wrapped import Centered
 __all__ = ["argmin", "fixed_point", "root"]
 
 Array = Any
-SOLVERS: dict[str, Callable[..., Any]] = {"anderson": Anderson, "picard": Picard}
 # How often a function may take other branches at its solution than on the way there.
 BRANCHES = 50
+# How near to the border of a branch a solution has no derivative, relative to its size.
+BORDER = 1e-9
 
 
 def fixed_point(
@@ -215,7 +218,7 @@ def argmin(
         raise InvalidValue(f"products={products!r}; expected 'exact' or 'centered'.")
     how = options("argmin", solver, linear, preconditioner, damping, differentiate, tol)
     if products == "centered":
-        base = how["linear"] or CG(tol=1e-8)
+        base = how["linear"] or CG(tol=1e-8, positive=True)
         if not isinstance(base, Krylov):
             raise InvalidValue(f"products='centered' needs CG or MINRES, not linear={base!r}.")
         how["linear"] = Centered(base)
@@ -226,68 +229,6 @@ def argmin(
     return implicit("argmin", objective, start, args, how)
 
 
-def options(
-    kind: str,
-    solver: Any,
-    linear: Any,
-    preconditioner: Any,
-    damping: Any,
-    differentiate: Any,
-    tol: Any,
-) -> dict[str, Any]:
-    """What an approach is told, checked."""
-    if not isinstance(damping, (int, float)) or not 0 <= damping < np.inf:
-        raise InvalidValue(f"damping={damping!r}; expected a number of zero or more.")
-    if not (isinstance(differentiate, Neumann) or differentiate == "implicit"):
-        raise InvalidValue(
-            f"differentiate={differentiate!r}; expected 'implicit' or lg.Neumann(terms=…)."
-        )
-    if tol is not None and not (isinstance(tol, (int, float)) and 0 < tol < 1):
-        raise InvalidValue(f"tol={tol!r}; expected a number between zero and one.")
-    if linear is not None and not isinstance(linear, LinearSolver):
-        raise UnsupportedType(f"linear={linear!r}; expected a solver such as lg.CG().")
-    if linear is None and (solver == "newton-krylov" or preconditioner is not None):
-        linear = CG(positive=True) if kind == "argmin" else GMRES()
-    if preconditioner is not None:
-        if not isinstance(linear, Krylov):
-            raise InvalidValue(f"preconditioner=… goes with CG, MINRES or GMRES, not {linear!r}.")
-        linear = replace(linear, preconditioner=preconditioner)
-    series = differentiate if isinstance(differentiate, Neumann) else None
-    if series is not None and series.step is None and kind == "fixed_point":
-        series = replace(series, step=-1.0)
-    return {
-        "method": method_of(solver, kind, tol),
-        "linear": linear,
-        "damping": float(damping),
-        "tol": tol,
-        "differentiate": series,
-    }
-
-
-def method_of(solver: Any, kind: str, tol: float | None) -> Any:
-    """The iteration that a solver's name stands for; None for Newton's method alone."""
-    if isinstance(solver, str):
-        if solver in ("newton", "newton-krylov"):
-            return None
-        if kind == "argmin":
-            return Minimize(solver, tol)
-        if kind == "fixed_point" and solver in SOLVERS:
-            return SOLVERS[solver](tol=tol or 1e-10)
-    wanted: tuple[type, ...] = {
-        "argmin": (Minimize,),
-        "fixed_point": (Picard, Anderson),
-        "root": (),
-    }[kind]
-    if wanted and isinstance(solver, wanted):
-        return solver
-    names = ["'newton'", "'newton-krylov'", *(map(repr, SOLVERS) if wanted else ())]
-    raise UnsupportedType(
-        f"{kind}(solver={solver!r}); expected {', '.join(names)}"
-        + "".join(f" or lg.{w.__name__}(…)" for w in wanted)
-        + "."
-    )
-
-
 def implicit(
     kind: str,
     function: Callable[..., Any],
@@ -296,6 +237,8 @@ def implicit(
     how: Mapping[str, Any],
 ) -> Any:
     """The solution of an implicit function, as numbers or as unknowns of the outer trace."""
+    if not callable(function):
+        raise InvalidFunction(f"{kind} takes a function; got {function!r}.")
     warm = start if isinstance(start, WarmStart) else None
     leaves, tree = flatten(start if warm is None else warm.value)
     if not leaves:
@@ -324,9 +267,11 @@ def implicit(
             if (culprit := where_not_finite(inner)) is not None:
                 raise culprit from error
             raise
+        require_followed(at_values(inner, approach, found, data), None)
         if not inner.captured and agrees(inner, approach, found):
             return tree.unflatten([f[()] if f.ndim == 0 else f for f in found[: len(starts)]])
         if agrees(inner, approach, found):
+            require_interior(inner, approach, found)
             begin, traced = found, []
             break
         starts = found[: len(starts)]
@@ -415,6 +360,33 @@ def outer_values(inner: Trace, approach: Approach, outer: Tracing) -> list[Expre
         outer.lift(inner.captured[name] if name in inner.captured else inner.values[name])
         for name in approach.data
     ]
+
+
+def at_values(
+    inner: Trace, approach: Approach, found: Sequence[Array], data: Sequence[Array]
+) -> Trace:
+    """The trace of an implicit function at its solution, all that it closes over as numbers."""
+    names = (*approach.varied, *approach.data)
+    values = dict(zip(names, (*found[: len(approach.varied)], *data), strict=True))
+    starts = dict(zip(approach.inner, found[len(approach.varied) :], strict=True))
+    known = inner.program.variables
+    return replace(
+        inner,
+        values={name: value for name, value in values.items() if name in known},
+        starts={name: value for name, value in starts.items() if name in known},
+    )
+
+
+def require_interior(inner: Trace, approach: Approach, found: Sequence[Array]) -> None:
+    """SingularSystem at a solution where another branch begins: there is no one derivative."""
+    for sign in (1.0, -1.0):
+        near = [f * (1 + sign * BORDER) + sign * BORDER * (f == 0) for f in found]
+        if not agrees(inner, approach, near):
+            raise SingularSystem(
+                f"the solution of {inner.program.name!r} is where an `if` or `while` on it changes "
+                "its branch, so that its derivative is not one. Move it, or make both branches "
+                "agree in slope."
+            )
 
 
 def agrees(inner: Trace, approach: Approach, found: Sequence[Array]) -> bool:

@@ -121,8 +121,9 @@ def minimize(
         options=options,
     )
     result.x = nested(result.x)
-    if "jac" in result:
-        result.jac = nested(result.jac)
+    for name in ("jac", "grad"):
+        if np.size(result.get(name, ())) == point.size:
+            result[name] = nested(result[name])
     return result
 
 

@@ -24,6 +24,7 @@ from lagrad.endpoint import (
     condition_of,
     contraction,
     errors,
+    residual_jumps,
     scaled_condition,
     signed,
     uncertainty,
@@ -387,9 +388,14 @@ class Search:
                     f"error of the solution it changes by {curvature:.1e} of itself"
                 )
             )
+        jump, at_kink = None, False
+        if equations.kinked:
+            jump = beyond_kinks(direction, against, self.scale)
+            at_kink = residual_jumps(equations, here, self.factors, jacobian, jump)
         return Solved(
             point=point,
-            jump=beyond_kinks(direction, against, self.scale) if equations.kinked else None,
+            jump=jump,
+            at_kink=at_kink,
             jacobian=jacobian,
             factors=self.factors,
             solver=self.solver,

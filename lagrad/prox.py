@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InvalidValue, ShapeMismatch
+from lagrad.errors import InvalidValue, ShapeMismatch, TracedValueError
 from lagrad.expression import Expression
 from lagrad.kernels import Index, gather, scatter
 from lagrad.primitives.custom import primitive
@@ -48,9 +48,7 @@ def box(v: Value, low: Value, high: Value) -> Value:
     >>> lg.prox.box([-1.0, 0.5, 3.0], 0.0, 1.0).tolist()
     [0.0, 0.5, 1.0]
     """
-    if not any(isinstance(x, Expression) for x in (low, high)) and np.any(
-        np.asarray(low) > np.asarray(high)
-    ):
+    if holds(np.any(np.greater(low, high))):
         raise InvalidValue("prox.box: a lower bound is above the upper one.")
     return np.minimum(np.maximum(given(v), low), high)
 
@@ -152,6 +150,14 @@ def given(v: Value) -> Value:
 
 
 def thresholds(t: Value) -> Value:
-    if not isinstance(t, Expression) and np.any(np.asarray(t) < 0):
+    if holds(np.any(np.less(t, 0))):
         raise InvalidValue(f"a threshold is negative: {t!r}; expected zero or more.")
     return t
+
+
+def holds(condition: Any) -> bool:
+    """Whether a condition holds, as far as it has a value already."""
+    try:
+        return bool(condition)
+    except TracedValueError:
+        return False

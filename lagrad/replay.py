@@ -9,8 +9,10 @@ import numpy as np
 
 from lagrad.differences import along
 from lagrad.errors import NotFinite, TracedValueError
+from lagrad.expression import Expression
 from lagrad.solution import Solution
 from lagrad.traced import Trace
+from lagrad.tracing import Tracing
 from lagrad.trees import flatten
 
 __all__ = ["require_followed", "where_not_finite"]
@@ -20,14 +22,18 @@ Array = Any
 OFF = 1e-3
 
 
-def require_followed(trace: Trace, solution: Solution) -> None:
+def require_followed(trace: Trace, solution: Solution | None) -> None:
     """TracedValueError where `float()` of a traced value took a part of the derivative with it.
 
     Python's floats carry no derivative. Where they only decide something, nothing is lost; where
     they are computed with, the derivative along a random direction differs from the function's.
     """
-    if trace.symbolic or not any(guard.kind == "float()" for guard in trace.guards):
+    if not any(guard.kind == "float()" for guard in trace.guards):
         return
+    if solution is None:
+        solution = trace.program.solved(trace.values, trace.starts)
+    elif trace.symbolic:
+        return  # the function traced around it is followed as a whole
     rng = np.random.default_rng(0)
     values = {name: np.asarray(trace.values[name]) for name in trace.parameters}
     direction = {
@@ -40,7 +46,7 @@ def require_followed(trace: Trace, solution: Solution) -> None:
 
     def moved(share: Array) -> Array:
         at = {name: v + share * direction[name] for name, v in values.items()}
-        return np.concatenate([np.ravel(np.asarray(x, float)) for x in replayed(trace, at)])
+        return np.concatenate([np.ravel(number(x)) for x in replayed(trace, at)])
 
     with np.errstate(all="ignore"):
         found = [along(moved, np.array(0.0), np.array(1.0), step) for step in (1e-6, 1e-4)]
@@ -52,6 +58,13 @@ def require_followed(trace: Trace, solution: Solution) -> None:
             f"function {found[0][0]:.6g}. Use NumPy's functions, not math's, leave float() out, "
             "or hold the value constant on purpose by lg.stop_gradient outside of the function."
         )
+
+
+def number(value: Any) -> Array:
+    """A leaf of a result, which a function traced around may have a part in."""
+    if isinstance(value, Expression) and isinstance(value.graph, Tracing):
+        value = value.graph.value(value)
+    return np.asarray(value, dtype=float)
 
 
 def replayed(trace: Trace, values: Mapping[str, Array]) -> list[Any]:

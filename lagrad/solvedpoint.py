@@ -73,7 +73,9 @@ class SolvedPoint:
             for v, array in values.items():
                 if v.role == "parameter":
                     step = share * max(1.0, 1e12 * float(np.finfo(v.dtype).eps))
-                    values[v] = (array + step * np.maximum(np.abs(array), 1)).astype(v.dtype)
+                    size = np.abs(array)
+                    size = np.where(size > 0, size, largest(array) or 1.0)
+                    values[v] = (array + step * size).astype(v.dtype)
         for run in self.compiled.runs:
             if isinstance(run, ExplicitRun):
                 run.evaluate(values)
@@ -158,6 +160,8 @@ class SolvedPoint:
             if self.solved:
                 other = carry(self.moved.sweep(width, near=sweep))
                 error += 2 * relative_change(found, other, units, self.scale)
+            if any(solved.at_kink for solved in self.solved.values()):
+                error = np.inf
             for point in self.beyond:
                 other = carry(point.sweep(width, near=sweep))
                 change = relative_change(found, other, units, self.scale)

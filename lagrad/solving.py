@@ -16,8 +16,8 @@ from lagrad.endpoint import Solved
 from lagrad.errors import NotConverged, NotFinite, SingularSystem
 from lagrad.expression import Variable
 from lagrad.histories import BlockReport
-from lagrad.krylov import Neumann
 from lagrad.linear import LinearSolver
+from lagrad.neumann import Neumann
 from lagrad.nonlinear import Newton, linearised, solve_block
 from lagrad.solution import Solution
 from lagrad.solvedpoint import SolvedPoint
@@ -73,11 +73,29 @@ def solve(
                 time.perf_counter() - began,
             )
         )
+    if converged:
+        require_minima(compiled, values, solved)
     point = SolvedPoint(compiled, values, solved)
     solution = Solution(point, policy, tuple(reports), converged)
     if converged:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
     return solution
+
+
+def require_minima(
+    compiled: Compiled, values: Mapping[Variable, Array], solved: Mapping[Block, Solved]
+) -> None:
+    """Look for curvature downwards at every argmin whose linear solver has not done so."""
+    own = {frozenset(block.unknowns): block for block in solved}
+    for group in compiled.system.groups:
+        approach = group.approach
+        if approach.kind != "argmin":
+            continue
+        block = own.get(frozenset(group.unknowns))
+        if block is not None and not approach.inner and not approach.damping:
+            continue
+        given = compiled.given_values(group, values)[: len(group.arguments)]
+        approach.require_minimum(given, [values[v] for v in group.unknowns])
 
 
 class BlockSolve:
@@ -95,7 +113,11 @@ class BlockSolve:
         self.equations, self.compiled = run.equations, compiled
         self.values, self.start, self.newton = values, start, newton
         inside = set(run.block.unknowns)
-        groups = [g for g in compiled.system.groups if inside.issuperset(g.unknowns)]
+        groups = [
+            g
+            for g in compiled.system.groups
+            if inside.issuperset(g.unknowns) and compiled.is_given(g, values)
+        ]
         # An implicit function inside another one is part of what the outer one iterates.
         self.groups = [
             g

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "sample"]
 
 MISSING = object()
 SAMPLED = 64
@@ -27,6 +28,13 @@ def sample(value: Any) -> Any:
         return value.tobytes()
     step = value.size // SAMPLED
     return np.asarray(flat[:: step | 1]).tobytes()
+
+
+def inside(item: Any) -> Any:
+    """What tells an item of a container: its own, or those of a pair."""
+    if isinstance(item, tuple):
+        return tuple(repr(i) if isinstance(i, NUMBERS) else inside(i) for i in item)
+    return (id(item), sample(item)) if isinstance(item, np.ndarray) else id(item)
 
 
 def library(function: types.FunctionType) -> bool:
@@ -60,7 +68,15 @@ class Watch:
 
     @staticmethod
     def _detail(value: Any) -> Any:
-        return sample(value) if isinstance(value, np.ndarray) else None
+        """What is compared beside identity: of an array, or of a container, what is in it."""
+        if isinstance(value, np.ndarray):
+            return sample(value)
+        if isinstance(value, (list, dict, set)) and len(value) <= SAMPLED:
+            items = value.items() if isinstance(value, dict) else value
+            return tuple(repr(i) if isinstance(i, NUMBERS) else inside(i) for i in items)
+        if sparse.issparse(value):
+            return sample(np.asarray(value.tocsr().data))
+        return None
 
     def unchanged(self) -> bool:
         """Whether all of it is as it was."""
@@ -70,7 +86,7 @@ class Watch:
                 isinstance(value, NUMBERS) and type(now) is type(value) and now == value
             ):
                 return False
-            if detail is not None and sample(now) != detail:
+            if detail is not None and self._detail(now) != detail:
                 return False
         return True
 

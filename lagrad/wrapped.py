@@ -10,8 +10,9 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.differences import along
-from lagrad.krylov import Krylov, Neumann, Products
+from lagrad.krylov import Krylov, Products
 from lagrad.linear import DenseFactors, Factors, LinearSolver
+from lagrad.neumann import Neumann
 
 __all__ = ["Centered", "Damped", "Support"]
 

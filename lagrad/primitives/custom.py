@@ -80,6 +80,13 @@ class Custom(LinearMap):
         return sparse.csr_array(np.reshape([np.ravel(self.rmv(r)) for r in basis], (rows, columns)))
 
 
+def precision(arguments: Any) -> np.dtype[Any]:
+    """The dtype of a value: single where all arguments are."""
+    return np.result_type(
+        np.float32, *(np.asarray(a).dtype if np.isscalar(a) else a.dtype for a in arguments)
+    )
+
+
 def shaped(value: Value, shape: Shape, rule: str) -> Value:
     """What a rule returned, of the shape that it must have."""
     value = value if isinstance(value, Expression) else np.asarray(value)
@@ -146,12 +153,12 @@ def primitive(
 
     def kernel(parameters: Parameters) -> Callable[..., Any]:
         (expected,) = parameters
-        return lambda *x: shaped(np.asarray(value(*x), dtype=float), expected, named)
+        return lambda *x: shaped(np.asarray(value(*x), dtype=precision(x)), expected, named)
 
     def infer(
         arguments: tuple[Expression, ...], parameters: Parameters
     ) -> tuple[Shape, np.dtype[Any]]:
-        return parameters[0], np.dtype(float)
+        return parameters[0], precision(arguments)
 
     def partial(node: Expression, k: int) -> LinearMap:
         shapes = (node.shape, *(a.shape for a in node.arguments))

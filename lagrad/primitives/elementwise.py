@@ -213,3 +213,17 @@ cast = declare(
 def _astype(x: Expression, dtype: Any, copy: bool = True) -> Expression:
     dtype = np.dtype(dtype)
     return x if dtype == x.dtype else cast(x.graph, x, parameters=(dtype.str,))
+
+
+def _questioned(reduction: Callable[..., Any]) -> Callable[..., Any]:
+    """np.any or np.all: whether the largest, or the smallest, truth is one."""
+
+    def handler(a: Any, axis: Any = None, keepdims: Any = False) -> Any:
+        keepdims = False if keepdims is np._NoValue else keepdims
+        return np.greater(reduction(np.where(a, 1.0, 0.0), axis=axis, keepdims=keepdims), 0.5)
+
+    return handler
+
+
+FUNCTIONS[np.any] = _questioned(np.max)
+FUNCTIONS[np.all] = _questioned(np.min)
