@@ -36,7 +36,7 @@ from lagrad.errors import (
 from lagrad.implicit import argmin, fixed_point, root
 from lagrad.iterations import Anderson, Minimize, Picard, WarmStart
 from lagrad.jacobians import hessian, jacobian
-from lagrad.kernels import logsumexp, stop_gradient
+from lagrad.kernels import logsumexp
 from lagrad.krylov import CG, GMRES, MINRES
 from lagrad.linear import Cholesky, DenseLU, SparseLU
 from lagrad.minimizing import minimize
@@ -46,6 +46,7 @@ from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
 from lagrad.solution import Solution
+from lagrad.stopping import stop_gradient
 from lagrad.transforms import grad, value_and_grad
 
 __all__ = [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MethodType
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
 
-from lagrad.errors import InvalidFunction, LagradError
+from lagrad.constants import real_array
+from lagrad.errors import InvalidFunction
 from lagrad.guards import Guards
 from lagrad.solution import Solution
 from lagrad.system import real_floats
@@ -17,13 +19,15 @@ from lagrad.traced import Trace, trace, traceable
 from lagrad.tracing import tracing
 from lagrad.transforms import Keeper, Transform, Value
 from lagrad.trees import flatten
-from lagrad.watching import Watch, sample
+from lagrad.watching import Watch, inside, sample
 
 __all__ = ["compile"]
 
 Array = Any
 # Traces that are kept for one structure of arguments: as many branches as that.
 KEPT = 32
+# And for how many structures.
+KEYS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +57,16 @@ class Compiled(Keeper):
             return self.__wrapped__(*args, **kwargs)
         return self.run(self.transform, args, kwargs)
 
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else MethodType(self, owner)
+
     def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a transform makes of the function, from a kept trace where one holds."""
         positions = transform.positions(len(args))
         call = Call(args, kwargs, positions)
         kept = self.kept.setdefault((positions, call.key), [])
+        while len(self.kept) > KEYS:
+            del self.kept[next(iter(self.kept))]
         for k, candidate in enumerate(kept):
             if not candidate.watch.unchanged():
                 continue
@@ -79,9 +88,13 @@ def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Solu
     """The solution of a kept trace; None where its branches are not taken at these arguments."""
     if guards is None:
         return transform.solved(bound)
+    if guards.early:
+        if not guards.hold(bound.values):
+            return None
+        return transform.solved(bound)
     try:
         solution = transform.solved(bound)
-    except LagradError:
+    except Exception:
         # On a branch that is not taken anything may happen; one that is will say so again.
         return None
     return solution if guards.hold(solution.by_name()) else None
@@ -107,7 +120,9 @@ class Call:
         values = dict(kept.values)
         for name, leaf in zip(kept.passed, self.leaves, strict=True):
             if name is not None:
-                values[name] = real_floats(f"argument {name!r}", leaf)
+                what = f"argument {name!r}"
+                data = kept.program.variables[name].role == "data"
+                values[name] = real_array(leaf, what) if data else real_floats(what, leaf)
         return replace(kept, values=values)
 
 
@@ -125,6 +140,9 @@ def as_given(leaf: Any) -> Any:
         return leaf.shape, leaf.dtype.str, leaf.tobytes()
     if sparse.issparse(leaf):
         return id(leaf), leaf.shape, sample(leaf.tocsr().data)
+    state = getattr(leaf, "__dict__", None)
+    if state is not None and not callable(leaf):
+        return id(leaf), tuple((k, inside(v)) for k, v in state.items())
     try:
         hash(leaf)
     except TypeError:

@@ -16,6 +16,10 @@ NUMBERS = (bool, int, float)
 
 def real_array(value: Any, what: str) -> np.ndarray[Any, Any]:
     """A read-only copy of real numbers; `what` names them in the error."""
+    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        raise UnsupportedType(
+            f"{what} is a {type(value).__name__}, whose operations are not NumPy's; pass an array."
+        )
     array = np.array(value)
     if array.dtype.kind == "c":
         raise UnsupportedType(

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from lagrad.copying import inlined
+from lagrad.errors import TracedValueError
 from lagrad.expression import Expression
 from lagrad.program import Program
+from lagrad.replay import require_followed
 from lagrad.system import OPTIONS
 from lagrad.traced import Trace
 from lagrad.traced import trace as traced
@@ -41,7 +43,14 @@ def trace(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Program:
     >>> float(p.solve(x=0.0).gradient("output")["x"])
     2.0
     """
-    return declared(traced(f, args, kwargs, range(len(args)), opaque=False, shared=False))
+    found = traced(f, args, kwargs, range(len(args)), opaque=False, shared=False)
+    if found.symbolic:
+        raise TracedValueError(
+            f"lg.trace was given, or {found.program.name!r} closes over, a value that is traced: "
+            "it would become a number. Call the function itself there, or trace it outside."
+        )
+    require_followed(found, None)
+    return declared(found)
 
 
 def declared(trace: Trace) -> Program:

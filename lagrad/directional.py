@@ -8,13 +8,22 @@ from typing import Any
 import numpy as np
 
 from lagrad.derive import pullback, tangent
-from lagrad.errors import InvalidFunction, ShapeMismatch
+from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch
 from lagrad.expression import Expression
 from lagrad.solution import Solution
 from lagrad.traced import Trace, name_of
 from lagrad.traced import trace as traced
 from lagrad.tracing import Tracing, tracing
-from lagrad.transforms import grad, numeric, placed, plain, returned, scalar_output, solved
+from lagrad.transforms import (
+    grad,
+    numeric,
+    placed,
+    plain,
+    require_floats,
+    returned,
+    scalar_output,
+    solved,
+)
 
 __all__ = ["hvp", "jvp", "vjp"]
 
@@ -36,7 +45,11 @@ class Pullback:
         if self.solution is None or (
             outer is not None and any(isinstance(leaf, Expression) for leaf in leaves)
         ):
-            assert outer is not None
+            if outer is None or (self.outer is not None and self.outer.ended):
+                raise LeakedValue(
+                    f"the pull-back of {trace.program.name!r} was made in a traced function that "
+                    "is over; call it there, or make it outside."
+                )
             derived = pullback(trace.program.compiled(), trace.outputs)
             seeds = {
                 f"seed_{n}": outer.lift(leaf) for n, leaf in zip(trace.outputs, leaves, strict=True)
@@ -91,6 +104,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], Any]
     [2.0, 60.0]
     """
     trace = traced(f, primals, {}, range(len(primals)))
+    require_floats(trace)
     outer = tracing()
     if outer is not None and trace.symbolic:
         found = placed(trace.program, trace, {}, outer)
@@ -132,6 +146,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     if len(primals) != len(tangents):
         raise ShapeMismatch(f"jvp was given {len(primals)} primals and {len(tangents)} tangents.")
     trace = traced(f, primals, {}, range(len(primals)))
+    require_floats(trace)
     directions: dict[str, Any] = {}
     for k, (argument, tangent_) in enumerate(zip(trace.arguments, tangents, strict=True)):
         leaves = argument.tree.leaves_of(tangent_, f"tangent {k}")

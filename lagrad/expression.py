@@ -368,6 +368,15 @@ class Expression(NDArrayOperatorsMixin):
     def copy(self) -> Expression:
         return self
 
+    def __copy__(self) -> Expression:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Expression:
+        return self
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec) if spec else repr(self)
+
     def reshape(self, *shape: Any) -> Any:
         return np.reshape(self, shape[0] if len(shape) == 1 else shape)
 
@@ -385,7 +394,9 @@ def method(name: str) -> Callable[..., Any]:
     return call
 
 
-METHODS = "clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take"
+METHODS = (
+    "all any clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take"
+)
 for _name in [*METHODS.split(), "trace", "var"]:
     setattr(Expression, _name, method(_name))
 Expression.flatten = Expression.ravel  # type: ignore[attr-defined]

@@ -21,6 +21,8 @@ class Guards:
         self.guards = guards
         leaves = [v for v in program.variables.values() if v.role != "defined"]
         self.names = [v.name for v in leaves]
+        # Whether they can be asked before anything is solved.
+        self.early = not any(v.role == "unknown" for v in leaves)
         self.plan = Plan(leaves, [g.node for g in guards], definitions(program))
 
     def hold(self, values: Mapping[str, Any]) -> bool:

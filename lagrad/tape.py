@@ -240,7 +240,9 @@ class Linearization:
         seeds = {self.tape.slots[node.index] for node in sources if node.index in self.tape.slots}
         for step in self.steps:
             if step.map is None:
-                if through:
+                if through and step.source in seeds:
+                    found[step.target] = {step.source: sparse.eye_array(sizes[step.source]).tocsr()}
+                elif through:
                     found[step.target] = found[step.source]
                 continue
             if step.source in seeds:

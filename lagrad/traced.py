@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.constants import NUMBERS
-from lagrad.errors import InvalidFunction, UnsupportedType
-from lagrad.expression import Expression
+from lagrad.constants import NUMBERS, real_array
+from lagrad.errors import InvalidFunction, LeakedValue, UnsupportedType
+from lagrad.expression import Expression, stacked
 from lagrad.program import Program
 from lagrad.sharing import interned
 from lagrad.system import real_floats
@@ -78,6 +78,8 @@ class Trace:
         For each leaf of all arguments the name of what it became, if anything.
     call : Call
         The call itself.
+    discrete : bool
+        Whether a leaf of the result is of truths or integers.
     """
 
     program: Program
@@ -90,6 +92,7 @@ class Trace:
     guards: tuple[Guard, ...]
     passed: tuple[str | None, ...]
     call: Call
+    discrete: bool
 
     @property
     def parameters(self) -> list[str]:
@@ -149,6 +152,8 @@ def trace(
 
     With `passed` floats among the other arguments become data by name.
     """
+    if not callable(function):
+        raise InvalidFunction(f"{function!r} is no function.")
     name = name_of(function)
     program = Program(name)
     outer = tracing()
@@ -172,6 +177,7 @@ def trace(
         result = function(*traced[:count], **dict(zip(keywords, traced[count:], strict=True)))
         leaves, tree = flatten(result)
         roots = [output_of(leaf, graph, name) for leaf in leaves]
+        discrete = any(root.dtype.kind != "f" for root in roots)
     if result is None:
         raise InvalidFunction(f"{name} returned None; return the value to be differentiated.")
     outputs = tuple(
@@ -195,7 +201,17 @@ def trace(
     call = Call(function, tuple(args), dict(kwargs), tuple(positions))
     passes = tuple(own)
     return Trace(
-        program, tuple(arguments), outputs, tree, given, captured, starts, guards, passes, call
+        program,
+        tuple(arguments),
+        outputs,
+        tree,
+        given,
+        captured,
+        starts,
+        guards,
+        passes,
+        call,
+        discrete,
     )
 
 
@@ -209,20 +225,29 @@ def traceable(leaf: Any) -> bool:
 def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Argument, Any]:
     """A nested argument, and the same with variables for its leaves."""
     leaves, tree = flatten(value)
+    if not leaves and role == "parameter":
+        raise InvalidFunction(f"argument {name!r} is {value!r}, which has no arrays in it.")
     names: list[str | None] = []
-    variables = []
-    for path, leaf in zip(tree.paths(name), leaves, strict=True):
+    variables, taken = [], []
+    for path, given in zip(tree.paths(name), leaves, strict=True):
+        leaf = given
+        if isinstance(given, np.ndarray) and given.dtype == object:
+            leaf = stacked(given)  # np.asarray of a traced value, or an array of several
         if role == "data" and not traceable(leaf):
             names.append(None)
             variables.append(leaf)
+            taken.append(leaf)
             continue
-        array = at_hand(leaf, f"argument {path!r}")
-        own = identifier_of(path, graph.system)
+        what = f"argument {path!r}"
+        array = real_array(leaf, what) if role == "data" else at_hand(leaf, what)
+        # "output" is the name of what comes back.
+        own = identifier_of(f"{path}_" if path.split("_")[0] == "output" else path, graph.system)
         variable = graph.system.leaf(own, role, array.shape, array.dtype, None)
         graph.values[variable.index] = array
         variables.append(variable)
         names.append(own)
-    return Argument(tree, tuple(names), tuple(leaves)), tree.unflatten(variables)
+        taken.append(leaf)
+    return Argument(tree, tuple(names), tuple(taken)), tree.unflatten(variables)
 
 
 def at_hand(leaf: Any, what: str) -> Array:
@@ -230,8 +255,14 @@ def at_hand(leaf: Any, what: str) -> Array:
     if isinstance(leaf, Expression):
         if not isinstance(leaf.graph, Tracing):
             raise UnsupportedType(f"{what} is {leaf!r}; expected numbers.")
-        if leaf.graph.ended:
-            leaf.graph.asked(leaf, "a value")
+        current = tracing()
+        inside = current is not None and (leaf.graph is current or current.encloses(leaf.graph))
+        if not inside or leaf.graph.ended:
+            raise LeakedValue(
+                f"{what} is {leaf!r} of {leaf.graph.name!r}, whose trace is over, or goes on in "
+                "another thread. Return values from the function instead of storing them, and "
+                "call transforms in the thread of the function that is traced."
+            )
         leaf = leaf.graph.value(leaf)
         array = np.asarray(leaf)
         return array if array.dtype.kind == "f" else array.astype(float)

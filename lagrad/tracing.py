@@ -124,7 +124,7 @@ class Tracing(Graph):
         return outer is not None
 
     def equation(self, lhs: Any, rhs: Any) -> Any:
-        return np.equal(lhs, rhs)
+        return False if rhs is None else np.equal(lhs, rhs)
 
     def asked(self, node: Expression, kind: str) -> Any:
         if self.ended or not self.recording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = [
     "numeric",
     "placed",
     "plain",
+    "require_floats",
     "returned",
     "scalar_output",
     "solved",
@@ -40,6 +42,8 @@ Array = Any
 def positions_of(argnums: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
     """The positions of arguments, counted from the front."""
     single = isinstance(argnums, (int, np.integer))
+    if not single and not isinstance(argnums, (tuple, list)):
+        raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
     wanted: Sequence[Any] = (argnums,) if single else tuple(argnums)  # type: ignore[arg-type]
     if not wanted or not all(isinstance(k, (int, np.integer)) for k in wanted):
         raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
@@ -80,6 +84,15 @@ def solved(trace: Trace, policy: Policy | None) -> Solution:
 def returned(trace: Trace, solution: Solution) -> Any:
     """What the function itself returned, as numbers."""
     return trace.tree.unflatten([plain(solution[name]) for name in trace.outputs])
+
+
+def require_floats(trace: Trace) -> None:
+    """InvalidFunction for a result of truths or integers, which has no derivative."""
+    if trace.discrete:
+        raise InvalidFunction(
+            f"{trace.program.name!r} returned truths or integers, which have no derivative; "
+            "return floats."
+        )
 
 
 def scalar_output(trace: Trace, name: str, what: str) -> str:
@@ -155,8 +168,12 @@ class Transform:
         accuracy = trace.program.accuracy() if self.accuracy is None else self.accuracy
         return solved(trace, Policy(accuracy, self.on_failure))
 
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else MethodType(self, owner)
+
     def of(self, trace: Trace) -> Any:
         """The derivative, as numbers or as values of the function traced around."""
+        require_floats(trace)
         outer = tracing()
         if outer is not None and trace.symbolic:
             return self.stated(trace, outer)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lagrad.errors import StructureMismatch
+from lagrad.errors import StructureMismatch, UnsupportedType
 
 __all__ = ["LEAF", "Tree", "flatten", "tree_map"]
 
@@ -89,13 +90,25 @@ class Tree:
 
     def leaves_of(self, value: Any, where: str) -> list[Any]:
         """The leaves of a value that must have this structure."""
-        leaves, tree = flatten(value)
+        ordered = self._ordered(value)
+        leaves, tree = flatten(ordered)
         found = self.difference(tree, where)
         if found:
             raise StructureMismatch(found + ".")
         return leaves
 
+    def _ordered(self, value: Any) -> Any:
+        """A nested value with the keys of dicts in this structure's order."""
+        if isinstance(value, dict) and set(value) == set(self.keys) and self.kind is type(value):
+            parts = zip(self.keys, self.children, strict=True)
+            return _dict_of(type(value), {key: c._ordered(value[key]) for key, c in parts})
+        if type(value) in (list, tuple) and len(value) == len(self.children):
+            parts = zip(self.children, value, strict=True)
+            return type(value)([child._ordered(item) for child, item in parts])
+        return value
 
+
+PLAIN = (dict, list, tuple, OrderedDict)
 END = object()
 LEAF = Tree(None)
 NOTHING = Tree(type(None))
@@ -128,9 +141,16 @@ def _taken(value: Any, leaves: list[Any]) -> Tree:
     kind = type(value)
     if value is None:
         return NOTHING
+    if (
+        isinstance(value, (dict, list, tuple))
+        and kind not in PLAIN
+        and not hasattr(kind, "_fields")
+    ):
+        raise UnsupportedType(
+            f"a {kind.__name__} may have state beside its items; pass a plain dict, list or tuple."
+        )
     if isinstance(value, dict):
-        # In order of their names, so that the order of insertion makes no other structure.
-        keys = tuple(sorted(value) if all(isinstance(k, str) for k in value) else value)
+        keys = tuple(value)
         return Tree(kind, keys, tuple(_taken(value[key], leaves) for key in keys))
     if isinstance(value, (list, tuple)):
         children = tuple(_taken(item, leaves) for item in value)
@@ -141,11 +161,14 @@ def _taken(value: Any, leaves: list[Any]) -> Tree:
         fixed: list[tuple[str, Any]] = []
         for field in dataclasses.fields(value):
             item = getattr(value, field.name)
-            if isinstance(item, (str, bytes)) or callable(item) or isinstance(item, type):
+            if isinstance(item, (str, bytes)) or callable(item):
                 fixed.append((field.name, item))
             else:
                 names.append(field.name)
                 parts.append(_taken(item, leaves))
+        # What was set beside the fields stays as it is.
+        fields = {field.name for field in dataclasses.fields(value)}
+        fixed += [(k, v) for k, v in getattr(value, "__dict__", {}).items() if k not in fields]
         return Tree(kind, tuple(names), tuple(parts), tuple(fixed))
     leaves.append(value)
     return LEAF

@@ -6,6 +6,7 @@ compared by identity, numbers by value, and arrays by a sample of their entries 
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ __all__ = ["Watch", "sample"]
 
 MISSING = object()
 SAMPLED = 64
+SUMMED = 200_000
 NUMBERS = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -27,7 +29,11 @@ def sample(value: Any) -> Any:
     if value.size <= SAMPLED:
         return value.tobytes()
     step = value.size // SAMPLED
-    return np.asarray(flat[:: step | 1]).tobytes()
+    some = np.asarray(flat[:: step | 1]).tobytes()
+    if value.size > SUMMED or value.dtype.kind != "f" or not value.flags.c_contiguous:
+        return some
+    # Two sums over all entries, at the cost of reading them.
+    return some, float(np.add.reduce(flat)), float(np.dot(flat, flat))
 
 
 def inside(item: Any) -> Any:
@@ -37,9 +43,17 @@ def inside(item: Any) -> Any:
     return (id(item), sample(item)) if isinstance(item, np.ndarray) else id(item)
 
 
+def library_name(name: str | None) -> bool:
+    """Whether a module belongs to a package that has no state of the user's."""
+    return (name or "").split(".")[0] in ("lagrad", "numpy", "scipy", "sklearn", "math")
+
+
 def library(function: types.FunctionType) -> bool:
-    """Whether a function belongs to an installed package that has no state of the user's."""
-    return (function.__module__ or "").split(".")[0] in ("lagrad", "numpy", "scipy", "sklearn")
+    return library_name(function.__module__)
+
+
+def itself(value: Any) -> Any:
+    return value
 
 
 class Watch:
@@ -55,16 +69,44 @@ class Watch:
                 continue
             visited.add(id(current))
             if isinstance(current, functools.partial):
-                stack += [current.func, *current.args, *current.keywords.values()]
+                parts = [current.func, *current.args, *current.keywords.values()]
+                for part in parts[1:]:
+                    self.see(functools.partial(itself, part))
+                stack += parts
             elif isinstance(current, types.MethodType):
-                stack.append(current.__func__)
+                stack += [current.__func__, *self.attributes(current.__self__, current.__func__)]
             elif isinstance(current, types.FunctionType) and not library(current):
                 for read in reads(current):
-                    value = read()
-                    self.seen.append((read, value, self._detail(value)))
-                    stack.append(value)
+                    value = self.see(read)
+                    stack += [value, *self.attributes(value, current)]
             elif hasattr(current, "__wrapped__"):
                 stack.append(current.__wrapped__)
+            elif isinstance(current, (list, tuple)) and len(current) <= SAMPLED:
+                stack += [item for item in current if callable(item)]
+            elif callable(current) and isinstance(
+                call := type(current).__call__, types.FunctionType
+            ):
+                stack += [call, *self.attributes(current, call)]
+
+    def see(self, read: Callable[[], Any]) -> Any:
+        """Take note of a value, and of how it is read."""
+        value = read()
+        self.seen.append((read, value, self._detail(value)))
+        return value
+
+    def attributes(self, owner: Any, function: Any) -> list[Any]:
+        """Take note of what a function may read of a module or an object of the user's."""
+        code = getattr(function, "__code__", None)
+        module = isinstance(owner, types.ModuleType)
+        if code is None or (module and library_name(owner.__name__)):
+            return []
+        state = getattr(owner, "__dict__", None)
+        if not isinstance(state, dict) or isinstance(owner, (types.FunctionType, type)):
+            return []
+        # What the function itself changes, a counter say, would never be as it was.
+        written = {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}
+        names = set(named_in(code)) & set(state) - written
+        return [self.see(functools.partial(state.get, name, MISSING)) for name in sorted(names)]
 
     @staticmethod
     def _detail(value: Any) -> Any:
@@ -103,7 +145,11 @@ def reads(function: types.FunctionType) -> Iterator[Callable[[], Any]]:
         functools.partial(defaults, function, k) for k in range(len(function.__defaults__ or ()))
     )
     for name in function.__kwdefaults__ or ():
-        yield functools.partial((function.__kwdefaults__ or {}).get, name, MISSING)
+        yield functools.partial(keyword_default, function, name)
+
+
+def keyword_default(function: types.FunctionType, name: str) -> Any:
+    return (function.__kwdefaults__ or {}).get(name, MISSING)
 
 
 def defaults(function: types.FunctionType, position: int) -> Any:

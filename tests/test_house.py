@@ -23,7 +23,7 @@ FLOORS = [
     ["primitives.shaping"],
     ["primitives.special", "primitives.contraction", "primitives.linalg"],
     ["primitives"],
-    ["system", "prox", "iterations"],
+    ["system", "prox", "iterations", "stopping"],
     ["plan"],
     ["copying"],
     ["structure", "tape", "linear", "certificate", "printing"],

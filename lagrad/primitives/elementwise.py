@@ -227,3 +227,22 @@ def _questioned(reduction: Callable[..., Any]) -> Callable[..., Any]:
 
 FUNCTIONS[np.any] = _questioned(np.max)
 FUNCTIONS[np.all] = _questioned(np.min)
+
+
+@implements(np.isclose)
+def _isclose(
+    a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Any:
+    return np.less_equal(np.abs(a - b), atol + rtol * np.abs(b))
+
+
+@implements(np.allclose)
+def _allclose(
+    a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Any:
+    return np.all(np.isclose(a, b, rtol, atol))
+
+
+@implements(np.array_equal)
+def _array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
+    return np.shape(a1) == np.shape(a2) and np.all(np.equal(a1, a2))
