@@ -6,6 +6,7 @@ method it is iterated. It runs where the block of its unknowns is about to be so
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ import scipy.optimize
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from lagrad.blocks import BlockEquations
+from lagrad.blocks import FORMED, BlockEquations
 from lagrad.certificate import Policy
 from lagrad.copying import inlined
 from lagrad.endpoint import Solved
@@ -31,8 +32,8 @@ from lagrad.errors import (
 from lagrad.expression import Expression, Variable
 from lagrad.histories import REMEDY
 from lagrad.iterations import Anderson, Minimize, Picard, WarmStart, takes, untold
-from lagrad.krylov import CG
-from lagrad.linear import Cholesky, LinearSolver
+from lagrad.krylov import MatrixFreeMinimum
+from lagrad.linear import Cholesky, DenseLU, LinearSolver
 from lagrad.neumann import Neumann, NeumannFactors
 from lagrad.plan import Plan, definitions
 from lagrad.program import Program
@@ -108,7 +109,9 @@ class Approach:
 
     Attributes
     ----------
-    kind : {"fixed_point", "root", "argmin"}
+    kind : {"fixed_point", "root", "argmin", "gradient"}
+    name : str
+        Of the function, for messages.
     program : Program
     varied, data, outputs : tuples of str
         Its parameters that are solved for, those that are given, and what it returns: for an
@@ -130,6 +133,7 @@ class Approach:
     """
 
     kind: str
+    name: str
     program: Program
     varied: tuple[str, ...]
     data: tuple[str, ...]
@@ -151,7 +155,8 @@ class Approach:
                 np.asarray(k, dtype=s.dtype) for k, s in zip(kept, start, strict=False)
             ] + list(start[len(kept) :])
         point = joined(start[: len(self.varied)])
-        if method is None and self.damping and self.kind == "argmin":
+        if method is None and self.kind == "argmin" and (self.damping or self.inner):
+            # No factorisation on the way shows whether a point is a minimum.
             method = self.trust_region(point)
         if isinstance(method, (Picard, Anderson)):
             point = self._iterated(problem, point)
@@ -187,10 +192,11 @@ class Approach:
     def _usual(self, equations: BlockEquations) -> LinearSolver:
         if isinstance(self.method, (Picard, Anderson)) and equations.block.size > FACTORED:
             return Support()
-        usual = equations.solver
         if self.kind in ("argmin", "gradient") and not self.inner:
-            return CG(positive=True) if usual.matrix_free else Cholesky()
-        return usual
+            if equations.block.size <= FORMED:
+                return Cholesky()
+            return MatrixFreeMinimum(1e-10)
+        return DenseLU() if equations.block.size <= FORMED else equations.solver
 
     def require_contraction(self, solved: Solved) -> None:
         """NotContractive at a fixed point that the plain iteration moves away from."""
@@ -204,7 +210,7 @@ class Approach:
             radius = float(np.abs(np.linalg.eigvals(dense + np.eye(len(dense)))).max())
         if radius > 1.0 + 1e-9:
             raise NotContractive(
-                f"the step of {self.program.name!r} is no contraction at the fixed point that was "
+                f"the step of {self.name!r} is no contraction at the fixed point that was "
                 f"found: its Jacobian's spectral radius is {radius:.3g}, so that z ← step(z) moves "
                 'away from it. If that point is meant, ask for solver="newton".'
             )
@@ -225,7 +231,7 @@ class Approach:
         size = float(np.abs(products @ np.ones(point.size)).max())
         if least < -1e-8 * size:
             raise NotPositiveDefinite(
-                f"the argmin of {self.program.name!r} ended where the least curvature is "
+                f"the argmin of {self.name!r} ended where the least curvature is "
                 f"{least:.3e}: no minimum. {REMEDY}"
             )
 
@@ -266,12 +272,16 @@ class Approach:
         elif method.tol is None and needs.gradient:
             options["xtol" if name == "newton-cg" else "gtol"] = 1e-10
         try:
-            result = self._minimised(objective, problem.product, hessian, point, method, options)
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = self._minimised(
+                    objective, problem.product, hessian, point, method, options
+                )
         except (ValueError, FloatingPointError, np.linalg.LinAlgError) as error:
             if isinstance(error, LagradError):
                 raise
             raise NotConverged(
-                f"{method.method} of {self.program.name!r} broke off: {error}. The objective may "
+                f"{method.method} of {self.name!r} broke off: {error}. The objective may "
                 "be unbounded below, or not finite near the start."
             ) from error
         if not np.isfinite(result.x).all():
@@ -300,7 +310,7 @@ class Approach:
     @cached_property
     def block(self) -> tuple[Program, tuple[str, ...]]:
         """The equations as a program of their own, its data given; the unknowns' names."""
-        system = Program(self.program.name)
+        system = Program(self.name)
         given: list[Expression] = []
         for name in self.data:
             v = self.program.variables[name]
@@ -343,7 +353,7 @@ class Approach:
             name = unknowns[k].name if k < len(unknowns) else into.free(f"residual_{k}")
             if output.unknown is None and self.kind != "fixed_point":
                 raise InvalidFunction(
-                    f"{self.kind} of {program.name!r}: "
+                    f"{self.kind} of {self.name!r}: "
                     + (
                         f"its gradient by {unknowns[k].name!r} does not depend on it; the "
                         "objective is linear there, and has no minimum."

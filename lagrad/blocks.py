@@ -28,6 +28,9 @@ __all__ = ["BlockEquations", "entry_name"]
 
 Array = Any
 SMALL = 64
+# The Jacobian of an implicit function up to this size is put together; products with a larger
+# one cost less.
+FORMED = 512
 # Primitives whose derivative jumps.
 KINKS = frozenset(
     [
@@ -74,6 +77,7 @@ class BlockEquations:
         self.differentiate = Plan(self.inputs, self.tape.data, self.defined)
         # What Newton's method asks for at each step: the residual, and all that the Jacobian needs.
         self.dense: Expression | None = None
+        self.called = False  # whether implicit functions introduced its unknowns
         if len(self.unknowns) == len(self.residuals) == 1:
             self.dense = dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
         wanted = self.tape.data if self.dense is None else [self.dense]
@@ -116,7 +120,7 @@ class BlockEquations:
     @cached_property
     def full(self) -> bool:
         """Whether the Jacobian is put together as an ndarray: small, or mostly full."""
-        if self.dense is not None:
+        if self.dense is not None or (self.called and self.block.size <= FORMED):
             return True
         size, pattern = self.block.size, self.pattern
         few = pattern is not None and pattern.nnz < DENSE_FRACTION * size * size

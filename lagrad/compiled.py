@@ -117,8 +117,10 @@ class Compiled:
         # stands or falls with its equations.
         called = {v for group in system.groups for v in group.unknowns}
         for run in self.runs:
-            if isinstance(run, ImplicitRun) and not called.issuperset(run.block.unknowns):
-                run.equations.require_structural_rank()
+            if isinstance(run, ImplicitRun):
+                run.equations.called = called.issuperset(run.block.unknowns)
+                if not run.equations.called:
+                    run.equations.require_structural_rank()
         self.tape, self.stretches = self._taped()
         self._known, self._data = self._planned()
 

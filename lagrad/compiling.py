@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def as_given(leaf: Any) -> Any:
     if sparse.issparse(leaf):
         return id(leaf), leaf.shape, sample(leaf.tocsr().data)
     state = getattr(leaf, "__dict__", None)
-    if state is not None and not callable(leaf):
+    if state is not None and not isinstance(leaf, (FunctionType, ModuleType, type)):
         return id(leaf), tuple((k, inside(v)) for k, v in state.items())
     try:
         hash(leaf)

@@ -332,6 +332,7 @@ def stated(inner: Trace, kind: str, how: Mapping[str, Any]) -> Approach:
         outputs = (*outputs, *(derived.gradients[name] for name in inner.parameters))
     return Approach(
         kind,
+        inner.program.name,
         program,
         tuple(inner.parameters),
         tuple(v.name for v in program.with_role("data")),

@@ -13,7 +13,7 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import InvalidValue, NotConverged, NotPositiveDefinite
-from lagrad.linear import DenseLU, Factors, LinearSolver, SparseLU
+from lagrad.linear import Cholesky, DenseLU, Factors, LinearSolver, SparseLU
 
 __all__ = [
     "CG",
@@ -21,6 +21,7 @@ __all__ = [
     "MINRES",
     "Krylov",
     "MatrixFree",
+    "MatrixFreeMinimum",
     "Products",
     "automatic",
 ]
@@ -251,6 +252,19 @@ class MatrixFree(LinearSolver):
         return KrylovFactors(operator, general)
 
 
+@dataclass(frozen=True, slots=True)
+class MatrixFreeMinimum(LinearSolver):
+    """Conjugate gradients for a Hessian; Cholesky factorisation where they are too slow."""
+
+    tol: float = 1e-12
+
+    matrix_free = True
+
+    def factor(self, matrix: Any) -> Factors:
+        solver = CG(tol=self.tol, positive=True, max_steps=300)
+        return KrylovFactors(matrix, solver, otherwise=Cholesky())
+
+
 def probed(operator: Any) -> tuple[float, float, float]:
     """xᵀJy, yᵀJx and their scale for two vectors without a pattern: equal if J is symmetric."""
     x, y = np.random.default_rng(0).standard_normal((2, operator.shape[0]))
@@ -262,7 +276,9 @@ def probed(operator: Any) -> tuple[float, float, float]:
 class KrylovFactors(Factors):
     iterative = True
 
-    def __init__(self, matrix: Any, solver: Krylov, otherwise: Krylov | None = None) -> None:
+    def __init__(self, matrix: Any, solver: Krylov, otherwise: LinearSolver | None = None) -> None:
+        self.matrix = matrix
+        self.factored: Factors | None = None
         self.operator = sparse_linalg.aslinearoperator(matrix)
         self.shape = self.operator.shape
         self.solver = solver
@@ -272,6 +288,8 @@ class KrylovFactors(Factors):
         self.preconditioner = preconditioned(solver.preconditioner, matrix)
 
     def _one(self, right: Array, transposed: bool, tol: float) -> Array:
+        if self.factored is not None:
+            return self.factored.solve(right, transposed)
         scale = float(np.abs(right).max(initial=0.0))
         if scale == 0.0:
             return np.zeros_like(right)
@@ -290,9 +308,12 @@ class KrylovFactors(Factors):
             residual = np.linalg.norm(unit - operator.matvec(solution)) / np.linalg.norm(unit)
         # Where rounding ends an iteration early, refinement shows what that leaves.
         if not residual <= max(10 * self.tol, 2 * tol if tol > self.tol else ENOUGH):
-            if self.otherwise is not None:
+            if isinstance(self.otherwise, Krylov):
                 self.solver, self.otherwise = self.otherwise, None
                 return self._one(right, transposed, tol)
+            if self.otherwise is not None:
+                self.factored = self.otherwise.factor(self.matrix.assemble())
+                return self.factored.solve(right, transposed)
             raise NotConverged(
                 f"{type(self.solver).__name__} stopped at a relative residual of {residual:.1e} "
                 f"(asked: {tol:.1e}) after at most {self.solver.max_steps} steps; "

@@ -1,0 +1,247 @@
+"""What goes wrong in silence elsewhere: here it is right, or it raises by name."""
+
+from __future__ import annotations
+
+import copy
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import lagrad as lg
+
+S = np.sum
+TWO = np.zeros(2)
+wells = lambda z: S((z**2 - 1) ** 2)
+halved = lambda z: lg.fixed_point(lambda y: 0.5 * y + z, TWO)
+
+
+def threaded(x):
+    with ThreadPoolExecutor() as pool:
+        return sum(pool.map(lambda k: lg.grad(lambda y: k * y**3)(x), [1.0, 2.0]))
+
+
+RAISES = {
+    "a maximum with a solver of one's own": (
+        lambda: lg.argmin(lambda z: -S(z**2) + S(z), np.zeros(3), linear=lg.CG()),
+        lg.LagradError,
+    ),
+    "a maximum by damping": (lambda: lg.argmin(wells, TWO, damping=5.0), lg.NotPositiveDefinite),
+    "a maximum of a nested objective": (
+        lambda: lg.argmin(lambda z: -S((halved(z) - 0.9) ** 2) - S(z**2), TWO),
+        lg.LagradError,
+    ),
+    "float() of the unknown": (
+        lambda: lg.argmin(lambda z: (z - 1) ** 2 + float(z) ** 2, 0.0),
+        lg.TracedValueError,
+    ),
+    "math of the unknown": (
+        lambda: lg.grad(lambda t: lg.argmin(lambda z: (z - t) ** 2 + math.sin(z), 0.0))(1.0),
+        lg.TracedValueError,
+    ),
+    "float() of a small share": (
+        lambda: lg.grad(lambda x: 1e4 * x + math.sin(float(x)))(1.0),
+        lg.TracedValueError,
+    ),
+    "float() near a singularity": (
+        lambda: lg.grad(lambda x: np.log(x) * float(x))(1e-7),
+        lg.TracedValueError,
+    ),
+    "math at the border of its domain": (lambda: lg.grad(math.log)(1e-7), lg.TracedValueError),
+    "float() in lg.trace": (
+        lambda: lg.trace(lambda x: x * math.sin(float(x)), 1.0),
+        lg.TracedValueError,
+    ),
+    "an objective at its kink": (
+        lambda: lg.grad(lambda t: lg.argmin(lambda z: (z - t) ** 2 + 3 * np.abs(z), 0.0))(0.0),
+        lg.SingularSystem,
+    ),
+    "a residual that jumps": (
+        lambda: lg.grad(lambda t: lg.root(lambda z: z - t + np.sign(z), 0.0))(0.0),
+        lg.SingularSystem,
+    ),
+    "a solution at the border of a branch": (
+        lambda: lg.grad(
+            lambda t: lg.fixed_point(lambda z: z / 2 + t if z < 1 else z / 4 + t + 0.25, 0.0)
+        )(0.5),
+        lg.SingularSystem,
+    ),
+    "a threshold that became negative": (
+        lambda: lg.grad(lambda a: S(lg.fixed_point(lambda z: lg.prox.l1(z / 2 + 1, a), TWO)))(-0.3),
+        lg.InvalidValue,
+    ),
+    "a repelling fixed point by plain iteration": (
+        lambda: lg.fixed_point(lambda z: z**2, 1.0, solver="picard"),
+        lg.NotContractive,
+    ),
+    "an unbounded objective": (
+        lambda: lg.argmin(lambda z: -S(np.exp(z)), np.ones(2)),
+        lg.NotConverged,
+    ),
+    "a series in a nested derivative": (
+        lambda: lg.grad(
+            lg.grad(lambda x: lg.fixed_point(lambda z: z / 2 + x, 0.0, differentiate=lg.Neumann()))
+        )(1.0),
+        lg.InvalidFunction,
+    ),
+    "a transform in another thread": (lambda: lg.grad(threaded)(2.0), lg.LeakedValue),
+    "lg.trace of a traced value": (
+        lambda: lg.grad(lambda y: lg.trace(np.square, y).solve()["output"] * y)(2.0),
+        lg.TracedValueError,
+    ),
+    "a masked array": (
+        lambda: lg.grad(lambda x: S(x**2))(np.ma.array([1.0, 2.0], mask=[0, 1])),
+        lg.UnsupportedType,
+    ),
+    "truths": (lambda: lg.grad(lambda x: x > 0)(1.0), lg.InvalidFunction),
+    "None for an argument": (lambda: lg.grad(np.sin)(None), lg.InvalidFunction),
+    "no function": (lambda: lg.fixed_point(3, 1.0), lg.InvalidFunction),
+    "a wrong entry that is small": (
+        lambda: lg.check_gradient(
+            lambda x: x[0] * 1e6 + lg.primitive(np.square, vjp=lambda g, y, v: (4 * g * v,))(x[1]),
+            np.array([1.0, 2.0]),
+        ),
+        lg.WrongDerivative,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RAISES)
+def test_it_raises(case):
+    act, error = RAISES[case]
+    with pytest.raises(error):
+        act()
+
+
+def test_a_value_of_a_function_that_raised_is_no_argument():
+    kept = []
+
+    def failing(x):
+        kept.append(x)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        lg.grad(failing)(2.0)
+    with pytest.raises(lg.LeakedValue):
+        lg.grad(np.square)(kept[0])
+
+
+RIGHT = {
+    "the Jacobian of the identity": (
+        lambda: lg.jacobian(lambda x: x, sparse=True)(np.ones(3)).toarray(),
+        np.eye(3),
+    ),
+    "stop_gradient of np.asarray": (
+        lambda: lg.grad(lambda x: x * lg.stop_gradient(np.asarray(x)))(3.0),
+        3.0,
+    ),
+    "stop_gradient of a dict": (
+        lambda: lg.grad(lambda x: x * lg.stop_gradient({"a": x})["a"])(3.0),
+        3.0,
+    ),
+    "the order of a dict": (
+        lambda: lg.compile(lambda p: next(iter(p.values())))({"b": 1.0, "a": 2.0}),
+        1.0,
+    ),
+    "a tangent in another order": (
+        lambda: lg.jvp(lambda p: p["a"] * p["b"], ({"b": 1.0, "a": 2.0},), ({"a": 1.0, "b": 0.0},))[
+            1
+        ],
+        1.0,
+    ),
+    "copies of traced values": (
+        lambda: lg.grad(lambda x: copy.deepcopy(x) * copy.copy(x))(3.0),
+        6.0,
+    ),
+    "an argument called output": (
+        lambda: lg.trace(lambda output: output**2, 3.0).solve().gradient("output")["output_"],
+        6.0,
+    ),
+    "an array of traced values in an inner gradient": (
+        lambda: lg.grad(lambda x: lg.grad(lambda y: y**3)(np.asarray(x)))(2.0),
+        12.0,
+    ),
+    "centered products at a local maximum": (
+        lambda: lg.argmin(wells, np.full(2, 0.1), products="centered"),
+        [1.0, 1.0],
+    ),
+    "a nested argmin that starts near a maximum": (
+        lambda: np.round(
+            lg.argmin(lambda z: wells(z) + 1e-3 * S(halved(z) ** 2), np.full(2, 0.1)), 3
+        ),
+        [0.999, 0.999],
+    ),
+    "a root that meets its unknown through an inner solution only": (
+        lambda: lg.root(lambda z: halved(z) - 0.9, TWO),
+        [0.45, 0.45],
+    ),
+    "an argmin that does": (
+        lambda: lg.jacobian(lambda a: lg.argmin(lambda z: S((halved(z) - a) ** 2), TWO))(
+            np.ones(2)
+        ),
+        0.5 * np.eye(2),
+    ),
+    "a slow contraction in many dimensions": (
+        lambda: lg.fixed_point(lambda z: 0.95 * z + 1.0, np.zeros(300)),
+        np.full(300, 20.0),
+    ),
+    "a kink near a solution in small units": (
+        lambda: lg.jacobian(lambda t: lg.fixed_point(lambda z: 0.5 * np.abs(z) + t, TWO))(
+            np.array([1e-4, 2e-4])
+        ),
+        2 * np.eye(2),
+    ),
+    "a single precision check": (
+        lambda: lg.check_gradient(lambda x: S(np.sin(x)), np.ones(3, np.float32)).passed,
+        True,
+    ),
+    "questions of arrays": (
+        lambda: lg.grad(lambda x: S(x) if np.all(x > 0) and np.allclose(x, x) else 0.0)(np.ones(2)),
+        [1.0, 1.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_it_is_right(case):
+    act, expected = RIGHT[case]
+    assert np.asarray(act()) == pytest.approx(np.asarray(expected), rel=1e-8)
+
+
+def test_what_a_compiled_function_reads_of_objects_and_containers():
+    class Model:
+        def __init__(self):
+            self.w, self.table, self.weights = 3.0, {"w": 1.0}, np.ones(200)
+            self.matrix = sparse.csr_array(np.eye(2))
+
+        def loss(self, x):
+            return self.w * self.table["w"] * S(self.weights) * S(self.matrix @ np.stack([x, x]))
+
+        __call__ = loss
+
+    for read in (lambda m: m.loss, lambda m: m, lambda m: lambda x: m.loss(x)):
+        model = Model()
+        compiled = lg.compile(lg.grad(read(model)))
+        assert compiled(1.0) == 1200.0
+        model.w = 1.0
+        assert compiled(1.0) == 400.0
+        model.weights[7] = 0.0
+        assert compiled(1.0) == 398.0
+    compiled = lg.compile(lg.grad(Model.loss, 1))
+    model = Model()
+    assert compiled(model, 1.0) == 1200.0
+    model.w = 2.0
+    assert compiled(model, 1.0) == 800.0
+
+
+def test_an_exception_of_a_branch_that_is_not_taken_stays_there():
+    def logarithm(x):
+        if np.any(x <= 0):
+            raise ValueError("mine")
+        return np.log(x)
+
+    own = lg.primitive(logarithm, vjp=lambda g, y, x: (g / x,))
+    compiled = lg.compile(lambda x: own(x) if x > 0 else -x)
+    assert [compiled(1.0), compiled(-2.0), compiled(math.e)] == pytest.approx([0.0, 2.0, 1.0])
