@@ -193,7 +193,7 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.best_params_ = hyper.shown(best)
         self.best_loss_ = search.best_loss
         self.cv_results_ = search.results()
-        self.n_iter_ = search.steps
+        self.n_iter_ = max(1, search.steps)
         if self.refit:
             self.best_estimator_ = self._refitted(family, hyper, best, fixed, X, y, target)
             if hasattr(self.best_estimator_, "classes_"):
