@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -112,6 +113,9 @@ class Measure:
     def length(self, vector: Array, against: Array | None = None) -> float:
         """The length of a vector, against the largest values seen unless told otherwise."""
         against = self.top if against is None else against
+        if len(self.sizes) == 1:
+            top = float(np.abs(vector).max(initial=0.0))
+            return top / max(float(against[0]), 1e-300) if top else 0.0
         # An unknown that has no size of its own is measured by the others.
         against = np.where(against > 0, against, against.max(initial=0.0))
         largest = self.largest(vector)
@@ -167,7 +171,15 @@ def scaled_condition(jacobian: Any, factors: Factors) -> float:
 
 def signed(size: Array) -> Array:
     """A vector of the given sizes, and of signs that follow no pattern."""
-    return size * np.random.default_rng(0).choice([-1.0, 1.0], size=size.size)
+    found: Array = size * signs(size.size)
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def signs(count: int) -> Array:
+    found = np.random.default_rng(0).choice([-1.0, 1.0], size=count)
+    found.flags.writeable = False
+    return found
 
 
 def beyond_kinks(direction: Array, against: Array, scale: Measure) -> Array:

@@ -128,7 +128,10 @@ def logistic_share(a: Array, b: Array) -> Array:
     """exp(a) / (exp(a) + exp(b)), zero where both are −∞."""
     with np.errstate(invalid="ignore"):
         share = special.expit(np.subtract(a, b))
-    return np.where(np.isnan(share) & (np.asarray(a) == -math.inf), 0.0, share).astype(share.dtype)
+    if np.isnan(share).any():
+        both = np.isnan(share) & (np.asarray(a) == -math.inf)
+        return np.where(both, share.dtype.type(0), share)
+    return share
 
 
 @overridable

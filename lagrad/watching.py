@@ -30,10 +30,10 @@ def sample(value: Any) -> Any:
         return value.tobytes()
     step = value.size // SAMPLED
     some = np.asarray(flat[:: step | 1]).tobytes()
-    if value.size > SUMMED or value.dtype.kind != "f" or not value.flags.c_contiguous:
+    if value.size > SUMMED or value.nbytes % 8 or not value.flags.c_contiguous:
         return some
-    # Two sums over all entries, at the cost of reading them.
-    return some, float(np.add.reduce(flat)), float(np.dot(flat, flat))
+    # The sum of all bits, in words that wrap around, at the cost of reading them.
+    return some, int(np.add.reduce(flat.view(np.int64)))
 
 
 def inside(item: Any) -> Any:

@@ -105,7 +105,8 @@ def pairwise(
         weight = partials[k](node, *node.arguments)
         return Scale(weight, node.arguments[k].shape, node.shape)
 
-    made = declare(name, lambda parameters: kernel, infer, partial, call(f"_{name}"))
+    plain = getattr(kernel, "__wrapped__", kernel)  # without the search for traced values
+    made = declare(name, lambda parameters: plain, infer, partial, call(f"_{name}"))
     handler = lambda a, b: made(graph_of(a, b), a, b)
     FUNCTIONS[kernel] = handler
     return handler
