@@ -300,15 +300,18 @@ class Search:
         scale, newton, point = self.scale, self.newton, self.point
         length = scale.length(correction)
         # A linear system has no reason to damp, and a correction of rounding's size no way to.
-        short = self.equations.linear or length <= 8 * scale.epsilon
-        rounding = short or self._reached(correction, here, jacobian)
+        short = self.equations.linear or length <= 8 * scale.epsilon or length == 0.0
+        rounding: bool | None = True if short else None
         while damping >= newton.smallest_damping:
             trial = (point + damping * correction).astype(point.dtype, copy=False)
             residual = self.equations.residual(self.outer, trial)
             if np.isfinite(residual).all():
                 following = self._correction(residual, jacobian)
                 ahead = scale.length(following)
-                if ahead <= (1 - damping / 4) * length or rounding or length == 0.0:
+                shorter = ahead <= (1 - damping / 4) * length
+                if not shorter and rounding is None:
+                    rounding = self._reached(correction, here, jacobian)
+                if shorter or rounding:
                     largest = float(np.abs(residual).max(initial=0.0))
                     relative = scale.length(correction, scale.largest(point))
                     self.history.append(NewtonStep(length, largest, damping, relative))

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm.auto import tqdm
 
 import lagrad as lg
-from lagrad.errors import InvalidValue, LagradError
+from lagrad.errors import InvalidValue, LagradError, SingularSystem
 from lagrad.sklearn.families import Family, family_of
 from lagrad.sklearn.ranges import Hyperparameters, checked_ranges
 from lagrad.transforms import Certified
@@ -29,6 +29,8 @@ __all__ = ["GradientSearchCV"]
 Array = Any
 # Inner solves of "decreasing" tolerance: HOAG's rule in three steps, so that a trace serves many.
 TOLERANCES = (1e-3, 1e-6, 1e-10)
+# How far beside a knot the gradient is taken, in the logarithm.
+BESIDE = 1e-6
 
 
 class Fold:
@@ -64,6 +66,19 @@ class Fold:
         return found
 
     def __call__(self, vector: Array, tol: float) -> tuple[float, Array, Any]:
+        """Loss, gradient and certificate; at a knot of the lasso's path, those beside it.
+
+        A loss with knots is often smallest at one, where there is a gradient on either side.
+        """
+        for aside in (0.0, BESIDE):
+            try:
+                return self._at(vector + aside, tol)
+            except SingularSystem:
+                if not self.family.proximal:
+                    raise
+        return self._at(vector - BESIDE, tol)
+
+    def _at(self, vector: Array, tol: float) -> tuple[float, Array, Any]:
         X, y, V, u = self.data
         near = self.family.near(X, y, self.values(vector), self.start)
         (value, z), gradient, certificate = self.function(tol)(vector, near, X, y, V, u)
