@@ -80,8 +80,11 @@ class BlockEquations:
         self.called = False  # whether implicit functions introduced its unknowns
         if len(self.unknowns) == len(self.residuals) == 1:
             self.dense = dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
-        wanted = self.tape.data if self.dense is None else [self.dense]
+        # Whether putting it together costs many times what the residual does.
+        self.dear = self.dense is not None and block.size > SMALL
+        wanted = self.tape.data if self.dense is None or self.dear else [self.dense]
         self.both = Plan(self.inputs, [*self.residuals, *wanted], self.defined)
+        self.form = Plan(self.inputs, [self.dense] if self.dense is not None else [], self.defined)
         dtypes = [v.dtype for v in self.unknowns]
         self.dtype = np.result_type(*dtypes)
 
@@ -235,17 +238,24 @@ class Local:
 
     @cached_property
     def partials(self) -> Linearization:
-        if self.equations.dense is None:
+        if self.equations.dense is None or self.equations.dear:
             return self.equations.tape.at(self._rest)
         with np.errstate(all="ignore"):
             return self.equations.tape.at(self.equations.differentiate(self.values))
+
+    def products(self) -> Any:
+        """The Jacobian by its products alone."""
+        return self.equations.operator(self.partials, self.outer, self.point)
 
     def jacobian(self, solver: LinearSolver) -> Any:
         """The Jacobian as the solver wants it: entries, or products."""
         equations = self.equations
         if solver.matrix_free:
-            return equations.operator(self.partials, self.outer, self.point)
-        if equations.dense is not None:
+            return self.products()
+        if equations.dear:
+            with np.errstate(all="ignore"):
+                (matrix,) = equations.form(self.values)
+        elif equations.dense is not None:
             matrix = self._rest[0]
         else:
             matrix = self.partials.jacobian(equations.residuals, equations.unknowns, equations.full)

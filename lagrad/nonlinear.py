@@ -40,6 +40,9 @@ Array = Any
 # factorisation, and cost every later derivative some substitutions: factors from 1e-3 of the
 # solution need five for a multiplier, from 1e-7 three.
 CHORD = 1e-5
+# Where a Jacobian is dear, old factors are kept while each step gains this much, and refine what
+# products with the true one show.
+DEAR = 0.5
 # The relative residual of a Newton step that is an iteration itself.
 INEXACT = 1e-2
 # Blocks up to this size get a second method where Newton's does not converge.
@@ -278,9 +281,10 @@ class Search:
         """
         scale = self.scale
         before = scale.length(correction)
-        for _ in range(6):
+        most, gain = (20, DEAR) if self.equations.dear else (6, CHORD)
+        for _ in range(most):
             length = scale.length(following)
-            if length > CHORD * before:
+            if length > gain * before:
                 return False
             trial = self.point + following
             residual = self.equations.residual(self.outer, trial)
@@ -371,7 +375,7 @@ class Search:
         residual = here.residual
         if not np.isfinite(residual).all():
             raise NotConverged(self._story("ended where a residual is NaN or infinite"))
-        jacobian = here.jacobian(self.solver)
+        jacobian = self._at_end(here)
         if equations.block.size <= SMALL and not equations.linear:
             self.factors = self.factor(jacobian, "at the solution")
         if (
@@ -412,6 +416,17 @@ class Search:
             top=float(self.scale.top.max(initial=0.0)),
             contraction=contraction(self.factors, jacobian),
         )
+
+    def _at_end(self, here: Local) -> Any:
+        """The Jacobian at the solution: by products where it is dear and old factors will do."""
+        if not self.equations.dear or self.solver.matrix_free:
+            return here.jacobian(self.solver)
+        products = here.products()
+        if contraction(self.factors, products) < DEAR / 2:
+            return products
+        jacobian = here.jacobian(self.solver)
+        self.factors = self.factor(jacobian, "at the solution")
+        return jacobian
 
     def given_up(self) -> Solved | None:
         """What stands at the last point reached, for those who insist; None without factors."""
