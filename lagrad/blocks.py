@@ -75,18 +75,29 @@ class BlockEquations:
         self.evaluate = Plan(self.inputs, self.residuals, self.defined)
         self.measure = Plan(self.inputs, self.magnitudes, self.defined)
         self.differentiate = Plan(self.inputs, self.tape.data, self.defined)
-        # What Newton's method asks for at each step: the residual, and all that the Jacobian needs.
+        # The Jacobian as one expression, where it has that form.
         self.dense: Expression | None = None
         self.called = False  # whether implicit functions introduced its unknowns
         if len(self.unknowns) == len(self.residuals) == 1:
             self.dense = dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
-        # Whether putting it together costs many times what the residual does.
-        self.dear = self.dense is not None and block.size > SMALL
-        wanted = self.tape.data if self.dense is None or self.dear else [self.dense]
-        self.both = Plan(self.inputs, [*self.residuals, *wanted], self.defined)
-        self.form = Plan(self.inputs, [self.dense] if self.dense is not None else [], self.defined)
         dtypes = [v.dtype for v in self.unknowns]
         self.dtype = np.result_type(*dtypes)
+
+    @property
+    def dear(self) -> bool:
+        """Whether to put the Jacobian together costs many times what the residual does."""
+        return self.called and self.dense is not None and self.block.size > SMALL
+
+    @cached_property
+    def both(self) -> Plan:
+        """What Newton's method asks for at each step: the residual, and what the Jacobian needs."""
+        wanted = self.tape.data if self.dense is None or self.dear else [self.dense]
+        return Plan(self.inputs, [*self.residuals, *wanted], self.defined)
+
+    @cached_property
+    def form(self) -> Plan:
+        """The Jacobian alone."""
+        return Plan(self.inputs, [self.dense] if self.dense is not None else [], self.defined)
 
     def outside(self, node: Expression) -> bool:
         """Whether a node is a leaf: its value is given, or an unknown."""

@@ -30,6 +30,14 @@ class Diagonal:
     entries: Any
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A matrix with its rows scaled, which is put off: several scalings are one."""
+
+    weights: Any
+    matrix: Any
+
+
 def dense_jacobian(tape: Tape, output: Expression, source: Expression) -> Expression | None:
     """∂output/∂source as an expression of shape (n, n); None where maps have no such form."""
     n = source.size
@@ -60,10 +68,10 @@ def applied(linear: LinearMap, matrix: Any, n: int) -> Any:
     if isinstance(base, Contract):
         plain = unit(linear)
         if isinstance(matrix, Diagonal) and plain is not None:
-            return plain * matrix.entries
-        return linear.lmul(full(matrix, n))
+            return Rows(1.0, plain * matrix.entries)
+        return Rows(1.0, linear.lmul(full(matrix, n)))
     if not linear.data:
-        return linear.as_sparse() @ full(matrix, n)
+        return Rows(1.0, linear.as_sparse() @ full(matrix, n))
     return None
 
 
@@ -80,17 +88,15 @@ def unit(linear: LinearMap) -> Any:
 
 
 def scaled(linear: Scale, matrix: Any, n: int) -> Any:
-    weight = linear.weight
-    number = type(weight) in NUMBERS
+    number = type(linear.weight) in NUMBERS
+    weight = linear.weight if number else vector(linear)
     if linear.source != linear.target:
-        if number and weight == 1:
-            return selection(linear) @ full(matrix, n)
-        return row_scaled(linear, selection(linear) @ full(matrix, n))
+        return Rows(weight, selection(linear) @ full(matrix, n))
     if number and weight == 1:
         return matrix
     if isinstance(matrix, Diagonal):
-        return Diagonal(weight * matrix.entries if number else vector(linear) * matrix.entries)
-    return weight * matrix if number else row_scaled(linear, matrix)
+        return Diagonal(weight * matrix.entries)
+    return Rows(weight * matrix.weights, matrix.matrix)
 
 
 def selection(linear: Scale) -> Any:
@@ -103,15 +109,12 @@ def vector(linear: Scale) -> Any:
     return np.reshape(np.broadcast_to(linear.weight, linear.target), (math.prod(linear.target),))
 
 
-def row_scaled(linear: Scale, matrix: Any) -> Any:
-    if type(linear.weight) in NUMBERS:
-        return linear.weight * matrix
-    return vector(linear)[:, None] * matrix
-
-
 def full(matrix: Any, n: int) -> Any:
-    if not isinstance(matrix, Diagonal):
-        return matrix
+    if isinstance(matrix, Rows):
+        weights = matrix.weights
+        if type(weights) in NUMBERS and weights == 1:
+            return matrix.matrix
+        return (weights if np.ndim(weights) == 0 else weights[:, None]) * matrix.matrix
     entries = matrix.entries
     if np.ndim(entries) == 0:
         return entries * np.eye(n)
@@ -121,4 +124,4 @@ def full(matrix: Any, n: int) -> Any:
 def added(a: Any, b: Any, n: int) -> Any:
     if isinstance(a, Diagonal) and isinstance(b, Diagonal):
         return Diagonal(a.entries + b.entries)
-    return full(a, n) + full(b, n)
+    return Rows(1.0, full(a, n) + full(b, n))

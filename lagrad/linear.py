@@ -170,12 +170,41 @@ class Cholesky(LinearSolver):
 
     def factor(self, matrix: Any) -> Factors:
         if not sparse.issparse(matrix):
-            return CholeskyFactors(np.asarray(matrix))
+            matrix = np.asarray(matrix)
+            middling = THREADED < matrix.shape[0] <= INVERTED
+            return InverseFactors(matrix) if middling else CholeskyFactors(matrix)
         factors = SparseFactors(sparse.csr_array(matrix), "MMD_AT_PLUS_A", symmetric=True)
         # Without pivoting L·U is L·D·Lᵀ, and the signs of D are those of the eigenvalues.
         if not (factors.lu.U.diagonal() > 0).all():
             raise Indefinite("a pivot that is not positive")
         return factors
+
+
+# NumPy and SciPy bring a BLAS each, whose threads wait for each other's on a machine of few cores:
+# between products by NumPy a factorisation by SciPy takes ten times as long. Below the first size
+# neither uses threads; above the second the inverse itself takes too long.
+THREADED, INVERTED = 64, 1024
+
+
+class InverseFactors(Factors):
+    """The inverse of a symmetric positive definite matrix, all of it by NumPy."""
+
+    def __init__(self, matrix: Array) -> None:
+        self.shape = matrix.shape
+        if not np.isfinite(matrix).all():
+            raise Singular("not finite")
+        try:
+            np.linalg.cholesky(matrix)
+            self.inverse = np.linalg.inv(matrix)
+        except np.linalg.LinAlgError as error:
+            raise Indefinite(str(error)) from None
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        product: Array = self.inverse @ right
+        return product
+
+    def inverse_norm(self) -> float:
+        return largest_column(self.inverse)
 
 
 class CholeskyFactors(Factors):

@@ -8,12 +8,10 @@ factors, is shorter. The test does not change when equations are scaled or combi
 from __future__ import annotations
 
 import itertools
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import SMALL, BlockEquations, Local, entry_name
@@ -31,7 +29,8 @@ from lagrad.endpoint import (
 )
 from lagrad.errors import InvalidValue, NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.histories import REMEDY, NewtonStep, indefinite, singular, story
-from lagrad.linear import Factors, Indefinite, LeastSquares, LinearSolver, Singular
+from lagrad.hybrid import elsewhere
+from lagrad.linear import ESTIMATE, Factors, Indefinite, LeastSquares, LinearSolver, Singular
 
 __all__ = ["Newton", "linearised", "solve_block"]
 
@@ -42,11 +41,9 @@ Array = Any
 CHORD = 1e-5
 # Where a Jacobian is dear, old factors are kept while each step gains this much, and refine what
 # products with the true one show.
-DEAR = 0.5
+DEAR = 0.8
 # The relative residual of a Newton step that is an iteration itself.
 INEXACT = 1e-2
-# Blocks up to this size get a second method where Newton's does not converge.
-HYBRID_UP_TO = 300
 EPSILON = float(np.finfo(float).eps)
 
 
@@ -123,28 +120,6 @@ def solved_from(
         return None
 
 
-def elsewhere(equations: BlockEquations, outer: list[Array], start: Array) -> Array | None:
-    """Where Powell's hybrid method ends (MINPACK, by SciPy), for small blocks; None if nowhere."""
-    if equations.block.size > HYBRID_UP_TO:
-        return None
-
-    def residual(point: Array) -> Array:
-        return equations.residual(outer, point)
-
-    def jacobian(point: Array) -> Array:
-        partials = equations.at(outer, point).partials
-        return partials.jacobian(equations.residuals, equations.unknowns, dense=True)
-
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found = scipy.optimize.root(residual, start, jac=jacobian, method="hybr", tol=1e-12)
-        except (ValueError, ArithmeticError):
-            return None
-    reached = np.isfinite(found.x).all() and np.isfinite(residual(found.x)).all()
-    return np.asarray(found.x, dtype=equations.dtype) if found.success and reached else None
-
-
 def linearised(
     equations: BlockEquations,
     outer: list[Array],
@@ -195,9 +170,9 @@ class Search:
         except NotConverged as error:
             raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
 
-    def _correction(self, residual: Array, jacobian: Any) -> Array:
+    def _correction(self, residual: Array, jacobian: Any, tol: float = INEXACT) -> Array:
         try:
-            correction = -self.factors.solve(residual, tol=INEXACT)
+            correction = -self.factors.solve(residual, tol=tol)
         except NotConverged as error:
             raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
         except NotPositiveDefinite as error:
@@ -271,7 +246,7 @@ class Search:
         if not isinstance(jacobian, sparse_linalg.LinearOperator):
             terms = np.maximum(terms, abs(jacobian) @ np.abs(self.point))
         doubt = scale.epsilon * terms
-        noise = errors(self.factors, doubt, self.factors.solve(signed(doubt)))
+        noise = errors(self.factors, doubt, self.factors.solve(signed(doubt), tol=ESTIMATE))
         return bool((size <= np.maximum(allowed, 10 * noise)).all())
 
     def _chord(self, following: Array, jacobian: Any, correction: Array, here: Local) -> bool:
@@ -310,7 +285,8 @@ class Search:
             trial = (point + damping * correction).astype(point.dtype, copy=False)
             residual = self.equations.residual(self.outer, trial)
             if np.isfinite(residual).all():
-                following = self._correction(residual, jacobian)
+                # Where it is an iteration, a digit tells whether the step helps.
+                following = self._correction(residual, jacobian, ESTIMATE)
                 ahead = scale.length(following)
                 shorter = ahead <= (1 - damping / 4) * length
                 if not shorter and rounding is None:

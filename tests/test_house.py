@@ -32,7 +32,7 @@ FLOORS = [
     ["wrapped", "options"],
     ["dense_jacobian"],
     ["blocks"],
-    ["histories"],
+    ["histories", "hybrid"],
     ["endpoint"],
     ["nonlinear", "compiled"],
     ["adjoint", "derive", "source"],
