@@ -34,14 +34,13 @@ from lagrad.errors import (
     WrongDerivative,
 )
 from lagrad.implicit import argmin, fixed_point, root
-from lagrad.iterations import Anderson, Minimize, Picard, WarmStart
+from lagrad.iterations import Anderson, Minimize, Newton, Picard, WarmStart
 from lagrad.jacobians import hessian, jacobian
 from lagrad.kernels import logsumexp
 from lagrad.krylov import CG, GMRES, MINRES
 from lagrad.linear import Cholesky, DenseLU, SparseLU
 from lagrad.minimizing import minimize
 from lagrad.neumann import Neumann
-from lagrad.nonlinear import Newton
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program

@@ -1,4 +1,4 @@
-"""Iterations that lead to a fixed point or to a minimum, as data."""
+"""Iterations that lead to a root, a fixed point or a minimum, as data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,51 @@ import numpy as np
 from lagrad.errors import InvalidValue
 from lagrad.trees import flatten
 
-__all__ = ["Anderson", "Minimize", "Picard", "WarmStart", "takes", "untold"]
+__all__ = [
+    "Anderson",
+    "Differences",
+    "Minimize",
+    "Newton",
+    "Picard",
+    "WarmStart",
+    "takes",
+    "untold",
+]
 
 Array = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Newton:
+    """Newton's method with step lengths that keep it from running away.
+
+    Parameters
+    ----------
+    tol : float
+        The estimated relative error of each unknown at which it ends, (largest error over
+        largest entry).
+    max_steps : int
+        How many Jacobians may be factored.
+    smallest_damping : float
+        The step length below which it gives up.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> p = lg.Program()
+    >>> z = p.unknown("z", start=1.0)
+    >>> equation = p.subject_to(z * z == 2.0)
+    >>> round(p.solve(newton=lg.Newton(tol=1e-12))["z"], 6)
+    1.414214
+    """
+
+    tol: float = 1e-10
+    max_steps: int = 100
+    smallest_damping: float = 1e-10
+
+    def __post_init__(self) -> None:
+        if not (0 < self.tol < 1 and 0 < self.smallest_damping < 1 and self.max_steps >= 1):
+            raise InvalidValue(f"{self!r}: tol and smallest_damping in (0, 1), max_steps ≥ 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +142,9 @@ class Anderson:
             if history[-1] > 10 * min(history):
                 past.clear()
             before = (after, residual)
-            point = past.combined(after, residual)
+            # A step that halves the residual needs no help.
+            quick = len(history) > 1 and history[-1] < 0.5 * history[-2]
+            point = after if quick else past.combined(after, residual)
         return point, history
 
 

@@ -8,7 +8,7 @@ factors, is shorter. The test does not change when equations are scaled or combi
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,13 @@ from lagrad.endpoint import (
     signed,
     uncertainty,
 )
-from lagrad.errors import InvalidValue, NotConverged, NotPositiveDefinite, SingularSystem
+from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.histories import REMEDY, NewtonStep, indefinite, singular, story
 from lagrad.hybrid import elsewhere
+from lagrad.iterations import Differences, Newton
 from lagrad.linear import ESTIMATE, Factors, Indefinite, LeastSquares, LinearSolver, Singular
 
-__all__ = ["Newton", "linearised", "solve_block"]
+__all__ = ["linearised", "solve_block"]
 
 Array = Any
 # Further steps with the same factors are taken where each gains this much. They save a
@@ -45,39 +46,6 @@ DEAR = 0.8
 # The relative residual of a Newton step that is an iteration itself.
 INEXACT = 1e-2
 EPSILON = float(np.finfo(float).eps)
-
-
-@dataclass(frozen=True, slots=True)
-class Newton:
-    """Newton's method with step lengths that keep it from running away.
-
-    Parameters
-    ----------
-    tol : float
-        The estimated relative error of each unknown at which it ends, (largest error over
-        largest entry).
-    max_steps : int
-        How many Jacobians may be factored.
-    smallest_damping : float
-        The step length below which it gives up.
-
-    Examples
-    --------
-    >>> import lagrad as lg
-    >>> p = lg.Program()
-    >>> z = p.unknown("z", start=1.0)
-    >>> equation = p.subject_to(z * z == 2.0)
-    >>> round(p.solve(newton=lg.Newton(tol=1e-12))["z"], 6)
-    1.414214
-    """
-
-    tol: float = 1e-10
-    max_steps: int = 100
-    smallest_damping: float = 1e-10
-
-    def __post_init__(self) -> None:
-        if not (0 < self.tol < 1 and 0 < self.smallest_damping < 1 and self.max_steps >= 1):
-            raise InvalidValue(f"{self!r}: tol and smallest_damping in (0, 1), max_steps ≥ 1.")
 
 
 def solve_block(
@@ -254,12 +222,13 @@ class Search:
 
         A step costs a fortieth of a factorisation. Whether they converged.
         """
+        if self.equations.dear:
+            return self._accelerated(following, jacobian, here)
         scale = self.scale
         before = scale.length(correction)
-        most, gain = (20, DEAR) if self.equations.dear else (6, CHORD)
-        for _ in range(most):
+        for _ in range(6):
             length = scale.length(following)
-            if length > gain * before:
+            if length > CHORD * before:
                 return False
             trial = self.point + following
             residual = self.equations.residual(self.outer, trial)
@@ -267,6 +236,29 @@ class Search:
                 return False
             self.point = trial
             before, following = length, self._correction(residual, jacobian)
+            if self._reached(following, here, jacobian):
+                self.point = trial + following
+                return True
+        return False
+
+    def _accelerated(self, following: Array, jacobian: Any, here: Local) -> bool:
+        """Steps with the same factors, combined as Anderson does, while they gain by `DEAR`."""
+        scale, past = self.scale, Differences(8)
+        first = scale.length(following)
+        before: tuple[Array, Array] | None = None
+        for k in range(1, 40):
+            image = self.point + following
+            if before is not None:
+                past.add(image - before[0], following - before[1])
+            before = (image, following)
+            trial = past.combined(image, following)
+            residual = self.equations.residual(self.outer, trial)
+            if not np.isfinite(residual).all():
+                return False
+            following = self._correction(residual, jacobian)
+            if scale.length(following) > first * DEAR**k:
+                return False
+            self.point = trial
             if self._reached(following, here, jacobian):
                 self.point = trial + following
                 return True
@@ -342,13 +334,19 @@ class Search:
         """The certificate's numbers at the solution, with the true Jacobian there."""
         equations = self.equations
         here = known or equations.at(self.outer, point)
+        if known is not None and self.factors.iterative:
+            return self._measured(here)  # an iteration ended there: a step more is one of its own
         polish = -self.factors.solve(here.residual, tol=INEXACT).astype(point.dtype)
         if self.scale.length(polish) > 2 * self.scale.epsilon:
             nearer = equations.residual(self.outer, point + polish)
             if np.abs(nearer).max(initial=0.0) < np.abs(here.residual).max(initial=0.0):
                 point = point + polish
                 here = equations.at(self.outer, point)
-        residual = here.residual
+        return self._measured(here)
+
+    def _measured(self, here: Local) -> Solved:
+        """What is known of the point that was reached."""
+        equations, point, residual = self.equations, here.point, here.residual
         if not np.isfinite(residual).all():
             raise NotConverged(self._story("ended where a residual is NaN or infinite"))
         jacobian = self._at_end(here)

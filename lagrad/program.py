@@ -14,8 +14,8 @@ from lagrad.compiled import Compiled
 from lagrad.copying import copied
 from lagrad.errors import UnsupportedType
 from lagrad.expression import Variable
+from lagrad.iterations import Newton
 from lagrad.linear import LinearSolver
-from lagrad.nonlinear import Newton
 from lagrad.plan import ancestors
 from lagrad.printing import latex, text
 from lagrad.solution import Solution

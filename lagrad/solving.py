@@ -16,9 +16,10 @@ from lagrad.endpoint import Solved
 from lagrad.errors import NotConverged, NotFinite, SingularSystem
 from lagrad.expression import Variable
 from lagrad.histories import BlockReport
+from lagrad.iterations import Newton
 from lagrad.linear import LinearSolver
 from lagrad.neumann import Neumann
-from lagrad.nonlinear import Newton, linearised, solve_block
+from lagrad.nonlinear import linearised, solve_block
 from lagrad.solution import Solution
 from lagrad.solvedpoint import SolvedPoint
 from lagrad.structure import Block
