@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.constants import NUMBERS
-from lagrad.expression import Expression
+from lagrad.expression import Expression, Primitive
 from lagrad.linmaps import LinearMap, Scale, Transpose
 from lagrad.products import Contract
 from lagrad.tape import Tape
@@ -68,11 +68,51 @@ def applied(linear: LinearMap, matrix: Any, n: int) -> Any:
     if isinstance(base, Contract):
         plain = unit(linear)
         if isinstance(matrix, Diagonal) and plain is not None:
-            return Rows(1.0, plain * matrix.entries)
+            entries = matrix.entries
+            identity = type(entries) in NUMBERS and entries == 1
+            return Rows(1.0, plain if identity else plain * entries)
+        if isinstance(matrix, Rows) and plain is not None and transposes(plain, matrix.matrix):
+            weights = matrix.weights * np.ones(matrix.matrix.shape[0])
+            return Rows(1.0, GRAM(matrix.matrix.graph, matrix.matrix, weights))
         return Rows(1.0, linear.lmul(full(matrix, n)))
     if not linear.data:
         return Rows(1.0, linear.as_sparse() @ full(matrix, n))
     return None
+
+
+def transposes(a: Any, b: Any) -> bool:
+    """Whether one expression is the other transposed."""
+    pairs = ((a, b), (b, a))
+    return (
+        isinstance(a, Expression)
+        and isinstance(b, Expression)
+        and any(
+            x.primitive is not None and x.primitive.name == "transpose" and x.arguments[0] is y
+            for x, y in pairs
+        )
+    )
+
+
+def gram(x: Any, weights: Any) -> Any:
+    """xᵀ diag(weights) x; NumPy computes half of a product with the transpose of the same array."""
+    if weights.size and (weights.min() >= 0 or weights.max() <= 0):
+        scaled = np.sqrt(np.abs(weights))[:, None] * x
+        product = scaled.T @ scaled
+        return product if weights.max() > 0 else -product
+    return x.T @ (weights[:, None] * x)
+
+
+# Evaluated only, and derived by nobody: a block's Jacobian is not differentiated as it stands.
+GRAM = Primitive(
+    "gram",
+    lambda parameters: gram,
+    lambda arguments, parameters: (
+        (arguments[0].shape[1], arguments[0].shape[1]),
+        np.result_type(arguments[0].dtype, arguments[1].dtype),
+    ),
+    lambda node, k: None,
+    lambda texts, parameters: f"{texts[0]}.T @ ({texts[1]}[:, None] * {texts[0]})",
+)
 
 
 def unit(linear: LinearMap) -> Any:

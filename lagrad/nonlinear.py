@@ -125,6 +125,7 @@ class Search:
         self.factorisations = 0
         self.stuck = False  # where no step along the Newton direction helps
         self.factors: Factors
+        self.left: float | None = None  # of a vector, after one refinement with the factors
 
     def factor(self, jacobian: Any, where: str) -> Factors:
         """Factors, or the error that names what depends on what."""
@@ -256,9 +257,13 @@ class Search:
             if not np.isfinite(residual).all():
                 return False
             following = self._correction(residual, jacobian)
-            if scale.length(following) > first * DEAR**k:
+            ahead = scale.length(following)
+            if ahead > first * DEAR**k:
                 return False
             self.point = trial
+            if k > 4 and ahead < 1e-3 * first:
+                # Near, and slowly: new factors are needed at the end, and now they take it there.
+                return False
             if self._reached(following, here, jacobian):
                 self.point = trial + following
                 return True
@@ -353,8 +358,10 @@ class Search:
         if equations.block.size <= SMALL and not equations.linear:
             self.factors = self.factor(jacobian, "at the solution")
         if (
-            # A system that is singular to rounding no iteration converges for.
+            # For a system that is singular to rounding no iteration converges, and no factors
+            # from nearby undo its products.
             not self.factors.iterative
+            and not isinstance(jacobian, sparse_linalg.LinearOperator)
             and condition_of(jacobian, self.factors) > 0.1 / EPSILON
             and scaled_condition(jacobian, self.factors) > 0.1 / EPSILON
         ):
@@ -388,7 +395,7 @@ class Search:
             direction=direction,
             against=against,
             top=float(self.scale.top.max(initial=0.0)),
-            contraction=contraction(self.factors, jacobian),
+            contraction=contraction(self.factors, jacobian) if self.left is None else self.left,
         )
 
     def _at_end(self, here: Local) -> Any:
@@ -396,9 +403,10 @@ class Search:
         if not self.equations.dear or self.solver.matrix_free:
             return here.jacobian(self.solver)
         products = here.products()
-        if contraction(self.factors, products) < DEAR / 2:
+        self.left = contraction(self.factors, products)
+        if self.left < DEAR / 2:
             return products
-        jacobian = here.jacobian(self.solver)
+        jacobian, self.left = here.jacobian(self.solver), None
         self.factors = self.factor(jacobian, "at the solution")
         return jacobian
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lagrad.constants import NUMBERS
 from lagrad.expression import Constant, Variable
+from lagrad.primitives.contraction import SparseConstant
 from lagrad.program import Program
 from lagrad.tracing import Guard, Tracing
 
@@ -21,6 +22,8 @@ __all__ = ["interned"]
 SHARED: OrderedDict[Any, Program] = OrderedDict()
 SHARED_AT_MOST = 256
 SHARED_LOCK = Lock()
+# Sparse matrices are a part of the structure: a program with larger ones is not kept.
+HELD_AT_MOST = 4_000_000
 
 
 def structure_key(program: Program, guards: Sequence[Guard]) -> tuple[Any, ...]:
@@ -70,9 +73,20 @@ def interned(program: Program, guards: Sequence[Guard] = ()) -> Program:
     arena = program.arena
     assert isinstance(arena, Tracing)
     arena.values, arena.captured, arena.arrays = {}, {}, {}
-    if key is not None:
+    if key is not None and held(program) <= HELD_AT_MOST:
         with SHARED_LOCK:
             SHARED[key] = program
             while len(SHARED) > SHARED_AT_MOST:
                 SHARED.popitem(last=False)
     return program
+
+
+def held(program: Program) -> int:
+    """The bytes of the sparse matrices that a program holds."""
+    matrices = {
+        id(parameter): parameter.matrix.data.nbytes
+        for node in program.arena.nodes
+        for parameter in node.parameters
+        if isinstance(parameter, SparseConstant)
+    }
+    return sum(matrices.values())
