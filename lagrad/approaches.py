@@ -52,6 +52,10 @@ Array = Any
 FACTORED = 256
 
 
+class NoDirection(NotConverged):
+    """A method asked for a product with a direction that is not finite."""
+
+
 class Problem:
     """A program at given data, as functions of the vector of its parameters that vary."""
 
@@ -87,7 +91,7 @@ class Problem:
     def product(self, point: Array, direction: Array) -> Array:
         """The Hessian's product with a direction, of an objective and its gradient."""
         if not np.isfinite(direction).all():
-            raise NotConverged(f"a direction of {self.program.name!r} is not finite.")
+            raise NoDirection(f"a direction of {self.program.name!r} is not finite.")
         names = (v.name for v in self.varied)
         along = dict(zip(names, split(direction, self.varied), strict=True))
         found = self.at(point).tangent(along)
@@ -175,7 +179,7 @@ class Approach:
     @staticmethod
     def trust_region(point: Array) -> Minimize:
         """A method for Hessians that need not be positive definite."""
-        return Minimize("trust-exact" if point.size <= 200 else "trust-krylov")
+        return Minimize("trust-exact" if point.size <= 200 else "trust-ncg")
 
     @property
     def settles(self) -> bool:
@@ -258,9 +262,14 @@ class Approach:
     def minimised(self, problem: Problem, point: Array, method: Minimize) -> Array:
         """Where SciPy's minimize ends."""
 
+        best: list[tuple[float, Array]] = []
+
         def objective(z: Array) -> tuple[float, Array]:
             value, *gradient = problem(z)
-            return float(np.asarray(value)), joined(gradient).astype(float)
+            found = float(np.asarray(value))
+            if not best or found <= best[0][0]:
+                best[:] = [(found, z.copy())]
+            return found, joined(gradient).astype(float)
 
         def hessian(z: Array) -> Array:
             return np.stack([problem.product(z, row) for row in np.eye(z.size)])
@@ -277,6 +286,9 @@ class Approach:
                 result = self._minimised(
                     objective, problem.product, hessian, point, method, options
                 )
+        except NoDirection:
+            # SciPy's trust-krylov does so now and then where the gradient is as good as zero.
+            return best[0][1]
         except (ValueError, FloatingPointError, np.linalg.LinAlgError) as error:
             if isinstance(error, LagradError):
                 raise
