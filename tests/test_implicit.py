@@ -281,25 +281,24 @@ def test_black_boxes_by_differences():
 
 def test_a_preconditioner_is_transposed_where_the_system_is():
     rng = np.random.default_rng(0)
-    n = 60
-    A = np.diag(np.geomspace(1, 1e2, n)) + np.triu(rng.standard_normal((n, n)), 1)
-    inverse = np.linalg.inv(A) @ (np.eye(n) + 1e-3 * rng.standard_normal((n, n)))
-    f = lambda x, p: np.sum(
-        lg.root(
-            lambda z: A @ z - x,
-            np.zeros(n),
-            linear=lg.GMRES(tol=1e-10, max_steps=240),
-            preconditioner=p,
+    n = 200
+    A = np.diag(np.geomspace(1, 1e2, n)) + np.triu(rng.standard_normal((n, n)), 1) / 4
+    inverse = np.linalg.inv(A) @ (np.eye(n) + 1e-4 * rng.standard_normal((n, n)))
+
+    def gradient(preconditioner):
+        # So few steps that only a preconditioner for this very system reaches the end.
+        linear = lg.GMRES(tol=1e-10, restart=10, max_steps=40)
+        solution = lambda x: lg.root(
+            lambda z: A @ z - x, np.zeros(n), linear=linear, preconditioner=preconditioner
         )
-    )
+        return lg.grad(lambda x: np.sum(solution(x)))(np.ones(n))
+
     expected = np.linalg.solve(A.T, np.ones(n))
-    for given_ in (
-        inverse,
-        sparse.csr_array(inverse),
-        lambda v, t: (inverse.T if t else inverse) @ v,
-    ):
-        found = lg.grad(lambda x, p=given_: f(x, p))(np.ones(n))
-        assert found == pytest.approx(expected, rel=1e-7, abs=1e-10)
+    turning = lambda v, transposed: (inverse.T if transposed else inverse) @ v
+    for given_ in (inverse, sparse.csr_array(inverse), turning):
+        assert gradient(given_) == pytest.approx(expected, rel=1e-7, abs=1e-10)
+    with pytest.raises(lg.NotConverged, match="GMRES"):
+        gradient(lambda v, transposed: inverse @ v)
 
 
 def test_a_warm_start_saves_steps_and_changes_nothing():
