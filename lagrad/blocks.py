@@ -74,7 +74,6 @@ class BlockEquations:
         self.magnitudes = [magnitude(residual, self.outside) for residual in self.residuals]
         self.evaluate = Plan(self.inputs, self.residuals, self.defined)
         self.measure = Plan(self.inputs, self.magnitudes, self.defined)
-        self.differentiate = Plan(self.inputs, self.tape.data, self.defined)
         # The Jacobian as one expression, where it has that form.
         self.dense: Expression | None = None
         self.called = False  # whether implicit functions introduced its unknowns
@@ -89,15 +88,25 @@ class BlockEquations:
         return self.called and self.dense is not None and self.block.size > SMALL
 
     @cached_property
-    def both(self) -> Plan:
-        """What Newton's method asks for at each step: the residual, and what the Jacobian needs."""
-        wanted = self.tape.data if self.dense is None or self.dear else [self.dense]
-        return Plan(self.inputs, [*self.residuals, *wanted], self.defined)
+    def stages(self) -> tuple[Plan, Plan, Plan]:
+        """The residual, what is needed to differentiate it, and the Jacobian as one expression.
 
-    @cached_property
-    def form(self) -> Plan:
-        """The Jacobian alone."""
-        return Plan(self.inputs, [self.dense] if self.dense is not None else [], self.defined)
+        The later ones go on from what the first computed.
+        """
+        done = {node.index for node in ancestors(self.residuals, self.outside, self.defined)}
+
+        def known(node: Expression) -> bool:
+            return node.index in done or self.outside(node)
+
+        goals = [self.tape.data, [self.dense] if self.dense is not None else []]
+        kept: dict[int, Expression] = {}
+        for node in ancestors([n for goal in goals for n in goal], known, self.defined):
+            if node.index in done and not self.outside(node) and not isinstance(node, Constant):
+                kept[node.index] = node
+        given = [*self.inputs, *kept.values()]
+        first = Plan(self.inputs, [*self.residuals, *kept.values()], self.defined)
+        second, third = (Plan(given, goal, self.defined) for goal in goals)
+        return first, second, third
 
     def outside(self, node: Expression) -> bool:
         """Whether a node is a leaf: its value is given, or an unknown."""
@@ -234,10 +243,10 @@ class Local:
         self.equations, self.outer, self.point = equations, outer, point
         self.values = [*outer, *split(point, equations.unknowns)]
         with np.errstate(all="ignore"):
-            found = equations.both(self.values)
+            found = equations.stages[0](self.values)
         count = len(equations.residuals)
         self.residual = joined(found[:count])
-        self._rest = found[count:]
+        self._kept = found[count:]
 
     @cached_property
     def terms(self) -> Array:
@@ -247,12 +256,13 @@ class Local:
         pairs = zip(sizes, self.equations.residuals, strict=True)
         return joined([np.broadcast_to(size, node.shape) for size, node in pairs])
 
+    def _further(self, stage: Plan) -> list[Array]:
+        with np.errstate(all="ignore"):
+            return stage([*self.values, *self._kept])
+
     @cached_property
     def partials(self) -> Linearization:
-        if self.equations.dense is None or self.equations.dear:
-            return self.equations.tape.at(self._rest)
-        with np.errstate(all="ignore"):
-            return self.equations.tape.at(self.equations.differentiate(self.values))
+        return self.equations.tape.at(self._further(self.equations.stages[1]))
 
     def products(self) -> Any:
         """The Jacobian by its products alone."""
@@ -263,11 +273,8 @@ class Local:
         equations = self.equations
         if solver.matrix_free:
             return self.products()
-        if equations.dear:
-            with np.errstate(all="ignore"):
-                (matrix,) = equations.form(self.values)
-        elif equations.dense is not None:
-            matrix = self._rest[0]
+        if equations.dense is not None:
+            (matrix,) = self._further(equations.stages[2])
         else:
             matrix = self.partials.jacobian(equations.residuals, equations.unknowns, equations.full)
         # Factored in double precision, whatever the unknowns have.

@@ -153,11 +153,11 @@ class Search:
         return correction.astype(self.equations.dtype, copy=False)
 
     def run(self) -> Array:
+        """The point where Newton's method converges."""
         equations, newton, scale = self.equations, self.newton, self.scale
-        damping, retreats, before = 1.0, 0, self.point
+        damping, retreats = 1.0, 0
+        here = before = equations.at(self.outer, self.point)
         for _ in range(newton.max_steps):
-            point = self.point
-            here = equations.at(self.outer, point)
             residual = here.residual
             if not np.isfinite(residual).all():
                 raise self._not_finite(residual)
@@ -171,7 +171,8 @@ class Search:
                 if not self.history or retreats == 20:
                     raise
                 retreats += 1
-                self.point = (before + 0.5 * (point - before)).astype(point.dtype)
+                back = before.point + 0.5 * (here.point - before.point)
+                here = self._move(equations.at(self.outer, back.astype(equations.dtype)))
                 continue
             correction = self._correction(residual, jacobian)
             if not self.history:
@@ -183,15 +184,17 @@ class Search:
             )
             if len(self.history) == 1:
                 scale.top = first
-            scale.see(trial)
-            before, self.point = point, trial
+            scale.see(trial.point)
+            before, here = here, self._move(trial)
             if damping < 1.0:
                 continue
             exact = equations.linear and not self.factors.iterative
-            if exact or self._reached(following, here, jacobian):
-                self.point = trial + following
+            length = scale.length(correction)
+            if exact or self._reached(following, before, jacobian, length):
+                self.point = here.point + following
                 break
-            if self._chord(following, jacobian, correction, here):
+            converged, here = self._chord(following, jacobian, correction, here)
+            if converged:
                 break
         else:
             # Steps that shrink slowly towards a point, not those of a point that runs away.
@@ -201,15 +204,23 @@ class Search:
         self._require_quadratic()
         return self.point
 
-    def _reached(self, following: Array, here: Local, jacobian: Any) -> bool:
-        """Whether a correction is within the tolerance, or no more than rounding."""
+    def _move(self, there: Local) -> Local:
+        self.point = there.point
+        return there
+
+    def _reached(self, following: Array, here: Local, jacobian: Any, before: float = 0.0) -> bool:
+        """Whether a correction is within the tolerance, or no more than rounding.
+
+        `before` is the length of the one before it.
+        """
         scale, size = self.scale, np.abs(following)
         allowed = self.newton.tol * np.abs(self.point)
         if (size <= allowed).all():
             return True
         # Entries that are zero, or nearly, are known to rounding only. That is worth finding out
-        # where the others have converged.
-        if scale.length(following) > 1e-3:
+        # where the others have converged, or steps no longer gain.
+        length = scale.length(following)
+        if length > 1e-3 or self.newton.tol < length < DEAR * before:
             return False
         terms = here.terms
         if not isinstance(jacobian, sparse_linalg.LinearOperator):
@@ -218,69 +229,70 @@ class Search:
         noise = errors(self.factors, doubt, self.factors.solve(signed(doubt), tol=ESTIMATE))
         return bool((size <= np.maximum(allowed, 10 * noise)).all())
 
-    def _chord(self, following: Array, jacobian: Any, correction: Array, here: Local) -> bool:
+    def _chord(
+        self, following: Array, jacobian: Any, correction: Array, here: Local
+    ) -> tuple[bool, Local]:
         """Take further steps with the same factors while each gains by `CHORD`.
 
-        A step costs a fortieth of a factorisation. Whether they converged.
+        A step costs a fortieth of a factorisation. Whether they converged, and the last place.
         """
         if self.equations.dear:
             return self._accelerated(following, jacobian, here)
-        scale = self.scale
+        scale, equations = self.scale, self.equations
         before = scale.length(correction)
         for _ in range(6):
             length = scale.length(following)
             if length > CHORD * before:
-                return False
-            trial = self.point + following
-            residual = self.equations.residual(self.outer, trial)
-            if not np.isfinite(residual).all():
-                return False
-            self.point = trial
-            before, following = length, self._correction(residual, jacobian)
-            if self._reached(following, here, jacobian):
-                self.point = trial + following
-                return True
-        return False
+                break
+            trial = equations.at(self.outer, here.point + following)
+            if not np.isfinite(trial.residual).all():
+                break
+            before, here = length, self._move(trial)
+            following = self._correction(here.residual, jacobian)
+            if self._reached(following, here, jacobian, before):
+                self.point = here.point + following
+                return True, here
+        return False, here
 
-    def _accelerated(self, following: Array, jacobian: Any, here: Local) -> bool:
+    def _accelerated(self, following: Array, jacobian: Any, here: Local) -> tuple[bool, Local]:
         """Steps with the same factors, combined as Anderson does, while they gain by `DEAR`."""
-        scale, past = self.scale, Differences(8)
-        first = scale.length(following)
+        scale, equations, past = self.scale, self.equations, Differences(8)
+        first = ahead = scale.length(following)
         before: tuple[Array, Array] | None = None
         for k in range(1, 40):
-            image = self.point + following
+            image = here.point + following
             if before is not None:
                 past.add(image - before[0], following - before[1])
             before = (image, following)
-            trial = past.combined(image, following)
-            residual = self.equations.residual(self.outer, trial)
-            if not np.isfinite(residual).all():
-                return False
-            following = self._correction(residual, jacobian)
-            ahead = scale.length(following)
+            trial = equations.at(self.outer, past.combined(image, following))
+            if not np.isfinite(trial.residual).all():
+                break
+            following = self._correction(trial.residual, jacobian)
+            last, ahead = ahead, scale.length(following)
             if ahead > first * DEAR**k:
-                return False
-            self.point = trial
-            if k > 4 and ahead < 1e-3 * first:
+                break
+            here = self._move(trial)
+            if k > 4 and first * 0.4**k < ahead < 1e-1 * first:
                 # Near, and slowly: new factors are needed at the end, and now they take it there.
-                return False
-            if self._reached(following, here, jacobian):
-                self.point = trial + following
-                return True
-        return False
+                break
+            if self._reached(following, here, jacobian, last):
+                self.point = here.point + following
+                return True, here
+        return False, here
 
     def _damped(
         self, correction: Array, jacobian: Any, here: Local, damping: float
-    ) -> tuple[float, Array, Array]:
-        """The damping taken, the new point, and the next correction with the same factors."""
+    ) -> tuple[float, Local, Array]:
+        """The damping taken, the place it leads to, and the next correction with the same factors."""
         scale, newton, point = self.scale, self.newton, self.point
         length = scale.length(correction)
         # A linear system has no reason to damp, and a correction of rounding's size no way to.
         short = self.equations.linear or length <= 8 * scale.epsilon or length == 0.0
         rounding: bool | None = True if short else None
         while damping >= newton.smallest_damping:
-            trial = (point + damping * correction).astype(point.dtype, copy=False)
-            residual = self.equations.residual(self.outer, trial)
+            there = (point + damping * correction).astype(point.dtype, copy=False)
+            trial = self.equations.at(self.outer, there)
+            residual = trial.residual
             if np.isfinite(residual).all():
                 # Where it is an iteration, a digit tells whether the step helps.
                 following = self._correction(residual, jacobian, ESTIMATE)

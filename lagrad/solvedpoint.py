@@ -100,8 +100,8 @@ class SolvedPoint:
 
     @cached_property
     def scale(self) -> float:
-        """The largest value of all, those on the way to the solution among them."""
-        sizes = [largest(array) for array in self.values.values()]
+        """The largest value of all but data, those on the way to the solution among them."""
+        sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
         return max([*sizes, *(solved.top for solved in self.solved.values())], default=0.0)
 
     def _response(self, run: ImplicitRun, values: Mapping[Variable, Array]) -> Array:
