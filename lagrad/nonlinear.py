@@ -1,8 +1,9 @@
-"""Newton's method for one block, globalised, and what can be said of the point it ends at.
+"""Newton's method for one block, globalised.
 
 The step length is chosen by Deuflhard's natural monotonicity test (Newton Methods for Nonlinear
 Problems, 2004, §3.3): a step is taken where the *next* correction, computed with the same
-factors, is shorter. The test does not change when equations are scaled or combined.
+factors, is shorter. The test does not change when equations are scaled or combined. Where every
+correction is an iteration, a step that halves the residual is taken without it.
 """
 
 from __future__ import annotations
@@ -14,38 +15,22 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.blocks import SMALL, BlockEquations, Local, entry_name
-from lagrad.endpoint import (
-    Measure,
-    Solved,
-    beyond_kinks,
-    condition_of,
-    contraction,
-    errors,
-    residual_jumps,
-    scaled_condition,
-    signed,
-    uncertainty,
-)
+from lagrad.blocks import BlockEquations, Local, entry_name
+from lagrad.ending import DEAR, INEXACT, Ending
+from lagrad.endpoint import Solved, errors, signed
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
-from lagrad.histories import REMEDY, NewtonStep, indefinite, singular, story
+from lagrad.histories import REMEDY, NewtonStep, singular
 from lagrad.hybrid import elsewhere
 from lagrad.iterations import Differences, Newton
-from lagrad.linear import ESTIMATE, Factors, Indefinite, LeastSquares, LinearSolver, Singular
+from lagrad.linear import ESTIMATE, LinearSolver
 
-__all__ = ["linearised", "solve_block"]
+__all__ = ["solve_block"]
 
 Array = Any
 # Further steps with the same factors are taken where each gains this much. They save a
 # factorisation, and cost every later derivative some substitutions: factors from 1e-3 of the
 # solution need five for a multiplier, from 1e-7 three.
 CHORD = 1e-5
-# Where a Jacobian is dear, old factors are kept while each step gains this much, and refine what
-# products with the true one show.
-DEAR = 0.8
-# The relative residual of a Newton step that is an iteration itself.
-INEXACT = 1e-2
-EPSILON = float(np.finfo(float).eps)
 
 
 def solve_block(
@@ -88,22 +73,7 @@ def solved_from(
         return None
 
 
-def linearised(
-    equations: BlockEquations,
-    outer: list[Array],
-    point: Array,
-    solver: LinearSolver | None = None,
-) -> Solved:
-    """A block at a solution that is known, with factors of its Jacobian there."""
-    search = Search(equations, outer, point, Newton(), solver or equations.solver)
-    with np.errstate(all="ignore"):
-        known = equations.at(outer, point)
-        jacobian = known.jacobian(search.solver)
-        search.factors = search.factor(jacobian, "at the solution")
-        return search.solved(point, known)
-
-
-class Search:
+class Search(Ending):
     """One run of Newton's method."""
 
     def __init__(
@@ -114,30 +84,10 @@ class Search:
         newton: Newton,
         solver: LinearSolver,
     ) -> None:
-        self.equations = equations
-        self.outer = outer
-        self.solver = solver
-        self.scale = Measure(equations, start)
+        super().__init__(equations, outer, start, solver)
         # No correction can be told from rounding below this.
         self.newton = replace(newton, tol=max(newton.tol, 50 * self.scale.epsilon))
-        self.point = start  # the last one that was reached
-        self.history: list[NewtonStep] = []
-        self.factorisations = 0
         self.stuck = False  # where no step along the Newton direction helps
-        self.factors: Factors
-        self.left: float | None = None  # of a vector, after one refinement with the factors
-
-    def factor(self, jacobian: Any, where: str) -> Factors:
-        """Factors, or the error that names what depends on what."""
-        self.factorisations += 1
-        try:
-            return self.solver.factor(jacobian)
-        except Indefinite:
-            raise indefinite(self.equations, jacobian, where) from None
-        except Singular:
-            raise singular(self.equations, jacobian, where, self.history) from None
-        except NotConverged as error:
-            raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
 
     def _correction(self, residual: Array, jacobian: Any, tol: float = INEXACT) -> Array:
         try:
@@ -174,7 +124,11 @@ class Search:
                 back = before.point + 0.5 * (here.point - before.point)
                 here = self._move(equations.at(self.outer, back.astype(equations.dtype)))
                 continue
-            correction = self._correction(residual, jacobian)
+            correction = self._correction(residual, jacobian, self._forcing())
+            last = self.history[-1].correction if self.history else np.inf
+            if self.factors.iterative and self._reached(correction, here, jacobian, last):
+                self.point = here.point + correction
+                break
             if not self.history:
                 # An unknown that starts at zero has no size of its own yet.
                 first = scale.top
@@ -185,11 +139,11 @@ class Search:
             if len(self.history) == 1:
                 scale.top = first
             scale.see(trial.point)
+            length = scale.length(correction)
             before, here = here, self._move(trial)
-            if damping < 1.0:
+            if damping < 1.0 or following is None:
                 continue
             exact = equations.linear and not self.factors.iterative
-            length = scale.length(correction)
             if exact or self._reached(following, before, jacobian, length):
                 self.point = here.point + following
                 break
@@ -203,6 +157,15 @@ class Search:
             raise NotConverged(self._story(f"did not converge in {newton.max_steps} steps"))
         self._require_quadratic()
         return self.point
+
+    def _forcing(self) -> float:
+        """How well to solve for a correction that an iteration finds.
+
+        As far as its square, which is what Newton's method itself leaves (Eisenstat and Walker,
+        Choosing the Forcing Terms in an Inexact Newton Method, 1996).
+        """
+        last = self.history[-1].correction if self.history else 1.0
+        return float(np.clip(last, 1e-6, INEXACT))
 
     def _move(self, there: Local) -> Local:
         self.point = there.point
@@ -282,8 +245,11 @@ class Search:
 
     def _damped(
         self, correction: Array, jacobian: Any, here: Local, damping: float
-    ) -> tuple[float, Local, Array]:
-        """The damping taken, the place it leads to, and the next correction with the same factors."""
+    ) -> tuple[float, Local, Array | None]:
+        """The damping taken, where it leads, and the next correction with the same factors.
+
+        There is no correction where each is an iteration, and the residual shows the gain.
+        """
         scale, newton, point = self.scale, self.newton, self.point
         length = scale.length(correction)
         # A linear system has no reason to damp, and a correction of rounding's size no way to.
@@ -294,6 +260,11 @@ class Search:
             trial = self.equations.at(self.outer, there)
             residual = trial.residual
             if np.isfinite(residual).all():
+                if self.factors.iterative and np.linalg.norm(residual) < 0.5 * np.linalg.norm(
+                    here.residual
+                ):
+                    self._note(length, trial, damping, correction, point)
+                    return damping, trial, None
                 # Where it is an iteration, a digit tells whether the step helps.
                 following = self._correction(residual, jacobian, ESTIMATE)
                 ahead = scale.length(following)
@@ -301,9 +272,7 @@ class Search:
                 if not shorter and rounding is None:
                     rounding = self._reached(correction, here, jacobian)
                 if shorter or rounding:
-                    largest = float(np.abs(residual).max(initial=0.0))
-                    relative = scale.length(correction, scale.largest(point))
-                    self.history.append(NewtonStep(length, largest, damping, relative))
+                    self._note(length, trial, damping, correction, point)
                     return damping, trial, following
                 # The parabola through the lengths at 0 and at the damping tried.
                 bend = scale.length(following - (1 - damping) * correction)
@@ -315,6 +284,13 @@ class Search:
         raise NotConverged(
             self._story("makes no progress along the Newton direction", correction=length)
         )
+
+    def _note(
+        self, length: float, trial: Local, damping: float, correction: Array, point: Array
+    ) -> None:
+        largest = float(np.abs(trial.residual).max(initial=0.0))
+        relative = self.scale.length(correction, self.scale.largest(point))
+        self.history.append(NewtonStep(length, largest, damping, relative))
 
     def _require_quadratic(self) -> None:
         """SingularSystem where the last full steps shrank by a constant factor.
@@ -342,108 +318,4 @@ class Search:
         return NotConverged(
             f"the equation {name!r} is NaN or infinite at the start of {starts}; "
             "give another: unknown(…, start=…), or solve(start={…})."
-        )
-
-    def _story(self, what: str, correction: float | None = None) -> str:
-        return story(self.equations, what, self.history, correction)
-
-    def solved(self, point: Array, known: Local | None = None) -> Solved:
-        """The certificate's numbers at the solution, with the true Jacobian there."""
-        equations = self.equations
-        here = known or equations.at(self.outer, point)
-        if known is not None and self.factors.iterative:
-            return self._measured(here)  # an iteration ended there: a step more is one of its own
-        polish = -self.factors.solve(here.residual, tol=INEXACT).astype(point.dtype)
-        if self.scale.length(polish) > 2 * self.scale.epsilon:
-            nearer = equations.residual(self.outer, point + polish)
-            if np.abs(nearer).max(initial=0.0) < np.abs(here.residual).max(initial=0.0):
-                point = point + polish
-                here = equations.at(self.outer, point)
-        return self._measured(here)
-
-    def _measured(self, here: Local) -> Solved:
-        """What is known of the point that was reached."""
-        equations, point, residual = self.equations, here.point, here.residual
-        if not np.isfinite(residual).all():
-            raise NotConverged(self._story("ended where a residual is NaN or infinite"))
-        jacobian = self._at_end(here)
-        if equations.block.size <= SMALL and not equations.linear:
-            self.factors = self.factor(jacobian, "at the solution")
-        if (
-            # For a system that is singular to rounding no iteration converges, and no factors
-            # from nearby undo its products.
-            not self.factors.iterative
-            and not isinstance(jacobian, sparse_linalg.LinearOperator)
-            and condition_of(jacobian, self.factors) > 0.1 / EPSILON
-            and scaled_condition(jacobian, self.factors) > 0.1 / EPSILON
-        ):
-            raise singular(equations, jacobian, "at the solution, to rounding", self.history)
-        direction, against, error, curvature = uncertainty(
-            equations, self.outer, self.factors, self.scale, here, jacobian
-        )
-        if not curvature < 0.1:
-            raise SingularSystem(
-                self._story(
-                    "has a Jacobian at its solution that is singular to rounding: within the "
-                    f"error of the solution it changes by {curvature:.1e} of itself"
-                )
-            )
-        jump, at_kink = None, False
-        if equations.kinked:
-            jump = beyond_kinks(direction, against, self.scale)
-            at_kink = residual_jumps(equations, here, self.factors, jacobian, jump)
-        return Solved(
-            point=point,
-            jump=jump,
-            at_kink=at_kink,
-            jacobian=jacobian,
-            factors=self.factors,
-            solver=self.solver,
-            history=tuple(self.history),
-            factorisations=self.factorisations,
-            residual=float(np.abs(residual).max(initial=0.0)),
-            error=error,
-            curvature=curvature,
-            direction=direction,
-            against=against,
-            top=float(self.scale.top.max(initial=0.0)),
-            contraction=contraction(self.factors, jacobian) if self.left is None else self.left,
-        )
-
-    def _at_end(self, here: Local) -> Any:
-        """The Jacobian at the solution: by products where it is dear and old factors will do."""
-        if not self.equations.dear or self.solver.matrix_free:
-            return here.jacobian(self.solver)
-        products = here.products()
-        self.left = contraction(self.factors, products)
-        if self.left < DEAR / 2:
-            return products
-        jacobian, self.left = here.jacobian(self.solver), None
-        self.factors = self.factor(jacobian, "at the solution")
-        return jacobian
-
-    def given_up(self) -> Solved | None:
-        """What stands at the last point reached, for those who insist; None without factors."""
-        equations = self.equations
-        here = equations.at(self.outer, self.point)
-        jacobian = here.jacobian(self.solver)
-        if isinstance(jacobian, sparse_linalg.LinearOperator) or equations.block.size > 1500:
-            return None
-        residual = here.residual
-        if not np.isfinite(residual).all():
-            return None
-        return Solved(
-            point=self.point,
-            jacobian=jacobian,
-            factors=LeastSquares(jacobian),
-            solver=self.solver,
-            history=tuple(self.history),
-            factorisations=self.factorisations,
-            residual=float(np.abs(residual).max(initial=0.0)),
-            error=np.inf,
-            curvature=np.inf,
-            direction=np.zeros_like(self.point),
-            against=self.scale.top,
-            top=float(self.scale.top.max(initial=0.0)),
-            contraction=np.inf,
         )

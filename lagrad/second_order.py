@@ -11,7 +11,7 @@ from lagrad.compiled import ImplicitRun
 from lagrad.derive import Adjoint
 from lagrad.endpoint import Solved
 from lagrad.expression import Variable
-from lagrad.nonlinear import linearised
+from lagrad.ending import linearised
 from lagrad.structure import Block
 from lagrad.tape import joined
 

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from lagrad.certificate import Policy
 from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
+from lagrad.ending import linearised
 from lagrad.endpoint import Solved
 from lagrad.errors import NotConverged, NotFinite, SingularSystem
 from lagrad.expression import Variable
@@ -19,7 +20,7 @@ from lagrad.histories import BlockReport
 from lagrad.iterations import Newton
 from lagrad.linear import LinearSolver
 from lagrad.neumann import Neumann
-from lagrad.nonlinear import linearised, solve_block
+from lagrad.nonlinear import solve_block
 from lagrad.solution import Solution
 from lagrad.solvedpoint import SolvedPoint
 from lagrad.structure import Block

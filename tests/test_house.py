@@ -34,6 +34,7 @@ FLOORS = [
     ["blocks"],
     ["histories", "hybrid"],
     ["endpoint"],
+    ["ending"],
     ["nonlinear", "compiled"],
     ["adjoint", "derive", "source"],
     ["second_order", "solvedpoint"],
