@@ -1,7 +1,8 @@
 """Array functions that NumPy lacks, open to traced values as NumPy's own are.
 
 `gather` and `embed` are the transposes of `scatter` and of slicing; `contract` is a product of
-two tensors on BLAS; `convolve_full` and `logsumexp` complete the table.
+two tensors on BLAS, `sparse_product` one with a constant sparse matrix; `convolve_full` and
+`logsumexp` complete the table.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 from scipy import special
+
+from lagrad.errors import UnsupportedType
 
 __all__ = [
     "Index",
+    "SparseConstant",
     "cofactor",
     "contract",
     "contraction_sizes",
@@ -29,6 +34,7 @@ __all__ = [
     "logistic_share",
     "logsumexp",
     "scatter",
+    "sparse_product",
     "stop_gradient",
 ]
 
@@ -68,6 +74,57 @@ class Index:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+class SparseConstant:
+    """A constant `scipy.sparse` matrix, copied, with its transpose; equal to one like it."""
+
+    __slots__ = ("_transposed", "_uses", "key", "matrix", "shape")
+
+    def __init__(self, matrix: Any, transposed: SparseConstant | None = None) -> None:
+        if matrix.dtype.kind == "c":
+            raise UnsupportedType("a complex sparse matrix meets traced values; expected real.")
+        kept = sparse.csr_array(matrix, copy=transposed is None)
+        kept.sum_duplicates()
+        kept.data.flags.writeable = False
+        self.matrix = kept if kept.dtype.kind == "f" else kept.astype(float)
+        self.shape = self.matrix.shape
+        self.key = (self.shape, self.matrix.nnz, self.matrix.data[:8].tobytes())
+        self._transposed, self._uses = transposed, 0
+
+    @property
+    def transposed(self) -> SparseConstant:
+        """The transpose, in rows of its own."""
+        if self._transposed is None:
+            self._transposed = SparseConstant(self.matrix.T, self)
+        return self._transposed
+
+    def back(self, x: Array) -> Array:
+        """The transpose's product, by columns until it has been asked for often.
+
+        Rows cost a conversion, which takes six products, and save a third of each.
+        """
+        self._uses += 1
+        if self._transposed is None and self._uses < 12:
+            return self.matrix.T @ x
+        return self.transposed.matrix @ x
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, SparseConstant):
+            return self is other
+        return self.key == other.key and all(
+            np.array_equal(getattr(self.matrix, part), getattr(other.matrix, part))
+            for part in ("indptr", "indices", "data")
+        )
+
+
+@overridable
+def sparse_product(x: Array, constant: SparseConstant) -> Array:
+    """The product of a constant sparse matrix and `x`, of shape (n,) or (n, k)."""
+    return constant.matrix @ x
 
 
 @overridable

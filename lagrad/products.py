@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from lagrad.kernels import contract, convolve_full
+from lagrad.kernels import SparseConstant, contract, convolve_full, sparse_product
 from lagrad.linmaps import LinearMap, Shape, Value, csr
 
 __all__ = ["Contract", "Convolve", "Running", "Solve", "SparseProduct"]
@@ -103,27 +103,31 @@ class Contract(LinearMap):
 class SparseProduct(LinearMap):
     """`matrix @ t` for a constant `scipy.sparse` matrix; `t` is (n,) or (n, k)."""
 
-    matrix: Any
-    transposed: Any
+    constant: SparseConstant
     source: Shape
 
     @property
+    def matrix(self) -> sparse.csr_array:
+        return self.constant.matrix
+
+    @property
     def target(self) -> Shape:  # type: ignore[override]
-        return (self.matrix.shape[0], *self.source[1:])
+        return (self.constant.shape[0], *self.source[1:])
 
     @property
     def entries(self) -> int:
         return int(self.matrix.nnz) * math.prod(self.source[1:])
 
     def pattern(self) -> LinearMap:
-        matrix = abs(self.matrix)
-        return SparseProduct(matrix, matrix.T, self.source)
+        return SparseProduct(SparseConstant(abs(self.matrix)), self.source)
 
     def mv(self, tangent: Value) -> Value:
-        return self.matrix @ tangent
+        return sparse_product(tangent, self.constant)
 
     def rmv(self, cotangent: Value) -> Value:
-        return self.transposed @ cotangent
+        if isinstance(cotangent, np.ndarray):
+            return self.constant.back(cotangent)
+        return sparse_product(cotangent, self.constant.transposed)
 
     def as_sparse(self) -> sparse.csr_array:
         if len(self.source) == 1:

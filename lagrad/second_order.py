@@ -9,9 +9,9 @@ import numpy as np
 
 from lagrad.compiled import ImplicitRun
 from lagrad.derive import Adjoint
+from lagrad.ending import linearised
 from lagrad.endpoint import Solved
 from lagrad.expression import Variable
-from lagrad.ending import linearised
 from lagrad.structure import Block
 from lagrad.tape import joined
 

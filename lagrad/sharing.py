@@ -11,7 +11,7 @@ import numpy as np
 
 from lagrad.constants import NUMBERS
 from lagrad.expression import Constant, Variable
-from lagrad.primitives.contraction import SparseConstant
+from lagrad.kernels import SparseConstant
 from lagrad.program import Program
 from lagrad.tracing import Guard, Tracing
 

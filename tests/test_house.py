@@ -11,8 +11,8 @@ import lagrad
 
 ROOT = Path(lagrad.__file__).parent
 FLOORS = [
-    ["errors", "kernels", "differences"],
-    ["equation", "dispatch", "trees"],
+    ["errors", "differences"],
+    ["kernels", "equation", "dispatch", "trees"],
     ["constants"],
     ["linmaps"],
     ["products"],

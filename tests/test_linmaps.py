@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from lagrad.kernels import SparseConstant
 from lagrad.linmaps import Compose, Reindex, Scale, Sum, Transpose
 from lagrad.products import Contract, Convolve, Running, Solve, SparseProduct
 
@@ -28,8 +29,8 @@ MAPS = {
     "batch": Contract(("aij", "ajk", "aik"), RNG.standard_normal((2, 3, 2)), (2, 4, 3), (2, 4, 2)),
     "trace": Contract(("ij", "ji", ""), SQUARE, (3, 3), ()),
     "outer": Contract(("i", "j", "ij"), RNG.standard_normal(2), (3,), (3, 2)),
-    "sparse": SparseProduct(A, A.T, (3,)),
-    "sparse columns": SparseProduct(A, A.T, (3, 2)),
+    "sparse": SparseProduct(SparseConstant(A), (3,)),
+    "sparse columns": SparseProduct(SparseConstant(A), (3, 2)),
     "running": Running(1, (2, 4)),
     "convolve": Convolve(RNG.standard_normal(3), (5,)),
     "solve": Solve(SQUARE, (3, 2)),
@@ -96,3 +97,12 @@ def test_scaling_broadcasts_as_numpy_does(shapes, seed):
     np.testing.assert_allclose(
         linear.as_sparse() @ tangent.ravel(), np.ravel(weight * tangent), atol=1e-12
     )
+
+
+def test_a_sparse_constant_turns_its_transpose_to_rows_once_it_is_asked_for_often():
+    matrix = sparse.random_array((5, 3), density=0.5, rng=np.random.default_rng(0), format="csr")
+    constant, x = SparseConstant(matrix), np.arange(5.0)
+    for _ in range(30):
+        np.testing.assert_allclose(constant.back(x), matrix.toarray().T @ x)
+    assert constant.transposed.transposed is constant
+    assert constant.transposed.matrix.format == "csr"

@@ -12,7 +12,14 @@ import scipy.sparse as sparse
 from lagrad.dispatch import FUNCTIONS, UFUNCS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction, UnsupportedType
 from lagrad.expression import Expression, Graph
-from lagrad.kernels import contract, contraction, contraction_sizes, convolve_full
+from lagrad.kernels import (
+    SparseConstant,
+    contract,
+    contraction,
+    contraction_sizes,
+    convolve_full,
+    sparse_product,
+)
 from lagrad.linmaps import LinearMap, Shape
 from lagrad.primitives.registry import (
     Parameters,
@@ -23,8 +30,6 @@ from lagrad.primitives.registry import (
     lifted,
 )
 from lagrad.products import Contract, Convolve, SparseProduct
-
-__all__ = ["SparseConstant"]
 
 
 def _contract_shape(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
@@ -258,45 +263,17 @@ def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
     return full[short - 1 : long]
 
 
-class SparseConstant:
-    """A constant `scipy.sparse` matrix, copied, with its transpose; equal to one like it."""
-
-    __slots__ = ("key", "matrix", "transposed")
-
-    def __init__(self, matrix: Any) -> None:
-        if matrix.dtype.kind == "c":
-            raise UnsupportedType("a complex sparse matrix meets traced values; expected real.")
-        kept = sparse.csr_array(matrix, copy=True)
-        kept.sum_duplicates()
-        kept.data.flags.writeable = False
-        self.matrix = kept if kept.dtype.kind == "f" else kept.astype(float)
-        self.transposed = self.matrix.T
-        self.key = (self.matrix.shape, self.matrix.nnz, self.matrix.data[:8].tobytes())
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        if self is other or not isinstance(other, SparseConstant):
-            return self is other
-        return self.key == other.key and all(
-            np.array_equal(getattr(self.matrix, part), getattr(other.matrix, part))
-            for part in ("indptr", "indices", "data")
-        )
-
-
 _sparse_product = declare(
     "sparse_product",
-    lambda parameters: lambda x: parameters[0].matrix @ x,
+    lambda parameters: lambda x: sparse_product(x, *parameters),
     lambda arguments, parameters: (
-        (parameters[0].matrix.shape[0], *arguments[0].shape[1:]),
+        (parameters[0].shape[0], *arguments[0].shape[1:]),
         np.result_type(parameters[0].matrix.dtype, arguments[0].dtype),
     ),
-    lambda node, k: SparseProduct(
-        node.parameters[0].matrix, node.parameters[0].transposed, node.arguments[0].shape
-    ),
+    lambda node, k: SparseProduct(node.parameters[0], node.arguments[0].shape),
     lambda texts, parameters: f"A @ {texts[0]}",
 )
+FUNCTIONS[sparse_product] = lambda x, constant: _sparse_product(x.graph, x, parameters=(constant,))
 
 
 @implements(sparse.csr_array)
@@ -307,7 +284,8 @@ def _sparse_matmul(matrix: Any, x: Expression) -> Expression:
     kept = known.get(id(matrix))
     if kept is None or not _same(kept[0], matrix, kept[1]):
         kept = known[id(matrix)] = (matrix, SparseConstant(matrix))
-    return _sparse_product(x.graph, x, parameters=(kept[1],))
+    product: Expression = sparse_product(x, kept[1])
+    return product
 
 
 def _same(known: Any, matrix: Any, constant: SparseConstant) -> bool:
