@@ -41,6 +41,7 @@ from lagrad.krylov import CG, GMRES, MINRES
 from lagrad.linear import Cholesky, DenseLU, SparseLU
 from lagrad.minimizing import minimize
 from lagrad.neumann import Neumann
+from lagrad.parallel import threads
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
@@ -106,6 +107,7 @@ __all__ = [
     "root",
     "softmax",
     "stop_gradient",
+    "threads",
     "trace",
     "value_and_grad",
     "vjp",

@@ -20,7 +20,8 @@ from lagrad.krylov import (
     automatic,
 )
 from lagrad.linear import LinearSolver
-from lagrad.plan import Plan, ancestors
+from lagrad.lowering import ancestors
+from lagrad.plan import Plan
 from lagrad.structure import Block, deficient_parts, listed, matched
 from lagrad.tape import Linearization, Tape, joined, split
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from lagrad.blocks import BlockEquations
 from lagrad.expression import Constant, Expression, Variable
-from lagrad.plan import Plan, ancestors, definitions
+from lagrad.lowering import ancestors
+from lagrad.plan import Plan, definitions
 from lagrad.structure import Block, Structure, analyse
 from lagrad.system import Group, System
 from lagrad.tape import Linearization, Tape

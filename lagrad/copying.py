@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lagrad.expression import Constant, Expression, Graph, Variable
-from lagrad.plan import ancestors, definitions
+from lagrad.lowering import ancestors
+from lagrad.plan import definitions
 from lagrad.system import Constraint, System
 
 __all__ = ["copied", "inlined", "restated"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lagrad.expression import Constant, Expression, Variable
+from lagrad.expression import Expression
+from lagrad.fusing import steps_of
+from lagrad.lowering import Lowered
 from lagrad.system import System
 
-__all__ = ["Plan", "ancestors", "definitions"]
+__all__ = ["Plan", "definitions"]
 
 Array = Any
 
@@ -16,31 +18,6 @@ Array = Any
 def definitions(system: System) -> dict[int, Expression]:
     """For each defined variable, by its index, the expression that it equals."""
     return {c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None}
-
-
-def ancestors(
-    outputs: Iterable[Expression],
-    known: Callable[[Expression], bool],
-    defined: dict[int, Expression],
-) -> list[Expression]:
-    """The nodes that the outputs need, in order, those that are `known` as leaves.
-
-    A defined variable is looked through to its right side, which comes before it.
-    """
-    found: dict[int, Expression] = {}
-    stack = list(outputs)
-    while stack:
-        node = stack.pop()
-        if node.index in found:
-            continue
-        found[node.index] = node
-        if known(node):
-            continue
-        if node.index in defined:
-            stack.append(defined[node.index])
-        else:
-            stack.extend(node.arguments)
-    return [found[i] for i in sorted(found)]
 
 
 class Plan:
@@ -53,7 +30,7 @@ class Plan:
         The right side of each defined variable that may be computed on the way.
     """
 
-    __slots__ = ("calls", "constants", "inputs", "outputs", "slots", "steps", "straight")
+    __slots__ = ("calls", "constants", "inputs", "last", "outputs", "steps", "straight", "width")
 
     def __init__(
         self,
@@ -61,34 +38,28 @@ class Plan:
         outputs: Sequence[Expression],
         defined: dict[int, Expression] | None = None,
     ) -> None:
-        defined = defined or {}
-        given = {node.index for node in inputs}
-        order = ancestors(outputs, lambda node: node.index in given, defined)
-        slot: dict[int, int] = {node.index: i for i, node in enumerate(inputs)}
-        constants: list[tuple[int, Array]] = []
-        count = len(inputs)
-        steps: list[tuple[Callable[..., Array], tuple[int, ...], int]] = []
-        for node in order:
-            if node.index in slot:
-                continue
-            if node.index in defined:
-                slot[node.index] = slot[defined[node.index].index]
-                continue
-            slot[node.index] = count
-            if isinstance(node, Constant):
-                constants.append((count, node.value))
-            elif node.primitive is None:
-                assert isinstance(node, Variable)
-                raise AssertionError(f"{node.name} is neither given nor defined")
-            else:
-                places = tuple(slot[a.index] for a in node.arguments)
-                steps.append((node.primitive.kernel(node.parameters), places, count))
-            count += 1
+        lowered = Lowered(inputs, outputs, defined or {})
+        operations = lowered.operations
         self.inputs = tuple(inputs)
-        self.outputs = tuple(slot[node.index] for node in outputs)
-        self.steps = steps
-        self.slots = count
-        self.constants = constants
+        self.outputs = tuple(lowered.outputs)
+        self.steps = steps_of(lowered)
+        self.width = len(operations)
+        self.constants = [
+            (place, operations[place].value)
+            for place in {*lowered.outputs, *(a for s in self.steps for a in s.arguments)}
+            if operations[place].value is not None
+        ]
+        # After which step a large value is not needed any more.
+        final: dict[int, int] = {}
+        for k, step in enumerate(self.steps):
+            for place in (*step.results, *step.arguments):
+                final[place] = k
+        held = {*self.outputs, *(place for place, _ in self.constants)}
+        self.last: list[tuple[int, ...]] = [()] * len(self.steps)
+        for place, k in final.items():
+            size = operations[place].size * operations[place].dtype.itemsize
+            if place not in held and size >= RELEASED_FROM:
+                self.last[k] = (*self.last[k], place)
         self.calls = 0
         self.straight: Callable[[Sequence[Array]], list[Array]] | None = None
 
@@ -99,12 +70,19 @@ class Plan:
         self.calls += 1
         if self.calls == OFTEN and len(self.steps) <= STRAIGHT_AT_MOST:
             self.straight = straight(self)
-        memory: list[Array] = [None] * self.slots
+        memory: list[Array] = [None] * self.width
         memory[: len(values)] = values
         for place, value in self.constants:
             memory[place] = value
-        for function, places, out in self.steps:
-            memory[out] = function(*[memory[i] for i in places])
+        for step, last in zip(self.steps, self.last, strict=True):
+            found = step.function(*[memory[i] for i in step.arguments])
+            if step.several:
+                for place, value in zip(step.results, found, strict=True):
+                    memory[place] = value
+            else:
+                memory[step.results[0]] = found
+            for place in last:
+                memory[place] = None
         return [memory[i] for i in self.outputs]
 
 
@@ -112,6 +90,8 @@ class Plan:
 # bookkeeping of a step costs as much as an operation on a hundred numbers.
 OFTEN = 12
 STRAIGHT_AT_MOST = 1000
+# Bytes from which an array is let go as soon as nothing needs it.
+RELEASED_FROM = 1 << 16
 
 
 def straight(plan: Plan) -> Callable[[Sequence[Array]], list[Array]]:
@@ -119,9 +99,12 @@ def straight(plan: Plan) -> Callable[[Sequence[Array]], list[Array]]:
     names: dict[str, Any] = {f"v{place}": value for place, value in plan.constants}
     given = ", ".join(f"v{place}" for place in range(len(plan.inputs)))
     lines = ["def run(values):", *([f"    {given}, = values"] if given else [])]
-    for function, places, out in plan.steps:
-        names[f"f{out}"] = function
-        lines.append(f"    v{out} = f{out}({', '.join(f'v{place}' for place in places)})")
+    for k, (step, last) in enumerate(zip(plan.steps, plan.last, strict=True)):
+        names[f"f{k}"] = step.function
+        results = ", ".join(f"v{place}" for place in step.results) + "," * step.several
+        called = f"f{k}({', '.join(f'v{place}' for place in step.arguments)})"
+        lines.append(f"    {results} = {called}" if step.results else f"    {called}")
+        lines += [f"    del v{place}" for place in last]
     lines.append(f"    return [{', '.join(f'v{place}' for place in plan.outputs)}]")
     exec("\n".join(lines), names)
     found: Callable[[Sequence[Array]], list[Array]] = names["run"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lagrad.expression import Constant, Expression, Variable
-from lagrad.plan import ancestors
+from lagrad.lowering import ancestors
 from lagrad.system import Constraint, System
 
 __all__ = ["CODE", "LATEX", "TEXT", "Style", "latex", "render", "text"]

@@ -16,7 +16,7 @@ from lagrad.errors import UnsupportedType
 from lagrad.expression import Variable
 from lagrad.iterations import Newton
 from lagrad.linear import LinearSolver
-from lagrad.plan import ancestors
+from lagrad.lowering import ancestors
 from lagrad.printing import latex, text
 from lagrad.solution import Solution
 from lagrad.solving import solve

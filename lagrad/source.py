@@ -12,7 +12,7 @@ from lagrad.compiled import Compiled, ExplicitRun
 from lagrad.constants import NUMBERS
 from lagrad.errors import UnsupportedFunction
 from lagrad.expression import Constant, Expression, Variable
-from lagrad.plan import ancestors
+from lagrad.lowering import ancestors
 from lagrad.primitives import PRIMITIVES
 from lagrad.printing import CODE, Rendered, Style, render
 from lagrad.system import System

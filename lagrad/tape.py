@@ -18,7 +18,7 @@ import scipy.sparse as sparse
 
 from lagrad.expression import Constant, Expression
 from lagrad.linmaps import LinearMap
-from lagrad.plan import ancestors
+from lagrad.lowering import ancestors
 
 __all__ = ["Linearization", "Step", "Tape"]
 

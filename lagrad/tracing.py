@@ -19,7 +19,8 @@ from lagrad.constants import real_array
 from lagrad.copying import restated
 from lagrad.errors import LeakedValue, ShapeMismatch, UnsupportedType
 from lagrad.expression import Constant, Expression, Graph, Variable
-from lagrad.plan import ancestors, definitions
+from lagrad.lowering import ancestors
+from lagrad.plan import definitions
 from lagrad.program import Program
 
 __all__ = ["Guard", "Tracing", "entered", "tracing"]

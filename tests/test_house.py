@@ -24,6 +24,8 @@ FLOORS = [
     ["primitives.special", "primitives.contraction", "primitives.linalg"],
     ["primitives"],
     ["system", "prox", "iterations", "stopping"],
+    ["parallel", "lowering"],
+    ["fusing"],
     ["plan"],
     ["copying"],
     ["structure", "tape", "linear", "certificate", "printing"],

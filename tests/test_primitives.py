@@ -24,7 +24,8 @@ from lagrad.kernels import (
     logistic_share,
     scatter,
 )
-from lagrad.plan import Plan, ancestors
+from lagrad.lowering import ancestors
+from lagrad.plan import Plan
 from lagrad.primitives.registry import PRIMITIVES
 from lagrad.tape import Tape
 
