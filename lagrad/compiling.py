@@ -11,9 +11,9 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.constants import real_array
+from lagrad.direct import Direct, all_finite
 from lagrad.errors import InvalidFunction
 from lagrad.guards import Guards
-from lagrad.solution import Solution
 from lagrad.system import real_floats
 from lagrad.traced import Trace, trace, traceable
 from lagrad.tracing import tracing
@@ -49,6 +49,7 @@ class Compiled(Keeper):
         self.transform: Transform = inner if isinstance(inner, Transform) else Value(inner)
         self.function = self.transform.plain
         self.kept: dict[Any, list[Kept]] = {}
+        self.express: dict[Any, Express] = {}
         self.__name__ = f"compiled_{getattr(function, '__name__', 'function')}"
         self.__wrapped__ = function
 
@@ -62,6 +63,11 @@ class Compiled(Keeper):
 
     def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a transform makes of the function, from a kept trace where one holds."""
+        bare = None if kwargs else bare_arrays(args)
+        if bare is not None:
+            express = self.express.get((transform, *bare))
+            if express is not None and (result := express(args)) is not ELSEWHERE:
+                return result
         positions = transform.positions(len(args))
         call = Call(args, kwargs, positions)
         kept = self.kept.setdefault((positions, call.key), [])
@@ -70,34 +76,72 @@ class Compiled(Keeper):
         for k, candidate in enumerate(kept):
             if not candidate.watch.unchanged():
                 continue
-            bound = call.bound(candidate.trace)
-            solution = attempted(transform, bound, candidate.guards)
-            if solution is not None:
+            found = attempted(transform, call.bound(candidate.trace), candidate.guards)
+            if found is not ELSEWHERE:
                 if k:
                     kept.insert(0, kept.pop(k))
-                return transform.computed(bound, solution)
+                elif bare is not None and candidate.guards is None:
+                    self._hasten((transform, *bare), candidate)
+                return found
         fresh = trace(transform.plain, args, kwargs, positions, passed=True)
         watch = Watch(transform.plain)
         kept[:] = [k for k in kept if k.watch.unchanged()][: KEPT - 1]
         guards = Guards(fresh.program, fresh.guards) if fresh.guards else None
         kept.insert(0, Kept(fresh, watch, guards))
-        return transform.computed(fresh, transform.solved(fresh))
+        return transform.numbers(fresh)
+
+    def _hasten(self, key: Any, kept: Kept) -> None:
+        """Keep a shorter way for the next call that is like this one."""
+        road = key[0].road(kept.trace)
+        if road is not None:
+            while len(self.express) >= KEYS:
+                del self.express[next(iter(self.express))]
+            self.express[key] = Express(key[0], kept, road)
 
 
-def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Solution | None:
-    """The solution of a kept trace; None where its branches are not taken at these arguments."""
-    if guards is None:
-        return transform.solved(bound)
-    if guards.early:
-        if not guards.hold(bound.values):
+def bare_arrays(args: Sequence[Any]) -> list[Any] | None:
+    """Shapes and dtypes of arguments that are arrays of floats and nothing else."""
+    found: list[Any] = []
+    for a in args:
+        if type(a) is not np.ndarray or a.dtype.char not in "df":
             return None
-        return transform.solved(bound)
+        found += (a.shape, a.dtype)
+    return found
+
+
+class Express:
+    """A kept trace for bare arrays, without branches and without equations: one plan."""
+
+    def __init__(self, transform: Transform, kept: Kept, road: Direct) -> None:
+        trace = kept.trace
+        self.watch, self.road = kept.watch, road
+        self.arranged = transform.arrangement(trace)
+        place = {name: k for k, name in enumerate(trace.passed) if name is not None}
+        # Of each input, its place among the arguments, or its value.
+        self.inputs = [(place.get(n), trace.values.get(n)) for n in road.inputs]
+
+    def __call__(self, args: Sequence[Array]) -> Any:
+        if not self.watch.unchanged() or not all_finite(args):
+            return ELSEWHERE
+        found = self.road([value if k is None else args[k] for k, value in self.inputs])
+        return ELSEWHERE if found is None else self.arranged(found)
+
+
+# What a trace gives at arguments that take another branch.
+ELSEWHERE = object()
+
+
+def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Any:
+    """What a kept trace gives; `ELSEWHERE` where its branches are not taken at these arguments."""
+    if guards is None or guards.early:
+        held = guards is None or guards.hold(bound.values)
+        return transform.numbers(bound) if held else ELSEWHERE
     try:
         solution = transform.solved(bound)
     except Exception:
         # On a branch that is not taken anything may happen; one that is will say so again.
-        return None
-    return solution if guards.hold(solution.by_name()) else None
+        return ELSEWHERE
+    return transform.computed(bound, solution) if guards.hold(solution.by_name()) else ELSEWHERE
 
 
 class Call:

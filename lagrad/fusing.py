@@ -16,6 +16,7 @@ import numpy as np
 
 from lagrad.lowering import Lowered, Operation, is_elementwise
 from lagrad.parallel import run_in_parts
+from lagrad.vectorised import vectorised
 
 __all__ = ["Step", "steps_of"]
 
@@ -24,8 +25,8 @@ Shape = tuple[int, ...]
 Key = tuple[Shape, int]  # of a group: the shape, and the level
 # Arrays with fewer entries than this are in cache anyway.
 FUSED_FROM = 4096
-# The entries of a block: ten arrays of them fit a core's second cache.
-BLOCK = 8192
+# The entries of a block: ten arrays of them are in a core's caches.
+BLOCK = 16_384
 # Longer rows are no blocks.
 LONGEST_ROW = 4 * BLOCK
 # Entries times operations from which threads pay.
@@ -266,7 +267,8 @@ class Writer:
                 lines.append(self._reduced(place, operation, texts))
             else:
                 assert operation.primitive is not None
-                names[f"f{place}"] = operation.primitive.kernel(operation.parameters)
+                kernel = operation.primitive.kernel(operation.parameters)
+                names[f"f{place}"] = vectorised(kernel) if operation.ufunc else kernel
                 if place in self.kept:
                     i = self._out(operation, parts=False)
                     lines.append(f"    v{place} = outs[{i}]{whole}")

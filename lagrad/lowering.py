@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 COMMUTATIVE = frozenset(
     ["add", "multiply", "maximum", "minimum", "fmax", "fmin", "logaddexp", "hypot", "equal"]
 )
-# Constants up to this size are folded.
+# Operations on constants up to this size are folded.
 FOLDED = 256
 
 
@@ -48,6 +48,11 @@ class Operation:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def owns(self) -> bool:
+        """Whether the value is surely an array of its own, no view of another one."""
+        return self.name in ("sum", "contract", "embed", "scatter") or is_elementwise(self)
 
     @property
     def ufunc(self) -> np.ufunc | None:
@@ -167,9 +172,9 @@ class Lowered:
     def _new(self, operation: Operation) -> int:
         """An operation of its own, folded where it is a small constant."""
         values = [self.operations[a] for a in operation.arguments]
-        if operation.size <= FOLDED and all(
-            v.value is not None and v.size <= FOLDED for v in values
-        ):
+        known = all(v.value is not None and v.size <= FOLDED for v in values)
+        # What is spread out is better left to NumPy.
+        if known and operation.size <= max([v.size for v in values], default=0):
             assert operation.primitive is not None
             with np.errstate(all="ignore"):
                 value = operation.primitive.kernel(operation.parameters)(*[v.value for v in values])

@@ -28,9 +28,24 @@ class Plan:
     inputs, outputs : sequences of nodes
     defined : dict
         The right side of each defined variable that may be computed on the way.
+
+    Attributes
+    ----------
+    shared : list of bool
+        For each output, whether its value may lie in the memory of another one.
     """
 
-    __slots__ = ("calls", "constants", "inputs", "last", "outputs", "steps", "straight", "width")
+    __slots__ = (
+        "calls",
+        "constants",
+        "inputs",
+        "last",
+        "outputs",
+        "shared",
+        "steps",
+        "straight",
+        "width",
+    )
 
     def __init__(
         self,
@@ -48,6 +63,13 @@ class Plan:
             (place, operations[place].value)
             for place in {*lowered.outputs, *(a for s in self.steps for a in s.arguments)}
             if operations[place].value is not None
+        ]
+        # Which outputs may be another value's memory, or not of their node's dtype.
+        self.shared = [
+            not operations[place].owns
+            or lowered.outputs.count(place) > 1
+            or operations[place].dtype != node.dtype
+            for place, node in zip(lowered.outputs, outputs, strict=True)
         ]
         # After which step a large value is not needed any more.
         final: dict[int, int] = {}

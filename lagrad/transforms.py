@@ -11,6 +11,7 @@ import numpy as np
 from lagrad.certificate import Policy
 from lagrad.copying import inlined
 from lagrad.derive import adjoint
+from lagrad.direct import Direct, direct
 from lagrad.errors import InvalidFunction, InvalidValue
 from lagrad.expression import Expression
 from lagrad.replay import require_followed, where_not_finite
@@ -177,7 +178,23 @@ class Transform:
         outer = tracing()
         if outer is not None and trace.symbolic:
             return self.stated(trace, outer)
+        return self.numbers(trace)
+
+    def numbers(self, trace: Trace) -> Any:
+        """The result as numbers, by a plan of its own where there is nothing to solve."""
+        if (road := self.road(trace)) is not None:
+            found = road([trace.values[name] for name in road.inputs])
+            if found is not None:
+                return self.arrangement(trace)(found)
         return self.computed(trace, self.solved(trace))
+
+    def road(self, trace: Trace) -> Direct | None:
+        """The plan of a trace without equations; None where there is none."""
+        return None
+
+    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
+        """How the result is made of what that plan gives."""
+        raise NotImplementedError
 
     def in_structure(self, trace: Trace, build: Callable[[Argument], Any]) -> Any:
         found = tuple(build(argument) for argument in trace.arguments)
@@ -192,7 +209,23 @@ class Transform:
         raise NotImplementedError
 
 
-class Value(Transform):
+class Straight(Transform):
+    """What one plan computes where there are no equations."""
+
+    def road(self, trace: Trace) -> Direct | None:
+        if any(guard.kind == "float()" for guard in trace.guards):
+            return None  # to be compared with differences
+        return direct(trace.program.compiled(), trace.outputs, self.output(trace))
+
+    def output(self, trace: Trace) -> str | None:
+        """The output that is differentiated."""
+        return None
+
+    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
+        return trace.tree.unflatten
+
+
+class Value(Straight):
     """The function itself."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -205,8 +238,23 @@ class Value(Transform):
         return returned(trace, solution)
 
 
-class Gradient(Transform):
+class Gradient(Straight):
     with_value = False
+
+    def output(self, trace: Trace) -> str | None:
+        return scalar_output(trace, name_of(self.function), "grad")
+
+    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
+        names = {name: k for k, name in enumerate(trace.parameters, 1)}
+        places = [([names[n] for n in a.names], a.tree) for a in trace.arguments]
+        single = isinstance(self.argnums, (int, np.integer))
+
+        def arranged(found: list[Array]) -> Any:
+            parts = tuple([tree.unflatten([found[k] for k in where]) for where, tree in places])
+            gradient = parts[0] if single else parts
+            return (trace.tree.unflatten(found[:1]), gradient) if self.with_value else gradient
+
+        return arranged
 
     def computed(self, trace: Trace, solution: Solution) -> Any:
         name = scalar_output(trace, name_of(self.function), "grad")

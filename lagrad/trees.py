@@ -40,6 +40,9 @@ class Tree:
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The nested value with these leaves, in order."""
+        if self.kind is None:
+            (leaf,) = leaves
+            return leaf
         stream = iter(leaves)
         value = self._built(stream)
         assert next(stream, END) is END

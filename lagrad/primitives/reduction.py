@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -70,7 +71,7 @@ def _sum_dtype(x: Expression) -> np.dtype[Any]:
 
 sum_ = declare(
     "sum",
-    lambda parameters: lambda x: np.sum(x, axis=parameters[0]),
+    lambda parameters: functools.partial(np.add.reduce, axis=parameters[0]),
     lambda arguments, parameters: (
         reduced_shape(arguments[0].shape, parameters[0]),
         arguments[0].dtype if arguments[0].dtype.kind == "f" else _sum_dtype(arguments[0]),

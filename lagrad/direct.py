@@ -1,0 +1,88 @@
+"""Values and gradients of programs without equations to solve, as one plan.
+
+Where every variable is defined there is nothing to iterate and nothing to certify: the adjoint
+program is a straight line too, and the plan of both shares what they have in common. What comes
+out not finite is left to the solution proper, which says where it comes from.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lagrad.compiled import Compiled, ExplicitRun
+from lagrad.derive import adjoint
+from lagrad.plan import Plan, definitions
+
+__all__ = ["Direct", "all_finite", "direct"]
+
+Array = Any
+# The roles of variables whose values are given.
+GIVEN = ("parameter", "data")
+
+
+class Direct:
+    """The values of some outputs, and the gradient of one of them.
+
+    Parameters
+    ----------
+    compiled : Compiled
+        A system without equations.
+    outputs : tuple of str
+        The variables whose values are asked for.
+    of : str or None
+        The one whose gradient is.
+    """
+
+    def __init__(self, compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> None:
+        system, names = compiled.system, list(outputs)
+        if of is not None:
+            derived = adjoint(compiled, of)
+            system = derived.system
+            names += derived.gradients.values()
+        given = [v for v in system.variables.values() if v.role in GIVEN]
+        self.inputs = [v.name for v in given]
+        self.outputs = outputs
+        self.parameters = [] if of is None else list(derived.gradients)
+        results = [system.variables[n] for n in names]
+        self.plan = Plan(given, results, definitions(system))
+        self.finish = [
+            functools.partial(np.array, dtype=v.dtype) if shared else None
+            for v, shared in zip(results, self.plan.shared, strict=True)
+        ]
+
+    def __call__(self, values: Sequence[Array]) -> list[Array] | None:
+        """The outputs' values, and the gradient by each parameter; None where not all is finite.
+
+        Each is an array of its own, or a number.
+        """
+        with np.errstate(all="ignore"):
+            found = self.plan(values)
+            if not all_finite(found):
+                return None
+        for k, finish in enumerate(self.finish):
+            if finish is not None:
+                found[k] = finish(found[k])[()]
+        return found
+
+
+def all_finite(values: Sequence[Array]) -> bool:
+    """Whether sums are finite: surely not where an entry is not, and else but for overflow."""
+    for value in values:
+        total = np.add.reduce(value, None) if isinstance(value, np.ndarray) else value
+        if not math.isfinite(total):
+            return False
+    return True
+
+
+def direct(compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> Direct | None:
+    """The plan for a system without equations, made once; None for others."""
+    key = ("direct", outputs, of)
+    if key not in compiled.derived:
+        explicit = all(isinstance(run, ExplicitRun) for run in compiled.runs)
+        compiled.derived[key] = Direct(compiled, outputs, of) if explicit else None
+    return compiled.derived[key]  # type: ignore[return-value]
