@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lagrad.blocks import BlockEquations
 from lagrad.expression import Constant, Expression, Variable
+from lagrad.flat import Flat, flat
 from lagrad.lowering import ancestors
 from lagrad.plan import Plan, definitions
 from lagrad.structure import Block, Structure, analyse
@@ -34,16 +36,26 @@ class ExplicitRun:
         def outside(node: Expression) -> bool:
             return isinstance(node, Variable) and node.index not in defined
 
-        leaves = ancestors(self.variables, outside, defined)
-        self.inputs = [node for node in leaves if outside(node)]
-        self.plan = Plan(self.inputs, self.variables, defined)
+        order = ancestors(self.variables, outside, defined)
+        self.inputs = [n for n in order if isinstance(n, Variable) and n.index not in defined]
+        self.flat = flat(self.inputs, order, defined)
+        if self.flat is None:
+            self.plan = Plan(self.inputs, self.variables, defined)
+        else:
+            self._places = np.array([self.flat.place[v.index] for v in self.variables])
 
-    def evaluate(self, values: dict[Variable, Array]) -> None:
-        """Add the values of the run's variables."""
+    def evaluate(self, values: dict[Variable, Array]) -> Array | None:
+        """Add the values of the run's variables; those of all nodes of a flat tape."""
+        given = [values[v] for v in self.inputs]
+        if self.flat is not None:
+            found = self.flat.forward(given)
+            values.update(zip(self.variables, found[self._places], strict=True))
+            return found
         with np.errstate(all="ignore"):
-            results = self.plan([values[v] for v in self.inputs])  # type: ignore[index]
+            results = self.plan(given)
         for variable, value in zip(self.variables, results, strict=True):
             values[variable] = np.asarray(value, dtype=variable.dtype)
+        return None
 
 
 class ImplicitRun:
@@ -122,13 +134,35 @@ class Compiled:
                 run.equations.called = called.issuperset(run.block.unknowns)
                 if not run.equations.called:
                     run.equations.require_structural_rank()
-        self.tape, self.stretches = self._taped()
-        self._known, self._data = self._planned()
 
+    @property
+    def tape(self) -> Tape:
+        """The local partials of all constraints, in solving order."""
+        return self._taped[0]
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """The steps of the tape, run by run."""
+        return self._taped[1]
+
+    @property
+    def flat(self) -> Flat | None:
+        """The whole system as one flat tape, if it is one."""
+        run = self.runs[0] if len(self.runs) == 1 else None
+        return run.flat if isinstance(run, ExplicitRun) else None
+
+    @cached_property
     def _taped(self) -> tuple[Tape, list[Stretch]]:
         """The local partials of all constraints, in solving order, and whose they are."""
         defined = definitions(self.system)
         leaves = self.system.with_role("parameter", "unknown")
+        # What a finished trace is derived by is made in its graph, still.
+        with self.system.arena.reopened():
+            return self._taped_over(leaves, defined)
+
+    def _taped_over(
+        self, leaves: list[Variable], defined: dict[int, Expression]
+    ) -> tuple[Tape, list[Stretch]]:
         tape = Tape(
             [], leaves, lambda n: isinstance(n, Variable) and n.index not in defined, defined
         )
@@ -141,6 +175,7 @@ class Compiled:
             stretches.append(Stretch(run, steps, *directed(tape, steps, run)))
         return tape, stretches
 
+    @cached_property
     def _planned(self) -> tuple[list[Variable], Plan]:
         """The variables whose values the tape's data are computed from, and how."""
         variables = list(self.system.variables.values())
@@ -175,5 +210,6 @@ class Compiled:
 
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
         """The tape at a solution."""
+        known, data = self._planned
         with np.errstate(all="ignore"):
-            return self.tape.at(self._data([values[variable] for variable in self._known]))
+            return self.tape.at(data([values[variable] for variable in known]))

@@ -9,11 +9,13 @@ import numpy as np
 
 from lagrad.errors import LagradError, ShapeMismatch, UnsupportedFunction
 
-__all__ = ["FUNCTIONS", "REDUCTIONS", "UFUNCS", "named"]
+__all__ = ["FUNCTIONS", "OF_DOUBLES", "REDUCTIONS", "UFUNCS", "named"]
 
 # Filled by `lagrad.primitives` as it is imported, and never changed afterwards.
 UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
+# The primitives of ufuncs that make doubles of doubles.
+OF_DOUBLES: dict[np.ufunc, Any] = {}
 REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {
     np.add: np.sum,
     np.multiply: np.prod,

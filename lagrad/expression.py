@@ -8,7 +8,8 @@ out, and one linear map for each argument.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ import scipy.sparse as sparse
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from lagrad.constants import NUMBERS, real_array
-from lagrad.dispatch import FUNCTIONS, REDUCTIONS, UFUNCS, named
+from lagrad.dispatch import FUNCTIONS, OF_DOUBLES, REDUCTIONS, UFUNCS, named
 from lagrad.equation import Equation
 from lagrad.errors import (
     ForeignValue,
@@ -34,6 +35,7 @@ from lagrad.linmaps import LinearMap
 __all__ = ["Constant", "Expression", "Graph", "Primitive", "Variable", "innermost"]
 
 Shape = tuple[int, ...]
+DOUBLE = np.dtype(float)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,11 +85,24 @@ class Graph:
         # Sparse matrices that were met, by their identity, each with the copy that was taken.
         self.matrices: dict[int, tuple[Any, Any]] = {}
 
+    @contextmanager
+    def reopened(self) -> Iterator[None]:
+        """Take further nodes, though the trace be over."""
+        ended, self.ended = self.ended, False
+        try:
+            yield
+        finally:
+            self.ended = ended
+
     def apply(
         self, primitive: Primitive, arguments: tuple[Expression, ...], parameters: tuple[Any, ...]
     ) -> Expression:
         """The node of a primitive's application, new or found."""
-        key = (primitive, parameters, *[a.index for a in arguments])
+        if len(arguments) == 2:
+            left, right = arguments
+            key: Any = (primitive, parameters, left.index, right.index)
+        else:
+            key = (primitive, parameters, *[a.index for a in arguments])
         node = self.table.get(key)
         if node is None:
             if self.ended:
@@ -96,12 +111,34 @@ class Graph:
                     "any more. Return it from the function instead of storing it elsewhere."
                 )
             shape, dtype = primitive.infer(arguments, parameters)
-            if all(isinstance(a, Constant) for a in arguments):
+            for a in arguments:
+                if type(a) is not Constant:
+                    node = Operation(self, primitive, arguments, parameters, shape, dtype)
+                    break
+            else:
                 value = primitive.kernel(parameters)(*[a.value for a in arguments])
                 node = self.constant(value)
-            else:
-                node = Operation(self, primitive, arguments, parameters, shape, dtype)
             self.table[key] = node
+        return node
+
+    def scalars(self, primitive: Primitive, arguments: tuple[Expression, ...]) -> Expression | None:
+        """The node of a function of doubles, known to be one; None where an argument is none.
+
+        This is `apply` for programs of millions of scalars.
+        """
+        variable = False
+        # A number as the key, which the garbage collector has no work with.
+        key = id(primitive)
+        for a in arguments:
+            if a.dtype is not DOUBLE or a.shape:
+                return None
+            variable |= type(a) is not Constant
+            key = key << 32 | a.index
+        if not variable or self.ended:
+            return None
+        node = self.table.get(key)
+        if node is None:
+            node = self.table[key] = Operation(self, primitive, arguments, (), (), DOUBLE)
         return node
 
     def constant(self, value: Any) -> Constant:
@@ -260,6 +297,10 @@ class Expression(NDArrayOperatorsMixin):
         return id(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if len(inputs) == 1 and not kwargs and method == "__call__" and ufunc in OF_DOUBLES:
+            node = self.graph.scalars(OF_DOUBLES[ufunc], inputs)
+            if node is not None:
+                return node
         if kwargs.pop("out", None) is not None:
             raise InPlaceUpdate(
                 f"np.{ufunc.__name__} writes into an array in place (`a += t`, or `out=`), which "
@@ -362,44 +403,8 @@ class Expression(NDArrayOperatorsMixin):
             return lambda *others: ufunc(self, *others)
         raise AttributeError(f"a traced value has no attribute {name!r}")
 
-    def astype(self, dtype: Any) -> Any:
-        return FUNCTIONS[np.astype](self, dtype)
-
-    def copy(self) -> Expression:
-        return self
-
-    def __copy__(self) -> Expression:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Expression:
-        return self
-
     def __format__(self, spec: str) -> str:
         return format(float(self), spec) if spec else repr(self)
-
-    def reshape(self, *shape: Any) -> Any:
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
-
-    def transpose(self, *axes: Any) -> Any:
-        return np.transpose(self, axes[0] if len(axes) == 1 else (axes or None))
-
-
-def method(name: str) -> Callable[..., Any]:
-    """The method of an array that is NumPy's function of the same name."""
-
-    def call(self: Expression, *args: Any, **kwargs: Any) -> Any:
-        return getattr(np, name)(self, *args, **kwargs)
-
-    call.__name__ = name
-    return call
-
-
-METHODS = (
-    "all any clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take"
-)
-for _name in [*METHODS.split(), "trace", "var"]:
-    setattr(Expression, _name, method(_name))
-Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
 
 
 class Operation(Expression):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,11 +65,10 @@ class Plan:
             for place in {*lowered.outputs, *(a for s in self.steps for a in s.arguments)}
             if operations[place].value is not None
         ]
+        asked = Counter(lowered.outputs)
         # Which outputs may be another value's memory, or not of their node's dtype.
         self.shared = [
-            not operations[place].owns
-            or lowered.outputs.count(place) > 1
-            or operations[place].dtype != node.dtype
+            not operations[place].owns or asked[place] > 1 or operations[place].dtype != node.dtype
             for place, node in zip(lowered.outputs, outputs, strict=True)
         ]
         # After which step a large value is not needed any more.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.adjoint import AdjointSystem, Sweep, assemble
+from lagrad.adjoint import AdjointSystem, assemble
 from lagrad.certificate import Certificate, Policy
 from lagrad.derivatives import Derivatives, Gradient, frozen, shortened
 from lagrad.derive import adjoint
@@ -86,7 +86,7 @@ class Solution:
 
     def _certified(
         self,
-        carry: Callable[[Sweep], dict[Any, Array]],
+        carry: Callable[[Any], dict[Any, Array]],
         what: str,
         units: Mapping[Any, float],
         width: int | None = None,
@@ -122,18 +122,27 @@ class Solution:
         size = float(np.abs(self.point.values[variable]).max(initial=0.0))
         return size if size > 1e-12 * self.point.scale else 1.0
 
-    def _pulled(self, cotangents: Mapping[Variable, Array]) -> Callable[[Sweep], dict[Any, Array]]:
-        """The sweep from cotangents to the constraints and the parameters."""
+    def _pulled(
+        self, cotangents: Mapping[Variable, Array]
+    ) -> tuple[Callable[[Any], dict[Any, Array]], Callable[[Any], dict[Any, Array]]]:
+        """Sweeps from cotangents: to the constraints, and to the parameters."""
 
-        def carry(sweep: Sweep) -> dict[Any, Array]:
+        def seeded(sweep: Any) -> Mapping[Any, Array]:
             for variable, cotangent in cotangents.items():
                 sweep.seed(variable, cotangent)
-            found: dict[Any, Array] = {
-                c: np.asarray(array).reshape(c.shape) for c, array in sweep.back().items()
-            }
-            return found | {v: arrived(sweep, v) for v in self._parameters()}
+            found: Mapping[Any, Array] = sweep.back()
+            return found
 
-        return carry
+        def multipliers(sweep: Any) -> dict[Any, Array]:
+            found = seeded(sweep)
+            constraints = self.system.constraints.values()
+            return {c: np.asarray(found[c]).reshape(c.shape) for c in constraints}
+
+        def gradients(sweep: Any) -> dict[Any, Array]:
+            seeded(sweep)
+            return {v: arrived(sweep, v) for v in self._parameters()}
+
+        return multipliers, gradients
 
     def gradient(self, output: Any) -> Gradient:
         """Return the derivative of a scalar variable by every parameter.
@@ -200,15 +209,9 @@ class Solution:
         return self._gradient(given, "the pull-back")
 
     def _gradient(self, cotangents: Mapping[Variable, Array], what: str) -> Gradient:
-        carry = self._pulled(cotangents)
-        parameters = self._parameters()
-
-        def gradient(sweep: Sweep) -> dict[Any, Array]:
-            found = carry(sweep)
-            return {v: found[v] for v in parameters}
-
-        units = {v: 1 / self._size(v) for v in parameters}
-        values, certificate = self._certified(gradient, what, units)
+        _, gradients = self._pulled(cotangents)
+        units = {v: 1 / self._size(v) for v in self._parameters()}
+        values, certificate = self._certified(gradients, what, units)
         return Gradient(values, "parameter", certificate)
 
     def multipliers(self, output: Any) -> Derivatives[Array]:
@@ -239,13 +242,7 @@ class Solution:
         2.0
         """
         variable = self.system.scalar(output)
-        carry = self._pulled(one(variable))
-        constraints = list(self.system.constraints.values())
-
-        def multipliers(sweep: Sweep) -> dict[Any, Array]:
-            found = carry(sweep)
-            return {c: found[c] for c in constraints}
-
+        multipliers, _ = self._pulled(one(variable))
         what = f"the multipliers of {variable.name!r}"
         values, certificate = self._certified(multipliers, what, {})
         return Derivatives(values, "constraint", certificate)
@@ -305,7 +302,7 @@ class Solution:
         given = self._directions(directions, named)
         variables = list(self.system.variables.values())
 
-        def carry(sweep: Sweep) -> dict[Any, Array]:
+        def carry(sweep: Any) -> dict[Any, Array]:
             for variable, direction in given.items():
                 sweep.seed(variable, direction)
             sweep.forth()
@@ -349,7 +346,7 @@ class Solution:
         width = min(rows, columns)
         ends_of = np.cumsum([0, *(s.size for s in seeds)]).tolist()
 
-        def carry(sweep: Sweep) -> dict[Any, Array]:
+        def carry(sweep: Any) -> dict[Any, Array]:
             for node, start in zip(seeds, ends_of, strict=False):
                 sweep.seed(node, np.eye(node.size, width, start))
             if forward:
@@ -411,7 +408,9 @@ class Solution:
         given = self._directions(directions, named)
         derived = adjoint(self.point.compiled, variable.name)
         with np.errstate(all="ignore"):
-            found = self._pulled(one(variable))(self.point.sweep())
+            multipliers, _ = self._pulled(one(variable))
+            found = multipliers(sweep := self.point.sweep())
+            found |= {v: arrived(sweep, v) for v in self._parameters()}
         known = {v.name: array for v, array in self.point.values.items()}
         for thing, array in found.items():
             names = derived.gradients if isinstance(thing, Variable) else derived.multipliers
@@ -430,7 +429,7 @@ def one(variable: Variable) -> dict[Variable, Array]:
     return {variable: np.ones(variable.shape, dtype=variable.dtype)}
 
 
-def arrived(sweep: Sweep, variable: Variable) -> Array:
+def arrived(sweep: Any, variable: Variable) -> Array:
     """What a sweep brought to a variable, in its dtype and shape."""
     return np.asarray(sweep.value(variable), dtype=variable.dtype).reshape(variable.shape)
 

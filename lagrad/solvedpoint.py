@@ -12,6 +12,7 @@ from lagrad.adjoint import Sweep
 from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
 from lagrad.endpoint import Solved
 from lagrad.expression import Variable
+from lagrad.flatsweep import FlatPoint, FlatSweep
 from lagrad.linear import ESTIMATE
 from lagrad.structure import Block
 from lagrad.tape import Linearization, split
@@ -30,7 +31,11 @@ class SolvedPoint:
     """Values of all variables, and the factors of every implicit block."""
 
     def __init__(
-        self, compiled: Compiled, values: dict[Variable, Array], solved: dict[Block, Solved]
+        self,
+        compiled: Compiled,
+        values: dict[Variable, Array],
+        solved: dict[Block, Solved],
+        flat: FlatPoint | None = None,
     ) -> None:
         for array in values.values():
             if isinstance(array, np.ndarray):
@@ -38,13 +43,17 @@ class SolvedPoint:
         self.compiled = compiled
         self.values = values
         self.solved = solved
+        self.flat = flat
 
     @cached_property
     def linearization(self) -> Linearization:
         """All local partials at this point."""
         return self.compiled.linearize(self.values)
 
-    def sweep(self, width: int | None = None, near: Sweep | None = None) -> Sweep:
+    def sweep(self, width: int | None = None, near: Any = None) -> Sweep | FlatSweep:
+        """A new sweep from here."""
+        if self.flat is not None and width is None:
+            return FlatSweep(self.compiled, self.flat)
         return Sweep(self.compiled, self.linearization, self.solved, width, near)
 
     @cached_property
@@ -101,6 +110,8 @@ class SolvedPoint:
     @cached_property
     def scale(self) -> float:
         """The largest value of all but data, those on the way to the solution among them."""
+        if self.flat is not None:
+            return largest(self.flat.values)
         sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
         return max([*sizes, *(solved.top for solved in self.solved.values())], default=0.0)
 
@@ -143,10 +154,10 @@ class SolvedPoint:
 
     def carried(
         self,
-        carry: Callable[[Sweep], dict[Any, Array]],
+        carry: Callable[[Any], dict[Any, Array]],
         width: int | None,
         units: Mapping[Any, float],
-    ) -> tuple[dict[Any, Array], Sweep, float]:
+    ) -> tuple[dict[Any, Array], Sweep | FlatSweep, float]:
         """What a sweep carries, the sweep, and a first-order bound of its relative error.
 
         The same sweep at the moved point, each block's solution corrected once, shows what the

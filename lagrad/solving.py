@@ -16,6 +16,7 @@ from lagrad.ending import linearised
 from lagrad.endpoint import Solved
 from lagrad.errors import NotConverged, NotFinite, SingularSystem
 from lagrad.expression import Variable
+from lagrad.flatsweep import FlatPoint
 from lagrad.histories import BlockReport
 from lagrad.iterations import Newton
 from lagrad.linear import LinearSolver
@@ -48,8 +49,9 @@ def solve(
     for run in compiled.runs:
         began = time.perf_counter()
         if isinstance(run, ExplicitRun):
-            run.evaluate(values)
-            require_finite(run.variables, values, policy)
+            memory = run.evaluate(values)
+            if memory is None or not np.isfinite(memory).all():
+                require_finite(run.variables, values, policy)
             label = ", ".join(v.name for v in run.variables[:6])
             label += ", …" if len(run.variables) > 6 else ""
             seconds = time.perf_counter() - began
@@ -77,7 +79,8 @@ def solve(
         )
     if converged:
         require_minima(compiled, values, solved)
-    point = SolvedPoint(compiled, values, solved)
+    flat = None if compiled.flat is None else FlatPoint(compiled.flat, memory)
+    point = SolvedPoint(compiled, values, solved, flat)
     solution = Solution(point, policy, tuple(reports), converged)
     if converged:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")

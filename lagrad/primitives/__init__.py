@@ -1,5 +1,6 @@
 """The primitives: each declared once, with its value, its shape and its local partials."""
 
+from lagrad import methods
 from lagrad.primitives import (
     contraction,
     custom,
@@ -19,6 +20,7 @@ __all__ = [
     "elementwise",
     "indexing",
     "linalg",
+    "methods",
     "reduction",
     "shaping",
     "special",

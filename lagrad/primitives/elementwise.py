@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.constants import NUMBERS
-from lagrad.dispatch import FUNCTIONS, UFUNCS
+from lagrad.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
 from lagrad.expression import Constant, Expression, Graph
 from lagrad.kernels import exp_ratio, logistic_share
 from lagrad.linmaps import LinearMap, Scale
@@ -158,6 +158,7 @@ def _negative(graph: Graph, x: Any) -> Expression:
 
 
 UFUNCS[np.negative] = _negative
+del OF_DOUBLES[np.negative]
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
 
 

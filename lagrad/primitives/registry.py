@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.constants import NUMBERS
-from lagrad.dispatch import FUNCTIONS, UFUNCS
+from lagrad.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import Constant, Expression, Graph, Primitive, Shape, innermost
 from lagrad.linmaps import LinearMap, Scale
@@ -122,12 +122,20 @@ def elementwise(
     expression in the output and the arguments; None where it is zero almost everywhere.
     """
     name = name or ufunc.__name__
+    # By the shapes and dtypes of the arguments: what has come out before.
+    known: dict[Any, tuple[Shape, np.dtype[Any]]] = {}
 
     def infer(
         arguments: tuple[Expression, ...], parameters: Parameters
     ) -> tuple[Shape, np.dtype[Any]]:
-        shape = broadcast(name, [a.shape for a in arguments])
-        return shape, ufunc_dtype(ufunc, tuple(map(dtype_kind, arguments)))
+        signature = tuple([(a.shape, dtype_kind(a)) for a in arguments])
+        found = known.get(signature)
+        if found is None:
+            shape = broadcast(name, [a.shape for a in arguments])
+            found = shape, ufunc_dtype(ufunc, tuple(map(dtype_kind, arguments)))
+            if len(known) < 4096:
+                known[signature] = found
+        return found
 
     def partial(node: Expression, k: int) -> LinearMap | None:
         rule = partials[k]
@@ -137,5 +145,14 @@ def elementwise(
         return Scale(weight, node.arguments[k].shape, node.shape)
 
     primitive = declare(name, lambda parameters: ufunc, infer, partial, call(f"{module}.{name}"))
-    UFUNCS[ufunc] = lambda graph, *inputs: primitive(graph, *inputs)
+    doubles = "d" * ufunc.nin + "->d" in ufunc.types
+    if doubles:
+        OF_DOUBLES[ufunc] = primitive
+
+    def handler(graph: Graph, *inputs: Any) -> Expression:
+        arguments = tuple(map(graph.lift, inputs))
+        node = graph.scalars(primitive, arguments) if doubles else None
+        return graph.apply(primitive, arguments, ()) if node is None else node
+
+    UFUNCS[ufunc] = handler
     return primitive
