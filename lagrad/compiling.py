@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.constants import real_array
-from lagrad.direct import Direct, all_finite
+from lagrad.direct import Road, all_finite
 from lagrad.errors import InvalidFunction
 from lagrad.guards import Guards
 from lagrad.system import real_floats
@@ -112,7 +112,7 @@ def bare_arrays(args: Sequence[Any]) -> list[Any] | None:
 class Express:
     """A kept trace for bare arrays, without branches and without equations: one plan."""
 
-    def __init__(self, transform: Transform, kept: Kept, road: Direct) -> None:
+    def __init__(self, transform: Transform, kept: Kept, road: Road) -> None:
         trace = kept.trace
         self.watch, self.road = kept.watch, road
         self.arranged = transform.arrangement(trace)

@@ -16,9 +16,10 @@ import numpy as np
 
 from lagrad.compiled import Compiled, ExplicitRun
 from lagrad.derive import adjoint
+from lagrad.flatsweep import FlatPoint, FlatSweep
 from lagrad.plan import Plan, definitions
 
-__all__ = ["Direct", "all_finite", "direct"]
+__all__ = ["Road", "all_finite", "direct"]
 
 Array = Any
 # The roles of variables whose values are given.
@@ -70,6 +71,36 @@ class Direct:
         return found
 
 
+class FlatDirect:
+    """The same of a program that is one flat tape."""
+
+    def __init__(self, compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> None:
+        (run,), variables = compiled.runs, compiled.system.variables
+        assert isinstance(run, ExplicitRun)
+        assert compiled.flat is not None
+        self.compiled, self.tape = compiled, compiled.flat
+        self.inputs = [v.name for v in run.inputs]
+        self.outputs = [variables[name] for name in outputs]
+        self.of = None if of is None else variables[of]
+        self.parameters = [] if of is None else compiled.system.with_role("parameter")
+
+    def __call__(self, values: Sequence[Array]) -> list[Array] | None:
+        """As of `Direct`."""
+        memory = self.tape.forward(values)
+        if not all_finite([memory]):
+            return None
+        sweep = FlatSweep(self.compiled, FlatPoint(self.tape, memory))
+        found = [memory[self.tape.place[v.index]] for v in self.outputs]
+        if self.of is not None:
+            sweep.seed(self.of, 1.0)
+            sweep.back()
+            found += [np.array(sweep.value(v))[()] for v in self.parameters]
+        return found if all_finite(found) else None
+
+
+Road = Direct | FlatDirect
+
+
 def all_finite(values: Sequence[Array]) -> bool:
     """Whether sums are finite: surely not where an entry is not, and else but for overflow."""
     for value in values:
@@ -79,10 +110,11 @@ def all_finite(values: Sequence[Array]) -> bool:
     return True
 
 
-def direct(compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> Direct | None:
+def direct(compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> Road | None:
     """The plan for a system without equations, made once; None for others."""
     key = ("direct", outputs, of)
     if key not in compiled.derived:
         explicit = all(isinstance(run, ExplicitRun) for run in compiled.runs)
-        compiled.derived[key] = Direct(compiled, outputs, of) if explicit else None
+        kind = Direct if compiled.flat is None else FlatDirect
+        compiled.derived[key] = kind(compiled, outputs, of) if explicit else None
     return compiled.derived[key]  # type: ignore[return-value]

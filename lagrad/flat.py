@@ -6,15 +6,16 @@ of one function; what is left for a loop is to add up their products in order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lagrad.expression import Constant, Expression, Graph, Variable
+from lagrad.levels import Levels, levels
 from lagrad.linmaps import Scale
-from lagrad.loops import BINARY, CODES, loops
+from lagrad.loops import BINARY, CODES, IN_PYTHON, loops
 from lagrad.plan import Plan
 from lagrad.primitives.registry import PRIMITIVES
 
@@ -138,8 +139,22 @@ class Flat:
         leaves = [np.ravel(v) for v in values]
         found[: self.start] = np.concatenate([*leaves, self.numbers])
         with np.errstate(all="ignore"):
-            loops(self.size)[0](self.code, self.first, self.second, found, self.start)
+            if self.levels is not None:
+                self.levels.forward(found)
+            else:
+                self._loops[0](self.code, self.first, self.second, found, self.start)
         return found
+
+    @cached_property
+    def _loops(self) -> tuple[Callable[..., None], ...]:
+        return loops(self.size) or IN_PYTHON
+
+    @cached_property
+    def levels(self) -> Levels | None:
+        """Operations by level, where loops are not compiled and levels are wide."""
+        if self._loops is not IN_PYTHON:
+            return None
+        return levels(self.code, self.first, self.second, self.start)
 
     @cached_property
     def _by_code(self) -> list[tuple[Array, Array, Array | None, Plan]]:
@@ -167,11 +182,17 @@ class Flat:
 
     def backward(self, partials: tuple[Array, Array], sums: Array) -> None:
         """Add to every node's cotangent, in place, what later ones send back."""
-        loops(self.size)[1](self.binary, self.first, self.second, *partials, sums, self.start)
+        if self.levels is not None:
+            self.levels.backward(*partials, sums)
+        else:
+            self._loops[1](self.binary, self.first, self.second, *partials, sums, self.start)
 
     def tangent(self, partials: tuple[Array, Array], sums: Array) -> None:
         """Add to every node's tangent, in place, what earlier ones send on."""
-        loops(self.size)[2](self.binary, self.first, self.second, *partials, sums, self.start)
+        if self.levels is not None:
+            self.levels.tangent(*partials, sums)
+        else:
+            self._loops[2](self.binary, self.first, self.second, *partials, sums, self.start)
 
 
 def partials_of(name: str) -> Plan:

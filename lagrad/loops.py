@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CODES", "loops"]
+__all__ = ["BINARY", "CODES", "IN_PYTHON", "NAMES", "loops"]
 
 Array = Any
 NAMES = (
@@ -196,10 +196,9 @@ def tangent_in_python(
     sums[:] = total
 
 
-def loops(size: int) -> tuple[Callable[..., None], ...]:
-    """Forward, backward and tangent, for tapes of this size."""
-    if size >= COMPILED_FROM or "numba" in sys.modules:
-        found = compiled()
-        if found is not None:
-            return found
-    return forward_in_python, backward_in_python, tangent_in_python
+def loops(size: int) -> tuple[Callable[..., None], ...] | None:
+    """Forward, backward and tangent compiled, for tapes of this size; None where they are not."""
+    return compiled() if size >= COMPILED_FROM or "numba" in sys.modules else None
+
+
+IN_PYTHON = (forward_in_python, backward_in_python, tangent_in_python)

@@ -11,7 +11,7 @@ import numpy as np
 from lagrad.certificate import Policy
 from lagrad.copying import inlined
 from lagrad.derive import adjoint
-from lagrad.direct import Direct, direct
+from lagrad.direct import Road, direct
 from lagrad.errors import InvalidFunction, InvalidValue
 from lagrad.expression import Expression
 from lagrad.replay import require_followed, where_not_finite
@@ -188,7 +188,7 @@ class Transform:
                 return self.arrangement(trace)(found)
         return self.computed(trace, self.solved(trace))
 
-    def road(self, trace: Trace) -> Direct | None:
+    def road(self, trace: Trace) -> Road | None:
         """The plan of a trace without equations; None where there is none."""
         return None
 
@@ -212,7 +212,7 @@ class Transform:
 class Straight(Transform):
     """What one plan computes where there are no equations."""
 
-    def road(self, trace: Trace) -> Direct | None:
+    def road(self, trace: Trace) -> Road | None:
         if any(guard.kind == "float()" for guard in trace.guards):
             return None  # to be compared with differences
         return direct(trace.program.compiled(), trace.outputs, self.output(trace))

@@ -15,18 +15,22 @@ from lagrad.flat import partials_of
 RNG = np.random.default_rng(3)
 # Where each function is smooth.
 INSIDE = {"arcsin": 0.9, "arccos": 0.9, "log": 3.0, "sqrt": 3.0, "power": 3.0}
-BOTH = [
+ENGINES = [
     "python",
+    "levels",
     pytest.param("numba", marks=pytest.mark.skipif(loops.compiled() is None, reason="extra fast")),
 ]
 
 
 @pytest.fixture
 def engine(request, monkeypatch):
-    """The loops in Python, or compiled ones, whatever the size."""
-    python = (loops.forward_in_python, loops.backward_in_python, loops.tangent_in_python)
-    chosen = python if request.param == "python" else loops.compiled()
+    """One of the three ways to run a tape, whatever its size."""
+    chosen = loops.compiled() if request.param == "numba" else None
     monkeypatch.setattr("lagrad.flat.loops", lambda size: chosen)
+    if request.param == "python":
+        monkeypatch.setattr("lagrad.flat.levels", lambda *tape: None)
+    elif request.param == "levels":
+        monkeypatch.setattr("lagrad.levels.WIDE", 0)
 
 
 def random_program(n, xs, sin=np.sin, tanh=np.tanh):
@@ -47,7 +51,7 @@ def declared(n):
     return p
 
 
-@pytest.mark.parametrize("engine", BOTH, indirect=True)
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
 def test_a_random_graph_against_differences_of_plain_python(engine):
     p = declared(2000)
     at = p.solve()
@@ -65,7 +69,7 @@ def test_a_random_graph_against_differences_of_plain_python(engine):
     assert gradient.certificate.error_bound < 1e-12
 
 
-@pytest.mark.parametrize("engine", BOTH, indirect=True)
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
 @pytest.mark.parametrize("name", [n for n in loops.CODES if n != "copy"])
 def test_each_function_is_numpys_and_has_its_slope(name, engine):
     ufunc = getattr(np, name)
@@ -92,7 +96,7 @@ def test_each_function_is_numpys_and_has_its_slope(name, engine):
         np.testing.assert_allclose(partials[i][nodes], slope, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("engine", BOTH, indirect=True)
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
 def test_infinities_and_nans_are_numpys(engine):
     p = lg.Program()
     x = p.parameter("x", value=-1.0)
@@ -151,3 +155,42 @@ def test_partials_are_the_declared_ones_at_kinks():
     assert slope.tolist() == [0.0]
     both = partials_of("maximum")([np.ones(1), np.ones(1), np.ones(1)])
     assert [float(v[0]) for v in both] == [0.5, 0.5]
+
+
+def test_a_function_of_scalars_has_its_gradient_by_the_tape():
+    f = lambda x: random_program(3000, [x[k] for k in range(50)]) * x[3]
+    x = np.linspace(0.2, 1.2, 50)
+    expected = [(f(x + h) - f(x - h))[()] / 2e-5 for h in 1e-5 * np.eye(50)]
+    for function in (lg.value_and_grad(f), lg.compile(lg.value_and_grad(f))):
+        for _ in range(2):
+            value, gradient = function(x)
+            assert value == pytest.approx(float(f(x)), rel=1e-12)
+            np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-9)
+    with pytest.raises(lg.NotFinite):
+        lg.grad(lambda x: random_program(3000, [x[k] for k in range(50)]) / (x[0] - 0.2))(x)
+
+
+def test_equal_rows_of_a_batch_are_a_few_calls(monkeypatch):
+    monkeypatch.setattr("lagrad.flat.loops", lambda size: None)
+    p = lg.Program()
+    rows = [
+        [p.parameter(f"x{r}_{k}", value=0.1 * k + r / 100) for k in range(3)] for r in range(100)
+    ]
+    values = [np.sin(a * b) + np.exp(c) * a for a, b, c in rows]
+    total = p.define("total", values[0])
+    for k, value in enumerate(values[1:]):
+        total = p.define(f"total{k}", total + value)
+    at = p.solve()
+    levels = at.point.flat.tape.levels
+    # A row has five operations; the sum of the rows is a chain of its own.
+    assert levels is None or len(levels.groups) < 250
+    q = lg.Program()
+    xs = [[q.parameter(f"x{r}_{k}", value=0.1 * k + r / 100) for k in range(3)] for r in range(300)]
+    for r, (a, b, c) in enumerate(xs):
+        q.define(f"y{r}", np.sin(a * b) + np.exp(c) * a)
+    at = q.solve()
+    assert len(at.point.flat.tape.levels.groups) <= 7
+    assert at["y7"] == pytest.approx(math.sin(0.07 * 0.17) + math.exp(0.27) * 0.07)
+    gradient = at.gradient("y7")
+    assert gradient["x7_2"] == pytest.approx(math.exp(0.27) * 0.07)
+    assert float(gradient["x8_2"]) == 0.0

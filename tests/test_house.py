@@ -28,6 +28,7 @@ FLOORS = [
     ["parallel", "vectorised", "lowering"],
     ["fusing"],
     ["plan", "loops"],
+    ["levels"],
     ["flat", "copying"],
     ["structure", "tape", "linear", "certificate", "printing"],
     ["derivatives", "krylov"],
