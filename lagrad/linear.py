@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import zlib
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg
@@ -302,21 +304,84 @@ class SparseFactors(Factors):
         # The rows of A are the columns of Aᵀ: SuperLU reads them where they are, and the roles
         # of a solve and a transposed solve change places.
         columns = sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=self.shape)
+        known = Ordering.of(columns, ordering or "COLAMD", both=bool(options))
+        self.order = known.order
         try:
             self.lu = sparse_linalg.splu(
-                columns,
-                permc_spec=ordering or "COLAMD",
+                known.applied(columns),
+                permc_spec=known.name if known.order is None else "NATURAL",
                 diag_pivot_thresh=(0.0 if symmetric else 0.1) if options else None,
                 options=options,
             )
         except RuntimeError as error:
             raise Singular(str(error)) from None
+        known.learn(self.lu)
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         # SuperLU is quicker by half with the transpose of what it factored.
         mode = "N" if transposed and not self.symmetric else "T"
-        solution: Array = self.lu.solve(np.asarray(right, dtype=float), mode)
+        right = np.asarray(right, dtype=float)
+        if self.order is None:
+            plain: Array = self.lu.solve(right, mode)
+            return plain
+        solution = np.empty_like(right)
+        solution[self.order] = self.lu.solve(right[self.order], mode)
         return solution
+
+
+class Ordering:
+    """A fill-reducing ordering of a symmetric pattern, found by the first factorisation.
+
+    Later matrices of the pattern are factored in that order, and their numbers only are moved.
+    """
+
+    # Those of the last patterns; a pattern is compared entry by entry.
+    RECENT: ClassVar[OrderedDict[Any, Ordering]] = OrderedDict()
+    AT_MOST = 8
+
+    def __init__(self, name: str, indptr: Array, indices: Array) -> None:
+        self.name, self.indptr, self.indices = name, indptr, indices
+        self.order: Array | None = None
+
+    @classmethod
+    def of(cls, columns: Any, name: str, both: bool) -> Ordering:
+        """The ordering for a matrix; a new one, to be learned, for a pattern that is new."""
+        if not both:
+            return cls(name, columns.indptr, columns.indices)
+        key = (name, columns.shape, zlib.crc32(columns.indices), zlib.crc32(columns.indptr))
+        found = cls.RECENT.get(key)
+        if (
+            found is None
+            or not np.array_equal(found.indices, columns.indices)
+            or not np.array_equal(found.indptr, columns.indptr)
+        ):
+            found = cls(name, columns.indptr.copy(), columns.indices.copy())
+            cls.RECENT[key] = found
+            while len(cls.RECENT) > cls.AT_MOST:
+                cls.RECENT.popitem(last=False)
+        return found
+
+    def learn(self, lu: Any) -> None:
+        """Take the ordering over from a factorisation."""
+        if self.order is None and self.name == "MMD_AT_PLUS_A":
+            self._moved(np.argsort(lu.perm_c))
+
+    def _moved(self, order: Array) -> None:
+        """Where the entries of a matrix go when its rows and columns are put in order."""
+        positions = sparse.csc_array(
+            (np.arange(self.indices.size), self.indices, self.indptr), shape=(order.size,) * 2
+        )
+        moved = sparse.csc_array(positions[order][:, order])
+        moved.sort_indices()
+        self.pattern = (moved.indices, moved.indptr)
+        self.entries = moved.data
+        self.order = order
+
+    def applied(self, columns: Any) -> Any:
+        """The matrix in order."""
+        if self.order is None:
+            return columns
+        return sparse.csc_array((columns.data[self.entries], *self.pattern), shape=columns.shape)
 
 
 def null_weights(matrix: Any) -> Array | None:

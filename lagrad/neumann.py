@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from lagrad.linear import Factors, LinearSolver
 __all__ = ["Neumann", "NeumannFactors"]
 
 Array = Any
+# Terms still to come from which GMRES is taken for the rest.
+PATIENCE = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,12 @@ class NeumannFactors(Factors):
             if terms is None and not length < 0.9 * before and k > 3:
                 self.growth = max(self.growth, (length / size) ** (1 / k))
                 break
+            if terms is None and k == 6 and end * size < length:
+                left = math.log(end * size / length) / math.log(length / before)
+                if left > PATIENCE:
+                    # Krylov's subspace holds the series' sums, and better ones.
+                    rest = GMRES(tol=self.tol).factor(self.operator)
+                    return solution + rest.solve(residual, transposed, end * size / length)
             before = length
             solution = solution + self.step * residual
         if terms is not None:

@@ -31,6 +31,9 @@ Array = Any
 # factorisation, and cost every later derivative some substitutions: factors from 1e-3 of the
 # solution need five for a multiplier, from 1e-7 three.
 CHORD = 1e-5
+# Those of a start close by, a solution of other parameters say, are kept while they gain this.
+CHORD_AT_START = 0.03
+NEAR = 0.1
 
 
 def solve_block(
@@ -195,7 +198,7 @@ class Search(Ending):
     def _chord(
         self, following: Array, jacobian: Any, correction: Array, here: Local
     ) -> tuple[bool, Local]:
-        """Take further steps with the same factors while each gains by `CHORD`.
+        """Take further steps with the same factors while each gains enough.
 
         A step costs a fortieth of a factorisation. Whether they converged, and the last place.
         """
@@ -203,9 +206,11 @@ class Search(Ending):
             return self._accelerated(following, jacobian, here)
         scale, equations = self.scale, self.equations
         before = scale.length(correction)
-        for _ in range(6):
+        near = len(self.history) == 1 and before < NEAR
+        gain = CHORD_AT_START if near else CHORD
+        for _ in range(10):
             length = scale.length(following)
-            if length > CHORD * before:
+            if length > gain * before:
                 break
             trial = equations.at(self.outer, here.point + following)
             if not np.isfinite(trial.residual).all():

@@ -14,7 +14,7 @@ from lagrad.flat import partials_of
 
 RNG = np.random.default_rng(3)
 # Where each function is smooth.
-INSIDE = {"arcsin": 0.9, "arccos": 0.9, "log": 3.0, "sqrt": 3.0, "power": 3.0}
+INSIDE = {"arcsin": 0.9, "arccos": 0.9, "log": 3.0, "sqrt": 3.0, "power": 3.0, "tan": 1.2}
 ENGINES = [
     "python",
     "levels",
@@ -173,22 +173,10 @@ def test_a_function_of_scalars_has_its_gradient_by_the_tape():
 def test_equal_rows_of_a_batch_are_a_few_calls(monkeypatch):
     monkeypatch.setattr("lagrad.flat.loops", lambda size: None)
     p = lg.Program()
-    rows = [
-        [p.parameter(f"x{r}_{k}", value=0.1 * k + r / 100) for k in range(3)] for r in range(100)
-    ]
-    values = [np.sin(a * b) + np.exp(c) * a for a, b, c in rows]
-    total = p.define("total", values[0])
-    for k, value in enumerate(values[1:]):
-        total = p.define(f"total{k}", total + value)
-    at = p.solve()
-    levels = at.point.flat.tape.levels
-    # A row has five operations; the sum of the rows is a chain of its own.
-    assert levels is None or len(levels.groups) < 250
-    q = lg.Program()
-    xs = [[q.parameter(f"x{r}_{k}", value=0.1 * k + r / 100) for k in range(3)] for r in range(300)]
+    xs = [[p.parameter(f"x{r}_{k}", value=0.1 * k + r / 100) for k in range(3)] for r in range(300)]
     for r, (a, b, c) in enumerate(xs):
-        q.define(f"y{r}", np.sin(a * b) + np.exp(c) * a)
-    at = q.solve()
+        p.define(f"y{r}", np.sin(a * b) + np.exp(c) * a)
+    at = p.solve()
     assert len(at.point.flat.tape.levels.groups) <= 7
     assert at["y7"] == pytest.approx(math.sin(0.07 * 0.17) + math.exp(0.27) * 0.07)
     gradient = at.gradient("y7")

@@ -213,7 +213,10 @@ CASES = {
         (np.tril, A34),
         (lambda x: np.triu(x, 1), A34),
     ],
-    "scatter": [(lambda x: scatter(x, GAPS), RNG.standard_normal((2, 3)))],
+    "scatter": [
+        (lambda x: scatter(x, GAPS), RNG.standard_normal((2, 3))),
+        (lambda x: np.bincount(np.array([2, 0, 2, 5]), x, 8), ROW),
+    ],
     "concatenate": [
         (lambda x, y: np.concatenate([x, y, x], axis=1), A34, B34),
         (lambda x, y: np.stack([x, y], axis=1), A34, B34),

@@ -338,3 +338,39 @@ def test_matrix_free_blocks_take_cg_where_they_are_definite_and_gmres_where_not(
             factors.solve(right, transposed=True), exact, rtol=1e-7, atol=1e-9
         )
         assert kind is None or isinstance(factors.solver, kind)
+
+
+def test_a_start_close_by_needs_one_factorisation():
+    p = poisson(100)
+    at = p.solve()
+    before = sum(r.factorisations for r in at.reports)
+    again = p.solve(source=1.01 * np.ones(100), start=p.solve(source=np.ones(100)))
+    assert before >= 2
+    assert sum(r.factorisations for r in again.reports) == 1
+    fresh = p.solve(source=1.01 * np.ones(100))
+    assert again["energy"] == pytest.approx(fresh["energy"], rel=1e-11)
+    for name, found in again.gradient("energy").items():
+        np.testing.assert_allclose(found, fresh.gradient("energy")[name], rtol=1e-9)
+
+
+def test_an_ordering_is_found_once_for_a_pattern(monkeypatch):
+    asked = []
+    factored = linear.sparse_linalg.splu
+
+    def counting(matrix, permc_spec, **options):
+        asked.append(permc_spec)
+        return factored(matrix, permc_spec=permc_spec, **options)
+
+    monkeypatch.setattr(linear.sparse_linalg, "splu", counting)
+    n = 17 * 23
+    T = sparse.diags_array([1.0, -2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n))
+    A = sparse.csr_array(T + sparse.diags_array([0.5, 0.5], offsets=[-17, 17], shape=(n, n)))
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        B = A + sparse.diags_array(rng.random(n) + 3 + k)
+        B.data[0] *= 1.5  # symmetric in its pattern only
+        right = rng.standard_normal((n, 2))
+        factors = lg.SparseLU().factor(B)
+        np.testing.assert_allclose(B @ factors.solve(right), right, atol=1e-10)
+        np.testing.assert_allclose(B.T @ factors.solve(right, transposed=True), right, atol=1e-10)
+    assert asked == ["MMD_AT_PLUS_A", "NATURAL", "NATURAL"]

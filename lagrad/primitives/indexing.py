@@ -154,6 +154,28 @@ _scatter = declare(
 FUNCTIONS[scatter] = lambda c, index: _scatter(c.graph, c, parameters=(index,))
 
 
+@implements(np.bincount)
+def _bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    """Traced weights added up by constant bins."""
+    if isinstance(x, Expression) or not isinstance(weights, Expression):
+        raise TracedValueError(
+            "np.bincount of traced bins: which bin a weight goes to must not depend on the "
+            "variables."
+        )
+    bins = np.asarray(x)
+    if bins.ndim != 1 or bins.shape != weights.shape or bins.dtype.kind not in "iu":
+        raise ShapeMismatch(
+            f"np.bincount of bins of shape {bins.shape} and dtype {bins.dtype}, and weights of "
+            f"shape {weights.shape}; expected whole numbers, and vectors of one length."
+        )
+    if bins.size and bins.min() < 0:
+        raise ShapeMismatch("np.bincount of negative bins.")
+    length = max(int(minlength), int(bins.max(initial=-1)) + 1)
+    if weights.dtype != float:
+        weights = np.astype(weights, float)  # type: ignore[call-overload]
+    return scatter(weights, Index(bins, (length,)))
+
+
 def moved(x: Expression, move: Move, label: str = "") -> Any:
     """What a shaping function does to `x`, found by running positions through it."""
     positions = move(np.arange(1, x.size + 1).reshape(x.shape)) - 1
