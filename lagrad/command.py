@@ -22,6 +22,7 @@ from lagrad.derivatives import Gradient
 from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch, UnknownName
 from lagrad.program import Program
 from lagrad.solution import Solution
+from lagrad.spending import Spent
 
 __all__ = ["main"]
 
@@ -167,7 +168,8 @@ def as_json(at: Solution, of: str | None, wrt: Sequence[str]) -> dict[str, Any]:
         "values": {name: plain(at[name]) for name in at},
         "certificate": certificate(at.certificate),
         "blocks": [
-            {name: getattr(block, name) for name in type(block).__slots__} for block in at.reports
+            {name: plain_part(getattr(block, name)) for name in type(block).__slots__}
+            for block in at.reports
         ],
     }
     if of is not None:
@@ -182,6 +184,10 @@ def as_json(at: Solution, of: str | None, wrt: Sequence[str]) -> dict[str, Any]:
 def certificate(given: Any) -> dict[str, Any]:
     found = {name: getattr(given, name) for name in FIELDS}
     return {k: v if v is None or math.isfinite(v) else str(v) for k, v in found.items()}
+
+
+def plain_part(value: Any) -> Any:
+    return {"calls": value.calls, "seconds": value.seconds} if isinstance(value, Spent) else value
 
 
 def plain(value: Any) -> Any:
@@ -224,6 +230,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--json", metavar="PATH", help="write the numbers to a file; - for standard output"
     )
+    run.add_argument(
+        "--profile", action="store_true", help="show what each block and the gradient cost"
+    )
     return top
 
 
@@ -238,6 +247,8 @@ def run(options: argparse.Namespace) -> None:
     at = program.solve(values)
     if options.json != "-":
         print("\n".join(report(program, at, of, options.wrt)))
+        if options.profile:
+            print(f"\n{at.profile()}")
     if options.json is not None:
         written = json.dumps(as_json(at, of, options.wrt), indent=2, ensure_ascii=False)
         if options.json == "-":

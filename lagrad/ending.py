@@ -21,6 +21,7 @@ from lagrad.endpoint import (
 from lagrad.errors import NotConverged, SingularSystem
 from lagrad.histories import NewtonStep, indefinite, singular, story
 from lagrad.linear import Factors, Indefinite, LeastSquares, LinearSolver, Singular
+from lagrad.spending import Spent
 
 __all__ = ["DEAR", "INEXACT", "Ending", "linearised"]
 
@@ -66,13 +67,15 @@ class Ending:
         self.history: list[NewtonStep] = []
         self.factorisations = 0
         self.factors: Factors
+        self.spent = Spent()
         self.left: float | None = None  # of a vector, after one refinement with the factors
 
     def factor(self, jacobian: Any, where: str) -> Factors:
         """Factors, or the error that names what depends on what."""
         self.factorisations += 1
         try:
-            return self.solver.factor(jacobian)
+            with self.spent.on("factorising"):
+                return self.solver.factor(jacobian)
         except Indefinite:
             raise indefinite(self.equations, jacobian, where) from None
         except Singular:
@@ -80,18 +83,28 @@ class Ending:
         except NotConverged as error:
             raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
 
+    def _at(self, point: Array) -> Local:
+        """The equations near a point."""
+        with self.spent.on("evaluating"):
+            return self.equations.at(self.outer, point)
+
+    def _jacobian(self, here: Local) -> Any:
+        with self.spent.on("assembling"):
+            return here.jacobian(self.solver)
+
     def solved(self, point: Array, known: Local | None = None) -> Solved:
         """The certificate's numbers at the solution, with the true Jacobian there."""
         equations = self.equations
-        here = known or equations.at(self.outer, point)
+        here = known or self._at(point)
         if self.factors.iterative:
             return self._measured(here)  # a step more is an iteration of its own
-        polish = -self.factors.solve(here.residual, tol=INEXACT).astype(point.dtype)
+        with self.spent.on("solving"):
+            polish = -self.factors.solve(here.residual, tol=INEXACT).astype(point.dtype)
         if self.scale.length(polish) > 2 * self.scale.epsilon:
             nearer = equations.residual(self.outer, point + polish)
             if np.abs(nearer).max(initial=0.0) < np.abs(here.residual).max(initial=0.0):
                 point = point + polish
-                here = equations.at(self.outer, point)
+                here = self._at(point)
         return self._measured(here)
 
     def _measured(self, here: Local) -> Solved:
@@ -111,9 +124,10 @@ class Ending:
             and scaled_condition(jacobian, self.factors) > 0.1 / EPSILON
         ):
             raise singular(equations, jacobian, "at the solution, to rounding", self.history)
-        direction, against, error, curvature = uncertainty(
-            equations, self.outer, self.factors, self.scale, here, jacobian
-        )
+        with self.spent.on("certifying"):
+            direction, against, error, curvature = uncertainty(
+                equations, self.outer, self.factors, self.scale, here, jacobian
+            )
         if not curvature < 0.1:
             raise SingularSystem(
                 self._story(
@@ -123,8 +137,9 @@ class Ending:
             )
         jump, at_kink = None, False
         if equations.kinked:
-            jump = beyond_kinks(direction, against, self.scale)
-            at_kink = residual_jumps(equations, here, self.factors, jacobian, jump)
+            with self.spent.on("certifying"):
+                jump = beyond_kinks(direction, against, self.scale)
+                at_kink = residual_jumps(equations, here, self.factors, jacobian, jump)
         return Solved(
             point=point,
             jump=jump,
@@ -141,25 +156,26 @@ class Ending:
             against=against,
             top=float(self.scale.top.max(initial=0.0)),
             contraction=contraction(self.factors, jacobian) if self.left is None else self.left,
+            spent=self.spent,
         )
 
     def _at_end(self, here: Local) -> Any:
         """The Jacobian at the solution: by products where it is dear and old factors will do."""
         if not self.equations.dear or self.solver.matrix_free:
-            return here.jacobian(self.solver)
+            return self._jacobian(here)
         products = here.products()
         self.left = contraction(self.factors, products)
         if self.left < DEAR / 2:
             return products
-        jacobian, self.left = here.jacobian(self.solver), None
+        jacobian, self.left = self._jacobian(here), None
         self.factors = self.factor(jacobian, "at the solution")
         return jacobian
 
     def given_up(self) -> Solved | None:
         """What stands at the last point reached, for those who insist; None without factors."""
         equations = self.equations
-        here = equations.at(self.outer, self.point)
-        jacobian = here.jacobian(self.solver)
+        here = self._at(self.point)
+        jacobian = self._jacobian(here)
         if isinstance(jacobian, sparse_linalg.LinearOperator) or equations.block.size > 1500:
             return None
         residual = here.residual

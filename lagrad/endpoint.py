@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import scipy.sparse.linalg as sparse_linalg
 from lagrad.blocks import SMALL, BlockEquations, Local
 from lagrad.histories import NewtonStep
 from lagrad.linear import ESTIMATE, Factors, LeastSquares, LinearSolver, Singular, Transposed
+from lagrad.spending import Spent
 
 __all__ = [
     "Measure",
@@ -53,6 +54,7 @@ class Solved:
     at_kink: bool = False  # whether the equations themselves bend there
     truncated: str = ""  # what stands in the place of the multipliers' equation, if anything
     warm: Any = None  # what remembers multipliers
+    spent: Spent = field(default_factory=Spent)  # on the way here
 
     @cached_property
     def condition(self) -> float:

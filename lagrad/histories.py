@@ -13,7 +13,7 @@ from lagrad.blocks import BlockEquations, entry_name
 from lagrad.errors import NotPositiveDefinite, SingularSystem
 from lagrad.linear import null_weights
 
-__all__ = ["REMEDY", "BlockReport", "NewtonStep", "indefinite", "singular", "story"]
+__all__ = ["REMEDY", "NewtonStep", "indefinite", "singular", "story"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,6 @@ class NewtonStep:
     residual: float
     damping: float
     relative: float
-
-
-@dataclass(frozen=True, slots=True)
-class BlockReport:
-    """What one run of the solving order did and cost."""
-
-    label: str
-    unknowns: int
-    steps: int
-    factorisations: int
-    solver: str
-    seconds: float
 
 
 def steps_taken(history: list[NewtonStep]) -> list[str]:

@@ -94,7 +94,8 @@ class Search(Ending):
 
     def _correction(self, residual: Array, jacobian: Any, tol: float = INEXACT) -> Array:
         try:
-            correction = -self.factors.solve(residual, tol=tol)
+            with self.spent.on("solving"):
+                correction = -self.factors.solve(residual, tol=tol)
         except NotConverged as error:
             raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
         except NotPositiveDefinite as error:
@@ -109,12 +110,12 @@ class Search(Ending):
         """The point where Newton's method converges."""
         equations, newton, scale = self.equations, self.newton, self.scale
         damping, retreats = 1.0, 0
-        here = before = equations.at(self.outer, self.point)
+        here = before = self._at(self.point)
         for _ in range(newton.max_steps):
             residual = here.residual
             if not np.isfinite(residual).all():
                 raise self._not_finite(residual)
-            jacobian = here.jacobian(self.solver)
+            jacobian = self._jacobian(here)
             try:
                 self.factors = self.factor(
                     jacobian, "at a step" if self.history else "at the start"
@@ -125,7 +126,7 @@ class Search(Ending):
                     raise
                 retreats += 1
                 back = before.point + 0.5 * (here.point - before.point)
-                here = self._move(equations.at(self.outer, back.astype(equations.dtype)))
+                here = self._move(self._at(back.astype(equations.dtype)))
                 continue
             correction = self._correction(residual, jacobian, self._forcing())
             last = self.history[-1].correction if self.history else np.inf
@@ -204,7 +205,7 @@ class Search(Ending):
         """
         if self.equations.dear:
             return self._accelerated(following, jacobian, here)
-        scale, equations = self.scale, self.equations
+        scale = self.scale
         before = scale.length(correction)
         near = len(self.history) == 1 and before < NEAR
         gain = CHORD_AT_START if near else CHORD
@@ -212,7 +213,7 @@ class Search(Ending):
             length = scale.length(following)
             if length > gain * before:
                 break
-            trial = equations.at(self.outer, here.point + following)
+            trial = self._at(here.point + following)
             if not np.isfinite(trial.residual).all():
                 break
             before, here = length, self._move(trial)
@@ -224,7 +225,7 @@ class Search(Ending):
 
     def _accelerated(self, following: Array, jacobian: Any, here: Local) -> tuple[bool, Local]:
         """Steps with the same factors, combined as Anderson does, while they gain by `DEAR`."""
-        scale, equations, past = self.scale, self.equations, Differences(8)
+        scale, past = self.scale, Differences(8)
         first = ahead = scale.length(following)
         before: tuple[Array, Array] | None = None
         for k in range(1, 40):
@@ -232,7 +233,7 @@ class Search(Ending):
             if before is not None:
                 past.add(image - before[0], following - before[1])
             before = (image, following)
-            trial = equations.at(self.outer, past.combined(image, following))
+            trial = self._at(past.combined(image, following))
             if not np.isfinite(trial.residual).all():
                 break
             following = self._correction(trial.residual, jacobian)
@@ -262,7 +263,7 @@ class Search(Ending):
         rounding: bool | None = True if short else None
         while damping >= newton.smallest_damping:
             there = (point + damping * correction).astype(point.dtype, copy=False)
-            trial = self.equations.at(self.outer, there)
+            trial = self._at(there)
             residual = trial.residual
             if np.isfinite(residual).all():
                 if self.factors.iterative and np.linalg.norm(residual) < 0.5 * np.linalg.norm(

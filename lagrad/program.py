@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 
 from lagrad import derive
+from lagrad.batches import solve_all
 from lagrad.certificate import Policy
 from lagrad.compiled import Compiled
 from lagrad.copying import copied
-from lagrad.errors import UnsupportedType
+from lagrad.errors import LagradError, UnsupportedType
 from lagrad.expression import Variable
 from lagrad.iterations import Newton
+from lagrad.lazy import lazily
 from lagrad.linear import LinearSolver
 from lagrad.lowering import ancestors
 from lagrad.printing import latex, text
@@ -22,6 +23,11 @@ from lagrad.solution import Solution
 from lagrad.solving import solve
 from lagrad.source import source
 from lagrad.system import System, fitted
+
+if TYPE_CHECKING:
+    import networkx as nx
+else:
+    nx = lazily("networkx")
 
 __all__ = ["Program"]
 
@@ -121,6 +127,63 @@ class Program(System):
         parameters = self.parameter_values({**(values or {}), **named})
         begin = self._start_values(start)
         return solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
+
+    def solve_many(
+        self,
+        values: Iterable[Mapping[Any, Any]] | Mapping[str, Any],
+        /,
+        *,
+        threads: int | None = None,
+        processes: int | None = None,
+        warm: bool = False,
+        accuracy: float | None = None,
+        on_failure: str = "raise",
+        **options: Any,
+    ) -> list[Solution | LagradError]:
+        """Solve the constraints for many values of the parameters.
+
+        Parameters
+        ----------
+        values : iterable of mappings, or mapping
+            The parameters of each case; or for each parameter its values, in a row.
+        threads : int, optional
+            How many cases to solve at once. NumPy and SuperLU let threads run side by side in
+            long operations only: it pays for large blocks.
+        processes : int, optional
+            The same in child processes, where the system can fork. What they send back is
+            linearised and certified again here, at the cost of one factorisation a case.
+        warm : bool
+            Whether each case starts from the solution of the one before, for a sweep in small
+            steps; where that fails it is solved from the declared start.
+        accuracy, on_failure, **options
+            As of `solve`.
+
+        Returns
+        -------
+        list
+            A `Solution` for each case, in order; the error in the place of one that failed.
+
+        Raises
+        ------
+        InvalidValue
+            Options that exclude one another, or parameters with different numbers of cases.
+        StructureError
+
+        Examples
+        --------
+        >>> import lagrad as lg
+        >>> p = lg.Program()
+        >>> z = p.unknown("z", start=1.0)
+        >>> equation = p.subject_to(z * z == p.parameter("a"))
+        >>> good, bad = p.solve_many({"a": [4.0, -4.0]})
+        >>> good["z"], type(bad).__name__
+        (2.0, 'NotConverged')
+        """
+        given = self.accuracy() if accuracy is None else accuracy
+        policy = Policy(given, on_failure)
+        options = {**options, "accuracy": given, "on_failure": on_failure}
+        compiled = self.compiled()
+        return solve_all(self.solve, compiled, policy, values, threads, processes, warm, options)
 
     def solved(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from lagrad.adjoint import AdjointSystem, assemble
+from lagrad.carrying import arrived, one, pulled, several
 from lagrad.certificate import Certificate, Policy
 from lagrad.derivatives import Derivatives, Gradient, frozen, shortened
 from lagrad.derive import adjoint
 from lagrad.errors import NotFinite
 from lagrad.expression import Variable
-from lagrad.histories import BlockReport
 from lagrad.second_order import at_known_solution
 from lagrad.solvedpoint import SolvedPoint
+from lagrad.spending import BlockReport, DerivativeReport, Profile
 from lagrad.system import System, fitted
 
 __all__ = ["Solution"]
@@ -42,6 +44,7 @@ class Solution:
         self._policy = policy
         self._converged = converged
         self.reports = reports
+        self._derived: list[tuple[str, float]] = []  # what was asked for, and its seconds
 
     @property
     def system(self) -> System:
@@ -81,6 +84,31 @@ class Solution:
             error_bound=float(error),
         )
 
+    def profile(self) -> Profile:
+        """Return where the time went: block by block, and derivative by derivative.
+
+        Returns
+        -------
+        Profile
+            It prints as a table.
+
+        Examples
+        --------
+        >>> import lagrad as lg
+        >>> p = lg.Program()
+        >>> z = p.unknown("z", start=1.0)
+        >>> equation = p.subject_to(z * z == p.parameter("x", value=2.0))
+        >>> at = p.solve()
+        >>> at.gradient("z")["x"].shape
+        ()
+        >>> profile = at.profile()
+        >>> profile.blocks[0].spent.calls["factorising"], profile.derivatives[0].what
+        (5, "the gradient of 'z'")
+        """
+        one = self.point.seconds_of_evaluation()
+        derivatives = [DerivativeReport(what, s, s / one) for what, s in self._derived]
+        return Profile(self.reports, tuple(derivatives))
+
     def _condition(self) -> float:
         return max((s.condition for s in self.point.solved.values()), default=1.0)
 
@@ -92,7 +120,9 @@ class Solution:
         width: int | None = None,
     ) -> tuple[dict[Any, Array], Certificate]:
         """What a sweep carries, with its certificate, required to reach the accuracy."""
+        began = time.perf_counter()
         found, sweep, error = self.point.carried(carry, width, units)
+        self._derived.append((what, time.perf_counter() - began))
         for array in found.values():
             if not np.isfinite(array).all():
                 self._policy.fail(
@@ -121,28 +151,6 @@ class Solution:
         """The largest entry of a variable's value; one where that is zero, or as good as zero."""
         size = float(np.abs(self.point.values[variable]).max(initial=0.0))
         return size if size > 1e-12 * self.point.scale else 1.0
-
-    def _pulled(
-        self, cotangents: Mapping[Variable, Array]
-    ) -> tuple[Callable[[Any], dict[Any, Array]], Callable[[Any], dict[Any, Array]]]:
-        """Sweeps from cotangents: to the constraints, and to the parameters."""
-
-        def seeded(sweep: Any) -> Mapping[Any, Array]:
-            for variable, cotangent in cotangents.items():
-                sweep.seed(variable, cotangent)
-            found: Mapping[Any, Array] = sweep.back()
-            return found
-
-        def multipliers(sweep: Any) -> dict[Any, Array]:
-            found = seeded(sweep)
-            constraints = self.system.constraints.values()
-            return {c: np.asarray(found[c]).reshape(c.shape) for c in constraints}
-
-        def gradients(sweep: Any) -> dict[Any, Array]:
-            seeded(sweep)
-            return {v: arrived(sweep, v) for v in self._parameters()}
-
-        return multipliers, gradients
 
     def gradient(self, output: Any) -> Gradient:
         """Return the derivative of a scalar variable by every parameter.
@@ -209,7 +217,7 @@ class Solution:
         return self._gradient(given, "the pull-back")
 
     def _gradient(self, cotangents: Mapping[Variable, Array], what: str) -> Gradient:
-        _, gradients = self._pulled(cotangents)
+        _, gradients = pulled(self.system, cotangents)
         units = {v: 1 / self._size(v) for v in self._parameters()}
         values, certificate = self._certified(gradients, what, units)
         return Gradient(values, "parameter", certificate)
@@ -242,7 +250,7 @@ class Solution:
         2.0
         """
         variable = self.system.scalar(output)
-        multipliers, _ = self._pulled(one(variable))
+        multipliers, _ = pulled(self.system, one(variable))
         what = f"the multipliers of {variable.name!r}"
         values, certificate = self._certified(multipliers, what, {})
         return Derivatives(values, "constraint", certificate)
@@ -408,7 +416,7 @@ class Solution:
         given = self._directions(directions, named)
         derived = adjoint(self.point.compiled, variable.name)
         with np.errstate(all="ignore"):
-            multipliers, _ = self._pulled(one(variable))
+            multipliers, _ = pulled(self.system, one(variable))
             found = multipliers(sweep := self.point.sweep())
             found |= {v: arrived(sweep, v) for v in self._parameters()}
         known = {v.name: array for v, array in self.point.values.items()}
@@ -423,16 +431,3 @@ class Solution:
             "parameter",
             tangent.certificate,
         )
-
-
-def one(variable: Variable) -> dict[Variable, Array]:
-    return {variable: np.ones(variable.shape, dtype=variable.dtype)}
-
-
-def arrived(sweep: Any, variable: Variable) -> Array:
-    """What a sweep brought to a variable, in its dtype and shape."""
-    return np.asarray(sweep.value(variable), dtype=variable.dtype).reshape(variable.shape)
-
-
-def several(keys: Any) -> list[Any]:
-    return list(keys) if isinstance(keys, (list, tuple)) else [keys]

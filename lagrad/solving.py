@@ -17,13 +17,13 @@ from lagrad.endpoint import Solved
 from lagrad.errors import NotConverged, NotFinite, SingularSystem
 from lagrad.expression import Variable
 from lagrad.flatsweep import FlatPoint
-from lagrad.histories import BlockReport
 from lagrad.iterations import Newton
 from lagrad.linear import LinearSolver
 from lagrad.neumann import Neumann
 from lagrad.nonlinear import solve_block
 from lagrad.solution import Solution
 from lagrad.solvedpoint import SolvedPoint
+from lagrad.spending import BlockReport, Spent
 from lagrad.structure import Block
 from lagrad.tape import split
 
@@ -49,13 +49,15 @@ def solve(
     for run in compiled.runs:
         began = time.perf_counter()
         if isinstance(run, ExplicitRun):
-            memory = run.evaluate(values)
+            spent = Spent()
+            with spent.on("evaluating"):
+                memory = run.evaluate(values)
             if memory is None or not np.isfinite(memory).all():
                 require_finite(run.variables, values, policy)
             label = ", ".join(v.name for v in run.variables[:6])
             label += ", …" if len(run.variables) > 6 else ""
             seconds = time.perf_counter() - began
-            reports.append(BlockReport(label, 0, 0, 0, "explicit", seconds))
+            reports.append(BlockReport(label, 0, 0, 0, "explicit", seconds, spent))
             continue
         found, failure = BlockSolve(run, compiled, values, start, newton, linear).run()
         if failure is not None:
@@ -65,7 +67,8 @@ def solve(
         pieces = split(found.point, run.block.unknowns)
         for unknown, piece in zip(run.block.unknowns, pieces, strict=True):
             values[unknown] = piece.astype(unknown.dtype, copy=False)
-        run.evaluate_definitions(values)
+        with found.spent.on("evaluating"):
+            run.evaluate_definitions(values)
         require_finite(run.definitions, values, policy)
         reports.append(
             BlockReport(
@@ -75,6 +78,7 @@ def solve(
                 found.factorisations,
                 type(getattr(found.factors, "solver", found.solver)).__name__,
                 time.perf_counter() - began,
+                found.spent,
             )
         )
     if converged:

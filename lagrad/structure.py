@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse import csgraph
 
 from lagrad.errors import StructureError
 from lagrad.expression import Expression, Variable
+from lagrad.lazy import lazily
 from lagrad.system import Constraint, System
+
+nx = lazily("networkx")
 
 __all__ = ["Block", "Structure", "analyse", "deficient_parts"]
 

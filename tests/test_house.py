@@ -11,7 +11,7 @@ import lagrad
 
 ROOT = Path(lagrad.__file__).parent
 FLOORS = [
-    ["errors", "differences"],
+    ["errors", "differences", "lazy", "spending"],
     ["kernels", "equation", "dispatch", "trees"],
     ["constants"],
     ["linmaps"],
@@ -42,9 +42,9 @@ FLOORS = [
     ["nonlinear", "compiled"],
     ["adjoint", "flatsweep", "derive", "source"],
     ["direct"],
-    ["second_order", "solvedpoint"],
+    ["second_order", "solvedpoint", "carrying"],
     ["solution"],
-    ["solving"],
+    ["solving", "batches"],
     ["program"],
     ["command", "tracing"],
     ["sharing", "guards", "approaches", "watching"],
