@@ -41,6 +41,7 @@ from lagrad.krylov import CG, GMRES, MINRES
 from lagrad.linear import Cholesky, DenseLU, SparseLU
 from lagrad.minimizing import minimize
 from lagrad.neumann import Neumann
+from lagrad.packages import AMG, PARDISO
 from lagrad.parallel import threads
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
@@ -50,9 +51,11 @@ from lagrad.stopping import stop_gradient
 from lagrad.transforms import grad, value_and_grad
 
 __all__ = [
+    "AMG",
     "CG",
     "GMRES",
     "MINRES",
+    "PARDISO",
     "AccuracyWarning",
     "Anderson",
     "Certificate",

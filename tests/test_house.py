@@ -32,7 +32,7 @@ FLOORS = [
     ["flat", "copying"],
     ["structure", "tape", "linear", "certificate", "printing"],
     ["derivatives", "krylov"],
-    ["neumann"],
+    ["neumann", "packages"],
     ["wrapped", "options"],
     ["dense_jacobian"],
     ["blocks"],
