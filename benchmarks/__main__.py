@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import bratu, hyperparameters, peers, substitution
+from benchmarks import bratu, hyperparameters, peers, speed, substitution
 
 PARTS = {
     "bratu": bratu,
     "substitution": substitution,
     "hyperparameters": hyperparameters,
     "peers": peers,
+    "speed": speed,
 }
 
 

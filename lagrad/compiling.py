@@ -65,8 +65,8 @@ class Compiled(Keeper):
         """What a transform makes of the function, from a kept trace where one holds."""
         bare = None if kwargs else bare_arrays(args)
         if bare is not None:
-            express = self.express.get((transform, *bare))
-            if express is not None and (result := express(args)) is not ELSEWHERE:
+            express = self.express.get((transform, bare[1]))
+            if express is not None and (result := express(bare[0])) is not ELSEWHERE:
                 return result
         positions = transform.positions(len(args))
         call = Call(args, kwargs, positions)
@@ -81,7 +81,7 @@ class Compiled(Keeper):
                 if k:
                     kept.insert(0, kept.pop(k))
                 elif bare is not None and candidate.guards is None:
-                    self._hasten((transform, *bare), candidate)
+                    self._hasten((transform, bare[1]), candidate)
                 return found
         fresh = trace(transform.plain, args, kwargs, positions, passed=True)
         watch = Watch(transform.plain)
@@ -99,14 +99,22 @@ class Compiled(Keeper):
             self.express[key] = Express(key[0], kept, road)
 
 
-def bare_arrays(args: Sequence[Any]) -> list[Any] | None:
-    """Shapes and dtypes of arguments that are arrays of floats and nothing else."""
-    found: list[Any] = []
-    for a in args:
-        if type(a) is not np.ndarray or a.dtype.char not in "df":
+def bare_arrays(args: Sequence[Any]) -> tuple[list[Array], tuple[Any, ...]] | None:
+    """The leaves of arguments that hold arrays of floats and nothing else, and what tells them."""
+    leaves: list[Array] = []
+    key: list[Any] = []
+    for value in args:
+        if type(value) is np.ndarray:
+            leaves.append(value)
+        else:
+            found, tree = flatten(value)
+            leaves += found
+            key.append((len(leaves), tree))
+    for leaf in leaves:
+        if type(leaf) is not np.ndarray or leaf.dtype.char not in "df":
             return None
-        found += (a.shape, a.dtype)
-    return found
+        key += (leaf.shape, leaf.dtype)
+    return leaves, tuple(key)
 
 
 class Express:
@@ -117,7 +125,7 @@ class Express:
         self.watch, self.road = kept.watch, road
         self.arranged = transform.arrangement(trace)
         place = {name: k for k, name in enumerate(trace.passed) if name is not None}
-        # Of each input, its place among the arguments, or its value.
+        # Of each input, its place among the arguments' leaves, or its value.
         self.inputs = [(place.get(n), trace.values.get(n)) for n in road.inputs]
 
     def __call__(self, args: Sequence[Array]) -> Any:

@@ -51,9 +51,11 @@ class Direct:
         self.parameters = [] if of is None else list(derived.gradients)
         results = [system.variables[n] for n in names]
         self.plan = Plan(given, results, definitions(system))
+        # A gradient has its parameter's dtype.
+        wanted = [compiled.system.variables[n].dtype for n in (*outputs, *self.parameters)]
         self.finish = [
-            functools.partial(np.array, dtype=v.dtype) if shared else None
-            for v, shared in zip(results, self.plan.shared, strict=True)
+            functools.partial(np.array, dtype=dtype) if shared or dtype != v.dtype else None
+            for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=True)
         ]
 
     def __call__(self, values: Sequence[Array]) -> list[Array] | None:

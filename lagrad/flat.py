@@ -132,6 +132,7 @@ class Flat:
         self.first = np.concatenate([lead, np.array(first, np.int32)])
         self.second = np.concatenate([lead, np.array(second, np.int32)])
         self.binary = self.code < BINARY
+        self._made = 0
 
     def forward(self, values: Sequence[Array]) -> Array:
         """The values of all nodes for those of the inputs."""
@@ -145,16 +146,27 @@ class Flat:
                 self._loops[0](self.code, self.first, self.second, found, self.start)
         return found
 
-    @cached_property
+    @property
     def _loops(self) -> tuple[Callable[..., None], ...]:
-        return loops(self.size) or IN_PYTHON
+        """Loops compiled once the steps that Python has made would have paid for it."""
+        self._made += self.size
+        return loops(self._made) or IN_PYTHON
 
-    @cached_property
+    @property
     def levels(self) -> Levels | None:
         """Operations by level, where loops are not compiled and levels are wide."""
         if self._loops is not IN_PYTHON:
             return None
+        return self._by_level
+
+    @cached_property
+    def _by_level(self) -> Levels | None:
         return levels(self.code, self.first, self.second, self.start)
+
+    @cached_property
+    def _constant(self) -> tuple[Array, Array]:
+        """The partials of sums and differences."""
+        return np.ones(self.size), np.where(self.code == SUBTRACT, -1.0, 1.0)
 
     @cached_property
     def _by_code(self) -> list[tuple[Array, Array, Array | None, Plan]]:
@@ -163,21 +175,22 @@ class Flat:
         for name, c in CODES.items():
             where = self.start + np.flatnonzero(self.code[self.start :] == c)
             if where.size and c not in (ADD, SUBTRACT, COPY):
-                second = self.second[where] if c < BINARY else None
-                found.append((where, self.first[where], second, partials_of(name)))
+                # NumPy indexes by its own integers only, and would convert others each time.
+                first = self.first[where].astype(np.intp)
+                second = self.second[where].astype(np.intp) if c < BINARY else None
+                found.append((where, first, second, partials_of(name)))
         return found
 
     def partials(self, values: Array) -> tuple[Array, Array]:
         """The partials of each node by its operands."""
-        left, right = np.ones(self.size), np.ones(self.size)
-        right[self.code == SUBTRACT] = -1.0
+        left, right = (part.copy() for part in self._constant)
         with np.errstate(all="ignore"):
             for where, first, second, plan in self._by_code:
+                x, y = values.take(first), values.take(where)
                 if second is None:
-                    (left[where],) = plan([values[first], values[where]])
+                    (left[where],) = plan([x, y])
                 else:
-                    both = plan([values[first], values[second], values[where]])
-                    left[where], right[where] = both
+                    left[where], right[where] = plan([x, values.take(second), y])
         return left, right
 
     def backward(self, partials: tuple[Array, Array], sums: Array) -> None:

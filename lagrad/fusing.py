@@ -29,8 +29,8 @@ FUSED_FROM = 4096
 BLOCK = 16_384
 # Longer rows are no blocks.
 LONGEST_ROW = 4 * BLOCK
-# Entries times operations from which threads pay.
-THREADED_FROM = 150_000
+# Entries times operations from which threads pay, those of BLAS still being about.
+THREADED_FROM = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)

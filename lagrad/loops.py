@@ -28,8 +28,8 @@ NAMES = (
 # The first nine take two numbers.
 BINARY = 9
 CODES = {name: code for code, name in enumerate(NAMES)}
-# Numba takes half a second to import, and a loop in Python a tenth of a microsecond a step.
-COMPILED_FROM = 50_000
+# Numba takes up to half a second to load, and Python a tenth of a microsecond for a step.
+COMPILED_FROM = 1_000_000
 
 
 def forward(code: Array, first: Array, second: Array, values: Array, start: int) -> None:
@@ -196,9 +196,9 @@ def tangent_in_python(
     sums[:] = total
 
 
-def loops(size: int) -> tuple[Callable[..., None], ...] | None:
-    """Forward, backward and tangent compiled, for tapes of this size; None where they are not."""
-    return compiled() if size >= COMPILED_FROM or "numba" in sys.modules else None
+def loops(steps: int) -> tuple[Callable[..., None], ...] | None:
+    """Forward, backward and tangent compiled, for so many steps in all; None where they are not."""
+    return compiled() if steps >= COMPILED_FROM or "numba" in sys.modules else None
 
 
 IN_PYTHON = (forward_in_python, backward_in_python, tangent_in_python)

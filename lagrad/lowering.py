@@ -231,7 +231,8 @@ def product(lowered: Lowered, operation: Operation) -> int | Operation:
         return found
     for this, other in (operation.arguments, operation.arguments[::-1]):
         if lowered.is_number(this, -1) and lowered.same_as(other, operation):
-            return replace(operation, primitive=PRIMITIVES["negative"], arguments=(other,))
+            negated = replace(operation, primitive=PRIMITIVES["negative"], arguments=(other,))
+            return opposite(lowered, negated)
     return operation
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -144,6 +144,10 @@ class Solution:
         self._policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return {key: frozen(array) for key, array in found.items()}, certificate
 
+    def _sizes(self, variables: Iterable[Variable]) -> dict[Variable, float]:
+        """The size of each, where errors of solutions are to be measured by it."""
+        return {v: self._size(v) for v in variables} if self.point.solved else {}
+
     def _parameters(self) -> list[Variable]:
         return self.system.with_role("parameter")
 
@@ -218,7 +222,7 @@ class Solution:
 
     def _gradient(self, cotangents: Mapping[Variable, Array], what: str) -> Gradient:
         _, gradients = pulled(self.system, cotangents)
-        units = {v: 1 / self._size(v) for v in self._parameters()}
+        units = {v: 1 / size for v, size in self._sizes(self._parameters()).items()}
         values, certificate = self._certified(gradients, what, units)
         return Gradient(values, "parameter", certificate)
 
@@ -316,7 +320,7 @@ class Solution:
             sweep.forth()
             return {v: np.asarray(sweep.value(v)).reshape(v.shape) for v in variables}
 
-        units = {v: self._size(v) for v in variables}
+        units = self._sizes(variables)
         values, certificate = self._certified(carry, "the tangent", units)
         return Derivatives(values, "variable", certificate)
 

@@ -25,9 +25,11 @@ NAMES = (
 @functools.cache
 def table() -> dict[Any, Any]:
     """For each of NumPy's functions the one to take in its place."""
-    if importlib.util.find_spec("mkl_umath") is None:
+    if None in (importlib.util.find_spec("mkl_umath"), importlib.util.find_spec("mkl")):
         return {}
     library = importlib.import_module("mkl_umath")
+    # Blocks are spread over threads already, and those of two libraries wait for each other.
+    importlib.import_module("mkl").domain_set_num_threads(1, domain="vml")
     return {getattr(np, name): getattr(library, name) for name in NAMES if hasattr(library, name)}
 
 
