@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 from scipy.sparse import issparse
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
 
 from lagrad.blocks import FORMED, BlockEquations
 from lagrad.certificate import Policy
@@ -212,6 +212,8 @@ class Approach:
         elif not isinstance(jacobian, LinearOperator) and jacobian.shape[0] <= FACTORED:
             dense = jacobian.toarray() if issparse(jacobian) else jacobian
             radius = float(np.abs(np.linalg.eigvals(dense + np.eye(len(dense)))).max())
+        if radius > 1.0 and isinstance(jacobian, LinearOperator):
+            radius = spectral_radius(jacobian, radius)  # the series may grow before it shrinks
         if radius > 1.0 + 1e-9:
             raise NotContractive(
                 f"the step of {self.name!r} is no contraction at the fixed point that was "
@@ -386,3 +388,14 @@ class Approach:
         values = dict(zip(self.data, arguments, strict=True))
         solution = system.solved(values, dict(zip(names, start, strict=True)))
         return [np.asarray(solution[name]) for name in names]
+
+
+def spectral_radius(jacobian: Any, otherwise: float) -> float:
+    """That of a step whose Jacobian, less one, is given; `otherwise` where it is not found."""
+    size = jacobian.shape[0]
+    step = LinearOperator((size, size), matvec=lambda v: jacobian.matvec(v) + v, dtype=float)
+    try:
+        found = eigs(step, k=1, which="LM", tol=1e-4, maxiter=30, return_eigenvectors=False)
+    except ArpackNoConvergence as error:
+        found = error.eigenvalues
+    return float(np.abs(found).max(initial=0.0)) or otherwise

@@ -59,6 +59,9 @@ def cases_of(values: Any) -> list[Any]:
     """Cases as a list: given as one, or as a mapping from name to values in a row."""
     if not isinstance(values, Mapping):
         return list(values)
+    for name, column in values.items():
+        if not hasattr(column, "__len__"):
+            raise InvalidValue(f"{name}={column!r}; expected its value in each case, in a row.")
     lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidValue(f"the parameters have different numbers of cases: {lengths}.")
@@ -78,7 +81,7 @@ def solve_all(
 ) -> list[Solution | LagradError]:
     """The outcome of every case, in order."""
     for what, count in (("threads", threads), ("processes", processes)):
-        if count is not None and (not isinstance(count, int) or count < 1):
+        if count is not None and (type(count) is not int or count < 1):
             raise InvalidValue(f"{what}={count!r}; expected a positive integer.")
     if (threads is not None) + (processes is not None) + warm > 1:
         raise InvalidValue(

@@ -191,7 +191,19 @@ class Flat:
                     (left[where],) = plan([x, y])
                 else:
                     left[where], right[where] = plan([x, values.take(second), y])
+        # By a constant nothing is differentiated, and its partial may be NaN.
+        left[self._held[0]] = 0.0
+        right[self._held[1]] = 0.0
         return left, right
+
+    @cached_property
+    def _held(self) -> tuple[Array, Array]:
+        """The nodes whose first operand is a constant, and those whose second one is."""
+        lowest = self.start - self.numbers.size
+        return tuple(
+            np.flatnonzero((side >= lowest) & (side < self.start))
+            for side in (self.first, self.second)
+        )  # type: ignore[return-value]
 
     def backward(self, partials: tuple[Array, Array], sums: Array) -> None:
         """Add to every node's cotangent, in place, what later ones send back."""

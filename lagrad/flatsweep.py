@@ -40,6 +40,7 @@ class FlatSweep:
     def __init__(self, compiled: Compiled, point: FlatPoint) -> None:
         self.compiled, self.point, self.tape = compiled, point, point.tape
         self.sums = np.zeros(self.tape.size)
+        self.apart: dict[int, Array] = {}  # of parameters that nothing uses
 
     def _where(self, node: Expression) -> Any:
         place = self.tape.place.get(node.index)
@@ -53,11 +54,15 @@ class FlatSweep:
         where = self._where(node)
         if where is not None:
             self.sums[where] += np.ravel(value)
+        else:
+            self.apart[node.index] = self.apart.get(node.index, 0.0) + np.asarray(value)
 
     def value(self, node: Expression) -> Array:
         """What has arrived at a node."""
         where = self._where(node)
-        return np.zeros(node.shape) if where is None else self.sums[where].reshape(node.shape)
+        if where is None:
+            return self.apart.get(node.index, np.zeros(node.shape))
+        return self.sums[where].reshape(node.shape)
 
     def back(self) -> Mapping[Constraint, Array]:
         """Carry cotangents from variables to parameters; the multipliers of all constraints."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.constants import NUMBERS
 from lagrad.lowering import Lowered, Operation, is_elementwise
 from lagrad.parallel import run_in_parts
 from lagrad.vectorised import vectorised
@@ -189,8 +190,9 @@ class Group:
         self.outs = writer.outs
 
     def __call__(self, *arguments: Array) -> tuple[Array, ...]:
+        # A number of Python's stays one, and takes the dtype of what it meets.
         given = [
-            a if shape is None else np.reshape(a, shape)
+            a if shape is None or type(a) in NUMBERS else np.reshape(a, shape)
             for a, shape in zip(arguments, self.given, strict=True)
         ]
         outs = [out.empty(self) for out in self.outs]
@@ -273,7 +275,7 @@ class Writer:
                     i = self._out(operation, parts=False)
                     lines.append(f"    v{place} = outs[{i}]{whole}")
                     lines.append(
-                        f"    f{place}({texts}, v{place})"
+                        f"    f{place}({texts}, out=v{place})"
                         if operation.ufunc
                         else f"    v{place}[...] = f{place}({texts})"
                     )
@@ -287,7 +289,7 @@ class Writer:
                         spare.append(len(self.scratch))
                         self.scratch.append(operation.dtype)
                     held[place] = i = spare.pop()
-                    lines.append(f"    v{place} = f{place}({texts}, scratch[{i}])")
+                    lines.append(f"    v{place} = f{place}({texts}, out=scratch[{i}])")
                 else:
                     lines.append(f"    v{place} = f{place}({texts})")
             for a in dying:

@@ -305,11 +305,11 @@ class SparseFactors(Factors):
         # of a solve and a transposed solve change places.
         columns = sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=self.shape)
         known = Ordering.of(columns, ordering or "COLAMD", both=bool(options))
-        self.order = known.order
+        self.order = known.order  # once: another thread may learn it meanwhile
         try:
             self.lu = sparse_linalg.splu(
-                known.applied(columns),
-                permc_spec=known.name if known.order is None else "NATURAL",
+                columns if self.order is None else known.applied(columns),
+                permc_spec=known.name if self.order is None else "NATURAL",
                 diag_pivot_thresh=(0.0 if symmetric else 0.1) if options else None,
                 options=options,
             )
@@ -379,8 +379,6 @@ class Ordering:
 
     def applied(self, columns: Any) -> Any:
         """The matrix in order."""
-        if self.order is None:
-            return columns
         return sparse.csc_array((columns.data[self.entries], *self.pattern), shape=columns.shape)
 
 

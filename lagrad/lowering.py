@@ -202,6 +202,8 @@ class Lowered:
     def same_as(self, place: int, operation: Operation) -> bool:
         """Whether a value may stand for an operation's: of its shape and dtype."""
         other = self.operations[place]
+        if type(other.value) in NUMBERS:
+            return False  # a number of Python's is no array
         return other.shape == operation.shape and other.dtype == operation.dtype
 
 

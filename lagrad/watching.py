@@ -20,20 +20,25 @@ __all__ = ["Watch", "sample"]
 MISSING = object()
 SAMPLED = 64
 SUMMED = 200_000
+# Entries of a list or a dict that are looked at.
+LISTED = 1000
 NUMBERS = (bool, int, float, complex, str, bytes, type(None))
 
 
 def sample(value: Any) -> Any:
     """What is compared of an array beside its identity: all of a small one, some of a large one."""
-    flat = value.reshape(-1) if value.flags.c_contiguous else value.flat
     if value.size <= SAMPLED:
         return value.tobytes()
-    step = value.size // SAMPLED
-    some = np.asarray(flat[:: step | 1]).tobytes()
-    if value.size > SUMMED or value.nbytes % 8 or not value.flags.c_contiguous:
-        return some
-    # The sum of all bits, in words that wrap around, at the cost of reading them.
-    return some, int(np.add.reduce(flat.view(np.int64)))
+    laid = value if value.flags.c_contiguous else value.T
+    if value.size > SUMMED or not laid.flags.c_contiguous:
+        return np.asarray(value.flat[:: (value.size // SAMPLED) | 1]).tobytes()
+    # Sums of all words by rows and by columns, which wrap around: a change of one entry, and a
+    # change of places of two, changes some of them.
+    data = laid.reshape(-1).view(np.uint8)
+    whole = data.size // (8 * SAMPLED) * 8 * SAMPLED
+    words = data[:whole].view(np.int64).reshape(-1, SAMPLED)
+    sums = [np.add.reduce(words, axis=k).tobytes() for k in (0, 1)]
+    return (*sums, data[whole:].tobytes())
 
 
 def inside(item: Any) -> Any:
@@ -113,7 +118,7 @@ class Watch:
         """What is compared beside identity: of an array, or of a container, what is in it."""
         if isinstance(value, np.ndarray):
             return sample(value)
-        if isinstance(value, (list, dict, set)) and len(value) <= SAMPLED:
+        if isinstance(value, (list, dict, set)) and len(value) <= LISTED:
             items = value.items() if isinstance(value, dict) else value
             return tuple(repr(i) if isinstance(i, NUMBERS) else inside(i) for i in items)
         if sparse.issparse(value):

@@ -131,24 +131,43 @@ logaddexp = elementwise(
 )
 
 
-def chosen(y: Value, this: Value, other: Value) -> Value:
-    """One where `y` is this argument, half where it is both."""
-    return np.where(np.equal(y, this), np.where(np.equal(y, other), 0.5, 1), 0)
+def chosen(compare: np.ufunc, missing: bool) -> Callable[[Value, Value], Value]:
+    """One where this argument is the extreme one, half where it is a tie.
+
+    The arguments are compared with each other, not with the value: that may have been computed
+    elsewhere, and differ in its last bit. Where NaNs are `missing`, the other one counts.
+    """
+
+    def weight(this: Value, other: Value) -> Value:
+        first = compare(this, other)
+        if missing:
+            first = np.logical_or(first, np.isnan(other))
+        return np.where(first, 1, np.where(np.equal(this, other), 0.5, 0))
+
+    return weight
 
 
-EXTREMES: tuple[Any, ...] = (np.maximum, np.minimum, np.fmax, np.fmin)
 COMPARISONS: tuple[Any, ...] = (
     *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
     *(np.logical_and, np.logical_or, np.logical_xor),
 )
 QUESTIONS: tuple[Any, ...] = (np.logical_not, np.isfinite, np.isnan, np.isinf)
 
-for _ufunc in EXTREMES:
-    elementwise(_ufunc, lambda y, a, b: chosen(y, a, b), lambda y, a, b: chosen(y, b, a))
 for _ufunc in COMPARISONS:
     elementwise(_ufunc, None, None)
 for _ufunc in QUESTIONS:
     elementwise(_ufunc, None)
+
+
+def extreme(ufunc: np.ufunc, compare: np.ufunc, missing: bool) -> None:
+    weight = chosen(compare, missing)
+    elementwise(ufunc, lambda y, a, b: weight(a, b), lambda y, a, b: weight(b, a))
+
+
+extreme(np.maximum, np.greater, missing=False)
+extreme(np.minimum, np.less, missing=False)
+extreme(np.fmax, np.greater, missing=True)
+extreme(np.fmin, np.less, missing=True)
 
 
 def _negative(graph: Graph, x: Any) -> Expression:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import Expression
+from lagrad.kernels import stop_gradient
 from lagrad.linmaps import Compose, LinearMap, Reindex, Scale, Shape, Transpose
 from lagrad.primitives.registry import Parameters, declare, implements, keyword_free, lifted
 from lagrad.products import Running
@@ -150,7 +151,10 @@ def _extreme(name: str, function: Any) -> None:
 
     def partial(node: Expression, k: int) -> LinearMap:
         (x,), (axes,) = node.arguments, node.parameters
-        hit = np.where(np.equal(x, np.reshape(node, kept_shape(x.shape, axes))), 1.0, 0.0)
+        # Of the entries as they are here: the value itself may have been computed elsewhere, and
+        # differ in its last bit.
+        top = primitive(node.graph, stop_gradient(x), parameters=(axes,))
+        hit = np.where(np.equal(x, np.reshape(top, kept_shape(x.shape, axes))), 1.0, 0.0)
         hit = hit.astype(x.dtype)
         weight = hit / np.sum(hit, axis=axes, keepdims=True)
         return Compose(Transpose(spread_map(x.shape, axes)), Scale(weight, x.shape, x.shape))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.constants import NUMBERS
 from lagrad.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expression import Constant, Expression, Graph, Primitive, Shape, innermost
@@ -93,7 +92,7 @@ def ufunc_dtype(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> np.dtype[Any]:
 
 def dtype_kind(argument: Expression) -> Any:
     """The argument's dtype, or its type for a Python number."""
-    if isinstance(argument, Constant) and type(argument.value) in NUMBERS:
+    if isinstance(argument, Constant) and type(argument.value) in (int, float):
         return type(argument.value)
     return argument.dtype
 
