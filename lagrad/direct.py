@@ -104,10 +104,16 @@ Road = Direct | FlatDirect
 
 
 def all_finite(values: Sequence[Array]) -> bool:
-    """Whether sums are finite: surely not where an entry is not, and else but for overflow."""
+    """Whether sums of squares are finite: surely not where an entry is not, and else they are.
+
+    But for overflow, where the long way finds out.
+    """
     for value in values:
-        total = np.add.reduce(value, None) if isinstance(value, np.ndarray) else value
-        if not math.isfinite(total):
+        if isinstance(value, np.ndarray) and value.ndim:
+            flat = np.ravel(value, order="K")
+            if not math.isfinite(np.dot(flat, flat)):
+                return False
+        elif not math.isfinite(value):
             return False
     return True
 

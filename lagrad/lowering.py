@@ -58,7 +58,8 @@ class Operation:
     def ufunc(self) -> np.ufunc | None:
         """NumPy's function that computes it entry by entry, if it is one."""
         kernel = None if self.primitive is None else self.primitive.kernel(self.parameters)
-        return kernel if isinstance(kernel, np.ufunc) else None
+        # `matmul` is a ufunc too, of whole matrices.
+        return kernel if isinstance(kernel, np.ufunc) and kernel.signature is None else None
 
 
 def ancestors(

@@ -221,3 +221,21 @@ def test_a_compiled_function_of_bare_arrays_takes_the_short_way(monkeypatch):
     with pytest.raises(lg.InvalidValue, match="NaN"):
         f(np.full(50, np.nan), w)
     assert f(x.astype(np.float32), w)[1][0].dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", [(100, 100), (3, 60, 60)])
+def test_a_product_of_matrices_is_not_taken_entry_by_entry(shape):
+    A, B, x = RNG.standard_normal((3, *shape))
+
+    def f(A, B, x):
+        return np.sum(np.tanh(np.matmul(A, B) + x) * x)
+
+    value, (by_a, _, _) = lg.value_and_grad(f, (0, 1, 2))(A, B, x)
+    assert value == pytest.approx(f(A, B, x), rel=1e-12)
+    expected = (x * (1 - np.tanh(A @ B + x) ** 2)) @ np.swapaxes(B, -1, -2)
+    np.testing.assert_allclose(by_a, expected, rtol=1e-10, atol=1e-12)
+    plan = plan_of(f, A, B, x)
+    groups = [s.function for s in plan.steps if isinstance(s.function, fusing.Group)]
+    assert groups
+    made = [k for g in groups for k in g.run.__globals__.values()]
+    assert np.matmul not in made
