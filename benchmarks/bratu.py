@@ -70,6 +70,25 @@ def gradient_share(A: sparse.csr_array, n: int, turns: int) -> float:
     return float(np.median(shares))
 
 
+def second_share(A: sparse.csr_array, n: int, turns: int) -> float:
+    """Seconds of a solve and gradient from a solution close by, over those of the first."""
+    shares = []
+    for _ in range(turns):
+        program = declare(A, n)
+        held: list[lg.Solution] = []
+
+        def first(program=program, held=held) -> None:
+            held.append(program.solve())
+            held[-1].gradient("J")
+
+        def second(program=program, held=held) -> None:
+            program.solve(lam=1.01 * LAM, start=held[-1]).gradient("J")
+
+        began = once(first)
+        shares.append(once(second) / began)
+    return float(np.median(shares))
+
+
 def rows(full: bool) -> list[Row]:
     found = []
     for n, turns in ((64, 15), (128, 9), (256, 5), *(((1000, 1),) if full else ())):
@@ -82,9 +101,11 @@ def rows(full: bool) -> list[Row]:
         )
         note = f"{seconds(ours)} beside {seconds(hand)}"
         found.append(
-            Row(f"2-D Bratu, {n}×{n}", "declare + solve + gradient / by hand", r, 1.3, note)
+            Row(f"2-D Bratu, {n}×{n}", "declare + solve + gradient / by hand", r, 1.1, note)
         )
         if n < 1000:
+            again = second_share(A, n, turns)
+            found.append(Row(f"2-D Bratu, {n}×{n}", "again, λ 1% larger / first", again, 0.5))
             share = gradient_share(A, n, turns)
             found.append(Row(f"2-D Bratu, {n}×{n}", "gradient / solve", share, 0.03))
     return found

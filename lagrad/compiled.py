@@ -134,6 +134,9 @@ class Compiled:
                 run.equations.called = called.issuperset(run.block.unknowns)
                 if not run.equations.called:
                     run.equations.require_structural_rank()
+        if not all(isinstance(run, ExplicitRun) for run in self.runs):
+            # Derivatives of what has to be solved are wanted nearly always.
+            _ = self._planned
 
     @property
     def tape(self) -> Tape:
