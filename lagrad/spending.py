@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["PHASES", "BlockReport", "DerivativeReport", "Profile", "Spent"]
@@ -22,19 +21,30 @@ class Spent:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     running: bool = False
 
-    @contextmanager
-    def on(self, phase: str) -> Iterator[None]:
-        """Time a piece of work."""
-        if self.running:
-            yield
-            return
-        self.running, began = True, time.perf_counter()
-        try:
-            yield
-        finally:
-            self.running = False
-            self.calls[phase] += 1
-            self.seconds[phase] += time.perf_counter() - began
+    def on(self, phase: str) -> Stopwatch:
+        """Time a piece of work, within a `with` block."""
+        return Stopwatch(self, phase)
+
+
+class Stopwatch:
+    """One piece of work; a class, since a generator's `with` costs five times as much."""
+
+    __slots__ = ("began", "outer", "phase", "spent")
+
+    def __init__(self, spent: Spent, phase: str) -> None:
+        self.spent, self.phase = spent, phase
+
+    def __enter__(self) -> None:
+        self.outer = not self.spent.running
+        if self.outer:
+            self.spent.running, self.began = True, time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        if self.outer:
+            spent, phase = self.spent, self.phase
+            spent.running = False
+            spent.calls[phase] += 1
+            spent.seconds[phase] += time.perf_counter() - self.began
 
 
 @dataclass(frozen=True, slots=True)
