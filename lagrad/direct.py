@@ -104,18 +104,23 @@ Road = Direct | FlatDirect
 
 
 def all_finite(values: Sequence[Array]) -> bool:
-    """Whether sums of squares are finite: surely not where an entry is not, and else they are.
+    """Whether sums are finite, or sums of squares: surely not where an entry is not, else they are.
 
     But for overflow, where the long way finds out.
     """
     for value in values:
         if isinstance(value, np.ndarray) and value.ndim:
-            flat = np.ravel(value, order="K")
-            if not math.isfinite(np.dot(flat, flat)):
+            flat = value if value.ndim == 1 else value.ravel(order="K")
+            # Products of long vectors wake the threads of BLAS, which then get in the way of ours.
+            total = flat.dot(flat) if flat.size < LONG else np.add.reduce(flat)
+            if not math.isfinite(total):
                 return False
         elif not math.isfinite(value):
             return False
     return True
+
+
+LONG = 8192
 
 
 def direct(compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> Road | None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lagrad.blockwise import Out, Writer
 from lagrad.constants import NUMBERS
+from lagrad.lanes import Lanes, in_lanes
 from lagrad.lowering import Lowered, Operation, is_elementwise
 from lagrad.parallel import run_in_parts
-from lagrad.vectorised import vectorised
 
 __all__ = ["Step", "steps_of"]
 
@@ -26,6 +27,9 @@ Shape = tuple[int, ...]
 Key = tuple[Shape, int]  # of a group: the shape, and the level
 # Arrays with fewer entries than this are in cache anyway.
 FUSED_FROM = 4096
+# A compiled call of a group costs as much as so many of NumPy's.
+LANES_FROM = 5
+DOUBLE = np.dtype(float)
 # The entries of a block: ten arrays of them are in a core's caches.
 BLOCK = 16_384
 # Longer rows are no blocks.
@@ -62,11 +66,15 @@ def needed(lowered: Lowered) -> list[int]:
     return sorted(found)
 
 
-def steps_of(lowered: Lowered) -> list[Step]:
-    """The calls that compute the outputs, in an order in which they can be made."""
+def steps_of(lowered: Lowered, lanes: bool = False) -> list[Step]:
+    """The calls that compute the outputs, in an order in which they can be made.
+
+    Groups are of large arrays, and with `lanes` of small ones too.
+    """
     operations = lowered.operations
     order = [p for p in needed(lowered) if operations[p].primitive is not None]
-    if not any(fusible(operations[p]) for p in order):
+    grouped = {p for p in order if fusible(p, operations, lanes)}
+    if not grouped:
         return [plain_step(p, operations[p]) for p in order]
     level: dict[int, int] = {}
     groups: dict[Key, list[int]] = {}
@@ -79,7 +87,7 @@ def steps_of(lowered: Lowered) -> list[Step]:
             level[place], unit[place] = key[1] + 1, key
             groups[key].append(place)
             continue
-        inside, height = fusible(operation), 0
+        inside, height = place in grouped, 0
         for a in operation.arguments:
             if a in level:
                 same = inside and a in member and member[a][0] == operation.shape
@@ -99,7 +107,7 @@ def steps_of(lowered: Lowered) -> list[Step]:
     }
     for u in sorted(firsts, key=lambda u: (level[firsts[u]], firsts[u])):
         if u in groups:
-            steps += fused(operations, groups[u], [p for p in groups[u] if p in kept], u[0])
+            steps += fused(operations, groups[u], [p for p in groups[u] if p in kept], u[0], lanes)
         else:
             steps.append(plain_step(u, operations[u]))
     return steps
@@ -115,25 +123,43 @@ def reduced_in(place: int, operations: list[Operation], member: dict[int, Key]) 
     key = keys.pop() if len(keys) == 1 else None
     if key is None or any(operations[a].shape != key[0] for a in operation.arguments):
         return None
+    if is_short(key[0]) and (not key[0] or operation.shape or operation.dtype != DOUBLE):
+        return None
     return key
 
 
-def fusible(operation: Operation) -> bool:
+def is_short(shape: Shape) -> bool:
+    return math.prod(shape) < FUSED_FROM
+
+
+def fusible(place: int, operations: list[Operation], lanes: bool) -> bool:
     """Whether an operation is worth a group."""
-    if operation.size < FUSED_FROM or not is_elementwise(operation):
+    operation = operations[place]
+    if is_short(operation.shape):
+        return lanes and in_lanes(operation, operations, DOUBLE)
+    if not is_elementwise(operation):
         return False
     rows = operation.shape[0]
     return rows > 1 or operation.size == rows
 
 
 def fused(
-    operations: list[Operation], places: list[int], kept: list[int], shape: Shape
+    operations: list[Operation],
+    places: list[int],
+    kept: list[int],
+    shape: Shape,
+    lanes: bool,
 ) -> list[Step]:
     """A group as one step; as several where its rows are too long for blocks."""
     inside = set(places)
     arguments = list(
         dict.fromkeys(a for p in places for a in operations[p].arguments if a not in inside)
     )
+    if is_short(shape):
+        if len(places) < LANES_FROM:
+            return [plain_step(p, operations[p]) for p in places]
+        short = Lanes(operations, places, kept, arguments, shape)
+        return [Step(short, tuple(arguments), tuple(kept), True)]
     spread = any(operations[a].shape != shape and operations[a].size != 1 for a in arguments)
     partly = any(
         operations[p].name == "sum" and len(operations[p].parameters[0]) < len(shape)
@@ -142,7 +168,7 @@ def fused(
     rows = spread or partly
     if rows and math.prod(shape[1:]) > LONGEST_ROW:
         return [plain_step(p, operations[p]) for p in places]
-    group = Group(operations, places, kept, arguments, shape, rows)
+    group = Group(operations, places, kept, arguments, shape, rows, lanes)
     return [Step(group, tuple(arguments), tuple(kept), True)]
 
 
@@ -160,8 +186,10 @@ class Group:
         What comes from outside.
     shape : tuple
         The common shape.
-    rows : bool
+    by_row : bool
         Whether blocks are of rows; of entries, the arrays laid flat, otherwise.
+    lanes : bool
+        Whether runs of arithmetic are compiled.
     """
 
     def __init__(
@@ -171,23 +199,24 @@ class Group:
         kept: list[int],
         arguments: list[int],
         shape: Shape,
-        rows: bool,
+        by_row: bool,
+        lanes: bool,
     ) -> None:
-        self.shape, self.rows = shape, rows
-        row = shape[1:] if rows else ()
-        self.count = shape[0] if rows else math.prod(shape)
+        self.shape, self.by_row = shape, by_row
+        self.row = row = shape[1:] if by_row else ()
+        self.count = shape[0] if by_row else math.prod(shape)
         self.block = max(1, BLOCK // max(1, math.prod(row)))
         self.blocks = -(-self.count // self.block)
-        self.row = row
         self.work = len(places) * math.prod(shape)
         # The shape in which each argument is cut: flat, or a number of no dimensions.
         self.given = [
-            None if rows else (-1,) if operations[a].shape == shape else () for a in arguments
+            None if by_row else (-1,) if operations[a].shape == shape else () for a in arguments
         ]
-        writer = Writer(operations, places, kept, arguments, shape, rows)
+        writer = Writer(operations, places, kept, arguments, shape, by_row, lanes)
         self.run = writer.compiled()
-        self.scratch = writer.scratch
-        self.outs = writer.outs
+        self.scratch, self.outs = writer.scratch, writer.outs
+        self.fixed = writer.fixed
+        self.matrix = (writer.rows.count, self.block * math.prod(row)), writer.dtype
 
     def __call__(self, *arguments: Array) -> tuple[Array, ...]:
         # A number of Python's stays one, and takes the dtype of what it meets.
@@ -195,120 +224,35 @@ class Group:
             a if shape is None or type(a) in NUMBERS else np.reshape(a, shape)
             for a, shape in zip(arguments, self.given, strict=True)
         ]
-        outs = [out.empty(self) for out in self.outs]
+        outs = [self._empty(out) for out in self.outs]
 
         def work(first: int, last: int) -> None:
             with np.errstate(all="ignore"):
                 full = [np.empty((self.block, *self.row), dtype) for dtype in self.scratch]
+                matrix = np.empty(*self.matrix)
+                for row, k in self.fixed.items():
+                    matrix[row] = given[k]
+                rows = [r.reshape(self.block, *self.row) for r in matrix]
                 for k in range(first, last):
                     low = k * self.block
                     high = min(low + self.block, self.count)
-                    short = high - low < self.block
-                    scratch = [s[: high - low] for s in full] if short else full
-                    self.run(low, high, k, given, outs, scratch)
+                    if high - low < self.block:
+                        full = [s[: high - low] for s in full]
+                        rows = [r[: high - low] for r in rows]
+                    self.run(low, high, k, given, outs, full, matrix, rows)
 
         if self.work < THREADED_FROM:
             work(0, self.blocks)
         else:
             run_in_parts(work, self.blocks)
-        return tuple([out.whole(a, self) for out, a in zip(self.outs, outs, strict=True)])
+        return tuple([self._whole(out, a) for out, a in zip(self.outs, outs, strict=True)])
 
+    def _empty(self, out: Out) -> Array:
+        if out.parts:
+            return np.empty((self.blocks, *out.shape), out.dtype)
+        return np.empty(out.shape if self.by_row else math.prod(out.shape), out.dtype)
 
-@dataclass(frozen=True, slots=True)
-class Out:
-    """A value that leaves a group: `parts` says whether one part for each block, to be added."""
-
-    shape: Shape
-    dtype: np.dtype[Any]
-    parts: bool
-
-    def empty(self, group: Group) -> Array:
-        if self.parts:
-            return np.empty((group.blocks, *self.shape), self.dtype)
-        shape = self.shape if group.rows else (math.prod(self.shape),)
-        return np.empty(shape, self.dtype)
-
-    def whole(self, array: Array, group: Group) -> Array:
-        if self.parts:
+    def _whole(self, out: Out, array: Array) -> Array:
+        if out.parts:
             return np.add.reduce(array, axis=0)
-        return array if group.rows else array.reshape(self.shape)
-
-
-@dataclass
-class Writer:
-    """The source of a group's function of one block."""
-
-    operations: list[Operation]
-    places: list[int]
-    kept: list[int]
-    arguments: list[int]
-    shape: Shape
-    rows: bool
-    scratch: list[np.dtype[Any]] = field(default_factory=list)
-    outs: list[Out] = field(default_factory=list)
-
-    def compiled(self) -> Callable[..., None]:
-        """The function `run(low, high, k, given, outs, scratch)`."""
-        names: dict[str, Any] = {"add": np.add.reduce, "dot": np.dot}
-        lines = ["def run(low, high, k, given, outs, scratch):"]
-        whole = "[low:high]"
-        for i, place in enumerate(self.arguments):
-            shape = self.operations[place].shape
-            cut = shape == self.shape or (
-                self.rows and len(shape) == len(self.shape) and shape[0] == self.shape[0]
-            )
-            lines.append(f"    v{place} = given[{i}]{whole if cut else ''}")
-        last = {a: p for p in self.places for a in self.operations[p].arguments}
-        free: dict[np.dtype[Any], list[int]] = {}
-        held: dict[int, int] = {}  # which scratch array holds a value
-        for place in self.places:
-            operation = self.operations[place]
-            texts = ", ".join(f"v{a}" for a in operation.arguments)
-            dying = [a for a in dict.fromkeys(operation.arguments) if last[a] == place]
-            if not is_elementwise(operation):
-                lines.append(self._reduced(place, operation, texts))
-            else:
-                assert operation.primitive is not None
-                kernel = operation.primitive.kernel(operation.parameters)
-                names[f"f{place}"] = vectorised(kernel) if operation.ufunc else kernel
-                if place in self.kept:
-                    i = self._out(operation, parts=False)
-                    lines.append(f"    v{place} = outs[{i}]{whole}")
-                    lines.append(
-                        f"    f{place}({texts}, out=v{place})"
-                        if operation.ufunc
-                        else f"    v{place}[...] = f{place}({texts})"
-                    )
-                elif operation.ufunc:
-                    # The array of an argument that is not used again may take the value.
-                    for a in dying:
-                        if a in held:
-                            free.setdefault(self.operations[a].dtype, []).append(held.pop(a))
-                    spare = free.setdefault(operation.dtype, [])
-                    if not spare:
-                        spare.append(len(self.scratch))
-                        self.scratch.append(operation.dtype)
-                    held[place] = i = spare.pop()
-                    lines.append(f"    v{place} = f{place}({texts}, out=scratch[{i}])")
-                else:
-                    lines.append(f"    v{place} = f{place}({texts})")
-            for a in dying:
-                if a in held:
-                    free.setdefault(self.operations[a].dtype, []).append(held.pop(a))
-        exec("\n".join(lines), names)
-        found: Callable[..., None] = names["run"]
-        return found
-
-    def _out(self, operation: Operation, parts: bool) -> int:
-        self.outs.append(Out(operation.shape, operation.dtype, parts))
-        return len(self.outs) - 1
-
-    def _reduced(self, place: int, operation: Operation, texts: str) -> str:
-        if operation.name == "contract":
-            return f"    outs[{self._out(operation, parts=True)}][k] = dot({texts})"
-        axes = operation.parameters[0]
-        if not self.rows:
-            return f"    outs[{self._out(operation, parts=True)}][k] = add({texts})"
-        if 0 in axes:
-            return f"    outs[{self._out(operation, parts=True)}][k] = add({texts}, axis={axes})"
-        return f"    add({texts}, axis={axes}, out=outs[{self._out(operation, False)}][low:high])"
+        return array if self.by_row else array.reshape(out.shape)

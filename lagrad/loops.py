@@ -1,7 +1,6 @@
-"""The loops of a flat tape: over operations in a row, compiled by numba where that installs.
+"""Loops over operations in a row, each a code with the places of its operands.
 
-Codes stand for functions of one or two numbers. Everything that knows a derivative is elsewhere:
-backwards the loop adds up products with partials that NumPy computed for all nodes at once.
+numba compiles them where that installs and they have run long enough; Python runs them elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BINARY", "CODES", "IN_PYTHON", "NAMES", "loops"]
+__all__ = ["BINARY", "CODES", "IN_PYTHON", "NAMES", "TOTALS", "loops"]
 
 Array = Any
 NAMES = (
@@ -25,6 +24,8 @@ NAMES = (
     *("sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
     "copy",  # of a right side, to the variable that it defines
 )
+# What lanes make of whole vectors, beside.
+TOTALS = {"sum": len(NAMES), "contract": len(NAMES) + 1}
 # The first nine take two numbers.
 BINARY = 9
 CODES = {name: code for code, name in enumerate(NAMES)}
@@ -32,102 +33,13 @@ CODES = {name: code for code, name in enumerate(NAMES)}
 COMPILED_FROM = 1_000_000
 
 
-def forward(code: Array, first: Array, second: Array, values: Array, start: int) -> None:
-    """Compute values from `start` on, each from earlier ones."""
-    for i in range(start, values.size):
-        c, x = code[i], values[first[i]]
-        if c < 9:
-            y = values[second[i]]
-            if c == 0:
-                values[i] = x + y
-            elif c == 1:
-                values[i] = x - y
-            elif c == 2:
-                values[i] = x * y
-            elif c == 3:
-                values[i] = np.divide(x, y)
-            elif c == 4:
-                values[i] = np.power(x, y)
-            elif c == 5:
-                values[i] = np.maximum(x, y)
-            elif c == 6:
-                values[i] = np.minimum(x, y)
-            elif c == 7:
-                values[i] = np.arctan2(x, y)
-            else:
-                values[i] = np.hypot(x, y)
-        elif c < 18:
-            if c == 9:
-                values[i] = -x
-            elif c == 10:
-                values[i] = x * x
-            elif c == 11:
-                values[i] = np.sqrt(x)
-            elif c == 12:
-                values[i] = np.divide(1.0, x)
-            elif c == 13:
-                values[i] = np.abs(x)
-            elif c == 14:
-                values[i] = np.exp(x)
-            elif c == 15:
-                values[i] = np.expm1(x)
-            elif c == 16:
-                values[i] = np.log(x)
-            else:
-                values[i] = np.log1p(x)
-        elif c == 18:
-            values[i] = np.sin(x)
-        elif c == 19:
-            values[i] = np.cos(x)
-        elif c == 20:
-            values[i] = np.tan(x)
-        elif c == 21:
-            values[i] = np.arcsin(x)
-        elif c == 22:
-            values[i] = np.arccos(x)
-        elif c == 23:
-            values[i] = np.arctan(x)
-        elif c == 24:
-            values[i] = np.sinh(x)
-        elif c == 25:
-            values[i] = np.cosh(x)
-        elif c == 26:
-            values[i] = np.tanh(x)
-        else:
-            values[i] = x
-
-
-def backward(
-    binary: Array, first: Array, second: Array, left: Array, right: Array, sums: Array, start: int
-) -> None:
-    """Carry cotangents from the last node to the first."""
-    for i in range(sums.size - 1, start - 1, -1):
-        g = sums[i]
-        if g != 0.0:
-            sums[first[i]] += g * left[i]
-            if binary[i]:
-                sums[second[i]] += g * right[i]
-
-
-def tangent(
-    binary: Array, first: Array, second: Array, left: Array, right: Array, sums: Array, start: int
-) -> None:
-    """Carry tangents from the first node to the last."""
-    for i in range(start, sums.size):
-        g = sums[first[i]] * left[i]
-        if binary[i]:
-            g += sums[second[i]] * right[i]
-        sums[i] += g
-
-
 @functools.cache
 def compiled() -> tuple[Callable[..., None], ...] | None:
-    """The three loops compiled; None without numba (extra `fast`)."""
+    """The loops compiled: forward, backward, tangent, lanes; None without numba (extra `fast`)."""
     if importlib.util.find_spec("numba") is None:
         return None
-    numba = importlib.import_module("numba")
-    njit = numba.njit(cache=True, nogil=True, error_model="numpy")
-    return tuple(njit(loop) for loop in (forward, backward, tangent))
+    jitted: Any = importlib.import_module("lagrad.jitted")
+    return jitted.forward, jitted.backward, jitted.tangent, jitted.lanes
 
 
 FUNCTIONS: dict[str, Callable[..., float]] = {
@@ -147,7 +59,7 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
 
 
 def forward_in_python(code: Array, first: Array, second: Array, values: Array, start: int) -> None:
-    """`forward` over lists: math's functions, and NumPy's where those refuse a number."""
+    """Values over lists: math's functions, and NumPy's where those refuse a number."""
     numpy_own = [getattr(np, name) for name in NAMES]
     table = [FUNCTIONS.get(name) or getattr(np, name) for name in NAMES]
     found = values[:start].tolist()
@@ -165,7 +77,7 @@ def forward_in_python(code: Array, first: Array, second: Array, values: Array, s
 def backward_in_python(
     binary: Array, first: Array, second: Array, left: Array, right: Array, sums: Array, start: int
 ) -> None:
-    """`backward` over lists."""
+    """Cotangents over lists."""
     total = sums.tolist()
     rows = zip(
         range(sums.size - 1, start - 1, -1),
@@ -184,7 +96,7 @@ def backward_in_python(
 def tangent_in_python(
     binary: Array, first: Array, second: Array, left: Array, right: Array, sums: Array, start: int
 ) -> None:
-    """`tangent` over lists."""
+    """Tangents over lists."""
     total = sums.tolist()
     rows = zip(
         range(start, sums.size),

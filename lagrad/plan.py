@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lagrad.expression import Expression
-from lagrad.fusing import steps_of
-from lagrad.lowering import Lowered
+from lagrad.fusing import Step, steps_of
+from lagrad.loops import loops
+from lagrad.lowering import Lowered, Operation
 from lagrad.system import System
 
 __all__ = ["Plan", "definitions"]
@@ -41,11 +42,13 @@ class Plan:
         "constants",
         "inputs",
         "last",
+        "lowered",
         "outputs",
+        "run",
         "shared",
         "steps",
-        "straight",
         "width",
+        "work",
     )
 
     def __init__(
@@ -71,27 +74,45 @@ class Plan:
             not operations[place].owns or asked[place] > 1 or operations[place].dtype != node.dtype
             for place, node in zip(lowered.outputs, outputs, strict=True)
         ]
-        # After which step a large value is not needed any more.
+        self.last = self._releases(self.steps, operations)
+        self.calls = 0
+        # In calls of NumPy, each of which costs as much as a thousand entries.
+        self.work = sum(1 + getattr(step.function, "work", 0) // 1000 for step in self.steps)
+        self.run: Callable[[Sequence[Array]], list[Array]] | None = None
+        # What it is made again from, where it turns out to be called often.
+        self.lowered = lowered if 0 < len(self.steps) <= STRAIGHT_AT_MOST else None
+
+    def _releases(self, steps: list[Step], operations: list[Operation]) -> list[tuple[int, ...]]:
+        """For each step the large values that nothing needs after it."""
         final: dict[int, int] = {}
-        for k, step in enumerate(self.steps):
+        for k, step in enumerate(steps):
             for place in (*step.results, *step.arguments):
                 final[place] = k
         held = {*self.outputs, *(place for place, _ in self.constants)}
-        self.last: list[tuple[int, ...]] = [()] * len(self.steps)
+        last: list[tuple[int, ...]] = [()] * len(steps)
         for place, k in final.items():
             size = operations[place].size * operations[place].dtype.itemsize
             if place not in held and size >= RELEASED_FROM:
-                self.last[k] = (*self.last[k], place)
-        self.calls = 0
-        self.straight: Callable[[Sequence[Array]], list[Array]] | None = None
+                last[k] = (*last[k], place)
+        return last
 
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         """The outputs' values, in order, for the inputs' values, in order."""
-        if self.straight is not None:
-            return self.straight(values)
+        if self.lowered is not None:
+            self._hasten(self.lowered)
+        return (self.run or self._interpreted)(values)
+
+    def _hasten(self, lowered: Lowered) -> None:
+        """Become a function of its own, and that of lanes, as calls add up."""
         self.calls += 1
-        if self.calls == OFTEN and len(self.steps) <= STRAIGHT_AT_MOST:
-            self.straight = straight(self)
+        if self.calls == OFTEN:
+            self.run = straight(self, self.steps, self.last)
+        if self.calls >= OFTEN and loops(self.calls * self.work):
+            steps = steps_of(lowered, lanes=True)
+            self.run = straight(self, steps, self._releases(steps, lowered.operations))
+            self.lowered = None
+
+    def _interpreted(self, values: Sequence[Array]) -> list[Array]:
         memory: list[Array] = [None] * self.width
         memory[: len(values)] = values
         for place, value in self.constants:
@@ -116,12 +137,14 @@ STRAIGHT_AT_MOST = 1000
 RELEASED_FROM = 1 << 16
 
 
-def straight(plan: Plan) -> Callable[[Sequence[Array]], list[Array]]:
-    """The plan's steps as the statements of one function."""
+def straight(
+    plan: Plan, steps: list[Step], releases: list[tuple[int, ...]]
+) -> Callable[[Sequence[Array]], list[Array]]:
+    """Steps as the statements of one function."""
     names: dict[str, Any] = {f"v{place}": value for place, value in plan.constants}
     given = ", ".join(f"v{place}" for place in range(len(plan.inputs)))
     lines = ["def run(values):", *([f"    {given}, = values"] if given else [])]
-    for k, (step, last) in enumerate(zip(plan.steps, plan.last, strict=True)):
+    for k, (step, last) in enumerate(zip(steps, releases, strict=True)):
         names[f"f{k}"] = step.function
         results = ", ".join(f"v{place}" for place in step.results) + "," * step.several
         called = f"f{k}({', '.join(f'v{place}' for place in step.arguments)})"

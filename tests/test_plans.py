@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,15 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad import fusing
+from lagrad import fusing, loops
 from lagrad.direct import direct
 from lagrad.expression import Graph, Variable
+from lagrad.lanes import Lanes
 from lagrad.lowering import Lowered
-from lagrad.plan import Plan
+from lagrad.plan import OFTEN, Plan
 from lagrad.traced import trace
+from lagrad.vectorised import log1p
 
 RNG = np.random.default_rng(11)
 DOUBLE = np.dtype(float)
+FAST = pytest.mark.skipif(loops.compiled() is None, reason="extra fast")
 
 
 def variables(*shapes):
@@ -136,8 +140,11 @@ def test_a_count_of_threads_that_is_none_is_named(count):
 
 
 SHAPES = [(5000,), (1,), (), (7, 900), (900,), (7, 1), (1, 900), (6000, 2), (2,), (6000, 1)]
+SHAPES += [(9,), (300,), (4, 5), (5,), (4, 1), (1, 1)]
 UNARY = [np.tanh, np.exp, np.sin, np.square, np.negative, np.abs, lambda x: np.where(x > 0, x, 0.1)]
+UNARY += [lambda x: np.log1p(x * x), lambda x: np.sqrt(np.abs(x) + 1.5), np.arctan]
 BINARY = [np.add, np.subtract, np.multiply, np.maximum, np.logaddexp, np.hypot]
+BINARY += [lambda x, y: x / (np.abs(y) + 2.0)]
 
 
 def spreads(shape, base):
@@ -150,7 +157,7 @@ def spreads(shape, base):
 @st.composite
 def recipes(draw):
     """Inputs and a random straight program over shapes that broadcast together."""
-    base = draw(st.sampled_from([(5000,), (7, 900), (6000, 2)]))
+    base = draw(st.sampled_from([(5000,), (7, 900), (6000, 2), (9,), (300,), (4, 5), ()]))
     fits = [s for s in SHAPES if spreads(s, base)]
     shapes = [base, *draw(st.lists(st.sampled_from(fits), min_size=1, max_size=3))]
     steps = draw(
@@ -160,15 +167,26 @@ def recipes(draw):
             max_size=12,
         )
     )
-    return shapes, steps, draw(st.integers(0, 3))
+    return shapes, steps, draw(st.integers(0, 3)), draw(st.sampled_from([np.float64, np.float32]))
 
 
+def hot(plan):
+    """A plan as it is once it was called very often, numba installed."""
+    plan.calls = OFTEN
+    with mock.patch("lagrad.plan.loops", return_value=True):
+        if plan.lowered is not None:
+            plan._hasten(plan.lowered)
+    return plan
+
+
+@pytest.mark.parametrize("lanes", [False, pytest.param(True, marks=FAST)])
 @settings(max_examples=40, deadline=None)
-@given(recipes())
-def test_random_programs_are_numpys(recipe):
-    shapes, steps, seed = recipe
+@given(recipe=recipes())
+def test_random_programs_are_numpys(lanes, recipe):
+    shapes, steps, seed, dtype = recipe
     rng = np.random.default_rng(seed)
-    values = [rng.standard_normal(s) * 0.5 for s in shapes]
+    values = [(rng.standard_normal(s) * 0.5).astype(dtype) for s in shapes]
+    close = 1e-11 if dtype == np.float64 else 1e-3
 
     def program(*inputs):
         found = list(inputs)
@@ -184,14 +202,73 @@ def test_random_programs_are_numpys(recipe):
 
     graph = Graph("random")
     leaves = [
-        Variable(graph, f"x{k}", "parameter", v.shape, DOUBLE, None) for k, v in enumerate(values)
+        Variable(graph, f"x{k}", "parameter", v.shape, v.dtype, None) for k, v in enumerate(values)
     ]
     outputs = [graph.lift(o) for o in program(*leaves)]
+    plan = Plan(leaves, outputs)
     with np.errstate(all="ignore"):
         expected = program(*values)
         for _ in range(2):
-            for found, wanted in zip(Plan(leaves, outputs)(values), expected, strict=True):
-                np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-11)
+            for found, wanted, node in zip(plan(values), expected, outputs, strict=True):
+                assert np.shape(found) == node.shape
+                assert found.dtype == wanted.dtype
+                np.testing.assert_allclose(found, wanted, rtol=close, atol=close)
+            if lanes:
+                hot(plan)
+
+
+@FAST
+@pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 4095, 5000, 40_000])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_hot_plan_computes_by_rows_and_says_the_same(n, dtype):
+    x, w = RNG.standard_normal((2, n)).astype(dtype)
+    plan = plan_of(the_example, x, w)
+    expected = plan([x, w])
+    found = hot(plan)([x, w])
+    few = [k for k in plan.run.__globals__.values() if isinstance(k, (Lanes, fusing.Group))]
+    assert len(few) == (0 if n < 4096 and dtype == np.float32 else 1)
+    if n >= 4096:  # the arithmetic between five functions is three runs at most
+        names = plan.run.__globals__["f0"].run.__globals__
+        assert sum(name.startswith("p") for name in names) <= 3
+    for a, b in zip(found, expected, strict=True):
+        close = 100 * np.finfo(dtype).eps
+        np.testing.assert_allclose(a, b, rtol=close, atol=close * np.max(np.abs(b)))
+    assert not np.shares_memory(found[1], found[2])
+
+
+@pytest.mark.parametrize("lanes", [False, pytest.param(True, marks=FAST)])
+def test_a_repeated_call_allocates_its_results_and_a_few_blocks(lanes):
+    x, w = RNG.standard_normal((2, 10**6))
+    plan = plan_of(the_example, x, w)
+    if lanes:
+        hot(plan)
+    with lg.threads(2):
+        plan([x, w])
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        found = plan([x, w])
+        left, peak = (size - before for size in tracemalloc.get_traced_memory())
+        tracemalloc.stop()
+    assert left < 1.01 * sum(a.nbytes for a in found[1:])
+    # Each thread has a dozen arrays of a block, and a logarithm two of its own.
+    assert peak < left + 2 * 16 * fusing.BLOCK * 8
+
+
+def test_a_logarithm_by_rows_keeps_the_special_values():
+    special = np.array([0.0, -1.0, -2.0, np.inf, np.nan, 1e-30, -1e-9, 1e9])
+    tiny = np.concatenate(
+        [10.0 ** RNG.uniform(-20, 5, 5000), -(10.0 ** RNG.uniform(-20, -0.01, 5000))]
+    )
+    for x in (special, tiny, *(special[k : k + 1] for k in range(special.size))):
+        for single in (x, x.astype(np.float32)):
+            out = np.empty_like(single)
+            with np.errstate(all="ignore"):
+                expected = np.log1p(single)
+                np.testing.assert_allclose(
+                    log1p(single, out), expected, rtol=4 * np.finfo(single.dtype).eps
+                )
+                again = single.copy()
+                np.testing.assert_array_equal(log1p(again, again), out)
 
 
 def test_nothing_is_computed_in_place_of_an_argument():
