@@ -8,7 +8,7 @@ of a group's values are taken on the way. What only the group needs is never sto
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,6 @@ DOUBLE = np.dtype(float)
 BLOCK = 16_384
 # Longer rows are no blocks.
 LONGEST_ROW = 4 * BLOCK
-# Entries times operations from which threads pay, those of BLAS still being about.
-THREADED_FROM = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +203,7 @@ class Group:
         self.shape, self.by_row = shape, by_row
         self.row = row = shape[1:] if by_row else ()
         self.count = shape[0] if by_row else math.prod(shape)
-        self.block = max(1, BLOCK // max(1, math.prod(row)))
+        self.block = max(1, min(self.count, BLOCK // max(1, math.prod(row))))
         self.blocks = -(-self.count // self.block)
         self.work = len(places) * math.prod(shape)
         # The shape in which each argument is cut: flat, or a number of no dimensions.
@@ -226,14 +224,14 @@ class Group:
         ]
         outs = [self._empty(out) for out in self.outs]
 
-        def work(first: int, last: int) -> None:
+        def work(numbers: Iterator[int]) -> None:
             with np.errstate(all="ignore"):
                 full = [np.empty((self.block, *self.row), dtype) for dtype in self.scratch]
                 matrix = np.empty(*self.matrix)
                 for row, k in self.fixed.items():
                     matrix[row] = given[k]
                 rows = [r.reshape(self.block, *self.row) for r in matrix]
-                for k in range(first, last):
+                for k in numbers:
                     low = k * self.block
                     high = min(low + self.block, self.count)
                     if high - low < self.block:
@@ -241,10 +239,7 @@ class Group:
                         rows = [r[: high - low] for r in rows]
                     self.run(low, high, k, given, outs, full, matrix, rows)
 
-        if self.work < THREADED_FROM:
-            work(0, self.blocks)
-        else:
-            run_in_parts(work, self.blocks)
+        run_in_parts(work, self.blocks, self.work)
         return tuple([self._whole(out, a) for out, a in zip(self.outs, outs, strict=True)])
 
     def _empty(self, out: Out) -> Array:

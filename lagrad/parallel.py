@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,8 @@ AVAILABLE = (
 WANTED: contextvars.ContextVar[int] = contextvars.ContextVar("threads", default=AVAILABLE)
 POOL: list[ThreadPoolExecutor] = []
 LOCK = Lock()
+# Entries times operations from which threads pay.
+THREADED_FROM = 2_000_000
 
 
 @contextmanager
@@ -70,18 +71,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.clear)
 
 
-def run_in_parts(work: Callable[[int, int], None], count: int) -> None:
-    """`work(first, last)` over stretches that make up `range(count)`, each in a thread."""
-    parts = min(WANTED.get(), count)
+def run_in_parts(work: Callable[[Iterator[int]], None], count: int, size: int) -> None:
+    """`work` on the numbers below `count`, in as many threads as wanted where `size` is large.
+
+    Each takes the next number when it is done with one: cores are not equally fast, or free.
+    """
+    parts = min(WANTED.get(), count) if size >= THREADED_FROM else 1
+    numbers = iter(range(count))
     if parts < 2:
-        work(0, count)
+        work(numbers)
         return
-    ends = [count * k // parts for k in range(parts + 1)]
+    lock = Lock()
+
+    def taken() -> Iterator[int]:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            yield number
+
     others = pool(parts - 1)
-    (_, own), *rest = itertools.pairwise(ends)
-    futures = [others.submit(work, a, b) for a, b in rest]
+    futures = [others.submit(work, taken()) for _ in range(parts - 1)]
     try:
-        work(0, own)
+        work(taken())
     finally:
         for future in futures:
             future.result()
