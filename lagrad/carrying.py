@@ -43,7 +43,8 @@ def one(variable: Variable) -> dict[Variable, Array]:
 
 def arrived(sweep: Any, variable: Variable) -> Array:
     """What a sweep brought to a variable, in its dtype and shape."""
-    return np.asarray(sweep.value(variable), dtype=variable.dtype).reshape(variable.shape)
+    found = np.asarray(sweep.value(variable), dtype=variable.dtype)
+    return found if found.shape == variable.shape else found.reshape(variable.shape)
 
 
 def several(keys: Any) -> list[Any]:

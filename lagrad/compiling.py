@@ -11,8 +11,9 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.constants import real_array
-from lagrad.direct import Road, all_finite
+from lagrad.direct import Road
 from lagrad.errors import InvalidFunction
+from lagrad.finite import all_finite
 from lagrad.guards import Guards
 from lagrad.system import real_floats
 from lagrad.traced import Trace, trace, traceable

@@ -144,7 +144,8 @@ class Graph:
     def constant(self, value: Any) -> Constant:
         """The node of a number or of an array, which is copied."""
         if type(value) in NUMBERS:
-            key: Any = (type(value), repr(value))
+            # Zeros have signs, and NaN equals nothing.
+            key: Any = (type(value), value if value and value == value else repr(value))
         else:
             value = real_array(value, "a constant")
             key = (value.dtype.str, value.shape, value.tobytes()) if value.nbytes <= 256 else None

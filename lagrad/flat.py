@@ -18,6 +18,7 @@ from lagrad.linmaps import Scale
 from lagrad.loops import BINARY, CODES, IN_PYTHON, loops
 from lagrad.plan import Plan
 from lagrad.primitives.registry import PRIMITIVES
+from lagrad.written import LONGEST, WRITTEN_FROM, written
 
 __all__ = ["FLAT_FROM", "Flat", "flat"]
 
@@ -148,9 +149,20 @@ class Flat:
 
     @property
     def _loops(self) -> tuple[Callable[..., None], ...]:
-        """Loops compiled once the steps that Python has made would have paid for it."""
+        """Loops compiled once the steps that Python has made would have paid for it.
+
+        Without numba, statements of Python, where levels are narrow.
+        """
         self._made += self.size
-        return loops(self._made) or IN_PYTHON
+        if (compiled := loops(self._made)) is not None:
+            return compiled
+        often = self._made > WRITTEN_FROM * self.size and self.size <= LONGEST
+        return self._written if often and self._by_level is None else IN_PYTHON
+
+    @cached_property
+    def _written(self) -> tuple[Callable[..., None], ...]:
+        there = written(self.code, self.first, self.second, self.start, self.numbers.size)
+        return *there, IN_PYTHON[2]
 
     @property
     def levels(self) -> Levels | None:
@@ -178,7 +190,7 @@ class Flat:
                 # NumPy indexes by its own integers only, and would convert others each time.
                 first = self.first[where].astype(np.intp)
                 second = self.second[where].astype(np.intp) if c < BINARY else None
-                found.append((where, first, second, partials_of(name)))
+                found.append((where, first, second, partials_of(name, where.size)))
         return found
 
     def partials(self, values: Array) -> tuple[Array, Array]:
@@ -220,11 +232,11 @@ class Flat:
             self._loops[2](self.binary, self.first, self.second, *partials, sums, self.start)
 
 
-def partials_of(name: str) -> Plan:
-    """The declared partials of a function of numbers, from its arguments and its value."""
+def partials_of(name: str, size: int) -> Plan:
+    """The declared partials of a function of so many numbers, from its arguments and values."""
     graph = Graph(name)
     count = 2 if CODES[name] < BINARY else 1
-    leaves = [Variable(graph, f"x{k}", "parameter", (), DOUBLE, None) for k in range(count)]
+    leaves = [Variable(graph, f"x{k}", "parameter", (size,), DOUBLE, None) for k in range(count)]
     node = PRIMITIVES[name](graph, *leaves)
     weights = []
     for k in range(count):

@@ -15,7 +15,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BINARY", "CODES", "IN_PYTHON", "NAMES", "TOTALS", "loops"]
+__all__ = [
+    "BINARY",
+    "CODES",
+    "FUNCTIONS",
+    "IN_PYTHON",
+    "NAMES",
+    "TOTALS",
+    "forward_in_python",
+    "function_of",
+    "loops",
+]
 
 Array = Any
 NAMES = (
@@ -58,10 +68,16 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
 }
 
 
+def function_of(name: str) -> Callable[..., float]:
+    """Of numbers of Python's."""
+    found: Callable[..., float] = FUNCTIONS.get(name) or getattr(np, name)
+    return found
+
+
 def forward_in_python(code: Array, first: Array, second: Array, values: Array, start: int) -> None:
     """Values over lists: math's functions, and NumPy's where those refuse a number."""
     numpy_own = [getattr(np, name) for name in NAMES]
-    table = [FUNCTIONS.get(name) or getattr(np, name) for name in NAMES]
+    table = [function_of(name) for name in NAMES]
     found = values[:start].tolist()
     append = found.append
     rows = zip(code[start:].tolist(), first[start:].tolist(), second[start:].tolist(), strict=True)

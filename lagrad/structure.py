@@ -51,7 +51,7 @@ class Block:
 
     @property
     def explicit(self) -> bool:
-        return not self.equations
+        return all(c.variable is not None for c in self.constraints)
 
     @cached_property
     def size(self) -> int:

@@ -17,6 +17,7 @@ RNG = np.random.default_rng(3)
 INSIDE = {"arcsin": 0.9, "arccos": 0.9, "log": 3.0, "sqrt": 3.0, "power": 3.0, "tan": 1.2}
 ENGINES = [
     "python",
+    "written",
     "levels",
     pytest.param("numba", marks=pytest.mark.skipif(loops.compiled() is None, reason="extra fast")),
 ]
@@ -24,11 +25,12 @@ ENGINES = [
 
 @pytest.fixture
 def engine(request, monkeypatch):
-    """One of the three ways to run a tape, whatever its size."""
+    """One of the four ways to run a tape, whatever its size."""
     chosen = loops.compiled() if request.param == "numba" else None
     monkeypatch.setattr("lagrad.flat.loops", lambda size: chosen)
-    if request.param == "python":
+    if request.param in ("python", "written"):
         monkeypatch.setattr("lagrad.flat.levels", lambda *tape: None)
+        monkeypatch.setattr("lagrad.flat.WRITTEN_FROM", 0 if request.param == "written" else 1e9)
     elif request.param == "levels":
         monkeypatch.setattr("lagrad.levels.WIDE", 0)
 
@@ -151,9 +153,9 @@ def test_a_deep_chain_neither_recurses_nor_overflows():
 
 
 def test_partials_are_the_declared_ones_at_kinks():
-    (slope,) = partials_of("abs")([np.zeros(1), np.zeros(1)])
+    (slope,) = partials_of("abs", 1)([np.zeros(1), np.zeros(1)])
     assert slope.tolist() == [0.0]
-    both = partials_of("maximum")([np.ones(1), np.ones(1), np.ones(1)])
+    both = partials_of("maximum", 1)([np.ones(1), np.ones(1), np.ones(1)])
     assert [float(v[0]) for v in both] == [0.5, 0.5]
 
 
