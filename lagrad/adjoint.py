@@ -25,7 +25,7 @@ from lagrad.expression import Expression, Variable
 from lagrad.linear import ESTIMATE, Factors
 from lagrad.structure import Block
 from lagrad.system import Constraint
-from lagrad.tape import Linearization, Tape, assembled, joined, split
+from lagrad.tape import Linearization, joined, split
 
 __all__ = ["AdjointSystem", "Sweep", "assemble", "refined"]
 
@@ -394,7 +394,7 @@ def assemble(compiled: Compiled, linearization: Linearization, output: Variable)
         elif size:
             spans.append((width, width + size, cyclic))
         width += size
-    derivative = local_jacobian(compiled.tape, linearization, variables, constraints)
+    derivative = local_jacobian(linearization, variables, constraints)
     own = [np.full(v.size, float(v is output)) for v in variables]
     rhs = np.concatenate([np.zeros(0), *own])
     matrix = sparse.csr_array((-derivative).T)
@@ -403,15 +403,13 @@ def assemble(compiled: Compiled, linearization: Linearization, output: Variable)
 
 
 def local_jacobian(
-    tape: Tape,
     linearization: Linearization,
     variables: Sequence[Variable],
     constraints: Sequence[Constraint],
 ) -> sparse.csr_array:
     """∂(rhs − lhs)/∂v: partials are multiplied within a constraint, and stop at variables."""
-    found = linearization.blocks(variables, through=False)
     roots = [constraint.roots[0] for constraint in constraints]
-    right = assembled(found, tape.slots, roots, variables)
+    right = linearization.blocks(variables, through=False).assembled(roots, variables)
     # A definition's residual has its own variable with minus one.
     place = dict(
         zip(variables, np.cumsum([0, *(v.size for v in variables)]).tolist(), strict=False)

@@ -12,7 +12,6 @@ import scipy.sparse as sparse_matrices
 from lagrad.derive import pullback
 from lagrad.errors import InvalidFunction, NotFinite
 from lagrad.solution import Solution
-from lagrad.tape import assembled
 from lagrad.traced import Argument, Trace
 from lagrad.tracing import Tracing
 from lagrad.transforms import Transform, grad, placed, plain
@@ -164,15 +163,12 @@ def sparse_jacobian(
             for o in of
             for i in wrt
         }
-    tape = point.compiled.tape
     found = {}
     for i, source in inputs.items():
         with np.errstate(all="ignore"):
             blocks = point.linearization.blocks([source])
         for o, output in outputs.items():
-            matrix = sparse_matrices.csr_array(
-                assembled(blocks, tape.slots, [output], [source]), copy=True
-            )
+            matrix = sparse_matrices.csr_array(blocks.assembled([output], [source]), copy=True)
             if not np.isfinite(matrix.data).all():
                 raise NotFinite(f"the Jacobian of {o!r} by {i!r} is NaN or infinite.")
             matrix.eliminate_zeros()

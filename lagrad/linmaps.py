@@ -142,7 +142,8 @@ class Scale(LinearMap):
     def rmv(self, cotangent: Value) -> Value:
         return unbroadcast(self._scaled(cotangent), self.source)
 
-    def _weights(self) -> Any:
+    def weights(self) -> Any:
+        """One for each entry of the target."""
         weight = np.asarray(self.weight)
         if weight.dtype.kind != "f":
             weight = weight.astype(float)
@@ -151,7 +152,7 @@ class Scale(LinearMap):
     def as_sparse(self) -> sparse.csr_array:
         columns = np.arange(math.prod(self.source)).reshape(self.source)
         return one_per_row(
-            np.broadcast_to(columns, self.target).ravel(), self._weights(), columns.size
+            np.broadcast_to(columns, self.target).ravel(), self.weights(), columns.size
         )
 
     def lmul(self, matrix: Any) -> Any:
@@ -160,8 +161,8 @@ class Scale(LinearMap):
         if self.source != self.target:
             return self.as_sparse() @ matrix
         if not sparse.issparse(matrix):
-            return self._weights()[:, None] * matrix
-        values = matrix.data * np.repeat(self._weights(), np.diff(matrix.indptr))
+            return self.weights()[:, None] * matrix
+        values = matrix.data * np.repeat(self.weights(), np.diff(matrix.indptr))
         return sparse.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
     def rlmul(self, matrix: Any) -> Any:

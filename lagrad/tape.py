@@ -19,6 +19,7 @@ import scipy.sparse as sparse
 from lagrad.expression import Constant, Expression
 from lagrad.linmaps import LinearMap
 from lagrad.lowering import ancestors
+from lagrad.patterns import Entries, Patterns, added, is_small
 
 __all__ = ["Linearization", "Step", "Tape"]
 
@@ -61,6 +62,7 @@ class Tape:
         self.steps: list[Step] = []
         # Whether something depends on the sources with no derivative, as a step function does.
         self.broken = False
+        self._patterns: dict[Any, Patterns] = {}
         self.known = known
         self.defined = defined
         for node in sources:
@@ -146,6 +148,11 @@ class Tape:
             steps[k] = Step(step.target, step.source, step.map.with_data(data))
         return Linearization(self, steps)
 
+    def patterns(self, seeds: set[int], through: bool) -> Patterns:
+        """The patterns of matrices from some slots, as far as they are known."""
+        key = (through, *sorted(seeds))
+        return self._patterns.setdefault(key, Patterns())
+
     def pattern(self) -> Linearization:
         """The tape with ones for its numbers: where entries can be."""
         return Linearization(
@@ -157,7 +164,7 @@ class Tape:
         )
 
 
-def added(total: Any, term: Any) -> Any:
+def plus(total: Any, term: Any) -> Any:
     return term if total is None else total + term
 
 
@@ -184,7 +191,7 @@ class Linearization:
             if value is not None:
                 if step.map is not None:
                     value = step.map.lmul(value) if matrices else step.map.mv(value)
-                values[step.target] = added(values[step.target], value)
+                values[step.target] = plus(values[step.target], value)
 
     def pull(
         self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
@@ -196,7 +203,7 @@ class Linearization:
             if value is not None:
                 if step.map is not None:
                     value = step.map.rlmul(value) if matrices else step.map.rmv(value)
-                values[step.source] = added(values[step.source], value)
+                values[step.source] = plus(values[step.source], value)
 
     def empty(self) -> list[Any]:
         """A list with nothing in any slot."""
@@ -207,7 +214,7 @@ class Linearization:
     ) -> Any:
         """The matrix of all outputs by all sources: an ndarray, or a `csr_array`."""
         if not dense:
-            return assembled(self.blocks(sources), self.tape.slots, outputs, sources)
+            return self.blocks(sources).assembled(outputs, sources)
         slots, width = self.tape.slots, sum(node.size for node in sources)
         matrices, offset = self.empty(), 0
         for node in sources:
@@ -220,7 +227,7 @@ class Linearization:
                 if step.map is not None:
                     # The product with a unit matrix is the map itself.
                     matrix = step.map.as_dense() if step.source == only else step.map.lmul(matrix)
-                matrices[step.target] = added(matrices[step.target], matrix)
+                matrices[step.target] = plus(matrices[step.target], matrix)
         rows = [matrices[slots[n.index]] if n.index in slots else None for n in outputs]
         return np.concatenate(
             [
@@ -229,8 +236,8 @@ class Linearization:
             ]
         )
 
-    def blocks(self, sources: Sequence[Expression], through: bool = True) -> list[dict[int, Any]]:
-        """For each slot its matrix by each source that it depends on, by the source's slot.
+    def blocks(self, sources: Sequence[Expression], through: bool = True) -> Blocks:
+        """The matrix of each slot by each source that it depends on.
 
         Small ones are dense, others sparse. `through` says whether a defined variable is its
         right side; it may be a source of its own instead.
@@ -238,66 +245,57 @@ class Linearization:
         sizes = [math.prod(shape) for shape in self.tape.shapes]
         found: list[dict[int, Any]] = [{} for _ in sizes]
         seeds = {self.tape.slots[node.index] for node in sources if node.index in self.tape.slots}
-        for step in self.steps:
+        patterns = self.tape.patterns(seeds, through)
+        for n, step in enumerate(self.steps):
             if step.map is None:
                 if through and step.source in seeds:
-                    found[step.target] = {step.source: sparse.eye_array(sizes[step.source]).tocsr()}
+                    found[step.target] = {step.source: patterns.identity(sizes[step.source])}
                 elif through:
                     found[step.target] = found[step.source]
                 continue
             if step.source in seeds:
                 size = sizes[step.source]
-                small = size * sizes[step.target] <= SMALL_BLOCK
-                matrix = step.map.lmul(np.eye(size)) if small else step.map.as_sparse()
+                small = is_small(sizes[step.target], size)
+                matrix = step.map.lmul(np.eye(size)) if small else patterns.of(n, step.map)
                 moved = {step.source: matrix}
             else:
-                moved = {k: step.map.lmul(m) for k, m in found[step.source].items()}
+                moved = {
+                    k: patterns.product((n, k), step.map, m)
+                    if isinstance(m, Entries)
+                    else step.map.lmul(m)
+                    for k, m in found[step.source].items()
+                }
             held = found[step.target]
             for k, matrix in moved.items():
-                held[k] = held[k] + matrix if k in held else matrix
+                held[k] = added(held[k], matrix) if k in held else matrix
         for slot in seeds:
             if not found[slot]:
-                found[slot] = {slot: sparse.eye_array(sizes[slot], format="csr")}
-        return found
+                found[slot] = {slot: patterns.identity(sizes[slot])}
+        return Blocks(self.tape.slots, found, patterns)
 
 
-SMALL_BLOCK = 64
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """For each slot its matrix by each source that it depends on, by the source's slot."""
 
+    slots: dict[int, int]
+    found: list[dict[int, Any]]
+    patterns: Patterns
 
-def assembled(
-    blocks: list[dict[int, Any]],
-    slots: dict[int, int],
-    outputs: Sequence[Expression],
-    sources: Sequence[Expression],
-) -> sparse.csr_array:
-    """Blocks by output and by source as one matrix."""
-    if len(outputs) == len(sources) == 1 and outputs[0].index in slots:
-        only = blocks[slots[outputs[0].index]].get(slots[sources[0].index])
-        if sparse.issparse(only):
-            return only
-    starts = np.cumsum([0, *(node.size for node in sources)]).tolist()
-    offset = {slots[n.index]: o for n, o in zip(sources, starts, strict=False) if n.index in slots}
-    entries: list[tuple[Any, Any, Any]] = []
-    singles: tuple[list[Any], ...] = ([], [], [])
-    row = 0
-    for node in outputs:
-        slot = slots.get(node.index)
-        for source, matrix in ({} if slot is None else blocks[slot]).items():
-            column = offset[source]
-            if sparse.issparse(matrix):
-                coordinates = matrix.tocoo()
-                entries.append((coordinates.row + row, coordinates.col + column, coordinates.data))
-            elif matrix.size == 1:
-                for many, one in zip(singles, (row, column, matrix.item()), strict=True):
-                    many.append(one)
-            else:
-                i, j = np.indices(matrix.shape)
-                entries.append((i.ravel() + row, j.ravel() + column, matrix.ravel()))
-        row += node.size
-    entries.append((np.array(singles[0], int), np.array(singles[1], int), np.array(singles[2])))
-    rows, columns, values = (np.concatenate(part) for part in zip(*entries, strict=True))
-    matrix = sparse.coo_array((values, (rows, columns)), shape=(row, starts[-1]))
-    return sparse.csr_array(matrix)
+    def assembled(
+        self, outputs: Sequence[Expression], sources: Sequence[Expression]
+    ) -> sparse.csr_array:
+        """The matrix of outputs by sources."""
+        starts = np.cumsum([0, *(node.size for node in sources)]).tolist()
+        places = zip(sources, starts, strict=False)
+        column = {self.slots[n.index]: start for n, start in places if n.index in self.slots}
+        parts, row = [], 0
+        for node in outputs:
+            slot = self.slots.get(node.index)
+            if slot is not None:
+                parts += [(row, column[k], m) for k, m in self.found[slot].items()]
+            row += node.size
+        return self.patterns.assembled(parts, (row, starts[-1]))
 
 
 def split(vector: Array, nodes: Sequence[Expression]) -> list[Array]:
@@ -317,4 +315,4 @@ def joined(arrays: Sequence[Array]) -> Array:
     return np.concatenate([np.ravel(a) for a in arrays])
 
 
-__all__ += ["assembled", "joined", "split"]
+__all__ += ["joined", "split"]

@@ -33,6 +33,7 @@ FLOORS = [
     ["plan"],
     ["levels", "written"],
     ["flat", "copying"],
+    ["patterns"],
     ["structure", "tape", "linear", "certificate", "printing"],
     ["derivatives", "krylov"],
     ["neumann", "packages"],
