@@ -75,12 +75,15 @@ class Entries:
 class Gathering:
     """How numbers in a row become the entries of a pattern."""
 
-    order: Array
-    starts: Array | None  # where several numbers add up to an entry
+    where: Array  # the entry that each adds to
+    count: int
 
     def __call__(self, data: Array) -> Array:
-        moved = data[self.order]
-        return moved if self.starts is None else np.add.reduceat(moved, self.starts)
+        if data.size != self.count:  # several add to one
+            return np.bincount(self.where, data, self.count)
+        moved = np.empty(self.count)
+        moved[self.where] = data
+        return moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +113,22 @@ def together(
         rows.append(i + row)
         columns.append(j + column)
     i, j = np.concatenate(rows), np.concatenate(columns)
-    order = np.lexsort((j, i))
-    i, j = i[order], j[order]
-    new = np.ones(i.size, bool)
-    new[1:] = (i[1:] != i[:-1]) | (j[1:] != j[:-1])
-    starts = np.flatnonzero(new)
-    ends = np.searchsorted(i[starts], np.arange(shape[0] + 1))
-    kind = np.int32 if max(*shape, i.size) < 2**31 else np.int64
+    # By rows already, but for a few seams, which a merging sort likes.
+    keys = i * np.int64(shape[1]) + j
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    new = np.ones(keys.size, bool)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    where = np.empty(keys.size, np.intp)
+    where[order] = np.cumsum(new) - 1
+    entries = order[new]
+    ends = np.zeros(shape[0] + 1, np.intp)
+    np.cumsum(np.bincount(i[entries], minlength=shape[0]), out=ends[1:])
+    kind = np.int32 if max(*shape, keys.size) < 2**31 else np.int64
     layout = sparse.csr_array(
-        (np.ones(starts.size), j[starts].astype(kind), ends.astype(kind)), shape=shape
+        (np.ones(entries.size), j[entries].astype(kind), ends.astype(kind)), shape=shape
     )
-    return Pattern(layout), Gathering(order, None if starts.size == i.size else starts)
+    return Pattern(layout), Gathering(where, entries.size)
 
 
 def added(a: Any, b: Any) -> Any:
