@@ -154,11 +154,10 @@ class Writer:
         """One more operation for the program of rows."""
         for a in operation.arguments:
             if a not in self.rows.of:
-                row = self.rows.hold(a, before=True)
                 if a in self.arguments and not self._is_cut(a) and not self.by_row:
-                    self.fixed[row] = self.arguments.index(a)
+                    self.fixed[self.rows.reserve(a)] = self.arguments.index(a)
                 else:
-                    self._line(f"rows[{row}][...] = v{a}")
+                    self._line(f"rows[{self.rows.hold(a, before=True)}][...] = v{a}")
         self.rows.add(place, operation, self._in_rows(dying))
         self._let_go(dying)
         if place in self.out_of:

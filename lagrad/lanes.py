@@ -69,6 +69,12 @@ class Rows:
     # Free from a place in the program on, and not before it.
     freed: list[int] = field(default_factory=list)
 
+    def reserve(self, place: int) -> int:
+        """A row for a value that is there from the beginning: no other one ever has it."""
+        row = self.of[place] = self.count
+        self.count += 1
+        return row
+
     def hold(self, place: int, before: bool = False) -> int:
         """A row for a value; `before` where it is written before the program runs."""
         if self.freed and not before:

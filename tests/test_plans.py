@@ -180,8 +180,9 @@ def hot(plan):
 
 
 @pytest.mark.parametrize("lanes", [False, pytest.param(True, marks=FAST)])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(recipe=recipes())
+@mock.patch("lagrad.fusing.BLOCK", 700)  # so that there are several, the last one shorter
 def test_random_programs_are_numpys(lanes, recipe):
     shapes, steps, seed, dtype = recipe
     rng = np.random.default_rng(seed)
@@ -234,6 +235,25 @@ def test_a_hot_plan_computes_by_rows_and_says_the_same(n, dtype):
         close = 100 * np.finfo(dtype).eps
         np.testing.assert_allclose(a, b, rtol=close, atol=close * np.max(np.abs(b)))
     assert not np.shares_memory(found[1], found[2])
+
+
+@FAST
+def test_a_number_first_met_late_has_a_row_of_its_own():
+    """Several blocks, and a constant that only the arithmetic after a function needs."""
+
+    def program(a, b, c, d, e):
+        early = (((a - b) / c - d) * e + a) / b
+        late = np.exp(early)
+        return np.sum(((late - 1.0) * 0.25 + a * 7.0) * late / (b + 3.0)), (late - 0.5) * 1e-3
+
+    values = list(RNG.uniform(0.5, 1.5, (5, 60_000)))
+    graph = Graph("late")
+    leaves = [
+        Variable(graph, f"x{k}", "parameter", v.shape, v.dtype, None) for k, v in enumerate(values)
+    ]
+    plan = hot(Plan(leaves, [graph.lift(o) for o in program(*leaves)]))
+    for found, expected in zip(plan(values), program(*values), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("lanes", [False, pytest.param(True, marks=FAST)])
