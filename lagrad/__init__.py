@@ -46,6 +46,7 @@ from lagrad.parallel import threads
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
+from lagrad.scanning import iterate, scan
 from lagrad.solution import Solution
 from lagrad.stopping import stop_gradient
 from lagrad.transforms import grad, value_and_grad
@@ -100,6 +101,7 @@ __all__ = [
     "grad",
     "hessian",
     "hvp",
+    "iterate",
     "jacobian",
     "jvp",
     "logsumexp",
@@ -108,6 +110,7 @@ __all__ = [
     "primitives",
     "prox",
     "root",
+    "scan",
     "softmax",
     "stop_gradient",
     "threads",

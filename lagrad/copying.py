@@ -41,15 +41,19 @@ def everything(system: System) -> list[Expression]:
     return ancestors(roots, lambda node: False, definitions(system))
 
 
-def copied(system: System, name: str) -> System:
-    """A system with the same variables and constraints, in a graph of its own."""
+def copied(system: System, name: str, roles: Mapping[str, str] | None = None) -> System:
+    """A system with the same variables and constraints, in a graph of its own.
+
+    Variables that `roles` names have another role there.
+    """
     copy = type(system)(name)
     defined = {
         c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
     }
 
     def leaf(old: Variable, node: dict[int, Expression]) -> Variable:
-        new = copy.leaf(old.name, old.role, old.shape, old.dtype, old.start)
+        role = (roles or {}).get(old.name, old.role)
+        new = copy.leaf(old.name, role, old.shape, old.dtype, old.start)
         if old.role == "unknown":
             new.unknown = new.index
         elif old.index in defined:

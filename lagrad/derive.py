@@ -34,6 +34,7 @@ class Adjoint:
     system: System
     multipliers: dict[str, str]  # from constraint to variable
     gradients: dict[str, str]  # from parameter to variable
+    seeds: dict[str, str]  # from output to data
 
     @cached_property
     def compiled(self) -> Compiled:
@@ -49,22 +50,23 @@ def adjoint(compiled: Compiled, output: str) -> Adjoint:
         seeds: dict[Variable, Expression] = {
             variable: copy.arena.constant(np.ones(variable.shape, variable.dtype))
         }
-        found = compiled.derived[output] = PullBack(copy, seeds).run()
+        found = compiled.derived[output] = PullBack(copy, seeds, {}).run()
     assert isinstance(found, Adjoint)
     return found
 
 
 def pullback(compiled: Compiled, outputs: tuple[str, ...]) -> Adjoint:
-    """The same for the sum of several outputs, each weighted by data of the name `seed_…`."""
+    """The same for the sum of several outputs, each weighted by data: `seeds` are its names."""
     key = ("pullback", *outputs)
     found = compiled.derived.get(key)
     if found is None:
         copy = copied(compiled.system, f"pullback_of_{compiled.system.name}")
-        seeds = {}
+        seeds, names = {}, {}
         for name in outputs:
             v = copy.variables[name]
-            seeds[v] = copy.leaf(f"seed_{name}", "data", v.shape, v.dtype, None)
-        found = compiled.derived[key] = PullBack(copy, seeds).run()
+            names[name] = copy.free(f"seed_{name}")
+            seeds[v] = copy.leaf(names[name], "data", v.shape, v.dtype, None)
+        found = compiled.derived[key] = PullBack(copy, seeds, names).run()
     assert isinstance(found, Adjoint)
     return found
 
@@ -72,7 +74,7 @@ def pullback(compiled: Compiled, outputs: tuple[str, ...]) -> Adjoint:
 def tangent(compiled: Compiled) -> Tangent:
     """The program of a system's constraints and of all variables' tangents.
 
-    Along a direction that is data of the name `seed_…` for each parameter.
+    Along a direction that is data for each parameter: `seeds` are their names.
     """
     found = compiled.derived.get("tangent")
     if found is None:
@@ -108,7 +110,9 @@ def require_implicit(system: System) -> None:
 class PullBack:
     """One symbolic run backwards over a system's tape."""
 
-    def __init__(self, system: System, seeds: Mapping[Variable, Expression]) -> None:
+    def __init__(
+        self, system: System, seeds: Mapping[Variable, Expression], names: dict[str, str]
+    ) -> None:
         require_implicit(system)
         self.system = system
         self.constraints: list[Constraint] = list(system.constraints.values())
@@ -121,7 +125,7 @@ class PullBack:
         self.tape = self.compiled.tape
         self.symbolic = Linearization(self.tape, self.tape.steps)
         self.cotangents: list[Any] = self.symbolic.empty()
-        self.seeds = seeds
+        self.seeds, self.names = seeds, names
         for output, seed in seeds.items():
             slot = self.tape.slots.get(output.index)
             if slot is not None:
@@ -154,7 +158,8 @@ class PullBack:
         for name in self.parameters:
             self._define_at(self.system.variables[name])
         multipliers = {c.name: self.name(c.name) for c in self.constraints}
-        return Adjoint(self.system, multipliers, {n: self.name(n) for n in self.parameters})
+        gradients = {n: self.name(n) for n in self.parameters}
+        return Adjoint(self.system, multipliers, gradients, self.names)
 
     def _define_at(self, variable: Variable) -> Variable:
         slot = self.tape.slots.get(variable.index)
@@ -219,6 +224,7 @@ class Tangent:
 
     system: System
     tangents: dict[str, str]
+    seeds: dict[str, str]  # from parameter to data
 
     @cached_property
     def compiled(self) -> Compiled:
@@ -240,9 +246,10 @@ class PushForward:
 
     def run(self) -> Tangent:
         system, slots = self.system, self.tape.slots
+        seeds = {}
         for v in system.with_role("parameter"):
-            seed = system.leaf(f"seed_{v.name}", "data", v.shape, v.dtype, None)
-            self.tangents[slots[v.index]] = seed
+            seeds[v.name] = name = system.free(f"seed_{v.name}")
+            self.tangents[slots[v.index]] = system.leaf(name, "data", v.shape, v.dtype, None)
         for stretch in self.compiled.stretches:
             run = stretch.run
             if isinstance(run, ImplicitRun):
@@ -265,4 +272,4 @@ class PushForward:
             names[v.name] = name = f"{self.symbol}_{v.name}"
             if v.role != "unknown" or found is None:
                 system.define(name, np.zeros(v.shape) if found is None else found)
-        return Tangent(system, names)
+        return Tangent(system, names, seeds)

@@ -52,7 +52,8 @@ class Pullback:
                 )
             derived = pullback(trace.program.compiled(), trace.outputs)
             seeds = {
-                f"seed_{n}": outer.lift(leaf) for n, leaf in zip(trace.outputs, leaves, strict=True)
+                derived.seeds[n]: outer.lift(leaf)
+                for n, leaf in zip(trace.outputs, leaves, strict=True)
             }
             found = placed(derived.system, trace, seeds, outer)
             values: Mapping[str, Any] = {n: found[g] for n, g in derived.gradients.items()}
@@ -158,7 +159,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         trace.symbolic or any(isinstance(d, Expression) for d in directions.values())
     ):
         derived = tangent(trace.program.compiled())
-        seeds = {f"seed_{name}": outer.lift(d) for name, d in directions.items()}
+        seeds = {derived.seeds[name]: outer.lift(d) for name, d in directions.items()}
         found = placed(derived.system, trace, seeds, outer)
         names = [derived.tangents[name] for name in trace.outputs]
         return (

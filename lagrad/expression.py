@@ -30,7 +30,7 @@ from lagrad.errors import (
     UnsupportedFunction,
     UnsupportedType,
 )
-from lagrad.linmaps import LinearMap
+from lagrad.linmaps import Joint, LinearMap
 
 __all__ = ["Constant", "Expression", "Graph", "Primitive", "Variable", "innermost"]
 
@@ -53,6 +53,8 @@ class Primitive:
         `partial(node, k)` is the `LinearMap` of argument `k`, or None where it is zero.
     code : callable
         `code(texts, parameters)` is the operation as NumPy source.
+    joint : callable, optional
+        `joint(node, ks)` are the `Joint` maps of several arguments, where they are found together.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Primitive:
     infer: Callable[[tuple[Expression, ...], tuple[Any, ...]], tuple[Shape, np.dtype[Any]]]
     partial: Callable[[Expression, int], LinearMap | None]
     code: Callable[[Sequence[str], tuple[Any, ...]], str]
+    joint: Callable[[Expression, tuple[int, ...]], Sequence[Joint]] | None = None
 
     def __call__(
         self, graph: Graph, *arguments: Any, parameters: tuple[Any, ...] = ()

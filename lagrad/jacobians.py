@@ -63,8 +63,8 @@ class Jacobian(Transform):
         for output in outputs:
             rows = []
             for row in np.eye(output.size):
-                seeds = {f"seed_{v.name}": outer.lift(np.zeros(v.shape)) for v in outputs}
-                seeds[f"seed_{output.name}"] = outer.lift(row.reshape(output.shape))
+                seeds = {derived.seeds[v.name]: outer.lift(np.zeros(v.shape)) for v in outputs}
+                seeds[derived.seeds[output.name]] = outer.lift(row.reshape(output.shape))
                 found = placed(derived.system, trace, seeds, outer)
                 rows.append({n: found[g] for n, g in derived.gradients.items()})
             values = {

@@ -20,6 +20,7 @@ from lagrad.constants import NUMBERS
 
 __all__ = [
     "Compose",
+    "Joint",
     "LinearMap",
     "Reindex",
     "Scale",
@@ -75,6 +76,30 @@ class LinearMap(ABC):
     def entries(self) -> int:
         """How many entries `as_sparse` stores, without building it."""
         return max(math.prod(self.source), math.prod(self.target))
+
+
+class Joint(LinearMap):
+    """The partial of a node by one of several arguments, found together with the others.
+
+    Attributes
+    ----------
+    k : int
+        Which argument.
+    slots : dict
+        Where a tape keeps the values of each of the arguments; shared by their maps.
+    """
+
+    k: int
+    slots: dict[int, int]
+
+    @property
+    def last(self) -> bool:
+        """Whether its step comes last among those of the node's arguments."""
+        return self.k == max(self.slots)
+
+    @abstractmethod
+    def together(self, tangents: dict[int, Value]) -> Value:
+        """The tangent of the node for those of several arguments."""
 
 
 def presence(value: Value) -> Value:

@@ -326,7 +326,27 @@ def itself(lowered: Lowered, operation: Operation) -> int | Operation:
     return operation.arguments[0]
 
 
+def longest(lowered: Lowered, operation: Operation) -> int:
+    """One run of a loop where two differ in what they keep of its steps.
+
+    What the one with less keeps comes first in the value of the other.
+    """
+    (chain,) = operation.parameters
+    key = ("chain", chain.way, operation.arguments)
+    place = lowered._table.get(key)
+    if place is not None:
+        known = lowered.operations[place].parameters[0].outputs
+        common = min(len(known), len(chain.outputs))
+        if known[:common] == chain.outputs[:common]:
+            if len(chain.outputs) > len(known):
+                lowered.operations[place] = operation
+            return place
+    place = lowered._table[key] = lowered._append(operation)
+    return place
+
+
 RULES: dict[str, Callable[[Lowered, Operation], int | Operation]] = {
+    "chain": longest,
     "multiply": product,
     "add": total,
     "subtract": difference,

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.expression import Constant, Expression
-from lagrad.linmaps import LinearMap
+from lagrad.linmaps import Joint, LinearMap
 from lagrad.lowering import ancestors
 from lagrad.patterns import Entries, Patterns, added, is_small
 
@@ -99,9 +99,14 @@ class Tape:
             if node.dtype.kind != "f":
                 self.broken |= any(a.index in slots for a in node.arguments)
                 continue
-            for k, argument in enumerate(node.arguments):
-                if argument.index not in slots:
-                    continue
+            active = tuple(k for k, a in enumerate(node.arguments) if a.index in slots)
+            if active and primitive.joint is not None:
+                for own in primitive.joint(node, active):
+                    source = own.slots[own.k] = slots[node.arguments[own.k].index]
+                    self.steps.append(Step(self.slot(node), source, own))
+                continue
+            for k in active:
+                argument = node.arguments[k]
                 partial = primitive.partial(node, k)
                 if partial is None:
                     self.broken = True
@@ -188,7 +193,14 @@ class Linearization:
         for k in range(len(self.steps)) if where is None else where:
             step = self.steps[k]
             value = values[step.source]
-            if value is not None:
+            if isinstance(step.map, Joint) and not matrices:
+                if step.map.last:
+                    places = step.map.slots.items()
+                    tangents = {i: v for i, slot in places if (v := values[slot]) is not None}
+                    if tangents:
+                        moved = step.map.together(tangents)
+                        values[step.target] = plus(values[step.target], moved)
+            elif value is not None:
                 if step.map is not None:
                     value = step.map.lmul(value) if matrices else step.map.mv(value)
                 values[step.target] = plus(values[step.target], value)

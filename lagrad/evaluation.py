@@ -1,0 +1,47 @@
+"""A program as a function of arrays: a plan, or a solve where it has equations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lagrad.plan import Plan, definitions
+from lagrad.program import Program
+
+__all__ = ["Evaluation"]
+
+Array = Any
+
+
+class Evaluation:
+    """The values of some variables, in order, for those of others.
+
+    Parameters
+    ----------
+    program : Program
+    given, asked : sequences of str
+        Names; those asked for may be given ones.
+    starts : mapping
+        Where unknowns start.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        given: Sequence[str],
+        asked: Sequence[str],
+        starts: Mapping[str, Array],
+    ) -> None:
+        variables = program.variables
+        self.program, self.given, self.asked, self.starts = program, given, asked, starts
+        self.dtypes = [variables[name].dtype for name in asked]
+        self.plan: Plan | None = None
+        if not program.with_role("unknown"):
+            results = [variables[name] for name in asked]
+            self.plan = Plan([variables[n] for n in given], results, definitions(program))
+
+    def __call__(self, values: Sequence[Array]) -> list[Array]:
+        if self.plan is not None:
+            return self.plan(values)
+        at = self.program.solved(dict(zip(self.given, values, strict=True)), self.starts)
+        return [at.point.values[self.program.variables[name]] for name in self.asked]

@@ -1,0 +1,176 @@
+"""Partials of primitives with several arguments, stated as formulas over nodes.
+
+One formula serves traced values, where its nodes join theirs, and numbers, where a plan of it is
+kept. What flows back to all arguments is found at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.expression import Expression, Graph, Variable
+from lagrad.linmaps import Joint, LinearMap, Value
+from lagrad.plan import Plan
+
+__all__ = ["Formulas", "Rule", "joint_maps"]
+
+Array = Any
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """How a primitive is differentiated.
+
+    Attributes
+    ----------
+    pull : callable
+        `pull(node, arguments, cotangent, ks)` is what flows back to the arguments `ks`.
+    push : callable
+        `push(node, arguments, tangents)` is the node's tangent, for tangents by argument.
+    """
+
+    pull: Callable[[Value, Sequence[Value], Value, tuple[int, ...]], list[Value]]
+    push: Callable[[Value, Sequence[Value], dict[int, Value]], Value]
+    plans: dict[Any, Plan] = field(default_factory=dict)
+
+
+class Formulas:
+    """The formulas of one node: what its maps share."""
+
+    def __init__(self, rule: Rule, node: Expression, ks: tuple[int, ...]) -> None:
+        self.rule, self.ks = rule, ks
+        nodes = (node, *node.arguments)
+        self.kinds = [(n.shape, n.dtype) for n in nodes]
+        self._recent: tuple[Any, ...] | None = None
+
+    def pull(self, data: Sequence[Value], cotangent: Value) -> list[Value]:
+        """What flows back to each of the arguments `ks`."""
+        if symbolic(*data, cotangent):
+            return self.rule.pull(data[0], data[1:], cotangent, self.ks)
+        recent = self._recent
+        if recent is not None and all(
+            a is b for a, b in zip(recent[0], (*data, cotangent), strict=True)
+        ):
+            return recent[1]  # type: ignore[no-any-return]
+        plan = self._plan(
+            ("pull", self.ks),
+            [self.kinds[0]],
+            lambda node, arguments, given: self.rule.pull(node, arguments, given[0], self.ks),
+        )
+        found = plan([*map(np.asarray, data), np.asarray(cotangent)])
+        # The next arguments ask for the same.
+        self._recent = ((*data, cotangent), found)
+        return found
+
+    def forget(self) -> None:
+        self._recent = None
+
+    def push(self, data: Sequence[Value], tangents: dict[int, Value]) -> Value:
+        if symbolic(*data, *tangents.values()):
+            return self.rule.push(data[0], data[1:], tangents)
+        ks = tuple(tangents)
+        plan = self._plan(
+            ("push", ks),
+            [self.kinds[1 + k] for k in ks],
+            lambda node, arguments, given: [
+                self.rule.push(node, arguments, dict(zip(ks, given, strict=True)))
+            ],
+        )
+        (found,) = plan([*map(np.asarray, data), *map(np.asarray, tangents.values())])
+        return found
+
+    def _plan(
+        self,
+        what: Any,
+        more: Sequence[tuple[Shape, np.dtype[Any]]],
+        formula: Callable[[Any, Any, Any], list[Value]],
+    ) -> Plan:
+        """The formula as a plan of the node's value, its arguments, and what is given."""
+        key = (what, *self.kinds)
+        found = self.rule.plans.get(key)
+        if found is None:
+            graph = Graph("formula")
+            leaves = [
+                Variable(graph, f"a{i}", "parameter", shape, dtype, None)
+                for i, (shape, dtype) in enumerate([*self.kinds, *more])
+            ]
+            count = len(self.kinds)
+            outputs = formula(leaves[0], leaves[1:count], leaves[count:])
+            found = self.rule.plans[key] = Plan(leaves, [graph.lift(o) for o in outputs])
+        return found
+
+
+def symbolic(*values: Value) -> bool:
+    return any(isinstance(value, Expression) for value in values)
+
+
+class FormulaMap(Joint):
+    """The partial by argument `k`."""
+
+    def __init__(
+        self, formulas: Formulas, k: int, data: tuple[Value, ...], slots: dict[int, int]
+    ) -> None:
+        self.formulas, self.k, self.data, self.slots = formulas, k, data, slots
+        self.target: Shape = formulas.kinds[0][0]
+        self.source: Shape = formulas.kinds[1 + k][0]
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return FormulaMap(self.formulas, self.k, data, self.slots)
+
+    def pattern(self) -> LinearMap:
+        return Everywhere(self.source, self.target)
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.source) * math.prod(self.target)
+
+    def mv(self, tangent: Value) -> Value:
+        return self.formulas.push(self.data, {self.k: tangent})
+
+    def together(self, tangents: dict[int, Value]) -> Value:
+        return self.formulas.push(self.data, tangents)
+
+    def rmv(self, cotangent: Value) -> Value:
+        formulas = self.formulas
+        found = formulas.pull(self.data, cotangent)[formulas.ks.index(self.k)]
+        if self.k == formulas.ks[0]:
+            formulas.forget()
+        return found
+
+    def as_sparse(self) -> sparse.csr_array:
+        rows, columns = math.prod(self.target), math.prod(self.source)
+        if columns <= rows:
+            basis = np.eye(columns).reshape(-1, *self.source)
+            found = [np.ravel(self.mv(row)) for row in basis]
+            return sparse.csr_array(np.reshape(found, (columns, rows)).T)
+        basis = np.eye(rows).reshape(-1, *self.target)
+        return sparse.csr_array(np.reshape([np.ravel(self.rmv(r)) for r in basis], (rows, columns)))
+
+
+class Everywhere(LinearMap):
+    """A matrix of ones."""
+
+    def __init__(self, source: Shape, target: Shape) -> None:
+        self.source, self.target = source, target
+
+    def mv(self, tangent: Value) -> Value:
+        return np.broadcast_to(np.sum(tangent), self.target)
+
+    def rmv(self, cotangent: Value) -> Value:
+        return np.broadcast_to(np.sum(cotangent), self.source)
+
+    def as_sparse(self) -> sparse.csr_array:
+        return sparse.csr_array(np.ones((math.prod(self.target), math.prod(self.source))))
+
+
+def joint_maps(rule: Rule, node: Expression, ks: tuple[int, ...]) -> list[Joint]:
+    """The maps of a node's arguments `ks`."""
+    formulas, slots = Formulas(rule, node, ks), dict[int, int]()
+    return [FormulaMap(formulas, k, (node, *node.arguments), slots) for k in ks]

@@ -1,0 +1,241 @@
+"""Loops: `scan`, `iterate` and `while_loop`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lagrad.chain import CHAIN, Chain, Starts
+from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
+from lagrad.expression import Expression
+from lagrad.finite import all_finite
+from lagrad.traced import Trace, at_hand, name_of, trace
+from lagrad.tracing import tracing
+from lagrad.trees import Tree, flatten
+
+__all__ = ["iterate", "scan"]
+
+Array = Any
+
+
+def scan(
+    step: Callable[..., Any],
+    state: Any,
+    inputs: Any = None,
+    length: int | None = None,
+    *,
+    backwards: bool = False,
+) -> tuple[Any, Any]:
+    """Run a step over inputs, handing a state on; return the last state and all outputs.
+
+    Parameters
+    ----------
+    step : callable
+        `step(state, x)` returns the next state, of the same structure, shapes and dtypes, and an
+        output, or None. It is traced once, and may close over traced values.
+    state : nested arrays
+        The first state.
+    inputs : nested arrays, optional
+        Of each, the entries along the first axis are one step's. None hands None to each step.
+    length : int, optional
+        How many steps; that of the inputs by default.
+    backwards : bool
+        Whether the last inputs come first. Outputs stand where their inputs do.
+
+    Returns
+    -------
+    state : nested arrays
+    outputs : nested arrays
+        Stacked along a new first axis.
+
+    Raises
+    ------
+    ShapeMismatch, StructureMismatch
+        A step changes the state's structure, shapes or dtypes, or inputs differ in length.
+    InvalidValue
+        No length, or none that can be.
+    InvalidFunction
+        A step branches on values.
+    NotFinite
+        The state overflows; at which step.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> growth = lambda r: lg.scan(lambda z, x: (z * (1 + r * x), z), 1.0, np.ones(3))
+    >>> [float(growth(0.5)[0]), growth(0.5)[1].tolist()]
+    [3.375, [1.0, 1.5, 2.25]]
+    >>> float(lg.grad(lambda r: growth(r)[0])(0.5))
+    6.75
+    """
+    return Loop("scan", step, state, inputs, length).run(backwards)
+
+
+def iterate(step: Callable[..., Any], state: Any, length: int) -> Any:
+    """Apply a step to a state again and again; return the last one.
+
+    Parameters
+    ----------
+    step : callable
+        `step(state)` is the next state, of the same structure, shapes and dtypes.
+    state : nested arrays
+    length : int
+
+    Returns
+    -------
+    nested arrays
+
+    Raises
+    ------
+    ShapeMismatch, StructureMismatch, InvalidValue, InvalidFunction, NotFinite
+        As of `scan`.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> root = lambda a: lg.iterate(lambda z: 0.5 * (z + a / z), 1.0, 6)
+    >>> round(float(root(2.0)), 12), round(float(lg.grad(root)(2.0)), 12)
+    (1.414213562373, 0.353553390593)
+    """
+    if not callable(step):
+        raise InvalidFunction(f"iterate takes a function; got {step!r}.")
+
+    def single(state: Any, _: None) -> tuple[Any, None]:
+        return step(state), None
+
+    single.__name__ = name_of(step)
+    last, _ = Loop("iterate", single, state, None, length).run(False)
+    return last
+
+
+class Loop:
+    """A call of a loop: what it is given, and its step as a program."""
+
+    def __init__(
+        self, kind: str, step: Callable[..., Any], state: Any, inputs: Any, length: int | None
+    ) -> None:
+        if not callable(step):
+            raise InvalidFunction(f"{kind} takes a function; got {step!r}.")
+        self.kind, self.name, self.step = kind, name_of(step), step
+        self.states, self.tree = flatten(state)
+        self.inputs, self.input_tree = flatten(inputs)
+        if not self.states:
+            raise InvalidFunction(f"{kind} needs a state with at least one array; got {state!r}.")
+        self.begin = [at_hand(leaf, f"the state of {kind}") for leaf in self.states]
+        self.rows = [at_hand(leaf, f"the inputs of {kind}") for leaf in self.inputs]
+        self.length = self._length(length)
+
+    def _length(self, length: int | None) -> int:
+        """How many steps, which the inputs and what was asked for must agree on."""
+        paths = self.input_tree.paths("inputs")
+        for path, row in zip(paths, self.rows, strict=True):
+            if row.ndim == 0:
+                raise ShapeMismatch(
+                    f"{self.kind}: {path!r} is a number; expected an array with an entry along "
+                    "its first axis for each step. Close over what all steps have in common."
+                )
+        lengths = {path: len(row) for path, row in zip(paths, self.rows, strict=True)}
+        if length is None:
+            if not lengths:
+                raise InvalidValue(f"{self.kind} without inputs needs length=….")
+            length = next(iter(lengths.values()))
+        if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 0:
+            raise InvalidValue(f"{self.kind}(length={length!r}); expected an integer, 0 or more.")
+        wrong = {path: n for path, n in lengths.items() if n != length}
+        if wrong:
+            path, n = next(iter(wrong.items()))
+            raise ShapeMismatch(
+                f"{self.kind}: {path!r} has {n} entries along its first axis for {length} steps."
+            )
+        return int(length)
+
+    def run(self, backwards: bool) -> tuple[Any, Any]:
+        """The last state and the stacked outputs, as numbers or as values of the outer trace."""
+        first = [
+            row[-1 if backwards else 0] if self.length else np.zeros(row.shape[1:], row.dtype)
+            for row in self.rows
+        ]
+        leaves = [np.asarray(x) for x in first]
+        given = (self.tree.unflatten(self.begin), self.input_tree.unflatten(leaves))
+        inner = trace(self.step, given, {}, (0, 1) if leaves else (0,))
+        outputs = self._checked(inner)
+        constants = tuple(v.name for v in inner.program.with_role("data"))
+        m = len(self.states)
+        chain = Chain(
+            inner.program,
+            states=inner.arguments[0].names,
+            inputs=inner.arguments[1].names if leaves else (),
+            constants=constants,
+            after=inner.outputs[:m],
+            outputs=inner.outputs[m:],
+            length=self.length,
+            backwards=backwards,
+            starts=Starts.of(inner.starts),
+        )
+        values = [inner.captured.get(name, inner.values.get(name)) for name in constants]
+        value = self._value(chain, values)
+        parts = [chain.part(value, k) for k in range(len(chain.shapes))]
+        if isinstance(value, np.ndarray):
+            parts = [part[()].copy() for part in parts]
+        return self.tree.unflatten(parts[:m]), outputs.unflatten(parts[m:])
+
+    def _value(self, chain: Chain, constants: Sequence[Any]) -> Any:
+        """The chain's value: an array, or a node where anything in it is traced."""
+        outer = tracing()
+        everything = [*self.states, *self.inputs, *constants]
+        if outer is None or not any(isinstance(v, Expression) for v in everything):
+            value = chain.run(*self.begin, *self.rows, *constants)
+            if not all_finite([value]):
+                require_finite(chain, [*self.begin, *self.rows, *constants], self)
+            return value
+        arrays = [*self.begin, *self.rows, *constants]
+        nodes = [
+            outer.lift(v if isinstance(v, Expression) else a)
+            for v, a in zip(everything, arrays, strict=True)
+        ]
+        return CHAIN(outer, *nodes, parameters=(chain,))
+
+    def _checked(self, inner: Trace) -> Tree:
+        """The structure of an output; an error where the step does not return what it must."""
+        if inner.guards:
+            raise InvalidFunction(
+                f"the step {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
+                "): it is traced once for all steps. Use np.where, np.maximum and the like."
+            )
+        children = inner.tree.children
+        if inner.tree.kind is not tuple or len(children) != 2:
+            raise InvalidFunction(
+                f"the step {self.name!r} of {self.kind} must return a pair: the next state, and an "
+                "output or None."
+            )
+        found = self.tree.difference(children[0], f"the state that {self.name!r} returns")
+        if found:
+            raise ShapeMismatch(f"{found}: a step returns a state like the one it was given.")
+        variables = inner.program.variables
+        for path, start, name in zip(
+            self.tree.paths("state"), self.begin, inner.outputs, strict=False
+        ):
+            v = variables[name]
+            if v.shape != start.shape or v.dtype != start.dtype:
+                raise ShapeMismatch(
+                    f"the step {self.name!r} takes {path!r} of shape {start.shape} and dtype "
+                    f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
+                )
+        return children[1]
+
+
+def require_finite(chain: Chain, arguments: Sequence[Array], loop: Loop) -> None:
+    """NotFinite at the first step that makes a NaN or an infinity, if there is one."""
+    m, p = len(chain.states), len(chain.inputs)
+    state, inputs, constants = arguments[:m], arguments[m : m + p], arguments[m + p :]
+    with np.errstate(all="ignore"):
+        for t in chain.order():
+            found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
+            if not all(np.isfinite(array).all() for array in found):
+                raise NotFinite(
+                    f"{loop.kind}: the step {loop.name!r} makes a NaN or an infinity at step {t} "
+                    f"of {chain.length}."
+                )
+            state = found[:m]
