@@ -15,11 +15,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from lagrad.checkpoints import Record, Shelf, Storage, firsts, recorded, reverse
 from lagrad.copying import copied
 from lagrad.derive import Adjoint, pullback, tangent
 from lagrad.evaluation import Evaluation
-from lagrad.expression import Expression, Primitive
-from lagrad.formulas import Rule, joint_maps
+from lagrad.expression import Expression, Primitive, Variable
+from lagrad.formulas import Rule, expansion, joint_maps
 from lagrad.program import Program
 
 __all__ = ["CHAIN", "Chain", "Starts"]
@@ -66,6 +67,10 @@ class Chain:
         Whether the last step's inputs come first.
     starts : Starts
         Where unknowns start.
+    storage : Storage, optional
+        How few states are stored for the way back; all of them by default.
+    recording : bool
+        Whether a run leaves a record of its states.
     """
 
     step: Program
@@ -77,6 +82,8 @@ class Chain:
     length: int
     backwards: bool = False
     starts: Starts = Starts()
+    storage: Storage | None = None
+    recording: bool = False
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -93,11 +100,14 @@ class Chain:
         assert isinstance(found, Evaluation)
         return found
 
+    def variable(self, name: str) -> Variable:
+        return self.step.variables[name]
+
     def shape(self, name: str) -> Shape:
-        return self.step.variables[name].shape
+        return self.variable(name).shape
 
     def zeros(self, name: str) -> Array:
-        return np.zeros(self.shape(name), self.step.variables[name].dtype)
+        return np.zeros(self.shape(name), self.variable(name).dtype)
 
     @cached_property
     def shapes(self) -> list[Shape]:
@@ -137,20 +147,44 @@ class Chain:
     def order(self) -> range:
         return range(self.length - 1, -1, -1) if self.backwards else range(self.length)
 
+    def split(self, arguments: Sequence[Any]) -> tuple[Sequence[Any], ...]:
+        """Initial states, inputs, constants."""
+        m, p = len(self.states), len(self.inputs)
+        return arguments[:m], arguments[m : m + p], arguments[m + p :]
+
     def run(self, *arguments: Array) -> Array:
         """The chain's value for initial states, stacked inputs and constants."""
-        m, p = len(self.states), len(self.inputs)
-        state: Sequence[Array] = arguments[:m]
-        inputs, constants = arguments[m : m + p], arguments[m + p :]
+        if self.recording and self.length:
+            value, record = self.recorded_run(arguments)
+            recorded(value, record)
+            return value
+        return self._swept(arguments, None)[0]
+
+    def recorded_run(self, arguments: Sequence[Array]) -> tuple[Array, Record]:
+        """The value, and the states that the way back begins with."""
+        assert self.storage is not None
+        shelf = Shelf(self.storage, [np.asarray(a) for a in arguments[: len(self.states)]])
+        value, last = self._swept(arguments, shelf)
+        return value, Record(shelf, last)
+
+    def _swept(self, arguments: Sequence[Array], shelf: Shelf | None) -> tuple[Array, list[Array]]:
+        """The value, and the state before the last step; states put on a shelf on the way."""
+        state, inputs, constants = self.split(arguments)
+        m = len(self.states)
         value = np.empty(self.size, self.dtype)
         stacks = []
         for k in range(m, len(self.shapes)):
             shape = self.shapes[k]
             begin = self.ends[k] - math.prod(shape)
             stacks.append(value[begin : self.ends[k]].reshape(shape))
+        store = set() if shelf is None else firsts(self.length, shelf.count)
+        before: Sequence[Array] = state
         evaluate = self.evaluation
         with np.errstate(all="ignore"):
-            for t in self.order():
+            for i, t in enumerate(self.order()):
+                if i in store and shelf is not None:
+                    shelf.put(i, list(state))
+                before = state
                 found = evaluate([*state, *[x[t] for x in inputs], *constants])
                 state = found[:m]
                 for stack, row in zip(stacks, found[m:], strict=True):
@@ -158,7 +192,7 @@ class Chain:
         for k in range(m):
             size = math.prod(self.shapes[k])
             value[self.ends[k] - size : self.ends[k]] = np.ravel(state[k])
-        return value
+        return value, list(before)
 
     def differentiable(self, names: tuple[str, ...]) -> Program:
         """The step with these as parameters, and all else that is given as data."""
@@ -210,6 +244,25 @@ class Chain:
             starts=self.starts,
         )
 
+    def gathered(
+        self, ks: tuple[int, ...], flowing: Sequence[Any], stacks: Sequence[Any]
+    ) -> list[Any]:
+        """For each of some arguments what has come back to it.
+
+        From the last states of the adjoint chain, and from its outputs.
+        """
+        m, active = len(self.states), self.active(ks)
+        inputs = [n for n in active if n in self.inputs]
+        sums = [n for n in active if n in self.constants]
+        return [
+            flowing[k]
+            if k < m
+            else stacks[inputs.index(name)]
+            if (name := self.given[k]) in inputs
+            else flowing[m + sums.index(name)]
+            for k in ks
+        ]
+
     def tangent(self, ks: tuple[int, ...]) -> Chain:
         """The chain with the tangents of its states after them, and those of its outputs only."""
         active = self.active(ks)
@@ -251,33 +304,40 @@ def summing(derived: Adjoint, names: Sequence[str]) -> tuple[Program, list[str],
 def pull(
     node: Any, arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
 ) -> list[Any]:
-    """What flows back to arguments, by the chain in reverse over the states."""
+    """What flows back to arguments."""
+    if chain.storage is not None:
+        value = REVERSED(node.graph, node, cotangent, *arguments, parameters=(chain, ks))
+        pieces, begin = [], 0
+        for k in ks:
+            shape = arguments[k].shape
+            end = begin + math.prod(shape)
+            pieces.append(np.reshape(value[begin:end], shape))
+            begin = end
+        return pieces
+    return pulled(arguments, cotangent, ks, chain)
+
+
+def pulled(
+    arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
+) -> list[Any]:
+    """The same by the chain in reverse over all states."""
+    graph = cotangent.graph
     m, count = len(chain.states), len(chain.outputs)
-    there = chain.with_states
-    value = CHAIN(node.graph, *arguments, parameters=(there,))
+    there = replace(chain.with_states, storage=None, recording=False)
+    value = CHAIN(graph, *arguments, parameters=(there,))
     states = [there.part(value, m + count + i) for i in range(m)]
-    back = chain.adjoint(ks)
+    back = replace(chain.adjoint(ks), storage=None)
     parts = [chain.part(cotangent, i) for i in range(m + count)]
-    sums = [n for n in chain.active(ks) if n in chain.constants]
-    zeros = [chain.zeros(name) for name in sums]
-    given = arguments[m : m + len(chain.inputs)]
-    constants = arguments[m + len(chain.inputs) :]
+    zeros = [back.zeros(name) for name in back.states[m:]]
+    _, inputs, constants = chain.split(arguments)
     found = CHAIN(
-        node.graph,
-        *(*parts[:m], *zeros, *states, *given, *parts[m:], *constants),
+        graph,
+        *(*parts[:m], *zeros, *states, *inputs, *parts[m:], *constants),
         parameters=(back,),
     )
-    inputs = [n for n in chain.active(ks) if n in chain.inputs]
-    results = []
-    for k in ks:
-        name = chain.given[k]
-        if k < m:
-            results.append(back.part(found, k))
-        elif name in inputs:
-            results.append(back.part(found, m + len(sums) + inputs.index(name)))
-        else:
-            results.append(back.part(found, m + sums.index(name)))
-    return results
+    results = [back.part(found, i) for i in range(len(back.shapes))]
+    width = len(back.after)
+    return chain.gathered(ks, results[:width], results[width:])
 
 
 def push(node: Any, arguments: Sequence[Any], tangents: dict[int, Any], chain: Chain) -> Any:
@@ -296,7 +356,7 @@ def push(node: Any, arguments: Sequence[Any], tangents: dict[int, Any], chain: C
     return found[moved.ends[m - 1] :]
 
 
-RULES: dict[Chain, Rule] = {}
+RULES: dict[Any, Rule] = {}
 
 
 def rule(chain: Chain) -> Rule:
@@ -324,4 +384,49 @@ CHAIN = Primitive(
     no_single_partial,
     lambda texts, parameters: f"chain({', '.join(texts)})",
     lambda node, ks: joint_maps(rule(node.parameters[0]), node, ks),
+)
+
+
+def expanded(arguments: Sequence[Any], chain: Chain, ks: tuple[int, ...]) -> Any:
+    """What `REVERSED` computes, by chains over all states: to be differentiated again."""
+    _, cotangent, *rest = arguments
+    found = pulled(rest, cotangent, ks, chain)
+    return np.concatenate([np.ravel(piece) for piece in found])
+
+
+def reversed_rule(node: Expression) -> Rule:
+    chain, ks = node.parameters
+    key = ("reversed", chain, ks)
+    if key not in RULES:
+        RULES[key] = expansion(
+            lambda arguments: expanded(arguments, chain, ks),
+            [(a.shape, a.dtype) for a in node.arguments],
+        )
+    return RULES[key]
+
+
+def reversed_kernel(parameters: tuple[Any, ...]) -> Any:
+    chain, ks = parameters
+
+    def kernel(value: Array, cotangent: Array, *arguments: Array) -> Array:
+        found = reverse(chain, ks, value, cotangent, arguments)
+        return np.concatenate([np.ravel(piece) for piece in found])
+
+    return kernel
+
+
+def reversed_kind(arguments: Sequence[Expression], parameters: tuple[Any, ...]) -> Any:
+    chain, ks = parameters
+    return (sum(arguments[2 + k].size for k in ks),), chain.dtype
+
+
+# The adjoint of a chain with few stored states: of the chain's value, a cotangent, and what the
+# chain was given.
+REVERSED = Primitive(
+    "chain_reversed",
+    reversed_kernel,
+    reversed_kind,
+    lambda node, k: joint_maps(reversed_rule(node), node, (k,))[0],
+    lambda texts, parameters: f"chain_reversed({', '.join(texts)})",
+    lambda node, ks: joint_maps(reversed_rule(node), node, ks),
 )

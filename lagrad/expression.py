@@ -54,7 +54,7 @@ class Primitive:
     code : callable
         `code(texts, parameters)` is the operation as NumPy source.
     joint : callable, optional
-        `joint(node, ks)` are the `Joint` maps of several arguments, where they are found together.
+        `joint(node, ks)` are the `Joint` maps of several arguments.
     """
 
     name: str
@@ -148,7 +148,7 @@ class Graph:
         """The node of a number or of an array, which is copied."""
         if type(value) in NUMBERS:
             # Zeros have signs, and NaN equals nothing.
-            key: Any = (type(value), value if value and value == value else repr(value))
+            key: Any = (type(value), value if value == value != 0 else repr(value))
         else:
             value = real_array(value, "a constant")
             key = (value.dtype.str, value.shape, value.tobytes()) if value.nbytes <= 256 else None
@@ -254,8 +254,7 @@ class Expression(NDArrayOperatorsMixin):
         "unknown",
     )
 
-    # More than one unknown in an expression.
-    SEVERAL = -1
+    SEVERAL = -1  # more than one unknown
 
     def __init__(
         self,

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from lagrad.copying import restated
 from lagrad.expression import Expression, Graph, Variable
 from lagrad.linmaps import Joint, LinearMap, Value
 from lagrad.plan import Plan
+from lagrad.system import System
+from lagrad.tape import Linearization, Tape
 
-__all__ = ["Formulas", "Rule", "joint_maps"]
+__all__ = ["Formulas", "Rule", "expansion", "joint_maps"]
 
 Array = Any
 Shape = tuple[int, ...]
@@ -174,3 +177,49 @@ def joint_maps(rule: Rule, node: Expression, ks: tuple[int, ...]) -> list[Joint]
     """The maps of a node's arguments `ks`."""
     formulas, slots = Formulas(rule, node, ks), dict[int, int]()
     return [FormulaMap(formulas, k, (node, *node.arguments), slots) for k in ks]
+
+
+def expansion(
+    formula: Callable[[Sequence[Any]], Any], kinds: Sequence[tuple[Shape, np.dtype[Any]]]
+) -> Rule:
+    """The rule of a primitive that equals a formula of its arguments."""
+    system = System("expansion")
+    leaves = [
+        system.leaf(f"a{i}", "data", shape, dtype, None) for i, (shape, dtype) in enumerate(kinds)
+    ]
+    root = system.arena.lift(formula(leaves))
+    seed = system.leaf("cotangent", "data", root.shape, root.dtype, None)
+    directions = [system.leaf(f"t{i}", "data", *kind, None) for i, kind in enumerate(kinds)]
+    tape = Tape([root], leaves, lambda node: False, {})
+    symbolic_tape = Linearization(tape, tape.steps)
+    slot = tape.slots.get
+
+    def stated(roots: list[Any], values: dict[str, Any]) -> list[Any]:
+        graph = next(v.graph for v in values.values() if isinstance(v, Expression))
+        nodes = [system.arena.lift(root) for root in roots]
+        given = {name: graph.lift(value) for name, value in values.items()}
+        return list(restated(nodes, system, graph, given))
+
+    def named(arguments: Sequence[Any]) -> dict[str, Any]:
+        return {f"a{i}": a for i, a in enumerate(arguments)}
+
+    def pull(_: Any, arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...]) -> list[Any]:
+        flowing = symbolic_tape.empty()
+        if (place := slot(root.index)) is not None:
+            flowing[place] = seed
+            symbolic_tape.pull(flowing)
+        found = [flowing[tape.slots[leaves[k].index]] for k in ks]
+        roots = [np.zeros(kinds[k][0]) if f is None else f for k, f in zip(ks, found, strict=True)]
+        return stated(roots, {**named(arguments), "cotangent": cotangent})
+
+    def push(_: Any, arguments: Sequence[Any], tangents: dict[int, Any]) -> Any:
+        moving = symbolic_tape.empty()
+        for k in tangents:
+            moving[tape.slots[leaves[k].index]] = directions[k]
+        symbolic_tape.push(moving)
+        place = slot(root.index)
+        found = None if place is None else moving[place]
+        given = {**named(arguments), **{f"t{k}": t for k, t in tangents.items()}}
+        return stated([np.zeros(root.shape) if found is None else found], given)[0]
+
+    return Rule(pull, push)

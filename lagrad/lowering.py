@@ -335,18 +335,30 @@ def longest(lowered: Lowered, operation: Operation) -> int:
     key = ("chain", chain.way, operation.arguments)
     place = lowered._table.get(key)
     if place is not None:
-        known = lowered.operations[place].parameters[0].outputs
-        common = min(len(known), len(chain.outputs))
-        if known[:common] == chain.outputs[:common]:
-            if len(chain.outputs) > len(known):
-                lowered.operations[place] = operation
+        known = lowered.operations[place].parameters[0]
+        common = min(len(known.outputs), len(chain.outputs))
+        if known.outputs[:common] == chain.outputs[:common]:
+            if len(chain.outputs) > len(known.outputs):
+                more = replace(chain, storage=known.storage, recording=known.recording)
+                lowered.operations[place] = replace(operation, parameters=(more,))
             return place
     place = lowered._table[key] = lowered._append(operation)
     return place
 
 
+def remembered(lowered: Lowered, operation: Operation) -> Operation:
+    """The run of a loop whose way back is asked for leaves a record of its states."""
+    chain, place = operation.parameters[0], operation.arguments[0]
+    run = lowered.operations[place]
+    if run.name == "chain" and run.parameters[0].way == chain.way:
+        recording = replace(run.parameters[0], storage=chain.storage, recording=True)
+        lowered.operations[place] = replace(run, parameters=(recording,))
+    return operation
+
+
 RULES: dict[str, Callable[[Lowered, Operation], int | Operation]] = {
     "chain": longest,
+    "chain_reversed": remembered,
     "multiply": product,
     "add": total,
     "subtract": difference,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lagrad.chain import CHAIN, Chain, Starts
+from lagrad.checkpoints import Storage, bytes_in, mapped
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expression import Expression
 from lagrad.finite import all_finite
@@ -27,6 +29,9 @@ def scan(
     length: int | None = None,
     *,
     backwards: bool = False,
+    checkpoints: int | None = None,
+    memory: int | str | None = None,
+    disk: str | os.PathLike[str] | None = None,
 ) -> tuple[Any, Any]:
     """Run a step over inputs, handing a state on; return the last state and all outputs.
 
@@ -43,6 +48,13 @@ def scan(
         How many steps; that of the inputs by default.
     backwards : bool
         Whether the last inputs come first. Outputs stand where their inputs do.
+    checkpoints : int, optional
+        How many states are stored for the derivative at most, the first one included; those
+        between are computed again, the fewest times possible. All by default.
+    memory : int or str, optional
+        The same as bytes, or as a text like "64 MB".
+    disk : path, optional
+        A folder for the stored states: they are in one file there, which is gone afterwards.
 
     Returns
     -------
@@ -55,7 +67,8 @@ def scan(
     ShapeMismatch, StructureMismatch
         A step changes the state's structure, shapes or dtypes, or inputs differ in length.
     InvalidValue
-        No length, or none that can be.
+        No length, or none that can be; a budget smaller than one state; a folder that cannot be
+        written to.
     InvalidFunction
         A step branches on values.
     NotFinite
@@ -69,11 +82,24 @@ def scan(
     [3.375, [1.0, 1.5, 2.25]]
     >>> float(lg.grad(lambda r: growth(r)[0])(0.5))
     6.75
+
+    References
+    ----------
+    Griewank and Walther (2000), Algorithm 799: revolve, doi:10.1145/347837.347846.
     """
-    return Loop("scan", step, state, inputs, length).run(backwards)
+    loop = Loop("scan", step, state, inputs, length)
+    return loop.run(backwards, loop.storage(checkpoints, memory, disk))
 
 
-def iterate(step: Callable[..., Any], state: Any, length: int) -> Any:
+def iterate(
+    step: Callable[..., Any],
+    state: Any,
+    length: int,
+    *,
+    checkpoints: int | None = None,
+    memory: int | str | None = None,
+    disk: str | os.PathLike[str] | None = None,
+) -> Any:
     """Apply a step to a state again and again; return the last one.
 
     Parameters
@@ -82,6 +108,8 @@ def iterate(step: Callable[..., Any], state: Any, length: int) -> Any:
         `step(state)` is the next state, of the same structure, shapes and dtypes.
     state : nested arrays
     length : int
+    checkpoints, memory, disk
+        As of `scan`.
 
     Returns
     -------
@@ -106,7 +134,8 @@ def iterate(step: Callable[..., Any], state: Any, length: int) -> Any:
         return step(state), None
 
     single.__name__ = name_of(step)
-    last, _ = Loop("iterate", single, state, None, length).run(False)
+    loop = Loop("iterate", single, state, None, length)
+    last, _ = loop.run(False, loop.storage(checkpoints, memory, disk))
     return last
 
 
@@ -151,7 +180,37 @@ class Loop:
             )
         return int(length)
 
-    def run(self, backwards: bool) -> tuple[Any, Any]:
+    def storage(self, checkpoints: Any, memory: Any, disk: Any) -> Storage | None:
+        """How many states are stored, and where; None for all of them, in memory."""
+        if checkpoints is None and memory is None and disk is None:
+            return None
+        if checkpoints is not None and memory is not None:
+            raise InvalidValue(f"{self.kind}: checkpoints= or memory=, not both.")
+        count = max(1, self.length)
+        if memory is not None:
+            size = max(1, sum(a.nbytes for a in self.begin))
+            count = bytes_in(memory) // size
+            if count < 1:
+                raise InvalidValue(
+                    f"{self.kind}: memory={memory!r} is less than one state has; the least that "
+                    f"works is {size} bytes."
+                )
+        elif checkpoints is not None:
+            if (
+                isinstance(checkpoints, bool)
+                or not isinstance(checkpoints, (int, np.integer))
+                or checkpoints < 1
+            ):
+                raise InvalidValue(
+                    f"{self.kind}(checkpoints={checkpoints!r}); expected a positive integer."
+                )
+            count = int(checkpoints)
+        found = Storage(min(count, max(1, self.length)), None if disk is None else os.fspath(disk))
+        if found.disk is not None:
+            mapped(found.disk, 1, 1)  # before anything is computed
+        return found
+
+    def run(self, backwards: bool, storage: Storage | None) -> tuple[Any, Any]:
         """The last state and the stacked outputs, as numbers or as values of the outer trace."""
         first = [
             row[-1 if backwards else 0] if self.length else np.zeros(row.shape[1:], row.dtype)
@@ -173,6 +232,7 @@ class Loop:
             length=self.length,
             backwards=backwards,
             starts=Starts.of(inner.starts),
+            storage=storage,
         )
         values = [inner.captured.get(name, inner.values.get(name)) for name in constants]
         value = self._value(chain, values)
