@@ -46,7 +46,7 @@ from lagrad.parallel import threads
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
-from lagrad.scanning import iterate, scan
+from lagrad.scanning import iterate, scan, while_loop
 from lagrad.solution import Solution
 from lagrad.stopping import stop_gradient
 from lagrad.transforms import grad, value_and_grad
@@ -117,5 +117,6 @@ __all__ = [
     "trace",
     "value_and_grad",
     "vjp",
+    "while_loop",
 ]
 __version__ = "0.1.0"

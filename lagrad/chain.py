@@ -23,7 +23,7 @@ from lagrad.expression import Expression, Primitive, Variable
 from lagrad.formulas import Rule, expansion, joint_maps
 from lagrad.program import Program
 
-__all__ = ["CHAIN", "Chain", "Starts"]
+__all__ = ["CHAIN", "Chain", "Starts", "broken"]
 
 Array = Any
 Shape = tuple[int, ...]
@@ -194,6 +194,17 @@ class Chain:
             value[self.ends[k] - size : self.ends[k]] = np.ravel(state[k])
         return value, list(before)
 
+    def breaks_at(self, arguments: Sequence[Array]) -> int | None:
+        """The first step that makes a NaN or an infinity, if one does."""
+        state, inputs, constants = self.split(arguments)
+        with np.errstate(all="ignore"):
+            for t in self.order():
+                found = self.evaluation([*state, *[x[t] for x in inputs], *constants])
+                if not all(np.isfinite(array).all() for array in found):
+                    return t
+                state = found[: len(self.states)]
+        return None
+
     def differentiable(self, names: tuple[str, ...]) -> Program:
         """The step with these as parameters, and all else that is given as data."""
         key = ("roles", self.given, names)
@@ -285,6 +296,10 @@ class Chain:
             backwards=self.backwards,
             starts=self.starts,
         )
+
+
+def broken(name: str, step: int, length: int) -> str:
+    return f"the step {name!r} makes a NaN or an infinity at step {step} of {length}."
 
 
 def summing(derived: Adjoint, names: Sequence[str]) -> tuple[Program, list[str], list[str]]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.chain import CHAIN, broken
 from lagrad.differences import along
 from lagrad.errors import NotFinite, TracedValueError
 from lagrad.expression import Expression
+from lagrad.plan import Plan, definitions
 from lagrad.solution import Solution
 from lagrad.traced import Trace
 from lagrad.tracing import Tracing
@@ -92,7 +94,7 @@ def replayed(trace: Trace, values: Mapping[str, Array]) -> list[Any]:
 
 
 def where_not_finite(trace: Trace) -> NotFinite | None:
-    """The error that names an array of data with NaN or infinity in it, if there is one."""
+    """The error that names data, or a step of a loop, with NaN or infinity, if there is one."""
     for name, array in trace.values.items():
         values = np.asarray(array)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -102,4 +104,20 @@ def where_not_finite(trace: Trace) -> NotFinite | None:
                 f"{what} of shape {values.shape}, which {trace.program.name!r} computes with, is "
                 f"{values[tuple(place)]} at {place}."
             )
+    return diverging(trace)
+
+
+def diverging(trace: Trace) -> NotFinite | None:
+    """The error that names the step at which a loop of a program without equations diverges."""
+    program = trace.program
+    loops = [n for n in program.arena.nodes if n.primitive is CHAIN]
+    if not loops or program.with_role("unknown"):
+        return None
+    inputs = [program.variables[name] for name in trace.values]
+    for node in loops:
+        arguments = Plan(inputs, node.arguments, definitions(program))
+        step = node.parameters[0].breaks_at(arguments(list(trace.values.values())))
+        if step is not None:
+            chain = node.parameters[0]
+            return NotFinite(f"a loop diverges: {broken(chain.step.name, step, chain.length)}")
     return None

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.chain import CHAIN, Chain, Starts
+from lagrad.chain import CHAIN, Chain, Starts, broken
 from lagrad.checkpoints import Storage, bytes_in, mapped
+from lagrad.counting import COUNT, Conditional
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expression import Expression
 from lagrad.finite import all_finite
@@ -17,9 +18,13 @@ from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import tracing
 from lagrad.trees import Tree, flatten
 
-__all__ = ["iterate", "scan"]
+__all__ = ["iterate", "scan", "while_loop"]
 
 Array = Any
+# The bytes of memory that there are; states of loops may take a quarter unless told.
+PHYSICAL = (
+    os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**33
+)
 
 
 def scan(
@@ -139,6 +144,66 @@ def iterate(
     return last
 
 
+def while_loop(
+    condition: Callable[..., Any],
+    step: Callable[..., Any],
+    state: Any,
+    max_steps: int,
+    *,
+    checkpoints: int | None = None,
+    memory: int | str | None = None,
+    disk: str | os.PathLike[str] | None = None,
+) -> Any:
+    """Apply a step to a state while a condition on it holds; return the last one.
+
+    The derivative is that of the steps taken: how many there are is found by running, and taken
+    as it is. Under `lg.compile` it is found anew at each call.
+
+    Parameters
+    ----------
+    condition : callable
+        `condition(state)` is one truth.
+    step : callable
+        `step(state)` is the next state, of the same structure, shapes and dtypes.
+    state : nested arrays
+    max_steps : int
+        The most steps that may be needed.
+    checkpoints, memory, disk
+        As of `scan`.
+
+    Returns
+    -------
+    nested arrays
+
+    Raises
+    ------
+    NotConverged
+        The condition still holds after `max_steps`.
+    ShapeMismatch, StructureMismatch, InvalidValue, InvalidFunction, NotFinite
+        As of `scan`.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> def root(a):
+    ...     return lg.while_loop(lambda z: abs(z * z - a) > 1e-9, lambda z: (z + a / z) / 2, a, 50)
+    >>> round(float(root(2.0)), 9), round(float(lg.grad(root)(2.0)), 9)
+    (1.414213562, 0.353553391)
+    """
+    for function in (condition, step):
+        if not callable(function):
+            raise InvalidFunction(f"while_loop takes functions; got {function!r}.")
+
+    def single(state: Any, _: None) -> tuple[Any, None]:
+        return step(state), None
+
+    single.__name__ = name_of(step)
+    loop = Loop("while_loop", single, state, None, max_steps)
+    loop.length = loop.steps_while(condition)
+    last, _ = loop.run(False, loop.storage(checkpoints, memory, disk))
+    return last
+
+
 class Loop:
     """A call of a loop: what it is given, and its step as a program."""
 
@@ -182,13 +247,15 @@ class Loop:
 
     def storage(self, checkpoints: Any, memory: Any, disk: Any) -> Storage | None:
         """How many states are stored, and where; None for all of them, in memory."""
+        size = max(1, sum(a.nbytes for a in self.begin))
         if checkpoints is None and memory is None and disk is None:
-            return None
+            if size * self.length <= PHYSICAL // 4:
+                return None
+            memory = max(size, PHYSICAL // 4)
         if checkpoints is not None and memory is not None:
             raise InvalidValue(f"{self.kind}: checkpoints= or memory=, not both.")
         count = max(1, self.length)
         if memory is not None:
-            size = max(1, sum(a.nbytes for a in self.begin))
             count = bytes_in(memory) // size
             if count < 1:
                 raise InvalidValue(
@@ -210,8 +277,38 @@ class Loop:
             mapped(found.disk, 1, 1)  # before anything is computed
         return found
 
-    def run(self, backwards: bool, storage: Storage | None) -> tuple[Any, Any]:
-        """The last state and the stacked outputs, as numbers or as values of the outer trace."""
+    def steps_while(self, condition: Callable[..., Any]) -> int:
+        """How many steps are taken until a condition fails, `length` at most."""
+        chain, own, _ = self.stated(False, None)
+        inner = trace(condition, (self.tree.unflatten(self.begin),), {}, (0,))
+        shapes = [inner.program.variables[name].shape for name in inner.outputs]
+        if shapes != [()] or inner.guards:
+            what = "branches on a value" if inner.guards else f"returned shapes {shapes}"
+            raise InvalidFunction(
+                f"the condition {name_of(condition)!r} of while_loop {what}; it must return one "
+                "truth, by comparisons, np.logical_and, np.any and the like."
+            )
+        names = tuple(v.name for v in inner.program.with_role("data"))
+        others = [inner.captured.get(name, inner.values.get(name)) for name in names]
+        (truth,) = inner.outputs
+        conditional = Conditional(
+            chain, inner.program, inner.arguments[0].names, names, truth, name_of(condition)
+        )
+        values = [*self.states, *own, *others]
+        outer = tracing()
+        if outer is None or not any(isinstance(v, Expression) for v in values):
+            return int(conditional.count(*self.begin, *own, *others))
+        nodes = map(outer.lift, [*self.lifted, *own, *others])
+        return int(outer.asked(COUNT(outer, *nodes, parameters=(conditional,)), "int()"))
+
+    @property
+    def lifted(self) -> list[Any]:
+        """The states and the rows of inputs: traced values as they are, others as arrays."""
+        pairs = zip([*self.states, *self.inputs], [*self.begin, *self.rows], strict=True)
+        return [given if isinstance(given, Expression) else array for given, array in pairs]
+
+    def stated(self, backwards: bool, storage: Storage | None) -> tuple[Chain, list[Any], Tree]:
+        """The loop as a chain, what its step closes over, and the structure of an output."""
         first = [
             row[-1 if backwards else 0] if self.length else np.zeros(row.shape[1:], row.dtype)
             for row in self.rows
@@ -235,7 +332,13 @@ class Loop:
             storage=storage,
         )
         values = [inner.captured.get(name, inner.values.get(name)) for name in constants]
-        value = self._value(chain, values)
+        return chain, values, outputs
+
+    def run(self, backwards: bool, storage: Storage | None) -> tuple[Any, Any]:
+        """The last state and the stacked outputs, as numbers or as values of the outer trace."""
+        chain, constants, outputs = self.stated(backwards, storage)
+        m = len(self.states)
+        value = self._value(chain, constants)
         parts = [chain.part(value, k) for k in range(len(chain.shapes))]
         if isinstance(value, np.ndarray):
             parts = [part[()].copy() for part in parts]
@@ -244,18 +347,13 @@ class Loop:
     def _value(self, chain: Chain, constants: Sequence[Any]) -> Any:
         """The chain's value: an array, or a node where anything in it is traced."""
         outer = tracing()
-        everything = [*self.states, *self.inputs, *constants]
-        if outer is None or not any(isinstance(v, Expression) for v in everything):
-            value = chain.run(*self.begin, *self.rows, *constants)
-            if not all_finite([value]):
-                require_finite(chain, [*self.begin, *self.rows, *constants], self)
+        values = [*self.lifted, *constants]
+        if outer is None or not any(isinstance(v, Expression) for v in values):
+            value = chain.run(*values)
+            if not all_finite([value]) and (t := chain.breaks_at(values)) is not None:
+                raise NotFinite(f"{self.kind}: {broken(self.name, t, self.length)}")
             return value
-        arrays = [*self.begin, *self.rows, *constants]
-        nodes = [
-            outer.lift(v if isinstance(v, Expression) else a)
-            for v, a in zip(everything, arrays, strict=True)
-        ]
-        return CHAIN(outer, *nodes, parameters=(chain,))
+        return CHAIN(outer, *map(outer.lift, values), parameters=(chain,))
 
     def _checked(self, inner: Trace) -> Tree:
         """The structure of an output; an error where the step does not return what it must."""
@@ -263,6 +361,10 @@ class Loop:
             raise InvalidFunction(
                 f"the step {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
                 "): it is traced once for all steps. Use np.where, np.maximum and the like."
+            )
+        if inner.discrete:
+            raise InvalidFunction(
+                f"the step {self.name!r} of {self.kind} returned truths or integers; return floats."
             )
         children = inner.tree.children
         if inner.tree.kind is not tuple or len(children) != 2:
@@ -284,18 +386,3 @@ class Loop:
                     f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
                 )
         return children[1]
-
-
-def require_finite(chain: Chain, arguments: Sequence[Array], loop: Loop) -> None:
-    """NotFinite at the first step that makes a NaN or an infinity, if there is one."""
-    m, p = len(chain.states), len(chain.inputs)
-    state, inputs, constants = arguments[:m], arguments[m : m + p], arguments[m + p :]
-    with np.errstate(all="ignore"):
-        for t in chain.order():
-            found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
-            if not all(np.isfinite(array).all() for array in found):
-                raise NotFinite(
-                    f"{loop.kind}: the step {loop.name!r} makes a NaN or an infinity at step {t} "
-                    f"of {chain.length}."
-                )
-            state = found[:m]
