@@ -1,0 +1,265 @@
+"""Loops and their derivatives beside loops of Python's, and closed forms."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lagrad as lg
+
+RNG = np.random.default_rng(5)
+ROADS = [
+    {},
+    {"checkpoints": 1},
+    {"checkpoints": 3},
+    {"checkpoints": 99},
+    {"memory": "100 B"},
+    {"disk": True},
+    {"disk": True, "checkpoints": 2},
+]
+
+
+@pytest.fixture(params=ROADS, ids=str)
+def road(request, tmp_path):
+    return {k: str(tmp_path) if k == "disk" else v for k, v in request.param.items()}
+
+
+W, U, B = RNG.standard_normal((4, 4)) / 2, RNG.standard_normal((4, 3)), RNG.standard_normal(4)
+X, H = RNG.standard_normal((9, 3)), RNG.standard_normal(4)
+
+
+def recurrent(W, U, b, h, X, **how):
+    def step(state, x):
+        h = np.tanh(W @ state["h"] + U @ x + b)
+        return {"h": h, "n": state["n"] + 0.1 * h[0]}, (h * h, x[0] * h[1])
+
+    last, (squares, products) = lg.scan(step, {"h": h, "n": 0.0}, X, **how)
+    return np.sum(last["h"]) + last["n"] + np.sum(np.sin(squares)) + np.sum(products[2:])
+
+
+def plain(W, U, b, h, X, backwards=False):
+    n = total = 0.0
+    products = [0.0] * len(X)
+    for t in range(len(X))[:: -1 if backwards else 1]:
+        h = np.tanh(W @ h + U @ X[t] + b)
+        n = n + 0.1 * h[0]
+        total = total + np.sum(np.sin(h * h))
+        products[t] = X[t][0] * h[1]
+    return np.sum(h) + n + total + sum(products[2:])
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_all_roads_are_python_s_loop(road, backwards):
+    arguments = (W, U, B, H, X)
+    f = lambda *z: recurrent(*z, backwards=backwards, **road)
+    g = lambda *z: plain(*z, backwards=backwards)
+    assert f(*arguments) == pytest.approx(g(*arguments), rel=1e-14)
+    found = lg.grad(f, (0, 1, 2, 3, 4))(*arguments)
+    for a, b in zip(found, lg.grad(g, (0, 1, 2, 3, 4))(*arguments), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+    assert lg.jvp(f, arguments, arguments)[1] == pytest.approx(lg.jvp(g, arguments, arguments)[1])
+    second = lg.hessian(lambda b: f(W, U, b, H, X))(B)
+    np.testing.assert_allclose(second, lg.hessian(lambda b: g(W, U, b, H, X))(B), rtol=1e-10)
+    hvp = lg.hvp(lambda W: f(W, U, B, H, X), W, np.ones_like(W))
+    np.testing.assert_allclose(
+        hvp, lg.hvp(lambda W: g(W, U, B, H, X), W, np.ones_like(W)), rtol=1e-10, atol=1e-13
+    )
+    fast = lg.compile(lg.value_and_grad(f))
+    for scale in (1.0, 0.5, 1.0):
+        value, gradient = fast(scale * W, U, B, H, X)
+        assert value == pytest.approx(g(scale * W, U, B, H, X), rel=1e-13)
+        np.testing.assert_allclose(gradient, lg.grad(g)(scale * W, U, B, H, X), rtol=1e-11)
+
+
+def test_third_derivatives_of_a_loop_in_closed_form(road):
+    power = lambda a: lg.iterate(lambda z: a * z, 1.0, 7, **road)
+    d = lg.grad(lg.grad(lg.grad(power)))
+    assert float(d(1.5)) == pytest.approx(7 * 6 * 5 * 1.5**4)
+
+
+def test_loops_in_loops(road):
+    def f(a):
+        def outer(z, x):
+            inner = lg.iterate(lambda u: np.cos(a * u) + 0.1 * x, z, 3, **road)
+            return inner, lg.scan(lambda u, y: (u * a, u + y), inner, np.ones(2))[1]
+
+        z, ys = lg.scan(outer, 0.4, np.arange(4.0), **road)
+        return z + np.sum(ys)
+
+    def g(a):
+        z, total = 0.4, 0.0
+        for x in range(4):
+            for _ in range(3):
+                z = np.cos(a * z) + 0.1 * x
+            total = total + (z + 1) + (z * a + 1)
+        return z + total
+
+    assert f(0.8) == pytest.approx(g(0.8), rel=1e-14)
+    assert float(lg.grad(f)(0.8)) == pytest.approx(float(lg.grad(g)(0.8)), rel=1e-12)
+    assert float(lg.grad(lg.grad(f))(0.8)) == pytest.approx(
+        float(lg.grad(lg.grad(g))(0.8)), rel=1e-10
+    )
+
+
+def test_implicit_functions_inside_loops_and_loops_inside_them(road):
+    def f(a):
+        step = lambda z: lg.root(lambda u: u**3 + u - a * z - 1.0, 0.5)
+        return lg.iterate(step, 0.7, 4, **road)
+
+    def step(z, a):
+        u = np.roots([1.0, 0.0, 1.0, -a * z - 1.0])
+        return float(u[np.abs(u.imag) < 1e-9].real[0])
+
+    def g(a):
+        z = 0.7
+        for _ in range(4):
+            z = step(z, a)
+        return z
+
+    assert f(0.9) == pytest.approx(g(0.9), rel=1e-10)
+    assert float(lg.grad(f)(0.9)) == pytest.approx((g(0.9 + 1e-5) - g(0.9 - 1e-5)) / 2e-5, rel=1e-7)
+    h = lambda a: lg.root(lambda z: lg.iterate(lambda u: np.cos(a * u) / 2, z, 3, **road) - z, 0.1)
+    z = float(h(0.9))
+    for _ in range(3):
+        z = np.cos(0.9 * z) / 2
+    assert z == pytest.approx(float(h(0.9)), rel=1e-12)
+    k = lambda a: (float(h(a + 1e-5)) - float(h(a - 1e-5))) / 2e-5
+    assert float(lg.grad(h)(0.9)) == pytest.approx(k(0.9), rel=1e-7)
+
+
+def test_jacobians_through_loops():
+    A = RNG.standard_normal((3, 3)) / 2
+    f = lambda z: lg.scan(lambda u, x: (A @ u, u), z, np.ones(5))
+    last, stacked = lg.jacobian(f)(np.ones(3))
+    np.testing.assert_allclose(last, np.linalg.matrix_power(A, 5), rtol=1e-12)
+    powers = [np.linalg.matrix_power(A, k) for k in range(5)]
+    np.testing.assert_allclose(stacked, powers, rtol=1e-12, atol=1e-15)
+
+
+def test_in_single_precision():
+    f = lambda a: lg.iterate(lambda z: a * z, np.ones(3, np.float32), 4, checkpoints=2)
+    found = lg.grad(lambda a: np.sum(f(a)))(np.float32(1.5))
+    assert f(np.float32(1.5)).dtype == np.float32
+    assert float(found) == pytest.approx(3 * 4 * 1.5**3, rel=1e-6)
+
+
+def test_a_loop_of_no_steps_gives_its_state(road):
+    f = lambda a: lg.iterate(lambda z: z * a, a, 0, **road)
+    assert (f(3.0), float(lg.grad(f)(3.0))) == (3.0, 1.0)
+    last, outputs = lg.scan(lambda z, x: (z + x, z), 1.0, np.zeros(0), **road)
+    assert (last, outputs.shape) == (1.0, (0,))
+
+
+def test_a_while_loop_has_the_derivative_of_its_steps(road):
+    def f(a):
+        on = lambda z: np.abs(z * z - a) > 1e-8
+        return lg.while_loop(on, lambda z: (z + a / z) / 2, a, 60, **road)
+
+    fast = lg.compile(lg.value_and_grad(f))
+    for a in (2.0, 3.0, 1e6, 2.0):  # of different lengths
+        value, slope = fast(a)
+        z = a
+        while np.abs(z * z - a) > 1e-8:
+            z = (z + a / z) / 2
+        assert value == pytest.approx(z, rel=1e-15)
+        assert slope == pytest.approx(0.5 / np.sqrt(a), rel=1e-6)
+    with pytest.raises(lg.NotConverged, match="max_steps=3"):
+        lg.while_loop(lambda z: z > 0, lambda z: z + 1, 1.0, 3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(0, 10**6))
+def test_random_lengths_and_budgets(n, s, seed):
+    rng = np.random.default_rng(seed)
+    A, x = rng.standard_normal((3, 3)) / 2, rng.standard_normal((n, 3))
+
+    def f(A, x, **how):
+        return np.sum(
+            lg.scan(lambda z, u: (np.sin(A @ z) + u, None), np.ones(3), x, length=n, **how)[0]
+        )
+
+    for a, b in zip(
+        lg.grad(f, (0, 1))(A, x),
+        lg.grad(lambda A, x: f(A, x, checkpoints=s), (0, 1))(A, x),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+WRONG = {
+    "state.*shape \\(\\).*shape \\(2,\\)": lambda: lg.iterate(lambda z: z * np.ones(2), 1.0, 3),
+    "a tuple of 2; expected one array": lambda: lg.iterate(lambda z: (z, z), 1.0, 3),
+    "keys \\['b'\\]": lambda: lg.iterate(lambda z: {"b": z["a"]}, {"a": 1.0}, 3),
+    "must return a pair": lambda: lg.scan(lambda z, x: z, 1.0, np.ones(3)),
+    "length=-1": lambda: lg.iterate(lambda z: z, 1.0, -1),
+    "length=2.5": lambda: lg.iterate(lambda z: z, 1.0, 2.5),
+    "needs length": lambda: lg.scan(lambda z, x: (z, x), 1.0),
+    "'inputs_1' has 4 entries": lambda: lg.scan(lambda z, x: (z, x), 1.0, [np.ones(3), np.ones(4)]),
+    "is a number": lambda: lg.scan(lambda z, x: (z, x), 1.0, 3.0),
+    "least that works is 800 bytes": lambda: lg.iterate(lambda z: z, np.ones(100), 5, memory=100),
+    "memory='lots'": lambda: lg.iterate(lambda z: z, 1.0, 5, memory="lots"),
+    "not both": lambda: lg.iterate(lambda z: z, 1.0, 5, memory=64, checkpoints=2),
+    "checkpoints=0": lambda: lg.iterate(lambda z: z, 1.0, 5, checkpoints=0),
+    "disk='/nowhere'": lambda: lg.iterate(lambda z: z, 1.0, 5, disk="/nowhere"),
+    "branches on a value": lambda: lg.iterate(lambda z: z if z > 0 else -z, 1.0, 5),
+    "truths or integers": lambda: lg.iterate(lambda z: z > 1, 1.0, 5),
+    "at step 8 of 50": lambda: lg.iterate(lambda z: z * z, 10.0, 50),
+    "at step 7 of 50": lambda: lg.grad(lambda a: lg.iterate(lambda z: z * z * a, 10.0, 50))(2.0),
+    "takes a function": lambda: lg.iterate(3, 1.0, 5),
+    "one truth": lambda: lg.while_loop(lambda z: z > 0, lambda z: z, np.ones(2), 3),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_bad_input_is_named(message):
+    with pytest.raises(lg.LagradError, match=message):
+        WRONG[message]()
+
+
+def test_states_on_disk_leave_no_file_even_after_a_kill(tmp_path):
+    program = """
+        import sys, time, numpy as np, lagrad as lg
+
+        def slow(z):
+            print("step", flush=True)
+            time.sleep(0.02)
+            return 0.5 * z
+
+        slow = lg.primitive(slow, vjp=lambda g, y, z: (0.5 * g,))
+        folder = sys.argv[1]
+        f = lambda a: np.sum(lg.iterate(lambda z: slow(a * z), np.ones(1000), 500, disk=folder))
+        lg.grad(f)(1.0)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)], stdout=subprocess.PIPE
+    ) as run:
+        for _ in range(10):
+            run.stdout.readline()
+        time.sleep(0.05)
+        run.send_signal(signal.SIGKILL)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_on_the_way_leaves_no_file(tmp_path):
+    calls = []
+
+    def failing(z):
+        calls.append(1)
+        if len(calls) > 20:
+            raise KeyboardInterrupt
+        return 0.5 * z
+
+    step = lg.primitive(failing, vjp=lambda g, y, z: (0.5 * g,))
+    f = lambda a: np.sum(lg.iterate(lambda z: step(a * z), np.ones(10), 100, disk=tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        lg.grad(f)(1.0)
+    assert os.listdir(tmp_path) == []
