@@ -1,6 +1,6 @@
 """Gradients of programs that are systems of equality constraints."""
 
-from lagrad import primitives, prox
+from lagrad import optim, primitives, prox
 from lagrad.certificate import Certificate
 from lagrad.checking import check_gradient
 from lagrad.compiling import compile  # noqa: A004
@@ -50,6 +50,7 @@ from lagrad.scanning import iterate, scan, while_loop
 from lagrad.solution import Solution
 from lagrad.stopping import stop_gradient
 from lagrad.transforms import grad, value_and_grad
+from lagrad.unrolled import Unrolled
 
 __all__ = [
     "AMG",
@@ -90,6 +91,7 @@ __all__ = [
     "StructureMismatch",
     "TracedValueError",
     "UnknownName",
+    "Unrolled",
     "UnsupportedFunction",
     "UnsupportedType",
     "WarmStart",
@@ -106,6 +108,7 @@ __all__ = [
     "jvp",
     "logsumexp",
     "minimize",
+    "optim",
     "primitive",
     "primitives",
     "prox",

@@ -71,6 +71,8 @@ class Chain:
         How few states are stored for the way back; all of them by default.
     recording : bool
         Whether a run leaves a record of its states.
+    label : str
+        What its derivative is of, for certificates, where it stands for something else.
     """
 
     step: Program
@@ -84,6 +86,7 @@ class Chain:
     starts: Starts = Starts()
     storage: Storage | None = None
     recording: bool = False
+    label: str = ""
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -138,6 +138,16 @@ class Compiled:
             # Derivatives of what has to be solved are wanted nearly always.
             _ = self._planned
 
+    @cached_property
+    def label(self) -> str:
+        """What derivatives are of where loops stand for what they approach."""
+        loops = (
+            node.parameters[0]
+            for node in self.system.arena.nodes
+            if node.primitive is not None and node.primitive.name == "chain"
+        )
+        return "; ".join(dict.fromkeys(loop.label for loop in loops if loop.label))
+
     @property
     def tape(self) -> Tape:
         """The local partials of all constraints, in solving order."""

@@ -29,6 +29,7 @@ from lagrad.replay import require_followed, where_not_finite
 from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import Tracing, tracing
 from lagrad.trees import flatten
+from lagrad.unrolled import Unrolled, unrolled
 from lagrad.wrapped import Centered
 
 __all__ = ["argmin", "fixed_point", "root"]
@@ -48,7 +49,7 @@ def fixed_point(
     linear: LinearSolver | None = None,
     preconditioner: Any = None,
     damping: float = 0.0,
-    differentiate: str | Neumann = "implicit",
+    differentiate: str | Neumann | Unrolled = "implicit",
     tol: float | None = None,
 ) -> Any:
     """Return the z with `z = step(z, *args)`.
@@ -70,8 +71,9 @@ def fixed_point(
         An approximate inverse of the system's matrix, as of `GMRES`, which it chooses.
     damping : float
         Added to the diagonal of the derivatives' system.
-    differentiate : "implicit" or Neumann
-        The solution of the derivatives' system, or a truncated series for it.
+    differentiate : "implicit" or Neumann or Unrolled
+        The solution of the derivatives' system, a truncated series for it, or the derivative of
+        so many steps, which are then what is computed.
     tol : float, optional
         The relative error at which the iteration ends; 1e-10 by default. What a looser one does
         to a derivative is in its certificate.
@@ -97,6 +99,8 @@ def fixed_point(
     >>> round(float(f(1.0)), 10), round(float(lg.grad(f)(1.0)), 10)
     (0.7390851332, -0.2974743415)
     """
+    if isinstance(differentiate, Unrolled):
+        return unrolled("fixed_point", step, start, args, differentiate)
     how = options("fixed_point", solver, linear, preconditioner, damping, differentiate, tol)
     return implicit("fixed_point", step, start, args, how)
 
@@ -109,7 +113,7 @@ def root(
     linear: LinearSolver | None = None,
     preconditioner: Any = None,
     damping: float = 0.0,
-    differentiate: str | Neumann = "implicit",
+    differentiate: str | Neumann | Unrolled = "implicit",
     tol: float | None = None,
 ) -> Any:
     """Return the z with `residual(z, *args) = 0`.
@@ -143,6 +147,8 @@ def root(
     >>> round(float(kepler(1.0)), 10), round(float(lg.grad(kepler)(1.0)), 10)
     (1.4987011335, 1.0373620219)
     """
+    if isinstance(differentiate, Unrolled):
+        return unrolled("root", residual, start, args, differentiate)
     how = options("root", solver, linear, preconditioner, damping, differentiate, tol)
     return implicit("root", residual, start, args, how)
 
@@ -157,7 +163,7 @@ def argmin(
     products: str = "exact",
     preconditioner: Any = None,
     damping: float = 0.0,
-    differentiate: str | Neumann = "implicit",
+    differentiate: str | Neumann | Unrolled = "implicit",
     tol: float | None = None,
 ) -> Any:
     """Return the z at which `objective(z, *args)` is smallest nearby.
@@ -184,8 +190,9 @@ def argmin(
         An approximate inverse of the Hessian, as of `GMRES`; conjugate gradients take it.
     damping : float
         Added to the Hessian's diagonal wherever it is solved with: for one that is singular.
-    differentiate : "implicit" or Neumann
-        The solution of the derivatives' system, or a truncated series for it.
+    differentiate : "implicit" or Neumann or Unrolled
+        The solution of the derivatives' system, a truncated series for it, or the derivative of
+        so many steps, which are then what is computed.
     tol : float, optional
         The relative error at which the iteration ends; 1e-10 by default. What a looser one does
         to a derivative is in its certificate.
@@ -216,6 +223,9 @@ def argmin(
     """
     if products not in ("exact", "centered"):
         raise InvalidValue(f"products={products!r}; expected 'exact' or 'centered'.")
+    if isinstance(differentiate, Unrolled):
+        kind, function = ("argmin", objective) if gradient is None else ("gradient", gradient)
+        return unrolled(kind, function, start, args, differentiate)
     how = options("argmin", solver, linear, preconditioner, damping, differentiate, tol)
     if products == "centered":
         base = how["linear"] or CG(tol=1e-8, positive=True)

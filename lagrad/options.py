@@ -35,7 +35,8 @@ def options(
         isinstance(differentiate, str) and differentiate == "implicit"
     ):
         raise InvalidValue(
-            f"differentiate={differentiate!r}; expected 'implicit' or lg.Neumann(terms=…)."
+            f"differentiate={differentiate!r}; expected 'implicit', lg.Neumann(terms=…) "
+            "or lg.Unrolled(steps)."
         )
     if tol is not None and not (isinstance(tol, (int, float)) and 0 < tol < 1):
         raise InvalidValue(f"tol={tol!r}; expected a number between zero and one.")

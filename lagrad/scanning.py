@@ -18,7 +18,7 @@ from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import tracing
 from lagrad.trees import Tree, flatten
 
-__all__ = ["iterate", "scan", "while_loop"]
+__all__ = ["Loop", "iterate", "scan", "while_loop"]
 
 Array = Any
 # The bytes of memory that there are; states of loops may take a quarter unless told.
@@ -307,7 +307,9 @@ class Loop:
         pairs = zip([*self.states, *self.inputs], [*self.begin, *self.rows], strict=True)
         return [given if isinstance(given, Expression) else array for given, array in pairs]
 
-    def stated(self, backwards: bool, storage: Storage | None) -> tuple[Chain, list[Any], Tree]:
+    def stated(
+        self, backwards: bool, storage: Storage | None, label: str = ""
+    ) -> tuple[Chain, list[Any], Tree]:
         """The loop as a chain, what its step closes over, and the structure of an output."""
         first = [
             row[-1 if backwards else 0] if self.length else np.zeros(row.shape[1:], row.dtype)
@@ -330,13 +332,14 @@ class Loop:
             backwards=backwards,
             starts=Starts.of(inner.starts),
             storage=storage,
+            label=label,
         )
         values = [inner.captured.get(name, inner.values.get(name)) for name in constants]
         return chain, values, outputs
 
-    def run(self, backwards: bool, storage: Storage | None) -> tuple[Any, Any]:
+    def run(self, backwards: bool, storage: Storage | None, label: str = "") -> tuple[Any, Any]:
         """The last state and the stacked outputs, as numbers or as values of the outer trace."""
-        chain, constants, outputs = self.stated(backwards, storage)
+        chain, constants, outputs = self.stated(backwards, storage, label)
         m = len(self.states)
         value = self._value(chain, constants)
         parts = [chain.part(value, k) for k in range(len(chain.shapes))]

@@ -138,7 +138,7 @@ class Solution:
             multiplier_residual=sweep.residual,
             estimate=primal.estimate,
             error_bound=float(error + primal.error_bound),
-            differentiated=sweep.truncated or "implicit",
+            differentiated=sweep.truncated or self.point.compiled.label or "implicit",
             truncation=sweep.truncation,
         )
         self._policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")

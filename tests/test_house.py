@@ -55,9 +55,10 @@ FLOORS = [
     ["sharing", "guards", "approaches", "watching", "chain"],
     ["traced"],
     ["replay"],
-    ["counting", "implicit", "transforms", "declaring"],
-    ["scanning"],
-    ["directional", "jacobians", "compiling"],
+    ["counting", "transforms", "declaring", "optim"],
+    ["directional", "jacobians", "compiling", "scanning"],
+    ["unrolled"],
+    ["implicit"],
     ["minimizing", "checking"],
     ["", "__main__", "examples"],
     # The extra: built on the public library.

@@ -1,0 +1,131 @@
+"""The derivative of an iteration itself, in the place of that of what it approaches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lagrad.directional import hvp
+from lagrad.errors import InvalidValue
+from lagrad.iterations import WarmStart
+from lagrad.optim import Optimizer, gradient_descent
+from lagrad.scanning import Loop
+from lagrad.stopping import stop_gradient
+from lagrad.transforms import grad
+from lagrad.trees import flatten, tree_map
+
+__all__ = ["Unrolled", "unrolled"]
+
+Array = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Unrolled:
+    """Steps of an iteration, and their derivative.
+
+    Parameters
+    ----------
+    steps : int
+        How many; the result is that of so many, converged or not.
+    optimizer : Optimizer, optional
+        Of an argmin, from `lg.optim`. By default gradient descent by the inverse of the largest
+        curvature at the start.
+    last : int, optional
+        How many of the last steps are differentiated; those before are held constant. All by
+        default.
+    checkpoints, memory, disk
+        How few states are stored, as of `lg.scan`.
+
+    References
+    ----------
+    Domke (2012), Generic methods for optimization-based modeling, AISTATS. Shaban, Cheng, Hatch
+    and Boots (2019), Truncated back-propagation for bilevel optimization, arXiv:1810.10667.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> z = lambda x, how: lg.fixed_point(lambda z: z / 2 + x, 0.0, differentiate=how)
+    >>> [float(lg.grad(z)(1.0, lg.Unrolled(50, last=k))) for k in (1, 2, 3)]
+    [1.0, 1.5, 1.75]
+    """
+
+    steps: int
+    optimizer: Optimizer | None = None
+    last: int | None = None
+    checkpoints: int | None = None
+    memory: int | str | None = None
+    disk: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("last", self.last)):
+            if value is None and name == "last":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+                raise InvalidValue(f"Unrolled({name}={value!r}); expected an integer, 0 or more.")
+        if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
+            raise InvalidValue(
+                f"Unrolled(optimizer={self.optimizer!r}); expected one such as "
+                "lg.optim.gradient_descent(rate)."
+            )
+
+
+def unrolled(
+    kind: str, function: Callable[..., Any], start: Any, args: Sequence[Any], how: Unrolled
+) -> Any:
+    """The result of an iteration for a fixed point or an argmin."""
+    begin = start.value if isinstance(start, WarmStart) else start
+    if kind == "fixed_point":
+        if how.optimizer is not None:
+            raise InvalidValue("a fixed point is iterated by its own step: leave optimizer out.")
+        what = f"{how.steps} steps"
+        return run(lambda z, _: (function(z, *args), None), begin, None, how, what)
+    if kind == "root":
+        raise InvalidValue(
+            "root(differentiate=lg.Unrolled(…)): a root has no step to be iterated; state one as "
+            "a fixed point."
+        )
+    slope = function if kind == "gradient" else grad(function)
+    optimizer = how.optimizer or gradient_descent(1 / curvature(function, kind, begin, args))
+
+    def step(state: Any, settings: Any) -> tuple[Any, None]:
+        return optimizer.step(state, slope(state["z"], *args), **settings), None
+
+    what = f"{how.steps} steps of {optimizer.name}"
+    return run(step, optimizer.init(begin), optimizer.at(how.steps), how, what)["z"]
+
+
+def run(
+    step: Callable[..., Any], state: Any, settings: dict[str, Any] | None, how: Unrolled, what: str
+) -> Any:
+    """The steps, those before the last ones held constant."""
+    first = 0 if how.last is None else max(0, how.steps - how.last)
+    label = f"unrolled: {what}" if first == 0 else f"unrolled: the last {how.last} of {what}"
+    for low, high in ((0, first), (first, how.steps)):
+        if low < high or high == how.steps:
+            part = None if settings is None else {k: s[low:high] for k, s in settings.items()}
+            loop = Loop("Unrolled", step, state, part, high - low)
+            storage = loop.storage(how.checkpoints, how.memory, how.disk)
+            state, _ = loop.run(False, storage, label)
+        if high == first and first:
+            state = stop_gradient(state)
+    return state
+
+
+def curvature(function: Callable[..., Any], kind: str, start: Any, args: Sequence[Any]) -> float:
+    """The largest curvature at a start, by power iteration, held constant."""
+    if kind == "gradient":
+        raise InvalidValue("argmin(gradient=…, differentiate=lg.Unrolled(…)) needs an optimizer=….")
+    leaves, tree = flatten(start)
+    at = tree.unflatten([stop_gradient(leaf) for leaf in leaves])
+    rng = np.random.default_rng(0)
+    v = tree.unflatten([rng.standard_normal(np.shape(leaf)) for leaf in leaves])
+    size: Any = 1.0
+    for _ in range(30):
+        v = tree_map(stop_gradient, hvp(lambda z: function(z, *args), at, v))
+        size = np.sqrt(sum(np.sum(np.asarray(x) ** 2) for x in flatten(v)[0]))
+        v = tree_map(lambda x, size=size: x / size, v)
+    return stop_gradient(size)  # type: ignore[no-any-return]
