@@ -15,15 +15,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from lagrad.checkpoints import Record, Shelf, Storage, firsts, recorded, reverse
+from lagrad.checkpoints import Storage
 from lagrad.copying import copied
 from lagrad.derive import Adjoint, pullback, tangent
 from lagrad.evaluation import Evaluation
-from lagrad.expression import Expression, Primitive, Variable
-from lagrad.formulas import Rule, expansion, joint_maps
+from lagrad.expression import Variable
 from lagrad.program import Program
 
-__all__ = ["CHAIN", "Chain", "Starts", "broken"]
+__all__ = ["Chain", "Starts"]
 
 Array = Any
 Shape = tuple[int, ...]
@@ -155,59 +154,6 @@ class Chain:
         m, p = len(self.states), len(self.inputs)
         return arguments[:m], arguments[m : m + p], arguments[m + p :]
 
-    def run(self, *arguments: Array) -> Array:
-        """The chain's value for initial states, stacked inputs and constants."""
-        if self.recording and self.length:
-            value, record = self.recorded_run(arguments)
-            recorded(value, record)
-            return value
-        return self._swept(arguments, None)[0]
-
-    def recorded_run(self, arguments: Sequence[Array]) -> tuple[Array, Record]:
-        """The value, and the states that the way back begins with."""
-        assert self.storage is not None
-        shelf = Shelf(self.storage, [np.asarray(a) for a in arguments[: len(self.states)]])
-        value, last = self._swept(arguments, shelf)
-        return value, Record(shelf, last)
-
-    def _swept(self, arguments: Sequence[Array], shelf: Shelf | None) -> tuple[Array, list[Array]]:
-        """The value, and the state before the last step; states put on a shelf on the way."""
-        state, inputs, constants = self.split(arguments)
-        m = len(self.states)
-        value = np.empty(self.size, self.dtype)
-        stacks = []
-        for k in range(m, len(self.shapes)):
-            shape = self.shapes[k]
-            begin = self.ends[k] - math.prod(shape)
-            stacks.append(value[begin : self.ends[k]].reshape(shape))
-        store = set() if shelf is None else firsts(self.length, shelf.count)
-        before: Sequence[Array] = state
-        evaluate = self.evaluation
-        with np.errstate(all="ignore"):
-            for i, t in enumerate(self.order()):
-                if i in store and shelf is not None:
-                    shelf.put(i, list(state))
-                before = state
-                found = evaluate([*state, *[x[t] for x in inputs], *constants])
-                state = found[:m]
-                for stack, row in zip(stacks, found[m:], strict=True):
-                    stack[t] = row
-        for k in range(m):
-            size = math.prod(self.shapes[k])
-            value[self.ends[k] - size : self.ends[k]] = np.ravel(state[k])
-        return value, list(before)
-
-    def breaks_at(self, arguments: Sequence[Array]) -> int | None:
-        """The first step that makes a NaN or an infinity, if one does."""
-        state, inputs, constants = self.split(arguments)
-        with np.errstate(all="ignore"):
-            for t in self.order():
-                found = self.evaluation([*state, *[x[t] for x in inputs], *constants])
-                if not all(np.isfinite(array).all() for array in found):
-                    return t
-                state = found[: len(self.states)]
-        return None
-
     def differentiable(self, names: tuple[str, ...]) -> Program:
         """The step with these as parameters, and all else that is given as data."""
         key = ("roles", self.given, names)
@@ -301,10 +247,6 @@ class Chain:
         )
 
 
-def broken(name: str, step: int, length: int) -> str:
-    return f"the step {name!r} makes a NaN or an infinity at step {step} of {length}."
-
-
 def summing(derived: Adjoint, names: Sequence[str]) -> tuple[Program, list[str], list[str]]:
     """A step's pull-back, with what flows to constants added to what did before."""
     step = copied(derived.system, derived.system.name)
@@ -317,134 +259,3 @@ def summing(derived: Adjoint, names: Sequence[str]) -> tuple[Program, list[str],
         after.append(step.free(f"next_sum_{name}"))
         step.define(after[-1], total + gradient)
     return step, before, after
-
-
-def pull(
-    node: Any, arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
-) -> list[Any]:
-    """What flows back to arguments."""
-    if chain.storage is not None:
-        value = REVERSED(node.graph, node, cotangent, *arguments, parameters=(chain, ks))
-        pieces, begin = [], 0
-        for k in ks:
-            shape = arguments[k].shape
-            end = begin + math.prod(shape)
-            pieces.append(np.reshape(value[begin:end], shape))
-            begin = end
-        return pieces
-    return pulled(arguments, cotangent, ks, chain)
-
-
-def pulled(
-    arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
-) -> list[Any]:
-    """The same by the chain in reverse over all states."""
-    graph = cotangent.graph
-    m, count = len(chain.states), len(chain.outputs)
-    there = replace(chain.with_states, storage=None, recording=False)
-    value = CHAIN(graph, *arguments, parameters=(there,))
-    states = [there.part(value, m + count + i) for i in range(m)]
-    back = replace(chain.adjoint(ks), storage=None)
-    parts = [chain.part(cotangent, i) for i in range(m + count)]
-    zeros = [back.zeros(name) for name in back.states[m:]]
-    _, inputs, constants = chain.split(arguments)
-    found = CHAIN(
-        graph,
-        *(*parts[:m], *zeros, *states, *inputs, *parts[m:], *constants),
-        parameters=(back,),
-    )
-    results = [back.part(found, i) for i in range(len(back.shapes))]
-    width = len(back.after)
-    return chain.gathered(ks, results[:width], results[width:])
-
-
-def push(node: Any, arguments: Sequence[Any], tangents: dict[int, Any], chain: Chain) -> Any:
-    """The tangent of a chain's value."""
-    m, p = len(chain.states), len(chain.inputs)
-    moved = chain.tangent(tuple(tangents))
-    starts = [tangents[k] if k in tangents else chain.zeros(chain.states[k]) for k in range(m)]
-    found = CHAIN(
-        node.graph,
-        *(*arguments[:m], *starts),
-        *(*arguments[m : m + p], *(tangents[k] for k in range(m, m + p) if k in tangents)),
-        *arguments[m + p :],
-        *(tangents[k] for k in range(m + p, len(arguments)) if k in tangents),
-        parameters=(moved,),
-    )
-    return found[moved.ends[m - 1] :]
-
-
-RULES: dict[Any, Rule] = {}
-
-
-def rule(chain: Chain) -> Rule:
-    """How a chain is differentiated; the rules of the last ones are kept."""
-    found = RULES.get(chain)
-    if found is None:
-        found = Rule(
-            lambda node, arguments, cotangent, ks: pull(node, arguments, cotangent, ks, chain),
-            lambda node, arguments, tangents: push(node, arguments, tangents, chain),
-        )
-        RULES[chain] = found
-        while len(RULES) > 256:
-            del RULES[next(iter(RULES))]
-    return found
-
-
-def no_single_partial(node: Expression, k: int) -> Any:
-    return joint_maps(rule(node.parameters[0]), node, (k,))[0]
-
-
-CHAIN = Primitive(
-    "chain",
-    lambda parameters: parameters[0].run,
-    lambda arguments, parameters: ((parameters[0].size,), parameters[0].dtype),
-    no_single_partial,
-    lambda texts, parameters: f"chain({', '.join(texts)})",
-    lambda node, ks: joint_maps(rule(node.parameters[0]), node, ks),
-)
-
-
-def expanded(arguments: Sequence[Any], chain: Chain, ks: tuple[int, ...]) -> Any:
-    """What `REVERSED` computes, by chains over all states: to be differentiated again."""
-    _, cotangent, *rest = arguments
-    found = pulled(rest, cotangent, ks, chain)
-    return np.concatenate([np.ravel(piece) for piece in found])
-
-
-def reversed_rule(node: Expression) -> Rule:
-    chain, ks = node.parameters
-    key = ("reversed", chain, ks)
-    if key not in RULES:
-        RULES[key] = expansion(
-            lambda arguments: expanded(arguments, chain, ks),
-            [(a.shape, a.dtype) for a in node.arguments],
-        )
-    return RULES[key]
-
-
-def reversed_kernel(parameters: tuple[Any, ...]) -> Any:
-    chain, ks = parameters
-
-    def kernel(value: Array, cotangent: Array, *arguments: Array) -> Array:
-        found = reverse(chain, ks, value, cotangent, arguments)
-        return np.concatenate([np.ravel(piece) for piece in found])
-
-    return kernel
-
-
-def reversed_kind(arguments: Sequence[Expression], parameters: tuple[Any, ...]) -> Any:
-    chain, ks = parameters
-    return (sum(arguments[2 + k].size for k in ks),), chain.dtype
-
-
-# The adjoint of a chain with few stored states: of the chain's value, a cotangent, and what the
-# chain was given.
-REVERSED = Primitive(
-    "chain_reversed",
-    reversed_kernel,
-    reversed_kind,
-    lambda node, k: joint_maps(reversed_rule(node), node, (k,))[0],
-    lambda texts, parameters: f"chain_reversed({', '.join(texts)})",
-    lambda node, ks: joint_maps(reversed_rule(node), node, ks),
-)

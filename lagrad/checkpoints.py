@@ -11,16 +11,14 @@ import os
 import re
 import tempfile
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lagrad.errors import InvalidValue
-from lagrad.schedules import Advance, reversal
 
-__all__ = ["Record", "Shelf", "Storage", "bytes_in", "firsts", "mapped", "recorded", "reverse"]
+__all__ = ["RECORDS", "Record", "Shelf", "Storage", "bytes_in", "mapped", "recorded"]
 
 Array = Any
 State = list[Array]
@@ -127,61 +125,3 @@ RECORDS: dict[int, Record] = {}
 def recorded(value: Array, record: Record) -> None:
     RECORDS[id(value)] = record
     weakref.finalize(value, RECORDS.pop, id(value), None)
-
-
-def firsts(n: int, count: int) -> set[int]:
-    """The steps before which the first sweep stores the state."""
-    found = {0}
-    for action in reversal(n, count):
-        if not (isinstance(action, Advance) and action.stored):
-            return found
-        found.add(action.last)
-    return found
-
-
-def reverse(
-    chain: Any, ks: tuple[int, ...], value: Array, cotangent: Array, arguments: Sequence[Array]
-) -> list[Array]:
-    """What flows back to arguments `ks` of a loop."""
-    n, m = chain.length, len(chain.states)
-    back = chain.adjoint(ks)
-    order = chain.order()
-    _, inputs, constants = chain.split(arguments)
-    parts = [chain.part(cotangent, k) for k in range(len(chain.shapes))]
-    sums = [back.zeros(name) for name in back.states[m:]]
-    flowing = [*parts[:m], *sums]
-    stacks = [np.zeros((n, *back.shape(name)), back.variable(name).dtype) for name in back.outputs]
-    record = RECORDS.pop(id(value), None)
-    if record is None and n:
-        record = chain.recorded_run(arguments)[1]
-    at: tuple[int, State] | None = None if record is None else (n - 1, record.last)
-    with np.errstate(all="ignore"):
-        for action in reversal(n, chain.storage.count) if n else ():
-            assert record is not None
-            shelf = record.shelf
-            if isinstance(action, Advance):
-                if action.stored and action.last in shelf:
-                    continue  # by the first sweep
-                if at is None or at[0] != action.last:
-                    state = shelf.get(action.first)
-                    for i in range(action.first, action.last):
-                        t = order[i]
-                        found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
-                        state = found[:m]
-                    at = (action.last, state)
-                if action.stored:
-                    shelf.put(action.last, at[1])
-                continue
-            i = action.step
-            state = at[1] if at is not None and at[0] == i else shelf.get(i)
-            if action.last:
-                shelf.drop(i)
-            at = None
-            t = order[i]
-            rows = [*[x[t] for x in inputs], *[part[t] for part in parts[m:]]]
-            found = back.evaluation([*flowing, *state, *rows, *constants])
-            flowing = found[: len(flowing)]
-            for stack, row in zip(stacks, found[len(flowing) :], strict=True):
-                stack[t] = row
-    found = chain.gathered(ks, flowing, stacks)
-    return list(found)

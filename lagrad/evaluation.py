@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+from lagrad.lowering import Lowered
 from lagrad.plan import Plan, definitions
 from lagrad.program import Program
+from lagrad.scalarised import Scalarised, scalarised
 
 __all__ = ["Evaluation"]
 
@@ -34,11 +37,20 @@ class Evaluation:
     ) -> None:
         variables = program.variables
         self.program, self.given, self.asked, self.starts = program, given, asked, starts
-        self.dtypes = [variables[name].dtype for name in asked]
         self.plan: Plan | None = None
         if not program.with_role("unknown"):
             results = [variables[name] for name in asked]
             self.plan = Plan([variables[n] for n in given], results, definitions(program))
+
+    @cached_property
+    def scalars(self) -> Scalarised | None:
+        """The same on single numbers, where arrays are small; None elsewhere."""
+        if self.plan is None:
+            return None
+        variables = self.program.variables
+        inputs = [variables[name] for name in self.given]
+        outputs = [variables[name] for name in self.asked]
+        return scalarised(Lowered(inputs, outputs, definitions(self.program)), len(inputs))
 
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         if self.plan is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["backward", "forward", "lanes", "tangent"]
+__all__ = ["backward", "forward", "lanes", "repeat", "tangent"]
 
 Array = Any
 njit: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -182,4 +182,38 @@ def _lanes(program: Array, rows: Array, count: int, totals: Array) -> None:
                     z[i] = value(c, x[i], y[i])
 
 
-forward, backward, tangent, lanes = map(njit, (_forward, _backward, _tangent, _lanes))
+def _repeat(
+    code: Array,
+    first: Array,
+    second: Array,
+    memory: Array,
+    start: int,
+    places: tuple[Array, Array, Array, Array],
+    inputs: Array,
+    outputs: Array,
+    backwards: bool,
+) -> None:
+    """Run the same operations for row after row of inputs.
+
+    `places` are those of the state, of what becomes of it, of a row of inputs, and of outputs.
+    """
+    state, after, given, asked = places
+    length = inputs.shape[0]
+    held = np.empty(state.size)
+    for i in range(length):
+        t = length - 1 - i if backwards else i
+        for k in range(given.size):
+            memory[given[k]] = inputs[t, k]
+        for j in range(start, memory.size):
+            memory[j] = value(code[j], memory[first[j]], memory[second[j]])
+        for k in range(asked.size):
+            outputs[t, k] = memory[asked[k]]
+        for k in range(after.size):
+            held[k] = memory[after[k]]
+        for k in range(state.size):
+            memory[state[k]] = held[k]
+
+
+forward, backward, tangent, lanes, repeat = map(
+    njit, (_forward, _backward, _tangent, _lanes, _repeat)
+)

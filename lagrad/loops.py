@@ -45,11 +45,11 @@ COMPILED_FROM = 1_000_000
 
 @functools.cache
 def compiled() -> tuple[Callable[..., None], ...] | None:
-    """The loops compiled: forward, backward, tangent, lanes; None without numba (extra `fast`)."""
+    """The loops that `jitted` holds, compiled; None without numba (extra `fast`)."""
     if importlib.util.find_spec("numba") is None:
         return None
     jitted: Any = importlib.import_module("lagrad.jitted")
-    return jitted.forward, jitted.backward, jitted.tangent, jitted.lanes
+    return jitted.forward, jitted.backward, jitted.tangent, jitted.lanes, jitted.repeat
 
 
 FUNCTIONS: dict[str, Callable[..., float]] = {

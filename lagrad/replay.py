@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.chain import CHAIN, broken
+from lagrad.chained import CHAIN
 from lagrad.differences import along
 from lagrad.errors import NotFinite, TracedValueError
 from lagrad.expression import Expression
 from lagrad.plan import Plan, definitions
 from lagrad.solution import Solution
+from lagrad.sweeps import breaks_at, broken
 from lagrad.traced import Trace
 from lagrad.tracing import Tracing
 from lagrad.trees import flatten
@@ -116,8 +117,8 @@ def diverging(trace: Trace) -> NotFinite | None:
     inputs = [program.variables[name] for name in trace.values]
     for node in loops:
         arguments = Plan(inputs, node.arguments, definitions(program))
-        step = node.parameters[0].breaks_at(arguments(list(trace.values.values())))
+        chain = node.parameters[0]
+        step = breaks_at(chain, arguments(list(trace.values.values())))
         if step is not None:
-            chain = node.parameters[0]
             return NotFinite(f"a loop diverges: {broken(chain.step.name, step, chain.length)}")
     return None

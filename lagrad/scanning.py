@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.chain import CHAIN, Chain, Starts, broken
+from lagrad.chain import Chain, Starts
+from lagrad.chained import CHAIN
 from lagrad.checkpoints import Storage, bytes_in, mapped
 from lagrad.counting import COUNT, Conditional
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expression import Expression
 from lagrad.finite import all_finite
+from lagrad.sweeps import breaks_at, broken, run
 from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import tracing
 from lagrad.trees import Tree, flatten
@@ -352,8 +354,8 @@ class Loop:
         outer = tracing()
         values = [*self.lifted, *constants]
         if outer is None or not any(isinstance(v, Expression) for v in values):
-            value = chain.run(*values)
-            if not all_finite([value]) and (t := chain.breaks_at(values)) is not None:
+            value = run(chain, *values)
+            if not all_finite([value]) and (t := breaks_at(chain, values)) is not None:
                 raise NotFinite(f"{self.kind}: {broken(self.name, t, self.length)}")
             return value
         return CHAIN(outer, *map(outer.lift, values), parameters=(chain,))

@@ -15,10 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
+from lagrad import loops
+from lagrad.expression import Graph, Variable
+from lagrad.lowering import Lowered
+from lagrad.plan import Plan
+from lagrad.scalarised import scalarised
 
 RNG = np.random.default_rng(5)
+FAST = pytest.mark.skipif(loops.compiled() is None, reason="extra fast")
 ROADS = [
     {},
+    pytest.param({"compiled": True}, marks=FAST),
     {"checkpoints": 1},
     {"checkpoints": 3},
     {"checkpoints": 99},
@@ -29,8 +36,11 @@ ROADS = [
 
 
 @pytest.fixture(params=ROADS, ids=str)
-def road(request, tmp_path):
-    return {k: str(tmp_path) if k == "disk" else v for k, v in request.param.items()}
+def road(request, tmp_path, monkeypatch):
+    how = dict(request.param)
+    compiled = loops.compiled() if how.pop("compiled", False) else None
+    monkeypatch.setattr("lagrad.sweeps.loops", lambda steps: compiled)
+    return {k: str(tmp_path) if k == "disk" else v for k, v in how.items()}
 
 
 W, U, B = RNG.standard_normal((4, 4)) / 2, RNG.standard_normal((4, 3)), RNG.standard_normal(4)
@@ -150,6 +160,51 @@ def test_in_single_precision():
     found = lg.grad(lambda a: np.sum(f(a)))(np.float32(1.5))
     assert f(np.float32(1.5)).dtype == np.float32
     assert float(found) == pytest.approx(3 * 4 * 1.5**3, rel=1e-6)
+
+
+@FAST
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_random_steps_on_single_numbers_are_numpys(seed):
+    rng = np.random.default_rng(seed)
+    shapes = [(3,), (2, 3), (), (3, 3), (4,)]
+    graph = Graph("step")
+    values = [rng.uniform(0.2, 1.2, s) for s in shapes]
+    leaves = [
+        Variable(graph, f"x{k}", "parameter", s, np.dtype(float), None)
+        for k, s in enumerate(shapes)
+    ]
+
+    def program(a, b, c, d, e):
+        made = [a, b, c, d, e]
+        moves = [
+            lambda: np.sin(made[0]) * made[2] + 0.5,
+            lambda: made[1] @ made[0],
+            lambda: np.sum(made[3], axis=int(rng.integers(2))),
+            lambda: made[3] @ made[3].T,
+            lambda: np.outer(made[0], made[4])[1:, ::2],
+            lambda: np.concatenate([made[0], made[4]])[[0, 5, 2]],
+            lambda: np.broadcast_to(made[0], (2, 3)) / made[1],
+            lambda: np.sum(made[1]) * np.transpose(made[1]),
+            lambda: np.einsum("ij,jk->ki", made[1], made[3]),
+            lambda: np.reshape(made[3], (9,))[::-1] ** 2 - np.maximum(made[2], 0.5),
+        ]
+        chosen = rng.permutation(len(moves))[:5]
+        return [moves[k]() for k in chosen]
+
+    state = rng.bit_generator.state
+    expected = program(*values)
+    rng.bit_generator.state = state
+    outputs = [graph.lift(o) for o in program(*leaves)]
+    step = scalarised(Lowered(leaves, outputs, {}), len(leaves))
+    assert step is not None
+    memory = step.memory.copy()
+    memory[step.given] = np.concatenate([np.ravel(v) for v in values])
+    loops.compiled()[0](step.codes, step.firsts, step.seconds, memory, step.start)
+    found = np.concatenate([np.ravel(v) for v in expected])
+    np.testing.assert_allclose(memory[step.asked], found, rtol=1e-12)
+    for a, b in zip(Plan(leaves, outputs)(values), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_a_loop_of_no_steps_gives_its_state(road):

@@ -77,7 +77,7 @@ def test_stored_states_are_as_many_as_asked(monkeypatch):
             super().__init__(*given)
             shelves.append(self)
 
-    monkeypatch.setattr("lagrad.chain.Shelf", Seen)
+    monkeypatch.setattr("lagrad.sweeps.Shelf", Seen)
     lg.grad(lambda a: lg.iterate(lambda z: np.sin(a * z) + z, 0.3, 200, checkpoints=6))(0.7)
     (shelf,) = shelves
     assert shelf.most == 6

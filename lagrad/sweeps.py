@@ -1,0 +1,189 @@
+"""Loops run: forwards, on single numbers by one compiled loop, and back from stored states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lagrad.chain import Chain
+from lagrad.checkpoints import RECORDS, Record, Shelf, recorded
+from lagrad.loops import loops
+from lagrad.scalarised import Scalarised
+from lagrad.schedules import Advance, reversal
+
+__all__ = ["breaks_at", "broken", "recorded_run", "reverse", "run"]
+
+Array = Any
+State = list[Array]
+
+
+def run(chain: Chain, *arguments: Array) -> Array:
+    """The chain's value for initial states, stacked inputs and constants."""
+    if chain.recording and chain.length:
+        value, record = recorded_run(chain, arguments)
+        recorded(value, record)
+        return value
+    fast = compiled_step(chain)
+    if fast is not None:
+        return repeated(chain, arguments, *fast)
+    return swept(chain, arguments, None)[0]
+
+
+def compiled_step(chain: Chain) -> tuple[Scalarised, Any] | None:
+    """The step on single numbers, and the loop that repeats it, where that pays."""
+    plan = chain.evaluation.plan
+    if plan is None or chain.length == 0:
+        return None
+    loop = loops(chain.length * 10 * max(1, len(plan.steps)))
+    scalars = None if loop is None else chain.evaluation.scalars
+    return None if scalars is None or loop is None else (scalars, loop[4])
+
+
+def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat: Any) -> Array:
+    """The chain's value by one compiled loop over single numbers."""
+    state, inputs, constants = chain.split(arguments)
+    n = chain.length
+    memory = step.memory.copy()
+    sizes = [
+        sum(math.prod(chain.shape(name)) for name in part)
+        for part in (chain.states, chain.inputs, chain.constants, chain.after)
+    ]
+    at = np.split(step.given, np.cumsum(sizes[:2]))
+    memory[at[0]] = np.concatenate([np.ravel(a) for a in state])
+    if constants:
+        memory[at[2]] = np.concatenate([np.ravel(a) for a in constants])
+    rows = np.empty((n, at[1].size))
+    begin = 0
+    for array, name in zip(inputs, chain.inputs, strict=True):
+        end = begin + math.prod(chain.shape(name))
+        rows[:, begin:end] = np.reshape(array, (n, -1))
+        begin = end
+    after, asked = np.split(step.asked, [sizes[3]])
+    outputs = np.empty((n, asked.size))
+    places = (at[0], after, at[1], asked)
+    codes = (step.codes, step.firsts, step.seconds)
+    repeat(*codes, memory, step.start, places, rows, outputs, chain.backwards)
+    value = np.empty(chain.size)
+    value[: sizes[3]] = memory[at[0]]
+    begin, low = 0, sizes[3]
+    for name in chain.outputs:
+        end = begin + math.prod(chain.shape(name))
+        value[low : low + n * (end - begin)] = outputs[:, begin:end].ravel()
+        low, begin = low + n * (end - begin), end
+    return value
+
+
+def recorded_run(chain: Chain, arguments: Sequence[Array]) -> tuple[Array, Record]:
+    """The value, and the states that the way back begins with."""
+    assert chain.storage is not None
+    shelf = Shelf(chain.storage, [np.asarray(a) for a in arguments[: len(chain.states)]])
+    value, last = swept(chain, arguments, shelf)
+    return value, Record(shelf, last)
+
+
+def swept(
+    chain: Chain, arguments: Sequence[Array], shelf: Shelf | None
+) -> tuple[Array, list[Array]]:
+    """The value, and the state before the last step; states put on a shelf on the way."""
+    state, inputs, constants = chain.split(arguments)
+    m = len(chain.states)
+    value = np.empty(chain.size, chain.dtype)
+    stacks = []
+    for k in range(m, len(chain.shapes)):
+        shape = chain.shapes[k]
+        begin = chain.ends[k] - math.prod(shape)
+        stacks.append(value[begin : chain.ends[k]].reshape(shape))
+    store = set() if shelf is None else firsts(chain.length, shelf.count)
+    before: Sequence[Array] = state
+    evaluate = chain.evaluation
+    with np.errstate(all="ignore"):
+        for i, t in enumerate(chain.order()):
+            if i in store and shelf is not None:
+                shelf.put(i, list(state))
+            before = state
+            found = evaluate([*state, *[x[t] for x in inputs], *constants])
+            state = found[:m]
+            for stack, row in zip(stacks, found[m:], strict=True):
+                stack[t] = row
+    for k in range(m):
+        size = math.prod(chain.shapes[k])
+        value[chain.ends[k] - size : chain.ends[k]] = np.ravel(state[k])
+    return value, list(before)
+
+
+def breaks_at(chain: Chain, arguments: Sequence[Array]) -> int | None:
+    """The first step that makes a NaN or an infinity, if one does."""
+    state, inputs, constants = chain.split(arguments)
+    with np.errstate(all="ignore"):
+        for t in chain.order():
+            found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
+            if not all(np.isfinite(array).all() for array in found):
+                return t
+            state = found[: len(chain.states)]
+    return None
+
+
+def broken(name: str, step: int, length: int) -> str:
+    return f"the step {name!r} makes a NaN or an infinity at step {step} of {length}."
+
+
+def firsts(n: int, count: int) -> set[int]:
+    """The steps before which the first sweep stores the state."""
+    found = {0}
+    for action in reversal(n, count):
+        if not (isinstance(action, Advance) and action.stored):
+            return found
+        found.add(action.last)
+    return found
+
+
+def reverse(
+    chain: Chain, ks: tuple[int, ...], value: Array, cotangent: Array, arguments: Sequence[Array]
+) -> list[Array]:
+    """What flows back to arguments `ks` of a loop."""
+    assert chain.storage is not None
+    n, m = chain.length, len(chain.states)
+    back = chain.adjoint(ks)
+    order = chain.order()
+    _, inputs, constants = chain.split(arguments)
+    parts = [chain.part(cotangent, k) for k in range(len(chain.shapes))]
+    sums = [back.zeros(name) for name in back.states[m:]]
+    flowing = [*parts[:m], *sums]
+    stacks = [np.zeros((n, *back.shape(name)), back.variable(name).dtype) for name in back.outputs]
+    record = RECORDS.pop(id(value), None)
+    if record is None and n:
+        record = recorded_run(chain, arguments)[1]
+    at: tuple[int, State] | None = None if record is None else (n - 1, record.last)
+    with np.errstate(all="ignore"):
+        for action in reversal(n, chain.storage.count) if n else ():
+            assert record is not None
+            shelf = record.shelf
+            if isinstance(action, Advance):
+                if action.stored and action.last in shelf:
+                    continue  # by the first sweep
+                if at is None or at[0] != action.last:
+                    state = shelf.get(action.first)
+                    for i in range(action.first, action.last):
+                        t = order[i]
+                        found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
+                        state = found[:m]
+                    at = (action.last, state)
+                if action.stored:
+                    shelf.put(action.last, at[1])
+                continue
+            i = action.step
+            state = at[1] if at is not None and at[0] == i else shelf.get(i)
+            if action.last:
+                shelf.drop(i)
+            at = None
+            t = order[i]
+            rows = [*[x[t] for x in inputs], *[part[t] for part in parts[m:]]]
+            found = back.evaluation([*flowing, *state, *rows, *constants])
+            flowing = found[: len(flowing)]
+            for stack, row in zip(stacks, found[len(flowing) :], strict=True):
+                stack[t] = row
+    found = chain.gathered(ks, flowing, stacks)
+    return list(found)
