@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from benchmarks import bratu, hyperparameters, linear, peers, speed, substitution
+from benchmarks import bratu, hyperparameters, linear, loops, peers, speed, substitution
 from benchmarks.timing import Row
 
 PARTS = {
@@ -22,6 +22,7 @@ PARTS = {
     "linear": linear,
     "peers": peers,
     "speed": speed,
+    "loops": loops,
 }
 HEAD = [
     "| work | measured | ratio | target | | seconds |",
