@@ -80,8 +80,8 @@ class Writer:
         self.dtype = Counter(operations[p].dtype for p in places).most_common(1)[0][0]
         rowed = lanes and self.dtype.char in "df"
         self.inner = {p for p in places if rowed and self._arithmetic(operations[p])}
-        order = self._staged(places)
-        self.last = {a: p for p in order for a in operations[p].arguments}
+        self.order = self._staged(places)
+        self.last = {a: p for p in self.order for a in operations[p].arguments}
         self.free: dict[np.dtype[Any], list[int]] = {}
         self.held: dict[int, int] = {}  # which scratch array holds a value
         self.named = set(arguments)  # the values that the source has a name for
@@ -91,7 +91,7 @@ class Writer:
         self.lines = ["def run(low, high, k, given, outs, scratch, matrix, rows):"]
         for i, place in enumerate(arguments):
             self._line(f"v{place} = given[{i}]{'[low:high]' if self._is_cut(place) else ''}")
-        for place in order:
+        for place in self.order:
             self._write(place, operations[place])
         self._flush()
 

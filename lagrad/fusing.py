@@ -8,7 +8,7 @@ of a group's values are taken on the way. What only the group needs is never sto
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,6 +206,9 @@ class Group:
         self.block = max(1, min(self.count, BLOCK // max(1, math.prod(row))))
         self.blocks = -(-self.count // self.block)
         self.work = len(places) * math.prod(shape)
+        self.arguments = arguments
+        self.like = {a: (operations[a].shape, operations[a].dtype) for a in arguments}
+        self.recycled: dict[int, int] = {}  # from a value to the argument whose memory it takes
         # The shape in which each argument is cut: flat, or a number of no dimensions.
         self.given = [
             None if by_row else (-1,) if operations[a].shape == shape else () for a in arguments
@@ -214,7 +217,22 @@ class Group:
         self.run = writer.compiled()
         self.scratch, self.outs = writer.scratch, writer.outs
         self.fixed = writer.fixed
+        number = {place: i for i, place in enumerate(writer.order)}
+        self.written = [number[place] for place in kept]
+        self.last_read = {a: number[writer.last[a]] for a in arguments}
         self.matrix = (writer.rows.count, self.block * math.prod(row)), writer.dtype
+
+    def recycle(self, places: Sequence[int]) -> None:
+        """Take the memory of arguments that nothing needs afterwards, for values like them."""
+        free = [p for p in places if p in self.arguments]
+        for i, out in enumerate(self.outs):
+            for place in free:
+                # No operation of a block may read what another one has written over.
+                read = self.last_read[place] <= self.written[i]
+                if read and not out.parts and self.like[place] == (out.shape, out.dtype):
+                    self.recycled[i] = self.arguments.index(place)
+                    free.remove(place)
+                    break
 
     def __call__(self, *arguments: Array) -> tuple[Array, ...]:
         # A number of Python's stays one, and takes the dtype of what it meets.
@@ -222,7 +240,10 @@ class Group:
             a if shape is None or type(a) in NUMBERS else np.reshape(a, shape)
             for a, shape in zip(arguments, self.given, strict=True)
         ]
-        outs = [self._empty(out) for out in self.outs]
+        outs = [
+            self._empty(out) if (k := self.recycled.get(i)) is None else self._memory(given[k], out)
+            for i, out in enumerate(self.outs)
+        ]
 
         def work(numbers: Iterator[int]) -> None:
             with np.errstate(all="ignore"):
@@ -241,6 +262,11 @@ class Group:
 
         run_in_parts(work, self.blocks, self.work)
         return tuple([self._whole(out, a) for out, a in zip(self.outs, outs, strict=True)])
+
+    def _memory(self, array: Array, out: Out) -> Array:
+        """The memory of an argument, read before it is written, block by block."""
+        fits = array.flags.c_contiguous and array.flags.writeable and array.dtype == out.dtype
+        return array if fits else self._empty(out)
 
     def _empty(self, out: Out) -> Array:
         if out.parts:

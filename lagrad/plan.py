@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lagrad.expression import Expression
-from lagrad.fusing import Step, steps_of
+from lagrad.fusing import Group, Step, steps_of
 from lagrad.loops import loops
 from lagrad.lowering import Lowered, Operation
 from lagrad.system import System
@@ -94,7 +94,15 @@ class Plan:
             size = operations[place].size * operations[place].dtype.itemsize
             if place not in held and size >= RELEASED_FROM:
                 last[k] = (*last[k], place)
+        for step, dying in zip(steps, last, strict=True):
+            if isinstance(step.function, Group):
+                step.function.recycle([p for p in dying if self._alone(p, operations)])
         return last
+
+    def _alone(self, place: int, operations: list[Operation]) -> bool:
+        """Whether a value is an array that the plan made, and that no other value is a view of."""
+        users = [o for o in operations if place in o.arguments]
+        return operations[place].owns and all(o.owns for o in users)
 
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         """The outputs' values, in order, for the inputs' values, in order."""

@@ -237,6 +237,34 @@ def test_a_hot_plan_computes_by_rows_and_says_the_same(n, dtype):
     assert not np.shares_memory(found[1], found[2])
 
 
+@pytest.mark.parametrize("lanes", [False, pytest.param(True, marks=FAST)])
+def test_memory_of_what_dies_is_taken_only_when_all_have_read_it(lanes):
+    A, B = RNG.standard_normal((2, 300, 300))
+
+    def program(A, B):
+        C, D = A @ B, B @ A
+        later = np.exp(-C * C)
+        return C + D, later * C, np.sum(C * later) + D[0, 0]
+
+    graph = Graph("memory")
+    leaves = [Variable(graph, f"x{k}", "parameter", A.shape, A.dtype, None) for k in range(2)]
+    plan = Plan(leaves, [graph.lift(o) for o in program(*leaves)])
+    expected = program(A, B)
+    if lanes:
+        hot(plan)
+    before = A.copy(), B.copy()
+    for _ in range(3):
+        found = plan([A, B])
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11)
+    assert np.array_equal(A, before[0])
+    assert np.array_equal(B, before[1])
+    sole = Plan(leaves, [graph.lift((leaves[0] @ leaves[1]) * 2.0 + leaves[0])])
+    (group,) = [s.function for s in sole.steps if isinstance(s.function, fusing.Group)]
+    assert len(group.recycled) == 1
+    np.testing.assert_allclose(sole([A, B])[0], (A @ B) * 2.0 + A)
+
+
 @FAST
 def test_a_number_first_met_late_has_a_row_of_its_own():
     """Several blocks, and a constant that only the arithmetic after a function needs."""
