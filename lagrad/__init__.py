@@ -46,6 +46,7 @@ from lagrad.parallel import threads
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
+from lagrad.reversing import reversible
 from lagrad.scanning import iterate, scan, while_loop
 from lagrad.solution import Solution
 from lagrad.stopping import stop_gradient
@@ -112,6 +113,7 @@ __all__ = [
     "primitive",
     "primitives",
     "prox",
+    "reversible",
     "root",
     "scan",
     "softmax",

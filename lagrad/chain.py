@@ -70,6 +70,8 @@ class Chain:
         How few states are stored for the way back; all of them by default.
     recording : bool
         Whether a run leaves a record of its states.
+    before : tuple of str
+        Where the step has an inverse, what it makes of the states.
     label : str
         What its derivative is of, for certificates, where it stands for something else.
     """
@@ -85,22 +87,31 @@ class Chain:
     starts: Starts = Starts()
     storage: Storage | None = None
     recording: bool = False
+    before: tuple[str, ...] = ()
     label: str = ""
 
     @property
     def given(self) -> tuple[str, ...]:
         return (*self.states, *self.inputs, *self.constants)
 
-    @cached_property
-    def evaluation(self) -> Evaluation:
-        key = ("evaluation", self.given, self.after, self.outputs, self.starts)
+    def _evaluated(self, asked: tuple[str, ...]) -> Evaluation:
+        key = ("evaluation", self.given, asked, self.starts)
         derived = self.step.compiled().derived
         if key not in derived:
-            asked = (*self.after, *self.outputs)
             derived[key] = Evaluation(self.step, self.given, asked, self.starts.values())
         found = derived[key]
         assert isinstance(found, Evaluation)
         return found
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What becomes of the states, and the outputs."""
+        return self._evaluated((*self.after, *self.outputs))
+
+    @cached_property
+    def inverse(self) -> Evaluation:
+        """The states before, for those after a step."""
+        return self._evaluated(self.before)
 
     def variable(self, name: str) -> Variable:
         return self.step.variables[name]

@@ -24,7 +24,7 @@ def pull(
     node: Any, arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
 ) -> list[Any]:
     """What flows back to arguments."""
-    if chain.storage is not None:
+    if chain.storage is not None or chain.before:
         value = REVERSED(node.graph, node, cotangent, *arguments, parameters=(chain, ks))
         pieces, begin = [], 0
         for k in ks:
@@ -42,7 +42,7 @@ def pulled(
     """The same by the chain in reverse over all states."""
     graph = cotangent.graph
     m, count = len(chain.states), len(chain.outputs)
-    there = replace(chain.with_states, storage=None, recording=False)
+    there = replace(chain.with_states, storage=None, recording=False, before=())
     value = CHAIN(graph, *arguments, parameters=(there,))
     states = [there.part(value, m + count + i) for i in range(m)]
     back = replace(chain.adjoint(ks), storage=None)

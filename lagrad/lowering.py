@@ -350,7 +350,8 @@ def remembered(lowered: Lowered, operation: Operation) -> Operation:
     """The run of a loop whose way back is asked for leaves a record of its states."""
     chain, place = operation.parameters[0], operation.arguments[0]
     run = lowered.operations[place]
-    if run.name == "chain" and run.parameters[0].way == chain.way:
+    same = run.name == "chain" and run.parameters[0].way == chain.way
+    if same and chain.storage is not None:
         recording = replace(run.parameters[0], storage=chain.storage, recording=True)
         lowered.operations[place] = replace(run, parameters=(recording,))
     return operation

@@ -15,6 +15,7 @@ from lagrad.counting import COUNT, Conditional
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expression import Expression
 from lagrad.finite import all_finite
+from lagrad.reversing import Reversible, without_inputs
 from lagrad.sweeps import breaks_at, broken, run
 from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import tracing
@@ -137,11 +138,7 @@ def iterate(
     if not callable(step):
         raise InvalidFunction(f"iterate takes a function; got {step!r}.")
 
-    def single(state: Any, _: None) -> tuple[Any, None]:
-        return step(state), None
-
-    single.__name__ = name_of(step)
-    loop = Loop("iterate", single, state, None, length)
+    loop = Loop("iterate", without_inputs(step), state, None, length)
     last, _ = loop.run(False, loop.storage(checkpoints, memory, disk))
     return last
 
@@ -196,11 +193,7 @@ def while_loop(
         if not callable(function):
             raise InvalidFunction(f"while_loop takes functions; got {function!r}.")
 
-    def single(state: Any, _: None) -> tuple[Any, None]:
-        return step(state), None
-
-    single.__name__ = name_of(step)
-    loop = Loop("while_loop", single, state, None, max_steps)
+    loop = Loop("while_loop", without_inputs(step), state, None, max_steps)
     loop.length = loop.steps_while(condition)
     last, _ = loop.run(False, loop.storage(checkpoints, memory, disk))
     return last
@@ -214,6 +207,8 @@ class Loop:
     ) -> None:
         if not callable(step):
             raise InvalidFunction(f"{kind} takes a function; got {step!r}.")
+        self.inverse = step.inverse if isinstance(step, Reversible) else None
+        step = step.step if isinstance(step, Reversible) else step
         self.kind, self.name, self.step = kind, name_of(step), step
         self.states, self.tree = flatten(state)
         self.inputs, self.input_tree = flatten(inputs)
@@ -279,6 +274,21 @@ class Loop:
             mapped(found.disk, 1, 1)  # before anything is computed
         return found
 
+    @property
+    def _both(self) -> Callable[..., Any]:
+        """The step, and in a third place of its result what its inverse makes of the state."""
+        inverse = self.inverse
+        if inverse is None:
+            return self.step
+
+        def both(state: Any, x: Any) -> Any:
+            found = self.step(state, x)
+            pair = isinstance(found, tuple) and len(found) == 2
+            return (*found, inverse(state, x)) if pair else found
+
+        both.__name__ = self.name
+        return both
+
     def steps_while(self, condition: Callable[..., Any]) -> int:
         """How many steps are taken until a condition fails, `length` at most."""
         chain, own, _ = self.stated(False, None)
@@ -319,17 +329,20 @@ class Loop:
         ]
         leaves = [np.asarray(x) for x in first]
         given = (self.tree.unflatten(self.begin), self.input_tree.unflatten(leaves))
-        inner = trace(self.step, given, {}, (0, 1) if leaves else (0,))
+        inner = trace(self._both, given, {}, (0, 1) if leaves else (0,))
         outputs = self._checked(inner)
         constants = tuple(v.name for v in inner.program.with_role("data"))
-        m = len(self.states)
+        m, end = len(self.states), len(inner.outputs)
+        if self.inverse is not None:
+            end -= m
         chain = Chain(
             inner.program,
             states=inner.arguments[0].names,
             inputs=inner.arguments[1].names if leaves else (),
             constants=constants,
             after=inner.outputs[:m],
-            outputs=inner.outputs[m:],
+            outputs=inner.outputs[m:end],
+            before=inner.outputs[end:],
             length=self.length,
             backwards=backwards,
             starts=Starts.of(inner.starts),
@@ -372,7 +385,7 @@ class Loop:
                 f"the step {self.name!r} of {self.kind} returned truths or integers; return floats."
             )
         children = inner.tree.children
-        if inner.tree.kind is not tuple or len(children) != 2:
+        if inner.tree.kind is not tuple or len(children) != (2 if self.inverse is None else 3):
             raise InvalidFunction(
                 f"the step {self.name!r} of {self.kind} must return a pair: the next state, and an "
                 "output or None."
@@ -380,6 +393,10 @@ class Loop:
         found = self.tree.difference(children[0], f"the state that {self.name!r} returns")
         if found:
             raise ShapeMismatch(f"{found}: a step returns a state like the one it was given.")
+        if self.inverse is not None and children[2] != self.tree:
+            raise ShapeMismatch(
+                f"the inverse of {self.name!r} returns another structure than the state's."
+            )
         variables = inner.program.variables
         for path, start, name in zip(
             self.tree.paths("state"), self.begin, inner.outputs, strict=False

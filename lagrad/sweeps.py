@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from lagrad.chain import Chain
 from lagrad.checkpoints import RECORDS, Record, Shelf, recorded
+from lagrad.errors import InvalidFunction
 from lagrad.loops import loops
 from lagrad.scalarised import Scalarised
 from lagrad.schedules import Advance, reversal
@@ -130,60 +131,98 @@ def broken(name: str, step: int, length: int) -> str:
     return f"the step {name!r} makes a NaN or an infinity at step {step} of {length}."
 
 
-def firsts(n: int, count: int) -> set[int]:
-    """The steps before which the first sweep stores the state."""
-    found = {0}
-    for action in reversal(n, count):
-        if not (isinstance(action, Advance) and action.stored):
-            return found
-        found.add(action.last)
-    return found
-
-
 def reverse(
     chain: Chain, ks: tuple[int, ...], value: Array, cotangent: Array, arguments: Sequence[Array]
 ) -> list[Array]:
     """What flows back to arguments `ks` of a loop."""
-    assert chain.storage is not None
-    n, m = chain.length, len(chain.states)
-    back = chain.adjoint(ks)
-    order = chain.order()
+    back, flowing, parts, stacks = ready(chain, ks, cotangent)
+    order, m = chain.order(), len(chain.states)
     _, inputs, constants = chain.split(arguments)
-    parts = [chain.part(cotangent, k) for k in range(len(chain.shapes))]
-    sums = [back.zeros(name) for name in back.states[m:]]
-    flowing = [*parts[:m], *sums]
-    stacks = [np.zeros((n, *back.shape(name)), back.variable(name).dtype) for name in back.outputs]
-    record = RECORDS.pop(id(value), None)
-    if record is None and n:
-        record = recorded_run(chain, arguments)[1]
-    at: tuple[int, State] | None = None if record is None else (n - 1, record.last)
+    before = unwound if chain.before else restored
     with np.errstate(all="ignore"):
-        for action in reversal(n, chain.storage.count) if n else ():
-            assert record is not None
-            shelf = record.shelf
-            if isinstance(action, Advance):
-                if action.stored and action.last in shelf:
-                    continue  # by the first sweep
-                if at is None or at[0] != action.last:
-                    state = shelf.get(action.first)
-                    for i in range(action.first, action.last):
-                        t = order[i]
-                        found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
-                        state = found[:m]
-                    at = (action.last, state)
-                if action.stored:
-                    shelf.put(action.last, at[1])
-                continue
-            i = action.step
-            state = at[1] if at is not None and at[0] == i else shelf.get(i)
-            if action.last:
-                shelf.drop(i)
-            at = None
+        for i, state in before(chain, value, arguments):
             t = order[i]
             rows = [*[x[t] for x in inputs], *[part[t] for part in parts[m:]]]
             found = back.evaluation([*flowing, *state, *rows, *constants])
             flowing = found[: len(flowing)]
             for stack, row in zip(stacks, found[len(flowing) :], strict=True):
                 stack[t] = row
-    found = chain.gathered(ks, flowing, stacks)
-    return list(found)
+    return list(chain.gathered(ks, flowing, stacks))
+
+
+def ready(chain: Chain, ks: tuple[int, ...], cotangent: Array) -> tuple[Chain, State, State, State]:
+    """The adjoint chain, what flows into it, the parts of the cotangent, and room for outputs."""
+    m, back = len(chain.states), chain.adjoint(ks)
+    parts = [chain.part(cotangent, k) for k in range(len(chain.shapes))]
+    flowing = [*parts[:m], *[back.zeros(name) for name in back.states[m:]]]
+    stacks = [
+        np.zeros((chain.length, *back.shape(name)), back.variable(name).dtype)
+        for name in back.outputs
+    ]
+    return back, flowing, parts, stacks
+
+
+def restored(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[tuple[int, State]]:
+    """The states before each step, the last one first, from those stored."""
+    if not chain.length:
+        return
+    assert chain.storage is not None
+    order, m = chain.order(), len(chain.states)
+    _, inputs, constants = chain.split(arguments)
+    record = RECORDS.pop(id(value), None) or recorded_run(chain, arguments)[1]
+    shelf, at = record.shelf, (chain.length - 1, record.last)
+    for action in reversal(chain.length, chain.storage.count):
+        if isinstance(action, Advance):
+            if action.stored and action.last in shelf:
+                continue  # by the first sweep
+            if at[0] != action.last:
+                state = shelf.get(action.first)
+                for i in range(action.first, action.last):
+                    t = order[i]
+                    found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
+                    state = found[:m]
+                at = (action.last, state)
+            if action.stored:
+                shelf.put(action.last, at[1])
+            continue
+        state = at[1] if at[0] == action.step else shelf.get(action.step)
+        if action.last:
+            shelf.drop(action.step)
+        at = (-1, [])
+        yield action.step, state
+
+
+# How far from the first state an inverse may lead back, relative to its size.
+OFF = 1e-6
+
+
+def unwound(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[tuple[int, State]]:
+    """The same by the step's inverse, from the last state."""
+    first, inputs, constants = chain.split(arguments)
+    order = chain.order()
+    last = state = [np.asarray(chain.part(value, k)) for k in range(len(chain.states))]
+    for i in range(chain.length - 1, -1, -1):
+        state = chain.inverse([*state, *[x[order[i]] for x in inputs], *constants])
+        yield i, state
+    size = max(largest(first), largest(last))
+    off = largest([a - b for a, b in zip(first, state, strict=True)])
+    if not off <= OFF * size:
+        raise InvalidFunction(
+            f"the inverse of {chain.step.name!r} does not lead back: after {chain.length} steps "
+            f"the first state is off by {off:.3g}, states being of size {size:.3g}. Store states "
+            "instead (checkpoints=…), or correct the inverse."
+        )
+
+
+def largest(arrays: Sequence[Array]) -> float:
+    return max(float(np.abs(a).max(initial=0.0)) for a in arrays)
+
+
+def firsts(n: int, count: int) -> set[int]:
+    """The steps before which the first sweep stores the state."""
+    found = {0}
+    for action in reversal(n, count):
+        if not (isinstance(action, Advance) and action.stored):
+            break
+        found.add(action.last)
+    return found

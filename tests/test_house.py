@@ -57,7 +57,7 @@ FLOORS = [
     ["chained"],
     ["traced"],
     ["replay"],
-    ["counting", "transforms", "declaring", "optim"],
+    ["counting", "transforms", "declaring", "optim", "reversing"],
     ["directional", "jacobians", "compiling", "scanning"],
     ["unrolled"],
     ["implicit"],

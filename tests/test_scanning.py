@@ -318,3 +318,44 @@ def test_a_failure_on_the_way_leaves_no_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         lg.grad(f)(1.0)
     assert os.listdir(tmp_path) == []
+
+
+def leapfrog(angle, n, wrong=0.0, reversible=True):
+    """A rotation by shears, which is undone exactly but for rounding."""
+
+    def there(z):
+        x = z[0] - angle * z[1]
+        return x, z[1] + angle * x
+
+    def back(z):
+        y = z[1] - angle * z[0]
+        return z[0] + angle * y + wrong, y
+
+    step = lg.reversible(there, back) if reversible else there
+    return lg.iterate(step, (1.0, 0.0), n)[0]
+
+
+def test_a_reversible_loop_stores_no_state_and_has_the_same_derivatives(monkeypatch):
+    plain = lambda a: leapfrog(a, 500, reversible=False)
+    expected = float(lg.grad(plain)(0.01)), float(lg.grad(lg.grad(plain))(0.01))
+    monkeypatch.setattr("lagrad.sweeps.Shelf", None)
+    f = lambda a: leapfrog(a, 500)
+    assert float(lg.grad(f)(0.01)) == pytest.approx(expected[0], rel=1e-10)
+    assert float(lg.grad(lg.grad(f))(0.01)) == pytest.approx(expected[1], rel=1e-9)
+    step, inverse = lambda z, x: (z + x * z[::-1] * 0, np.sum(z * x)), lambda z, x: z
+    loop = lambda z, s: np.sum(lg.scan(s, z, X)[1])
+    for a, b in zip(
+        lg.jacobian(lambda z: loop(z, lg.reversible(step, inverse)))(np.ones(3)),
+        lg.jacobian(lambda z: loop(z, step))(np.ones(3)),
+        strict=True,
+    ):
+        assert a == pytest.approx(b, rel=1e-12)
+
+
+def test_an_inverse_that_does_not_invert_is_measured_and_named():
+    with pytest.raises(lg.InvalidFunction, match="'there' does not lead back: after 500 steps"):
+        lg.grad(lambda a: leapfrog(a, 500, wrong=1e-4))(0.01)
+    with pytest.raises(lg.ShapeMismatch, match="another structure"):
+        lg.iterate(lg.reversible(lambda z: z, lambda z: (z, z)), 1.0, 3)
+    with pytest.raises(lg.InvalidFunction, match="takes functions"):
+        lg.reversible(lambda z: z, None)
