@@ -72,6 +72,8 @@ class Chain:
         Whether a run leaves a record of its states.
     before : tuple of str
         Where the step has an inverse, what it makes of the states.
+    progress : bool
+        Whether runs show how far they are.
     label : str
         What its derivative is of, for certificates, where it stands for something else.
     """
@@ -88,6 +90,7 @@ class Chain:
     storage: Storage | None = None
     recording: bool = False
     before: tuple[str, ...] = ()
+    progress: bool = False
     label: str = ""
 
     @property
@@ -213,6 +216,7 @@ class Chain:
             length=self.length,
             backwards=not self.backwards,
             starts=self.starts,
+            progress=self.progress,
         )
 
     def gathered(
@@ -255,6 +259,7 @@ class Chain:
             length=self.length,
             backwards=self.backwards,
             starts=self.starts,
+            progress=self.progress,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,6 +41,7 @@ def scan(
     checkpoints: int | None = None,
     memory: int | str | None = None,
     disk: str | os.PathLike[str] | None = None,
+    progress: bool = False,
 ) -> tuple[Any, Any]:
     """Run a step over inputs, handing a state on; return the last state and all outputs.
 
@@ -63,6 +65,8 @@ def scan(
         The same as bytes, or as a text like "64 MB".
     disk : path, optional
         A folder for the stored states: they are in one file there, which is gone afterwards.
+    progress : bool
+        Whether to show a bar, forwards and on the way back (extra `progress`).
 
     Returns
     -------
@@ -96,7 +100,7 @@ def scan(
     Griewank and Walther (2000), Algorithm 799: revolve, doi:10.1145/347837.347846.
     """
     loop = Loop("scan", step, state, inputs, length)
-    return loop.run(backwards, loop.storage(checkpoints, memory, disk))
+    return loop.run(backwards, loop.storage(checkpoints, memory, disk), progress=progress)
 
 
 def iterate(
@@ -107,6 +111,7 @@ def iterate(
     checkpoints: int | None = None,
     memory: int | str | None = None,
     disk: str | os.PathLike[str] | None = None,
+    progress: bool = False,
 ) -> Any:
     """Apply a step to a state again and again; return the last one.
 
@@ -116,7 +121,7 @@ def iterate(
         `step(state)` is the next state, of the same structure, shapes and dtypes.
     state : nested arrays
     length : int
-    checkpoints, memory, disk
+    checkpoints, memory, disk, progress
         As of `scan`.
 
     Returns
@@ -139,7 +144,7 @@ def iterate(
         raise InvalidFunction(f"iterate takes a function; got {step!r}.")
 
     loop = Loop("iterate", without_inputs(step), state, None, length)
-    last, _ = loop.run(False, loop.storage(checkpoints, memory, disk))
+    last, _ = loop.run(False, loop.storage(checkpoints, memory, disk), progress=progress)
     return last
 
 
@@ -152,6 +157,7 @@ def while_loop(
     checkpoints: int | None = None,
     memory: int | str | None = None,
     disk: str | os.PathLike[str] | None = None,
+    progress: bool = False,
 ) -> Any:
     """Apply a step to a state while a condition on it holds; return the last one.
 
@@ -167,7 +173,7 @@ def while_loop(
     state : nested arrays
     max_steps : int
         The most steps that may be needed.
-    checkpoints, memory, disk
+    checkpoints, memory, disk, progress
         As of `scan`.
 
     Returns
@@ -195,7 +201,7 @@ def while_loop(
 
     loop = Loop("while_loop", without_inputs(step), state, None, max_steps)
     loop.length = loop.steps_while(condition)
-    last, _ = loop.run(False, loop.storage(checkpoints, memory, disk))
+    last, _ = loop.run(False, loop.storage(checkpoints, memory, disk), progress=progress)
     return last
 
 
@@ -320,7 +326,11 @@ class Loop:
         return [given if isinstance(given, Expression) else array for given, array in pairs]
 
     def stated(
-        self, backwards: bool, storage: Storage | None, label: str = ""
+        self,
+        backwards: bool,
+        storage: Storage | None,
+        label: str = "",
+        progress: bool = False,
     ) -> tuple[Chain, list[Any], Tree]:
         """The loop as a chain, what its step closes over, and the structure of an output."""
         first = [
@@ -348,13 +358,22 @@ class Loop:
             starts=Starts.of(inner.starts),
             storage=storage,
             label=label,
+            progress=progress,
         )
         values = [inner.captured.get(name, inner.values.get(name)) for name in constants]
         return chain, values, outputs
 
-    def run(self, backwards: bool, storage: Storage | None, label: str = "") -> tuple[Any, Any]:
+    def run(
+        self,
+        backwards: bool,
+        storage: Storage | None,
+        label: str = "",
+        progress: bool = False,
+    ) -> tuple[Any, Any]:
         """The last state and the stacked outputs, as numbers or as values of the outer trace."""
-        chain, constants, outputs = self.stated(backwards, storage, label)
+        if progress and importlib.util.find_spec("tqdm") is None:
+            raise InvalidValue(f'{self.kind}(progress=True): pip install "lagrad[progress]".')
+        chain, constants, outputs = self.stated(backwards, storage, label, progress)
         m = len(self.states)
         value = self._value(chain, constants)
         parts = [chain.part(value, k) for k in range(len(chain.shapes))]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ __all__ = ["breaks_at", "broken", "recorded_run", "reverse", "run"]
 
 Array = Any
 State = list[Array]
+T = TypeVar("T")
 
 
 def run(chain: Chain, *arguments: Array) -> Array:
@@ -36,7 +38,7 @@ def run(chain: Chain, *arguments: Array) -> Array:
 def compiled_step(chain: Chain) -> tuple[Scalarised, Any] | None:
     """The step on single numbers, and the loop that repeats it, where that pays."""
     plan = chain.evaluation.plan
-    if plan is None or chain.length == 0:
+    if plan is None or chain.length == 0 or chain.progress:
         return None
     loop = loops(chain.length * 10 * max(1, len(plan.steps)))
     scalars = None if loop is None else chain.evaluation.scalars
@@ -77,6 +79,15 @@ def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat:
     return value
 
 
+def shown(chain: Chain, steps: Iterable[T]) -> Iterable[T]:
+    """Steps with a bar, where one is wanted, that is gone afterwards."""
+    if not chain.progress:
+        return steps
+    tqdm = importlib.import_module("tqdm.auto").tqdm
+    bar: Iterable[T] = tqdm(steps, desc=chain.step.name, total=chain.length, leave=False)
+    return bar
+
+
 def recorded_run(chain: Chain, arguments: Sequence[Array]) -> tuple[Array, Record]:
     """The value, and the states that the way back begins with."""
     assert chain.storage is not None
@@ -101,7 +112,7 @@ def swept(
     before: Sequence[Array] = state
     evaluate = chain.evaluation
     with np.errstate(all="ignore"):
-        for i, t in enumerate(chain.order()):
+        for i, t in enumerate(shown(chain, chain.order())):
             if i in store and shelf is not None:
                 shelf.put(i, list(state))
             before = state
@@ -140,7 +151,7 @@ def reverse(
     _, inputs, constants = chain.split(arguments)
     before = unwound if chain.before else restored
     with np.errstate(all="ignore"):
-        for i, state in before(chain, value, arguments):
+        for i, state in shown(chain, before(chain, value, arguments)):
             t = order[i]
             rows = [*[x[t] for x in inputs], *[part[t] for part in parts[m:]]]
             found = back.evaluation([*flowing, *state, *rows, *constants])

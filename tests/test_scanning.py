@@ -359,3 +359,12 @@ def test_an_inverse_that_does_not_invert_is_measured_and_named():
         lg.iterate(lg.reversible(lambda z: z, lambda z: (z, z)), 1.0, 3)
     with pytest.raises(lg.InvalidFunction, match="takes functions"):
         lg.reversible(lambda z: z, None)
+
+
+@pytest.mark.parametrize("how", [{}, {"checkpoints": 3}])
+def test_progress_is_shown_both_ways_and_changes_nothing(capsys, how):
+    pytest.importorskip("tqdm")
+    f = lambda a, **more: lg.iterate(lambda z: np.sin(a * z) + z, 0.3, 40, **how, **more)
+    found = lg.grad(lambda a: f(a, progress=True))(0.7)
+    assert found == lg.grad(f)(0.7)
+    assert "/40" in capsys.readouterr().err
