@@ -51,7 +51,7 @@ from lagrad.scanning import iterate, scan, while_loop
 from lagrad.solution import Solution
 from lagrad.stopping import stop_gradient
 from lagrad.transforms import grad, value_and_grad
-from lagrad.unrolled import Unrolled
+from lagrad.unrolled import Reversible, Unrolled
 
 __all__ = [
     "AMG",
@@ -84,6 +84,7 @@ __all__ = [
     "Picard",
     "Program",
     "ProgramFileError",
+    "Reversible",
     "ShapeMismatch",
     "SingularSystem",
     "Solution",

@@ -72,6 +72,8 @@ class Chain:
         Whether a run leaves a record of its states.
     before : tuple of str
         Where the step has an inverse, what it makes of the states.
+    exact : bool
+        Whether it is momentum in whole numbers; `before` are then the gradient's.
     progress : bool
         Whether runs show how far they are.
     label : str
@@ -90,6 +92,7 @@ class Chain:
     storage: Storage | None = None
     recording: bool = False
     before: tuple[str, ...] = ()
+    exact: bool = False
     progress: bool = False
     label: str = ""
 
@@ -113,7 +116,7 @@ class Chain:
 
     @cached_property
     def inverse(self) -> Evaluation:
-        """The states before, for those after a step."""
+        """The states before, for those after a step; or the gradient."""
         return self._evaluated(self.before)
 
     def variable(self, name: str) -> Variable:
@@ -158,7 +161,7 @@ class Chain:
     def way(self) -> tuple[Any, ...]:
         """What chains have in common that differ in outputs only."""
         given = (self.states, self.inputs, self.constants, self.after)
-        return (self.step, *given, self.length, self.backwards, self.starts)
+        return (self.step, *given, self.length, self.backwards, self.starts, self.exact)
 
     def order(self) -> range:
         return range(self.length - 1, -1, -1) if self.backwards else range(self.length)

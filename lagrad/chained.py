@@ -42,7 +42,8 @@ def pulled(
     """The same by the chain in reverse over all states."""
     graph = cotangent.graph
     m, count = len(chain.states), len(chain.outputs)
-    there = replace(chain.with_states, storage=None, recording=False, before=())
+    plain = replace(chain, storage=None, recording=False, before=(), exact=False)
+    there = plain.with_states
     value = CHAIN(graph, *arguments, parameters=(there,))
     states = [there.part(value, m + count + i) for i in range(m)]
     back = replace(chain.adjoint(ks), storage=None)

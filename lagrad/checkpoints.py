@@ -119,9 +119,9 @@ class Record:
 
 
 # By the identity of a loop's value, for as long as that is there.
-RECORDS: dict[int, Record] = {}
+RECORDS: dict[int, Any] = {}
 
 
-def recorded(value: Array, record: Record) -> None:
+def recorded(value: Array, record: Any) -> None:
     RECORDS[id(value)] = record
     weakref.finalize(value, RECORDS.pop, id(value), None)

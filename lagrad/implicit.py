@@ -29,7 +29,7 @@ from lagrad.replay import require_followed, where_not_finite
 from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import Tracing, tracing
 from lagrad.trees import flatten
-from lagrad.unrolled import Unrolled, unrolled
+from lagrad.unrolled import Reversible, Unrolled, unrolled
 from lagrad.wrapped import Centered
 
 __all__ = ["argmin", "fixed_point", "root"]
@@ -49,7 +49,7 @@ def fixed_point(
     linear: LinearSolver | None = None,
     preconditioner: Any = None,
     damping: float = 0.0,
-    differentiate: str | Neumann | Unrolled = "implicit",
+    differentiate: str | Neumann | Unrolled | Reversible = "implicit",
     tol: float | None = None,
 ) -> Any:
     """Return the z with `z = step(z, *args)`.
@@ -71,7 +71,7 @@ def fixed_point(
         An approximate inverse of the system's matrix, as of `GMRES`, which it chooses.
     damping : float
         Added to the diagonal of the derivatives' system.
-    differentiate : "implicit" or Neumann or Unrolled
+    differentiate : "implicit" or Neumann or Unrolled or Reversible
         The solution of the derivatives' system, a truncated series for it, or the derivative of
         so many steps, which are then what is computed.
     tol : float, optional
@@ -99,7 +99,7 @@ def fixed_point(
     >>> round(float(f(1.0)), 10), round(float(lg.grad(f)(1.0)), 10)
     (0.7390851332, -0.2974743415)
     """
-    if isinstance(differentiate, Unrolled):
+    if isinstance(differentiate, (Unrolled, Reversible)):
         return unrolled("fixed_point", step, start, args, differentiate)
     how = options("fixed_point", solver, linear, preconditioner, damping, differentiate, tol)
     return implicit("fixed_point", step, start, args, how)
@@ -113,7 +113,7 @@ def root(
     linear: LinearSolver | None = None,
     preconditioner: Any = None,
     damping: float = 0.0,
-    differentiate: str | Neumann | Unrolled = "implicit",
+    differentiate: str | Neumann | Unrolled | Reversible = "implicit",
     tol: float | None = None,
 ) -> Any:
     """Return the z with `residual(z, *args) = 0`.
@@ -147,7 +147,7 @@ def root(
     >>> round(float(kepler(1.0)), 10), round(float(lg.grad(kepler)(1.0)), 10)
     (1.4987011335, 1.0373620219)
     """
-    if isinstance(differentiate, Unrolled):
+    if isinstance(differentiate, (Unrolled, Reversible)):
         return unrolled("root", residual, start, args, differentiate)
     how = options("root", solver, linear, preconditioner, damping, differentiate, tol)
     return implicit("root", residual, start, args, how)
@@ -163,7 +163,7 @@ def argmin(
     products: str = "exact",
     preconditioner: Any = None,
     damping: float = 0.0,
-    differentiate: str | Neumann | Unrolled = "implicit",
+    differentiate: str | Neumann | Unrolled | Reversible = "implicit",
     tol: float | None = None,
 ) -> Any:
     """Return the z at which `objective(z, *args)` is smallest nearby.
@@ -190,7 +190,7 @@ def argmin(
         An approximate inverse of the Hessian, as of `GMRES`; conjugate gradients take it.
     damping : float
         Added to the Hessian's diagonal wherever it is solved with: for one that is singular.
-    differentiate : "implicit" or Neumann or Unrolled
+    differentiate : "implicit" or Neumann or Unrolled or Reversible
         The solution of the derivatives' system, a truncated series for it, or the derivative of
         so many steps, which are then what is computed.
     tol : float, optional
@@ -223,7 +223,7 @@ def argmin(
     """
     if products not in ("exact", "centered"):
         raise InvalidValue(f"products={products!r}; expected 'exact' or 'centered'.")
-    if isinstance(differentiate, Unrolled):
+    if isinstance(differentiate, (Unrolled, Reversible)):
         kind, function = ("argmin", objective) if gradient is None else ("gradient", gradient)
         return unrolled(kind, function, start, args, differentiate)
     how = options("argmin", solver, linear, preconditioner, damping, differentiate, tol)

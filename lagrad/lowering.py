@@ -351,7 +351,7 @@ def remembered(lowered: Lowered, operation: Operation) -> Operation:
     chain, place = operation.parameters[0], operation.arguments[0]
     run = lowered.operations[place]
     same = run.name == "chain" and run.parameters[0].way == chain.way
-    if same and chain.storage is not None:
+    if same and (chain.storage is not None or chain.exact):
         recording = replace(run.parameters[0], storage=chain.storage, recording=True)
         lowered.operations[place] = replace(run, parameters=(recording,))
     return operation

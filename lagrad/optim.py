@@ -16,7 +16,7 @@ import numpy as np
 from lagrad.errors import InvalidValue
 from lagrad.trees import flatten, tree_map
 
-__all__ = ["Optimizer", "adam", "gradient_descent", "heavy_ball", "lbfgs", "momentum"]
+__all__ = ["Optimizer", "adam", "gradient_descent", "heavy_ball", "lbfgs", "sgd_momentum"]
 
 Array = Any
 
@@ -81,7 +81,7 @@ def gradient_descent(rate: Any) -> Optimizer:
     return Optimizer("gradient_descent", lambda z: {"z": z}, step, {"rate": rate})
 
 
-def momentum(rate: Any, decay: Any = 0.9) -> Optimizer:
+def sgd_momentum(rate: Any, decay: Any = 0.9) -> Optimizer:
     """v ← decay · v − (1 − decay) · g, z ← z + rate · v.
 
     Parameters
@@ -96,7 +96,7 @@ def momentum(rate: Any, decay: Any = 0.9) -> Optimizer:
     Examples
     --------
     >>> import lagrad as lg
-    >>> inner = lg.Unrolled(200, lg.optim.momentum(0.5, 0.8))
+    >>> inner = lg.Unrolled(200, lg.optim.sgd_momentum(0.5, 0.8))
     >>> theta = lambda a: lg.argmin(lambda z: (z - a) ** 2, 0.0, differentiate=inner)
     >>> round(float(theta(3.0)), 6)
     3.0
@@ -109,7 +109,7 @@ def momentum(rate: Any, decay: Any = 0.9) -> Optimizer:
         v = tree_map(lambda v, g: decay * v - (1 - decay) * g, state["v"], gradient)
         return {"z": tree_map(lambda z, w: z + rate * w, state["z"], v), "v": v}
 
-    return Optimizer("momentum", init, step, {"rate": rate, "decay": decay})
+    return Optimizer("sgd_momentum", init, step, {"rate": rate, "decay": decay})
 
 
 def heavy_ball(rate: Any, decay: Any = 0.9) -> Optimizer:

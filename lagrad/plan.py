@@ -108,7 +108,7 @@ class Plan:
         """The outputs' values, in order, for the inputs' values, in order."""
         if self.lowered is not None:
             self._hasten(self.lowered)
-        return (self.run or self._interpreted)(values)
+        return (self.run or self.interpreted)(values)
 
     def _hasten(self, lowered: Lowered) -> None:
         """Become a function of its own, and that of lanes, as calls add up."""
@@ -120,7 +120,8 @@ class Plan:
             self.run = straight(self, steps, self._releases(steps, lowered.operations))
             self.lowered = None
 
-    def _interpreted(self, values: Sequence[Array]) -> list[Array]:
+    def interpreted(self, values: Sequence[Array]) -> list[Array]:
+        """The same, step by step, by the same calls however often."""
         memory: list[Array] = [None] * self.width
         memory[: len(values)] = values
         for place, value in self.constants:

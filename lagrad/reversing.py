@@ -14,10 +14,11 @@ __all__ = ["Reversible", "reversible", "without_inputs"]
 
 @dataclass(frozen=True, eq=False)
 class Reversible:
-    """A step with its inverse."""
+    """A step with its inverse; or one of momentum, `exact`, with the gradient in its place."""
 
     step: Callable[..., Any]
     inverse: Callable[..., Any]
+    exact: bool = False
 
     def __call__(self, *arguments: Any) -> Any:
         return self.step(*arguments)

@@ -12,6 +12,7 @@ import numpy as np
 from lagrad.chain import Chain
 from lagrad.checkpoints import RECORDS, Record, Shelf, recorded
 from lagrad.errors import InvalidFunction
+from lagrad.exact import Exact
 from lagrad.loops import loops
 from lagrad.scalarised import Scalarised
 from lagrad.schedules import Advance, reversal
@@ -25,6 +26,13 @@ T = TypeVar("T")
 
 def run(chain: Chain, *arguments: Array) -> Array:
     """The chain's value for initial states, stacked inputs and constants."""
+    if chain.exact:
+        run = Exact(chain, arguments)
+        run.run()
+        value = np.concatenate([np.ravel(a) for a in run.state()])
+        if chain.recording:
+            recorded(value, run)
+        return value
     if chain.recording and chain.length:
         value, record = recorded_run(chain, arguments)
         recorded(value, record)
@@ -149,7 +157,7 @@ def reverse(
     back, flowing, parts, stacks = ready(chain, ks, cotangent)
     order, m = chain.order(), len(chain.states)
     _, inputs, constants = chain.split(arguments)
-    before = unwound if chain.before else restored
+    before = reversed_exactly if chain.exact else unwound if chain.before else restored
     with np.errstate(all="ignore"):
         for i, state in shown(chain, before(chain, value, arguments)):
             t = order[i]
@@ -201,6 +209,17 @@ def restored(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator
             shelf.drop(action.step)
         at = (-1, [])
         yield action.step, state
+
+
+def reversed_exactly(
+    chain: Chain, value: Array, arguments: Sequence[Array]
+) -> Iterator[tuple[int, State]]:
+    """The same of momentum in whole numbers."""
+    found = RECORDS.pop(id(value), None)
+    if found is None:
+        found = Exact(chain, arguments)
+        found.run()
+    yield from found.back()
 
 
 # How far from the first state an inverse may lead back, relative to its size.

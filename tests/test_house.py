@@ -53,6 +53,7 @@ FLOORS = [
     ["program"],
     ["command", "tracing", "evaluation"],
     ["sharing", "guards", "approaches", "watching", "chain"],
+    ["exact"],
     ["sweeps"],
     ["chained"],
     ["traced"],

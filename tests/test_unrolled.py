@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import lagrad as lg
+from lagrad.exact import Digits, Exact, ratio
 
 RNG = np.random.default_rng(0)
 A, Y = RNG.standard_normal((8, 4)), RNG.standard_normal(8)
 V, T = RNG.standard_normal((5, 4)), RNG.standard_normal(5)
 descent = lg.optim.gradient_descent
+BY_MOMENTUM = lambda *settings: lg.Reversible(20, lg.optim.sgd_momentum(*settings))
 
 
 def held_out(lam, how):
@@ -29,7 +33,7 @@ def closed_form(lam):
 OPTIMIZERS = {
     "by default": (None, 400, 1e-12),
     "gradient descent": (descent(0.02), 400, 1e-12),
-    "momentum": (lg.optim.momentum(0.3, 0.9), 500, 1e-8),
+    "momentum": (lg.optim.sgd_momentum(0.3, 0.9), 500, 1e-8),
     "heavy ball": (lg.optim.heavy_ball(0.02, 0.5), 400, 1e-12),
     "adam": (lg.optim.adam(lambda t: 0.1 / (1 + t / 50)), 1500, 1e-9),
     "l-bfgs": (lg.optim.lbfgs(0.9), 30, 1e-8),
@@ -53,14 +57,14 @@ def test_truncated_unrolling_of_a_quadratic_is_the_truncated_series(k):
     assert a == pytest.approx(b, rel=1e-9)
 
 
-def trained(settings, start, optimizer=lg.optim.momentum):
+def trained(settings, start, optimizer=lg.optim.sgd_momentum):
     loss = lambda z: np.sum((A @ z["a"] - Y) ** 2) / 8 + np.sum(np.cos(z["b"]))
     begin = {"a": start, "b": 0.5 * start[:2]}
     z = lg.argmin(loss, begin, differentiate=lg.Unrolled(12, optimizer(**settings)))
     return np.sum((V @ z["a"] - T) ** 2) + np.sum(z["b"])
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "heavy_ball", "adam", "gradient_descent"])
+@pytest.mark.parametrize("optimizer", ["sgd_momentum", "heavy_ball", "adam", "gradient_descent"])
 def test_rates_decays_and_starts_are_hyperparameters(optimizer):
     make = getattr(lg.optim, optimizer)
     settings = {"rate": np.full(12, 0.05)}
@@ -113,5 +117,78 @@ def test_fixed_points_unrolled():
     ],
 )
 def test_bad_input_is_named(message, call):
+    with pytest.raises(lg.LagradError, match=message):
+        call()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([0.9, 0.98, 0.5, 1.0, 0.75, 0.123]), min_size=1, max_size=300),
+    st.integers(0, 10**6),
+)
+def test_decays_are_undone_bit_for_bit(decays, seed):
+    rng = np.random.default_rng(seed)
+    start = v = rng.integers(-(2**60), 2**60, 5)
+    digits, pushes = Digits(np.zeros(5, np.uint64)), []
+    for t, decay in enumerate(decays):
+        pushes.append(rng.integers(-(2**50), 2**50, 5))
+        v = digits.decay(t, v, *ratio(decay)) + pushes[t]
+        assert np.abs(v).max() < 2**62
+    for t in range(len(decays) - 1, -1, -1):
+        v = digits.undo(t, v - pushes[t], *ratio(decays[t]))
+    assert np.array_equal(v, start)
+    assert not digits.rest.any()
+    assert not digits.words
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.98])
+def test_momentum_reversed_in_whole_numbers(monkeypatch, decay):
+    bits, plain = [], Exact.run
+
+    def seen(self):
+        plain(self)
+        bits.extend(d.bits for d in self.digits)
+
+    monkeypatch.setattr(Exact, "run", seen)
+    optimizer = lg.optim.sgd_momentum(0.3, decay)
+    found = lg.grad(lambda lam: held_out(lam, lg.Reversible(1000, optimizer)))(0.3)
+    stored = lg.grad(lambda lam: held_out(lam, lg.Unrolled(1000, optimizer)))(0.3)
+    assert float(found) == pytest.approx(float(stored), rel=1e-9)
+    assert max(bits) / 1000 == pytest.approx(-np.log2(decay), rel=0.1)
+    assert len(bits) == 1  # the value's run serves the way back
+
+
+def test_rates_and_decays_of_reversed_momentum():
+    def trained_by(how):
+        def f(rate, decay):
+            loss = lambda z: np.sum((A @ z["a"] - Y) ** 2) / 8 + np.sum(np.cos(z["b"]))
+            begin = {"a": np.ones(4), "b": np.zeros((2, 2)) + 0.3}
+            optimizer = lg.optim.sgd_momentum(rate, decay)
+            z = lg.argmin(loss, begin, differentiate=how(25, optimizer))
+            return np.sum((V @ z["a"] - T) ** 2) + np.sum(z["b"])
+
+        return f
+
+    at = np.full(25, 0.1), np.linspace(0.5, 0.9, 25).round(2)
+    found = lg.grad(trained_by(lg.Reversible), (0, 1))(*at)
+    for a, b in zip(found, lg.grad(trained_by(lg.Unrolled), (0, 1))(*at), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("expected lg.optim.sgd_momentum", lambda: lg.Reversible(3, descent(0.1))),
+        ("steps=1.5", lambda: lg.Reversible(1.5, lg.optim.sgd_momentum(0.1))),
+        (
+            "momentum is for an argmin",
+            lambda: lg.fixed_point(np.cos, 1.0, differentiate=BY_MOMENTUM(0.1)),
+        ),
+        ("cannot be reversed", lambda: held_out(0.3, BY_MOMENTUM(0.1, -0.5))),
+        ("cannot be reversed", lambda: held_out(0.3, BY_MOMENTUM(0.1, 1.5))),
+        ("whole numbers cannot hold", lambda: held_out(0.3, BY_MOMENTUM(1e9))),
+    ],
+)
+def test_what_cannot_be_reversed_is_named(message, call):
     with pytest.raises(lg.LagradError, match=message):
         call()
