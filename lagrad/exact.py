@@ -88,7 +88,7 @@ class Exact:
     @staticmethod
     def _whole(array: Array) -> Array:
         scaled = np.rint(np.asarray(array, float) * SCALE)
-        return Exact._held(scaled).astype(np.int64)  # type: ignore[no-any-return]
+        return Exact._held(scaled).astype(np.int64)
 
     @staticmethod
     def _held(numbers: Array) -> Array:
