@@ -153,7 +153,7 @@ class PullBack:
         for constraint in self.constraints:
             if constraint.variable is not None and constraint.name not in self.defined:
                 self._define_at(constraint.variable)
-            elif constraint.size == 0:
+            elif constraint.size == 0 and constraint.name not in self.defined:
                 self.define(constraint.name, constraint.shape, None)
         for name in self.parameters:
             self._define_at(self.system.variables[name])

@@ -149,6 +149,8 @@ class FormulaMap(Joint):
 
     def as_sparse(self) -> sparse.csr_array:
         rows, columns = math.prod(self.target), math.prod(self.source)
+        if 0 in (rows, columns):
+            return sparse.csr_array((rows, columns))
         if columns <= rows:
             basis = np.eye(columns).reshape(-1, *self.source)
             found = [np.ravel(self.mv(row)) for row in basis]

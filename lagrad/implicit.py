@@ -268,7 +268,9 @@ def implicit(
             )
             for b, n in zip(begin, (*approach.varied, *approach.inner), strict=True)
         ]
-        if inner.captured and not inner.guards:
+        # Which solution is found may depend on a start alone: that is no number either.
+        open_ = bool(inner.captured) or any(node is not None for node in traced)
+        if open_ and not inner.guards:
             break
         data = values_at_hand(inner, approach)
         try:
@@ -278,7 +280,7 @@ def implicit(
                 raise culprit from error
             raise
         require_followed(at_values(inner, approach, found, data), None)
-        if not inner.captured and agrees(inner, approach, found):
+        if not open_ and agrees(inner, approach, found):
             return tree.unflatten([f[()] if f.ndim == 0 else f for f in found[: len(starts)]])
         if agrees(inner, approach, found):
             require_interior(inner, approach, found)

@@ -46,7 +46,12 @@ class Optimizer:
         found = {}
         for name, value in self.settings.items():
             if callable(value):
-                found[name] = np.stack([np.asarray(value(t)) for t in range(steps)])
+                each = [value(t) for t in range(steps)]
+                found[name] = np.stack(each) if each else np.zeros(0)
+            elif isinstance(value, (list, tuple)) and len(value) == steps > 0:
+                found[name] = np.stack(value)
+            elif isinstance(value, str):
+                raise InvalidValue(f"{self.name}({name}={value!r}); expected numbers.")
             elif np.ndim(value) == 0:
                 found[name] = value * np.ones(steps)
             elif np.shape(value) == (steps,):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -143,6 +144,7 @@ def iterate(
     if not callable(step):
         raise InvalidFunction(f"iterate takes a function; got {step!r}.")
 
+    require_called("iterate", step, name_of(step), 1)
     loop = Loop("iterate", without_inputs(step), state, None, length)
     last, _ = loop.run(False, loop.storage(checkpoints, memory, disk), progress=progress)
     return last
@@ -199,6 +201,8 @@ def while_loop(
         if not callable(function):
             raise InvalidFunction(f"while_loop takes functions; got {function!r}.")
 
+    require_called("while_loop", step, name_of(step), 1)
+    require_called("while_loop", condition, name_of(condition), 1)
     loop = Loop("while_loop", without_inputs(step), state, None, max_steps)
     loop.length = loop.steps_while(condition)
     last, _ = loop.run(False, loop.storage(checkpoints, memory, disk), progress=progress)
@@ -224,6 +228,7 @@ class Loop:
         self.begin = [at_hand(leaf, f"the state of {kind}") for leaf in self.states]
         self.rows = [at_hand(leaf, f"the inputs of {kind}") for leaf in self.inputs]
         self.length = self._length(length)
+        require_called(kind, self.step, self.name, 2)
 
     def _length(self, length: int | None) -> int:
         """How many steps, which the inputs and what was asked for must agree on."""
@@ -276,6 +281,8 @@ class Loop:
                     f"{self.kind}(checkpoints={checkpoints!r}); expected a positive integer."
                 )
             count = int(checkpoints)
+        if disk is not None and not isinstance(disk, (str, os.PathLike)):
+            raise InvalidValue(f"{self.kind}(disk={disk!r}); expected the path of a folder.")
         found = Storage(min(count, max(1, self.length)), None if disk is None else os.fspath(disk))
         if found.disk is not None:
             mapped(found.disk, 1, 1)  # before anything is computed
@@ -396,6 +403,11 @@ class Loop:
 
     def _checked(self, inner: Trace) -> Tree:
         """The structure of an output; an error where the step does not return what it must."""
+        if any(g.node.primitive is COUNT for g in inner.guards):
+            raise InvalidFunction(
+                f"the step {self.name!r} of {self.kind} holds a while_loop, whose length may "
+                "differ from step to step: use lg.iterate of a fixed length there."
+            )
         if inner.guards:
             raise InvalidFunction(
                 f"the step {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
@@ -429,3 +441,16 @@ class Loop:
                     f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
                 )
         return children[1]
+
+
+def require_called(kind: str, function: Callable[..., Any], name: str, count: int) -> None:
+    """InvalidFunction where a function cannot be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError as error:
+        raise InvalidFunction(
+            f"{kind} calls {name!r} with {count} argument{'s' * (count > 1)}, and it does not take "
+            f"them: {error}."
+        ) from None
+    except ValueError:
+        return  # of a builtin nothing is known

@@ -254,7 +254,10 @@ def at_hand(leaf: Any, what: str) -> Array:
     """The numbers of a leaf, which may be traced."""
     if isinstance(leaf, Expression):
         if not isinstance(leaf.graph, Tracing):
-            raise UnsupportedType(f"{what} is {leaf!r}; expected numbers.")
+            raise UnsupportedType(
+                f"{what} is {leaf!r} of a declared program. Loops and implicit functions stand in "
+                "functions: write one, and take lg.trace of it where a program is wanted."
+            )
         current = tracing()
         inside = current is not None and (leaf.graph is current or current.encloses(leaf.graph))
         if not inside or leaf.graph.ended:

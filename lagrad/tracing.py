@@ -107,6 +107,12 @@ class Tracing(Graph):
     def foreign(self, value: Expression) -> Expression:
         found = self.captured.get(value)
         if found is None:
+            if not isinstance(value.graph, Tracing):
+                raise LeakedValue(
+                    f"{value!r} belongs to the declared program {value.graph.name!r}; a function "
+                    "that is traced has no use for it. Loops and implicit functions stand in "
+                    "functions: take lg.trace of one where a program is wanted."
+                )
             if not self.encloses(value.graph):
                 raise LeakedValue(
                     f"{value!r} belongs to {value.graph.name!r}, whose trace is over or is not one "
@@ -179,7 +185,8 @@ class Tracing(Graph):
 
     def _solve_for(self, unknown: Variable) -> None:
         """Find the values of the unknowns that one implicit function introduced."""
-        group = next(g for g in self.system.groups if unknown in g.unknowns)
+        # Of nodes that are traced `==` makes an equation.
+        group = next(g for g in self.system.groups if any(u is unknown for u in g.unknowns))
         arguments = [self.value(node) for node in group.arguments]
         start = [v.start for v in group.unknowns]
         found = group.approach.finish(arguments, start)

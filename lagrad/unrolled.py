@@ -16,6 +16,7 @@ from lagrad.optim import Optimizer, gradient_descent
 from lagrad.reversing import Reversible as ReversibleStep
 from lagrad.scanning import Loop
 from lagrad.stopping import stop_gradient
+from lagrad.traced import at_hand
 from lagrad.transforms import grad
 from lagrad.trees import flatten, tree_map
 
@@ -144,7 +145,7 @@ def unrolled(
     optimizer = how.optimizer or gradient_descent(1 / curvature(function, kind, begin, args))
 
     def step(state: Any, settings: Any) -> tuple[Any, None]:
-        return optimizer.step(state, slope(state["z"], *args), **settings), None
+        return as_before(optimizer.step(state, slope(state["z"], *args), **settings), state), None
 
     what = f"{how.steps} steps of {optimizer.name}"
     return run(step, optimizer.init(begin), optimizer.at(how.steps), how, what)["z"]
@@ -188,6 +189,13 @@ def run_exactly(
     return state["z"]
 
 
+def as_before(state: Any, before: Any) -> Any:
+    """A state in the precision of another one."""
+    return tree_map(
+        lambda new, old: new if new.dtype == old.dtype else np.astype(new, old.dtype), state, before
+    )
+
+
 def curvature(function: Callable[..., Any], kind: str, start: Any, args: Sequence[Any]) -> float:
     """The largest curvature at a start, by power iteration, held constant."""
     if kind == "gradient":
@@ -198,7 +206,14 @@ def curvature(function: Callable[..., Any], kind: str, start: Any, args: Sequenc
     v = tree.unflatten([rng.standard_normal(np.shape(leaf)) for leaf in leaves])
     size: Any = 1.0
     for _ in range(30):
-        v = tree_map(stop_gradient, hvp(lambda z: function(z, *args), at, v))
-        size = np.sqrt(sum(np.sum(np.asarray(x) ** 2) for x in flatten(v)[0]))
-        v = tree_map(lambda x, size=size: x / size, v)
+        w = tree_map(stop_gradient, hvp(lambda z: function(z, *args), at, v))
+        pairs = list(zip(flatten(v)[0], flatten(w)[0], strict=True))
+        squares = sum(np.sum(a * a) for a, _ in pairs)
+        size = sum(np.sum(a * b) for a, b in pairs) / squares
+        if not float(at_hand(size, "a curvature")) > 0:
+            raise InvalidValue(
+                "lg.Unrolled takes the inverse of the curvature at the start for a rate, which is "
+                f"{float(at_hand(size, 'a curvature')):.3g} there: give optimizer=…."
+            )
+        v = tree_map(lambda x, size=size: x / size, w)
     return stop_gradient(size)  # type: ignore[no-any-return]

@@ -270,6 +270,15 @@ WRONG = {
     "at step 8 of 50": lambda: lg.iterate(lambda z: z * z, 10.0, 50),
     "at step 7 of 50": lambda: lg.grad(lambda a: lg.iterate(lambda z: z * z * a, 10.0, 50))(2.0),
     "takes a function": lambda: lg.iterate(3, 1.0, 5),
+    "disk=True": lambda: lg.iterate(lambda z: z, 1.0, 3, disk=True),
+    "calls 'function' with 2": lambda: lg.scan(lambda z: (z, z), 1.0, np.ones(2)),
+    "calls 'function' with 1": lambda: lg.iterate(lambda z, y: z, 1.0, 3),
+    "of a declared program": lambda: lg.iterate(np.sin, lg.Program().parameter("a", value=1.0), 3),
+    "holds a while_loop": lambda: lg.grad(
+        lambda a: lg.iterate(
+            lambda z: z * lg.while_loop(lambda w: w < 9, lambda w: w * a, a, 9), 1.0, 3
+        )
+    )(2.0),
     "one truth": lambda: lg.while_loop(lambda z: z > 0, lambda z: z, np.ones(2), 3),
 }
 
@@ -368,3 +377,18 @@ def test_progress_is_shown_both_ways_and_changes_nothing(capsys, how):
     found = lg.grad(lambda a: f(a, progress=True))(0.7)
     assert found == lg.grad(f)(0.7)
     assert "/40" in capsys.readouterr().err
+
+
+def test_a_root_found_from_a_start_that_differs_from_step_to_step():
+    square = lambda start: lg.root(lambda w: w * w - 4.0, start)
+    found = lg.scan(lambda z, y: (z, square(y)), 0.0, np.array([1.0, -1.0, 1.0]))[1]
+    np.testing.assert_allclose(found, [2.0, -2.0, 2.0])
+    fast = lg.compile(square)
+    assert [float(fast(y)) for y in (1.0, -1.0, 3.0)] == pytest.approx([2.0, -2.0, 2.0])
+
+
+def test_states_with_nothing_in_them(road):
+    f = lambda a: lg.iterate(lambda z: (z[0] * a, z[1]), (1.0, np.zeros(0)), 3, **road)
+    assert float(lg.grad(lambda a: f(a)[0])(2.0)) == 12.0
+    nothing = lambda x: np.sum(lg.iterate(lambda z: z * x, x * x, 0, **road) ** 2)
+    np.testing.assert_allclose(lg.hessian(nothing)(np.array([1.0, 2.0])), np.diag([12.0, 48.0]))

@@ -394,3 +394,8 @@ def test_a_series_that_grows_before_it_shrinks_is_a_contraction():
     gradient = lg.grad(lambda c: S(solve(c)))(c)
     expected = np.linalg.solve((np.eye(300) - A).T, np.ones(300))
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def test_roots_that_start_at_roots():
+    identity = lambda z: lg.root(lambda w: w - z, z)
+    assert float(lg.grad(lambda z: identity(identity(identity(z))))(1.0)) == pytest.approx(1.0)

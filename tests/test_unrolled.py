@@ -192,3 +192,33 @@ def test_rates_and_decays_of_reversed_momentum():
 def test_what_cannot_be_reversed_is_named(message, call):
     with pytest.raises(lg.LagradError, match=message):
         call()
+
+
+def test_rates_by_function_and_by_list_may_be_traced():
+    def trained(rates):
+        how = lg.Unrolled(3, descent(rates))
+        return lg.argmin(lambda z: (z - 1) ** 2, 0.0, differentiate=how)
+
+    left = lambda rates: 1 - np.prod([1 - 2 * r for r in rates])
+    by_function = lambda r: trained(lambda t: r * 0.5**t)
+    for r in (0.1, 0.3):
+        assert float(by_function(r)) == pytest.approx(left([r, r / 2, r / 4]))
+        slope = (by_function(r + 1e-6) - by_function(r - 1e-6)) / 2e-6
+        assert float(lg.grad(by_function)(r)) == pytest.approx(float(slope), rel=1e-8)
+    assert float(lg.grad(lambda r: trained([r, 0.2, 0.3]))(0.1)) == pytest.approx(2 * 0.6 * 0.4)
+    empty = lg.Unrolled(0, descent(lambda t: 0.1))
+    assert lg.argmin(lambda z: (z - 1) ** 2, 0.5, differentiate=empty) == 0.5
+
+
+@pytest.mark.parametrize("how", [lg.Unrolled(40), lg.Unrolled(200, lg.optim.adam(0.1))])
+def test_single_precision_stays(how):
+    z = lg.argmin(lambda z: np.sum((z - 1.0) ** 2), np.zeros(2, np.float32), differentiate=how)
+    assert z.dtype == np.float32
+    np.testing.assert_allclose(z, 1.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sign", [0.0, -1.0])
+def test_no_rate_without_curvature(sign):
+    loss = lambda z: sign * (z - 1.0) ** 2 + z
+    with pytest.raises(lg.InvalidValue, match="curvature at the start"):
+        lg.argmin(loss, 0.0, differentiate=lg.Unrolled(5))
