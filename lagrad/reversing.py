@@ -1,7 +1,8 @@
-"""Steps with an inverse, so that a loop keeps no states."""
+"""Steps as loops take them: of a state alone, and with an inverse, so that no states are kept."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from lagrad.errors import InvalidFunction
 from lagrad.traced import name_of
 
-__all__ = ["Reversible", "reversible", "without_inputs"]
+__all__ = ["Reversible", "require_called", "reversible", "without_inputs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +74,16 @@ def without_inputs(step: Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(step, Reversible):
         return Reversible(single, lambda state, _: step.inverse(state))
     return single
+
+
+def require_called(kind: str, function: Callable[..., Any], name: str, count: int) -> None:
+    """InvalidFunction where a function cannot be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError as error:
+        raise InvalidFunction(
+            f"{kind} calls {name!r} with {count} argument{'s' * (count > 1)}, and it does not take "
+            f"them: {error}."
+        ) from None
+    except ValueError:
+        return  # of a builtin nothing is known

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from lagrad.counting import COUNT, Conditional
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expression import Expression
 from lagrad.finite import all_finite
-from lagrad.reversing import Reversible, without_inputs
+from lagrad.reversing import Reversible, require_called, without_inputs
 from lagrad.sweeps import breaks_at, broken, run
 from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import tracing
@@ -441,16 +440,3 @@ class Loop:
                     f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
                 )
         return children[1]
-
-
-def require_called(kind: str, function: Callable[..., Any], name: str, count: int) -> None:
-    """InvalidFunction where a function cannot be called with so many arguments."""
-    try:
-        inspect.signature(function).bind(*range(count))
-    except TypeError as error:
-        raise InvalidFunction(
-            f"{kind} calls {name!r} with {count} argument{'s' * (count > 1)}, and it does not take "
-            f"them: {error}."
-        ) from None
-    except ValueError:
-        return  # of a builtin nothing is known
