@@ -392,3 +392,72 @@ def test_states_with_nothing_in_them(road):
     assert float(lg.grad(lambda a: f(a)[0])(2.0)) == 12.0
     nothing = lambda x: np.sum(lg.iterate(lambda z: z * x, x * x, 0, **road) ** 2)
     np.testing.assert_allclose(lg.hessian(nothing)(np.array([1.0, 2.0])), np.diag([12.0, 48.0]))
+
+
+def test_the_likelihood_of_a_linear_gaussian_model():
+    """By the Kalman filter as a loop, beside the density of all observations at once."""
+    rng = np.random.default_rng(2)
+    n, A, C = 6, np.array([[0.9, 0.2], [-0.1, 0.8]]), np.array([[1.0, 0.5]])
+    Q, R, ys = np.array([[0.3, 0.1], [0.1, 0.4]]), np.array([[0.5]]), rng.standard_normal((n, 1))
+
+    def likelihood(A, C, Q, R):
+        def step(state, y):
+            m, P = A @ state[0], A @ state[1] @ A.T + Q
+            S = C @ P @ C.T + R
+            e = y - C @ m
+            K = P @ C.T @ np.linalg.inv(S)
+            value = -0.5 * (e @ np.linalg.solve(S, e) + np.log(np.linalg.det(2 * np.pi * S)))
+            return (m + K @ e, P - K @ C @ P), value
+
+        return np.sum(lg.scan(step, (np.zeros(2), np.eye(2)), ys)[1])
+
+    def density(A, C, Q, R):
+        """The covariance of y₁, …, yₙ written out."""
+        states = [np.eye(2)]
+        for _ in range(n):
+            states.append(A @ states[-1] @ A.T + Q)
+        rows = []
+        for i in range(1, n + 1):
+            row = []
+            for j in range(1, n + 1):
+                low, high = min(i, j), max(i, j)
+                move = np.linalg.matrix_power(A, high - low) @ states[low]
+                block = C @ (move if i >= j else move.T) @ C.T
+                row.append(block[0, 0] + (R[0, 0] if i == j else 0.0))
+            rows.append(row)
+        S, y = np.array(rows), ys.ravel()
+        return -0.5 * (y @ np.linalg.solve(S, y) + np.linalg.slogdet(2 * np.pi * S)[1])
+
+    matrices = A, C, Q, R
+    assert likelihood(*matrices) == pytest.approx(density(*matrices), rel=1e-12)
+    found = lg.grad(likelihood, (0, 1, 2, 3))(*matrices)
+    for k, (gradient, matrix) in enumerate(zip(found, matrices, strict=True)):
+        for place in np.ndindex(matrix.shape):
+            h = np.zeros_like(matrix)
+            h[place] += 1e-6
+            slope = gradient[place]
+            if k >= 2:  # a covariance stays symmetric
+                h[place[::-1]] += 1e-6
+                slope = slope + gradient[place[::-1]]
+            ends = [density(*matrices[:k], matrix + s * h, *matrices[k + 1 :]) for s in (1, -1)]
+            assert slope == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-7)
+
+
+def test_runge_kutta_steps_of_an_oscillator_in_closed_form(road):
+    def end(k, n=120, T=2.0):
+        h = T / n
+        f = lambda z: np.stack([z[1], -k * z[0]])
+
+        def step(z):
+            a = f(z)
+            b = f(z + h / 2 * a)
+            c = f(z + h / 2 * b)
+            return z + h / 6 * (a + 2 * b + 2 * c + f(z + h * c))
+
+        return lg.iterate(step, np.array([1.0, 0.0]), n, **road)[0]
+
+    w = np.sqrt(1.7)
+    assert end(1.7) == pytest.approx(np.cos(2 * w), abs=1e-7)
+    assert float(lg.grad(end)(1.7)) == pytest.approx(-np.sin(2 * w) / w, abs=1e-7)
+    second = (-2 * np.cos(2 * w) * w + np.sin(2 * w)) / (2 * w**3)
+    assert float(lg.grad(lg.grad(end))(1.7)) == pytest.approx(second, abs=1e-6)
