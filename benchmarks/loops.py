@@ -150,6 +150,50 @@ def kalman(full: bool) -> Iterator[Row]:
         yield Row(f"Kalman, 4 states, {n:.0e} steps", "compiled / JAX's scan", r, 1.0, note)
 
 
+def reversed_momentum(full: bool) -> Iterator[Row]:
+    """1,000 steps of momentum on scikit-learn's digits, run backwards in whole numbers."""
+    if not installed("sklearn"):
+        return
+    from sklearn.datasets import load_digits
+
+    from lagrad.exact import Exact
+
+    X, y = load_digits(return_X_y=True)
+    X, Y = X[:600] / 16.0, np.eye(10)[y[:600]]
+    kept: list[int] = []
+    plain = Exact.run
+
+    def run(self):
+        plain(self)
+        kept.extend(digits.bits for digits in self.digits)
+
+    def by(how):
+        def held_out(log_penalty, rates):
+            def train(W):
+                scores = X[:300] @ W
+                fit = np.sum(lg.logsumexp(scores, axis=1)) - np.sum(scores * Y[:300])
+                return fit / 300 + np.exp(log_penalty) * np.sum(W * W)
+
+            inner = how(1000, lg.optim.sgd_momentum(rates, 0.9))
+            scores = X[300:] @ lg.argmin(train, np.zeros((64, 10)), differentiate=inner)
+            return np.sum(lg.logsumexp(scores, axis=1)) - np.sum(scores * Y[300:])
+
+        return lg.grad(held_out, (0, 1))
+
+    at = (-6.0, np.full(1000, 0.5))
+    Exact.run = run
+    try:
+        spent = once(lambda: kept.append(by(lg.Reversible)(*at)))
+    finally:
+        Exact.run = plain
+    found, stored = kept.pop(), by(lg.Unrolled)(*at)
+    off = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, stored, strict=True))
+    work = "momentum on digits, 1,000 steps, γ = 0.9"
+    theory = -1000 * np.log2(0.9)
+    yield Row(work, "bits stored / theory", max(kept) / theory, 1.1, seconds(spent))
+    yield Row(work, "gradient, off from the stored one / 1e-8", off / 1e-8, 1.0)
+
+
 def rows(full: bool) -> Iterator[Row]:
-    for part in (recurrent, long_states, small_states, kalman):
+    for part in (recurrent, long_states, small_states, kalman, reversed_momentum):
         yield from part(full)

@@ -1,7 +1,7 @@
 """Gradient descent with momentum in whole numbers, which can be run backwards bit for bit.
 
 Maclaurin, Duvenaud and Adams (Gradient-based hyperparameter optimization through reversible
-learning, 2015, arXiv:1502.03492). Points and velocities are multiples of 2⁻⁴⁴. Additions lose
+learning, 2015, arXiv:1502.03492). Points and velocities are multiples of 2⁻⁵⁰. Additions lose
 nothing. A decay n/d destroys log₂(d/n) bits of each velocity at each step: they are the digits of a
 buffer, which grows by that much, and which fills the digits that the factor n makes room for.
 """
@@ -22,7 +22,7 @@ __all__ = ["Exact"]
 
 Array = Any
 State = list[Array]
-SCALE = 2.0**44
+SCALE = 2.0**50
 LARGEST = 2.0**62
 WORD = np.uint64(32)
 LOW = np.uint64(2**32 - 1)

@@ -79,7 +79,7 @@ class Unrolled:
 class Reversible:
     """Steps of momentum, run backwards for their derivative: no state is stored.
 
-    Points and velocities are whole multiples of 2⁻⁴⁴. What a decay destroys of a velocity is
+    Points and velocities are whole multiples of 2⁻⁵⁰. What a decay destroys of a velocity is
     stored, about −log₂(decay) bits for each entry and step, and all states come back bit for bit.
 
     Parameters
@@ -91,7 +91,7 @@ class Reversible:
     Raises
     ------
     NotFinite
-        A value grows beyond 2.6e5, which whole numbers of this kind cannot hold.
+        A value grows beyond 4,096, which whole numbers of this kind cannot hold.
 
     References
     ----------
