@@ -224,7 +224,7 @@ def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Any:
     """The traced value of an object array whose entries are traced values and numbers."""
     entries = list(array.ravel())
     if array.ndim == 0 and isinstance(entries[0], Expression):
-        return entries[0]
+        return entries[0] if graph is None else graph.lift(entries[0])
     if not all(isinstance(e, (Expression, int, float, np.number)) for e in entries):
         odd = next(e for e in entries if not isinstance(e, (Expression, int, float, np.number)))
         raise UnsupportedType(f"an object array holds {odd!r}; expected traced values or numbers.")

@@ -399,3 +399,11 @@ def test_a_series_that_grows_before_it_shrinks_is_a_contraction():
 def test_roots_that_start_at_roots():
     identity = lambda z: lg.root(lambda w: w - z, z)
     assert float(lg.grad(lambda z: identity(identity(identity(z))))(1.0)) == pytest.approx(1.0)
+
+
+def test_an_outer_value_as_an_array_of_numpys():
+    inner = lambda z, a: np.sum((z - np.asarray(a)) ** 2)
+    f = lambda a: lg.grad(inner)(np.float64(3.0), a) * a
+    assert float(lg.grad(f)(2.0)) == pytest.approx(2 * 3.0 - 4 * 2.0)
+    steps = lambda a: lg.iterate(lambda z: z - 0.1 * lg.grad(inner)(z, a), 0.0, 3)
+    assert float(lg.grad(steps)(2.0)) == pytest.approx(1 - 0.8**3)
