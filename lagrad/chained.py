@@ -93,7 +93,7 @@ def rule(chain: Chain) -> Rule:
     return found
 
 
-def no_single_partial(node: Expression, k: int) -> Any:
+def single_partial(node: Expression, k: int) -> Any:
     return joint_maps(rule(node.parameters[0]), node, (k,))[0]
 
 
@@ -101,7 +101,7 @@ CHAIN = Primitive(
     "chain",
     lambda parameters: functools.partial(run, parameters[0]),
     lambda arguments, parameters: ((parameters[0].size,), parameters[0].dtype),
-    no_single_partial,
+    single_partial,
     lambda texts, parameters: f"chain({', '.join(texts)})",
     lambda node, ks: joint_maps(rule(node.parameters[0]), node, ks),
 )

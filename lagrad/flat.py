@@ -212,10 +212,11 @@ class Flat:
     def _held(self) -> tuple[Array, Array]:
         """The nodes whose first operand is a constant, and those whose second one is."""
         lowest = self.start - self.numbers.size
-        return tuple(
+        first, second = (
             np.flatnonzero((side >= lowest) & (side < self.start))
             for side in (self.first, self.second)
-        )  # type: ignore[return-value]
+        )
+        return first, second
 
     def backward(self, partials: tuple[Array, Array], sums: Array) -> None:
         """Add to every node's cotangent, in place, what later ones send back."""

@@ -61,7 +61,7 @@ class Formulas:
         if recent is not None and all(
             a is b for a, b in zip(recent[0], (*data, cotangent), strict=True)
         ):
-            return recent[1]  # type: ignore[no-any-return]
+            return list(recent[1])
         plan = self._plan(
             ("pull", self.ks),
             [self.kinds[0]],

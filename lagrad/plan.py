@@ -94,15 +94,13 @@ class Plan:
             size = operations[place].size * operations[place].dtype.itemsize
             if place not in held and size >= RELEASED_FROM:
                 last[k] = (*last[k], place)
+        # Arrays that the plan made, and that no other value may be a view of.
+        viewed = {a for o in operations if not o.owns for a in o.arguments}
         for step, dying in zip(steps, last, strict=True):
             if isinstance(step.function, Group):
-                step.function.recycle([p for p in dying if self._alone(p, operations)])
+                alone = [p for p in dying if operations[p].owns and p not in viewed]
+                step.function.recycle(alone)
         return last
-
-    def _alone(self, place: int, operations: list[Operation]) -> bool:
-        """Whether a value is an array that the plan made, and that no other value is a view of."""
-        users = [o for o in operations if place in o.arguments]
-        return operations[place].owns and all(o.owns for o in users)
 
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         """The outputs' values, in order, for the inputs' values, in order."""

@@ -216,4 +216,5 @@ def curvature(function: Callable[..., Any], kind: str, start: Any, args: Sequenc
                 f"{float(at_hand(size, 'a curvature')):.3g} there: give optimizer=…."
             )
         v = tree_map(lambda x, size=size: x / size, w)
-    return stop_gradient(size)  # type: ignore[no-any-return]
+    held: float = stop_gradient(size)
+    return held
