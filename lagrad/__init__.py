@@ -3,6 +3,7 @@
 from lagrad import optim, primitives, prox
 from lagrad.certificate import Certificate
 from lagrad.checking import check_gradient
+from lagrad.cholesky import Cholesky
 from lagrad.compiling import compile  # noqa: A004
 from lagrad.declaring import trace
 from lagrad.derivatives import Gradient
@@ -38,7 +39,7 @@ from lagrad.iterations import Anderson, Minimize, Newton, Picard, WarmStart
 from lagrad.jacobians import hessian, jacobian
 from lagrad.kernels import logsumexp
 from lagrad.krylov import CG, GMRES, MINRES
-from lagrad.linear import Cholesky, DenseLU, SparseLU
+from lagrad.linear import DenseLU
 from lagrad.minimizing import minimize
 from lagrad.neumann import Neumann
 from lagrad.packages import AMG, PARDISO
@@ -49,6 +50,7 @@ from lagrad.program import Program
 from lagrad.reversing import reversible
 from lagrad.scanning import iterate, scan, while_loop
 from lagrad.solution import Solution
+from lagrad.sparse_lu import SparseLU
 from lagrad.stopping import stop_gradient
 from lagrad.transforms import grad, value_and_grad
 from lagrad.unrolled import Reversible, Unrolled

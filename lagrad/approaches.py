@@ -19,6 +19,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
 
 from lagrad.blocks import FORMED, BlockEquations
 from lagrad.certificate import Policy
+from lagrad.cholesky import Cholesky
 from lagrad.copying import inlined
 from lagrad.endpoint import Solved
 from lagrad.equation import Equation
@@ -33,7 +34,7 @@ from lagrad.expression import Expression, Variable
 from lagrad.histories import REMEDY
 from lagrad.iterations import Anderson, Minimize, Picard, WarmStart, takes, untold
 from lagrad.krylov import MatrixFreeMinimum
-from lagrad.linear import Cholesky, DenseLU, LinearSolver
+from lagrad.linear import DenseLU, LinearSolver
 from lagrad.neumann import Neumann, NeumannFactors
 from lagrad.plan import Plan, definitions
 from lagrad.program import Program

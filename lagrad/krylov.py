@@ -12,8 +12,10 @@ import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
+from lagrad.cholesky import Cholesky
 from lagrad.errors import InvalidValue, NotConverged, NotPositiveDefinite
-from lagrad.linear import Cholesky, DenseLU, Factors, LinearSolver, SparseLU
+from lagrad.linear import DenseLU, Factors, LinearSolver
+from lagrad.sparse_lu import SparseLU
 
 __all__ = [
     "CG",

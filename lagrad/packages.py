@@ -12,7 +12,8 @@ import scipy.sparse as sparse
 
 from lagrad.errors import InvalidValue
 from lagrad.krylov import CG, GMRES, KrylovFactors
-from lagrad.linear import Factors, LinearSolver, Singular, symmetries
+from lagrad.linear import Factors, LinearSolver, Singular
+from lagrad.orderings import Layout
 
 __all__ = ["AMG", "PARDISO"]
 
@@ -63,9 +64,10 @@ class AMG(LinearSolver):
     def factor(self, matrix: Any) -> Factors:
         pyamg = required("pyamg", "amg", "lg.AMG()")
         entries = sparse.csr_array(matrix)
+        entries.sum_duplicates()
         if not np.isfinite(entries.data).all():
             raise Singular("not finite")
-        symmetric = symmetries(entries)[1]
+        symmetric = Layout.of(entries).symmetric(entries.data)
 
         def cycle(of: Any) -> Any:
             narrow = sparse.csr_matrix(

@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 import lagrad as lg
-from lagrad.linear import Ordering
+from lagrad.orderings import Layout
 
 S = np.sum
 TWO = np.zeros(2)
@@ -334,7 +334,7 @@ def test_an_ordering_learned_by_another_thread_meanwhile(monkeypatch):
     A = sparse.random_array((n, n), density=0.08, rng=np.random.default_rng(1))
     A = sparse.csr_array(A + A.T + 20 * sparse.eye_array(n))
     b, asked = np.arange(1.0, n + 1), []
-    of = Ordering.of.__func__
+    of = Layout.of.__func__
 
     def meanwhile(cls, *args, **kwargs):
         found = of(cls, *args, **kwargs)
@@ -343,7 +343,7 @@ def test_an_ordering_learned_by_another_thread_meanwhile(monkeypatch):
             lg.SparseLU().factor(A.copy())
         return found
 
-    monkeypatch.setattr(Ordering, "of", classmethod(meanwhile))
+    monkeypatch.setattr(Layout, "of", classmethod(meanwhile))
     for _ in range(3):
         assert np.abs(A @ lg.SparseLU().factor(A.copy()).solve(b) - b).max() < 1e-12
 

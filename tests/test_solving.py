@@ -10,7 +10,7 @@ import scipy.optimize
 import scipy.sparse as sparse
 
 import lagrad as lg
-from lagrad import krylov, linear
+from lagrad import krylov, sparse_lu
 from lagrad.command import load
 from lagrad.krylov import automatic
 
@@ -113,7 +113,7 @@ def test_a_preconditioner_is_transposed_with_the_system():
     assert False in calls
 
 
-class Counted(linear.SparseLU):
+class Counted(lg.SparseLU):
     """A solver that counts its factorisations and solves."""
 
     __slots__ = ()
@@ -355,13 +355,13 @@ def test_a_start_close_by_needs_one_factorisation():
 
 def test_an_ordering_is_found_once_for_a_pattern(monkeypatch):
     asked = []
-    factored = linear.sparse_linalg.splu
+    factored = sparse_lu.sparse_linalg.splu
 
     def counting(matrix, permc_spec, **options):
         asked.append(permc_spec)
         return factored(matrix, permc_spec=permc_spec, **options)
 
-    monkeypatch.setattr(linear.sparse_linalg, "splu", counting)
+    monkeypatch.setattr(sparse_lu.sparse_linalg, "splu", counting)
     n = 17 * 23
     T = sparse.diags_array([1.0, -2.0, 1.0], offsets=[-1, 0, 1], shape=(n, n))
     A = sparse.csr_array(T + sparse.diags_array([0.5, 0.5], offsets=[-17, 17], shape=(n, n)))
