@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from lagrad.checkpoints import Storage
 from lagrad.copying import copied
 from lagrad.derive import Adjoint, pullback, tangent
 from lagrad.evaluation import Evaluation
-from lagrad.expression import Variable
+from lagrad.expression import Constant, Variable
+from lagrad.lowering import ancestors
+from lagrad.plan import definitions
 from lagrad.program import Program
 
 __all__ = ["Chain", "Starts"]
@@ -193,34 +195,53 @@ class Chain:
         """The inputs and constants among some arguments."""
         return tuple(self.given[k] for k in ks if k >= len(self.states))
 
-    def adjoint(self, ks: tuple[int, ...]) -> Chain:
-        """The chain of the multipliers, and of what flows back to arguments `ks`.
-
-        Its states are the cotangents of this one's and the sums that flow to constants; its
-        inputs what each step was given, and the cotangents of its outputs.
-        """
+    def _back(self, ks: tuple[int, ...]) -> Back:
+        """The step's pull-back to arguments `ks`."""
         active = self.active(ks)
         source = self.differentiable((*self.states, *active))
         results = tuple(dict.fromkeys((*self.after, *self.outputs)))
         derived = pullback(source.compiled(), results)
         sums = tuple(n for n in active if n in self.constants)
         known = derived.compiled.derived
-        key = ("sums", sums)
+        key = ("back", sums, self.after)
         if key not in known:
-            known[key] = summing(derived, sums)
-        step, before, after = cast(tuple[Program, list[str], list[str]], known[key])
+            known[key] = Back.of(derived, sums, self)
+        found = known[key]
+        assert isinstance(found, Back)
+        return found
+
+    def adjoint(self, ks: tuple[int, ...]) -> Chain:
+        """The chain of the multipliers, and of what flows back to arguments `ks`.
+
+        Its states are the cotangents of this one's, the sums that flow to constants, and the
+        states after the step that use them; its inputs what each step was given, and the
+        cotangents of its outputs.
+        """
+        back, active = self._back(ks), self.active(ks)
+        seeds, gradients = back.derived.seeds, back.derived.gradients
         return Chain(
-            step,
-            states=(*(derived.seeds[n] for n in self.after), *before),
-            inputs=(*self.states, *self.inputs, *(derived.seeds[n] for n in self.outputs)),
+            back.step,
+            states=(*(seeds[n] for n in self.after), *back.before, *back.known.values()),
+            inputs=(*self.states, *self.inputs, *(seeds[n] for n in self.outputs)),
             constants=self.constants,
-            after=(*(derived.gradients[n] for n in self.states), *after),
-            outputs=tuple(derived.gradients[n] for n in active if n in self.inputs),
+            after=(
+                *(gradients[n] for n in self.states),
+                *back.sums,
+                *(self.states[k] for k in back.known),
+            ),
+            outputs=tuple(gradients[n] for n in active if n in self.inputs),
             length=self.length,
             backwards=not self.backwards,
             starts=self.starts,
             progress=self.progress,
         )
+
+    def flowing(self, ks: tuple[int, ...], parts: Sequence[Any], last: Sequence[Any]) -> list[Any]:
+        """Where the adjoint chain starts: the last states' cotangents, no sums, those states."""
+        back = self._back(ks)
+        sums = [back.step.variables[name] for name in back.before]
+        zeros = [np.zeros(v.shape, v.dtype) for v in sums]
+        return [*parts[: len(self.states)], *zeros, *(last[k] for k in back.known)]
 
     def gathered(
         self, ks: tuple[int, ...], flowing: Sequence[Any], stacks: Sequence[Any]
@@ -266,15 +287,56 @@ class Chain:
         )
 
 
-def summing(derived: Adjoint, names: Sequence[str]) -> tuple[Program, list[str], list[str]]:
-    """A step's pull-back, with what flows to constants added to what did before."""
-    step = copied(derived.system, derived.system.name)
-    assert isinstance(step, Program)
-    before, after = [], []
-    for name in names:
-        gradient = step.variables[derived.gradients[name]]
-        before.append(step.free(f"sum_{name}"))
-        total = step.leaf(before[-1], "data", gradient.shape, gradient.dtype, None)
-        after.append(step.free(f"next_sum_{name}"))
-        step.define(after[-1], total + gradient)
-    return step, before, after
+@dataclass(frozen=True, eq=False)
+class Back:
+    """A step's pull-back.
+
+    Attributes
+    ----------
+    derived : Adjoint
+    step : Program
+        The same, with what flows to constants added to what did before, and with states after
+        the step as data where it uses them: they need not be computed from those before again.
+    before, sums : tuple of str
+        The sums that flow to constants, before and after.
+    known : dict
+        By the number of a state, the data that it is after the step.
+    """
+
+    derived: Adjoint
+    step: Program
+    before: tuple[str, ...]
+    sums: tuple[str, ...]
+    known: dict[int, str]
+
+    @classmethod
+    def of(cls, derived: Adjoint, names: Sequence[str], chain: Chain) -> Back:
+        system = derived.system
+        free: dict[int, tuple[str, str]] = {}
+        for k, name in enumerate(chain.after):
+            stated = system.constraints.get(name)  # or it is given
+            if stated is not None and not isinstance(stated.rhs, (Variable, Constant)):
+                free[k] = (name, system.free(f"after_{name}"))
+        step = copied(system, system.name, known=dict(free.values()))
+        assert isinstance(step, Program)
+        before, after = [], []
+        for name in names:
+            gradient = step.variables[derived.gradients[name]]
+            before.append(step.free(f"sum_{name}"))
+            total = step.leaf(before[-1], "data", gradient.shape, gradient.dtype, None)
+            after.append(step.free(f"next_sum_{name}"))
+            step.define(after[-1], total + gradient)
+        asked = [
+            *after,
+            *(
+                derived.gradients[n]
+                for n in (*chain.states, *chain.inputs)
+                if n in derived.gradients
+            ),
+        ]
+        needed = ancestors(
+            [step.variables[n] for n in asked], lambda node: False, definitions(step)
+        )
+        used = {node.name for node in needed if isinstance(node, Variable)}
+        known = {k: data for k, (_, data) in free.items() if data in used}
+        return cls(derived, step, tuple(before), tuple(after), known)

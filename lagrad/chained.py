@@ -48,11 +48,11 @@ def pulled(
     states = [there.part(value, m + count + i) for i in range(m)]
     back = replace(chain.adjoint(ks), storage=None)
     parts = [chain.part(cotangent, i) for i in range(m + count)]
-    zeros = [back.zeros(name) for name in back.states[m:]]
+    last = [there.part(value, i) for i in range(m)]
     _, inputs, constants = chain.split(arguments)
     found = CHAIN(
         graph,
-        *(*parts[:m], *zeros, *states, *inputs, *parts[m:], *constants),
+        *(*chain.flowing(ks, parts, last), *states, *inputs, *parts[m:], *constants),
         parameters=(back,),
     )
     results = [back.part(found, i) for i in range(len(back.shapes))]

@@ -16,11 +16,17 @@ def transplanted(
     order: Iterable[Expression],
     graph: Graph,
     leaf: Callable[[Variable, dict[int, Expression]], Expression],
+    known: Mapping[int, Expression] | None = None,
 ) -> dict[int, Expression]:
-    """The nodes in another graph, by their old index; `leaf` says what becomes of variables."""
+    """The nodes in another graph, by their old index; `leaf` says what becomes of variables.
+
+    For those that are `known`, by index, stands what is given there.
+    """
     node: dict[int, Expression] = {}
     for old in order:
-        if isinstance(old, Variable):
+        if known and old.index in known:
+            node[old.index] = known[old.index]
+        elif isinstance(old, Variable):
             node[old.index] = leaf(old, node)
         elif isinstance(old, Constant):
             node[old.index] = graph.constant(old.value)
@@ -41,12 +47,22 @@ def everything(system: System) -> list[Expression]:
     return ancestors(roots, lambda node: False, definitions(system))
 
 
-def copied(system: System, name: str, roles: Mapping[str, str] | None = None) -> System:
+def copied(
+    system: System,
+    name: str,
+    roles: Mapping[str, str] | None = None,
+    known: Mapping[str, str] | None = None,
+) -> System:
     """A system with the same variables and constraints, in a graph of its own.
 
-    Variables that `roles` names have another role there.
+    Variables that `roles` names have another role there. The right sides of the definitions in
+    `known` are data there, of the name that it gives.
     """
     copy = type(system)(name)
+    held: dict[int, Expression] = {}
+    for of, data in (known or {}).items():
+        v = system.variables[of]
+        held[system.constraints[of].rhs.index] = copy.leaf(data, "data", v.shape, v.dtype, None)
     defined = {
         c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
     }
@@ -60,8 +76,8 @@ def copied(system: System, name: str, roles: Mapping[str, str] | None = None) ->
             new.unknown = node[defined[old.index].index].unknown
         return new
 
-    node = transplanted(everything(system), copy.arena, leaf)
-    copy.variables = {name: copy.variables[name] for name in system.variables}
+    node = transplanted(everything(system), copy.arena, leaf, held)
+    copy.variables = {n: copy.variables[n] for n in [*system.variables, *(known or {}).values()]}
     for c in system.constraints.values():
         residual = None if c.residual is None else node[c.residual.index]
         variable = None if c.variable is None else copy.variables[c.variable.name]

@@ -154,7 +154,7 @@ def reverse(
     chain: Chain, ks: tuple[int, ...], value: Array, cotangent: Array, arguments: Sequence[Array]
 ) -> list[Array]:
     """What flows back to arguments `ks` of a loop."""
-    back, flowing, parts, stacks = ready(chain, ks, cotangent)
+    back, flowing, parts, stacks = ready(chain, ks, value, cotangent)
     order, m = chain.order(), len(chain.states)
     _, inputs, constants = chain.split(arguments)
     before = reversed_exactly if chain.exact else unwound if chain.before else restored
@@ -169,11 +169,14 @@ def reverse(
     return list(chain.gathered(ks, flowing, stacks))
 
 
-def ready(chain: Chain, ks: tuple[int, ...], cotangent: Array) -> tuple[Chain, State, State, State]:
+def ready(
+    chain: Chain, ks: tuple[int, ...], value: Array, cotangent: Array
+) -> tuple[Chain, State, State, State]:
     """The adjoint chain, what flows into it, the parts of the cotangent, and room for outputs."""
-    m, back = len(chain.states), chain.adjoint(ks)
+    back = chain.adjoint(ks)
     parts = [chain.part(cotangent, k) for k in range(len(chain.shapes))]
-    flowing = [*parts[:m], *[back.zeros(name) for name in back.states[m:]]]
+    last = [chain.part(value, k) for k in range(len(chain.states))]
+    flowing = chain.flowing(ks, parts, last)
     stacks = [
         np.zeros((chain.length, *back.shape(name)), back.variable(name).dtype)
         for name in back.outputs
