@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lagrad.accumulating import Run
 from lagrad.chain import Chain
 from lagrad.checkpoints import RECORDS, Record, Shelf, recorded
 from lagrad.errors import InvalidFunction
@@ -118,16 +119,16 @@ def swept(
         stacks.append(value[begin : chain.ends[k]].reshape(shape))
     store = set() if shelf is None else firsts(chain.length, shelf.count)
     before: Sequence[Array] = state
-    evaluate = chain.evaluation
+    now = Run(chain, state, whole=shelf is not None)
     with np.errstate(all="ignore"):
         for i, t in enumerate(shown(chain, chain.order())):
             if i in store and shelf is not None:
-                shelf.put(i, list(state))
-            before = state
-            found = evaluate([*state, *[x[t] for x in inputs], *constants])
-            state = found[:m]
-            for stack, row in zip(stacks, found[m:], strict=True):
+                shelf.put(i, list(now.state))
+            before = now.state
+            found = now.step([*[x[t] for x in inputs], *constants])
+            for stack, row in zip(stacks, found, strict=True):
                 stack[t] = row
+        state = now.end()
     for k in range(m):
         size = math.prod(chain.shapes[k])
         value[chain.ends[k] - size : chain.ends[k]] = np.ravel(state[k])
@@ -157,16 +158,15 @@ def reverse(
     back, flowing, parts, stacks = ready(chain, ks, value, cotangent)
     order, m = chain.order(), len(chain.states)
     _, inputs, constants = chain.split(arguments)
+    now = Run(back, flowing)
     before = reversed_exactly if chain.exact else unwound if chain.before else restored
     with np.errstate(all="ignore"):
         for i, state in shown(chain, before(chain, value, arguments)):
             t = order[i]
             rows = [*[x[t] for x in inputs], *[part[t] for part in parts[m:]]]
-            found = back.evaluation([*flowing, *state, *rows, *constants])
-            flowing = found[: len(flowing)]
-            for stack, row in zip(stacks, found[len(flowing) :], strict=True):
+            for stack, row in zip(stacks, now.step([*state, *rows, *constants]), strict=True):
                 stack[t] = row
-    return list(chain.gathered(ks, flowing, stacks))
+        return list(chain.gathered(ks, now.end(), stacks))
 
 
 def ready(

@@ -56,6 +56,7 @@ FLOORS = [
     ["command", "tracing", "evaluation"],
     ["sharing", "guards", "approaches", "watching", "chain"],
     ["exact"],
+    ["accumulating"],
     ["sweeps"],
     ["chained"],
     ["traced"],
