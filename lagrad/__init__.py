@@ -5,6 +5,7 @@ from lagrad.certificate import Certificate
 from lagrad.checking import check_gradient
 from lagrad.cholesky import Cholesky
 from lagrad.compiling import compile  # noqa: A004
+from lagrad.conditional import while_loop
 from lagrad.declaring import trace
 from lagrad.derivatives import Gradient
 from lagrad.directional import hvp, jvp, vjp
@@ -48,7 +49,7 @@ from lagrad.primitives.custom import primitive
 from lagrad.primitives.special import softmax
 from lagrad.program import Program
 from lagrad.reversing import reversible
-from lagrad.scanning import iterate, scan, while_loop
+from lagrad.scanning import iterate, scan
 from lagrad.solution import Solution
 from lagrad.sparse_lu import SparseLU
 from lagrad.stopping import stop_gradient

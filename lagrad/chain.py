@@ -78,6 +78,9 @@ class Chain:
         Whether it is momentum in whole numbers; `before` are then the gradient's.
     progress : bool
         Whether runs show how far they are.
+    counted : bool
+        Whether its length was found by running: the last constant is that number, and whoever
+        found it may have left a record of the states.
     label : str
         What its derivative is of, for certificates, where it stands for something else.
     """
@@ -96,6 +99,7 @@ class Chain:
     before: tuple[str, ...] = ()
     exact: bool = False
     progress: bool = False
+    counted: bool = False
     label: str = ""
 
     @property

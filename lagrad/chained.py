@@ -42,7 +42,7 @@ def pulled(
     """The same by the chain in reverse over all states."""
     graph = cotangent.graph
     m, count = len(chain.states), len(chain.outputs)
-    plain = replace(chain, storage=None, recording=False, before=(), exact=False)
+    plain = replace(chain, storage=None, recording=False, before=(), exact=False, counted=False)
     there = plain.with_states
     value = CHAIN(graph, *arguments, parameters=(there,))
     states = [there.part(value, m + count + i) for i in range(m)]

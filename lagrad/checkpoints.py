@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,19 @@ def bytes_in(memory: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How many states are stored, and the folder of their file, if not in memory."""
+    """How many states are stored.
+
+    Attributes
+    ----------
+    count : int
+    near : int
+        How many of them in memory.
+    disk : str, optional
+        The folder of the file of the others.
+    """
 
     count: int
+    near: int
     disk: str | None = None
 
 
@@ -54,27 +64,36 @@ class Shelf:
     def __init__(self, storage: Storage, like: State) -> None:
         self._held: dict[int, State] = {}
         self._slots: dict[int, int] = {}
-        self._free = list(range(storage.count))
+        self._free = list(range(storage.count - storage.near))
         self._file: Array | None = None
         self.kinds = [(a.shape, a.dtype) for a in like]
-        self.count = storage.count
+        self.count, self.near = storage.count, storage.near
         self.most = 0
-        if storage.disk is not None:
-            self._file = mapped(storage.disk, storage.count, sum(a.nbytes for a in like))
+        if self._free:
+            assert storage.disk is not None
+            self._file = mapped(storage.disk, len(self._free), sum(a.nbytes for a in like))
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted([*self._held, *self._slots])
 
     def put(self, step: int, state: State) -> None:
-        if self._file is None:
-            self._held[step] = list(state)
-        else:
+        # What is stored early on is needed last and seldom: that goes to the file.
+        early = len(self._held) + len(self._slots) < self.count - self.near
+        if self._free and (early or len(self._held) == self.near):
+            assert self._file is not None
             slot = self._slots[step] = self._free.pop()
             row = self._file[slot]
             for (begin, end), array in zip(self._spans(), state, strict=True):
                 row[begin:end] = np.ravel(np.ascontiguousarray(array)).view(np.uint8)
+        else:
+            self._held[step] = list(state)
         self.most = max(self.most, len(self._held) + len(self._slots))
 
     def get(self, step: int) -> State:
-        if self._file is None:
+        if step in self._held:
             return self._held[step]
+        assert self._file is not None
         row = self._file[self._slots[step]]
         return [
             np.array(row[begin:end]).view(dtype).reshape(shape)
@@ -82,7 +101,7 @@ class Shelf:
         ]
 
     def drop(self, step: int) -> None:
-        if self._file is None:
+        if step in self._held:
             del self._held[step]
         else:
             self._free.append(self._slots.pop(step))
@@ -101,7 +120,12 @@ def mapped(folder: str, count: int, size: int) -> Array:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             # Now, and not when a page is first written to: then there would be no error but a kill.
-            os.posix_fallocate(file.fileno(), 0, max(1, count * size))
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(1, count * size))
+            else:
+                for _ in range(max(1, count)):
+                    file.write(bytes(max(1, size)))
+                file.flush()
             return np.memmap(file, np.uint8, "r+", shape=(count, size))
     except OSError as error:
         raise InvalidValue(
@@ -112,13 +136,23 @@ def mapped(folder: str, count: int, size: int) -> Array:
 
 @dataclass
 class Record:
-    """What a run of a loop left for its reversal: stored states, and that before the last step."""
+    """What a run of a loop left for its reversal.
+
+    Attributes
+    ----------
+    shelf : Shelf
+    last : list of arrays
+        The state before the last step.
+    end : list of arrays
+        The state after it, of a run that found its length.
+    """
 
     shelf: Shelf
     last: State
+    end: State = field(default_factory=list)
 
 
-# By the identity of a loop's value, for as long as that is there.
+# By the identity of a loop's value, or its length's, for as long as that is there.
 RECORDS: dict[int, Any] = {}
 
 

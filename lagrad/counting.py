@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lagrad.chain import Chain
+from lagrad.checkpoints import Record, Shelf, Storage, recorded
 from lagrad.errors import NotConverged
 from lagrad.evaluation import Evaluation
-from lagrad.expression import Primitive
+from lagrad.expression import Primitive, innermost
+from lagrad.linmaps import Scale
 from lagrad.program import Program
+from lagrad.schedules import Online
+from lagrad.sweeps import shown
 
-__all__ = ["COUNT", "Conditional"]
+__all__ = ["COUNT", "Conditional", "settled"]
 
 Array = Any
+
+
+def unsettled(condition: str, steps: int) -> str:
+    return (
+        f"while_loop: the condition {condition!r} still holds after max_steps={steps}. Allow more, "
+        "or see whether it can fail."
+    )
 
 
 @dataclass(frozen=True)
@@ -42,30 +54,78 @@ class Conditional:
     truth: str
     name: str
 
-    def count(self, *arguments: Array) -> Array:
-        """The number of steps for initial states, the step's constants and the condition's."""
-        m, q = len(self.states), len(self.chain.constants)
-        state = list(arguments[:m])
-        constants, others = arguments[m : m + q], arguments[m + q :]
+    def run(self, *arguments: Array) -> tuple[int, Record]:
+        """The number of steps, and the states there were.
+
+        Parameters
+        ----------
+        *arguments
+            Initial states, what the step closes over, and what the condition does.
+        """
+        chain = self.chain
+        m, q = len(self.states), len(chain.constants) - chain.counted
+        state = [np.asarray(a) for a in arguments[:m]]
+        constants, others = list(arguments[m : m + q]), arguments[m + q :]
+        constants += [np.zeros(())] * chain.counted
+        shelf = Shelf(chain.storage or Storage(1, 1), state)
+        online, last = Online(shelf.count), state
         holds = Evaluation(self.condition, (*self.states, *self.constants), (self.truth,), {})
         with np.errstate(all="ignore"):
-            for n in range(self.chain.length + 1):
+            for n in shown(chain, range(chain.length + 1)):
                 (truth,) = holds([*state, *others])
                 if not truth:
-                    return np.array(n)
-                if n < self.chain.length:
-                    state = self.chain.evaluation([*state, *constants])
-        raise NotConverged(
-            f"while_loop: the condition {self.name!r} still holds after max_steps="
-            f"{self.chain.length}. Allow more, or see whether it can fail."
-        )
+                    return n, Record(shelf, last, state)
+                dropped = online.store(n)
+                if dropped != n:
+                    if dropped is not None:
+                        shelf.drop(dropped)
+                    shelf.put(n, state)
+                last = state
+                if n < chain.length:
+                    state = chain.evaluation([*state, *constants])
+        raise NotConverged(unsettled(self.name, chain.length))
+
+    def count(self, *arguments: Array) -> Array:
+        """The number of steps; where few states are stored, that leaves a record of them."""
+        n, record = self.run(*arguments)
+        found = np.array(float(n))
+        if self.chain.counted:
+            recorded(found, record)
+        return found
 
 
 # No function that could be differentiated.
 COUNT = Primitive(
     "chain_count",
     lambda parameters: parameters[0].count,
-    lambda arguments, parameters: ((), np.dtype(int)),
+    lambda arguments, parameters: ((), np.dtype(float)),
     lambda node, k: None,
     lambda texts, parameters: f"chain_count({', '.join(texts)})",
 )
+
+
+def ended(parameters: Any) -> Callable[..., Array]:
+    def kernel(value: Array, on: Array) -> Array:
+        if on:
+            raise NotConverged(unsettled(*parameters[0]))
+        return value
+
+    return kernel
+
+
+# A state, once its loop's condition has failed.
+SETTLED = Primitive(
+    "settled",
+    ended,
+    lambda arguments, parameters: (arguments[0].shape, arguments[0].dtype),
+    lambda node, k: None if k else Scale(1.0, node.shape, node.shape),
+    lambda texts, parameters: texts[0],
+)
+
+
+def settled(value: Any, on: Any, what: tuple[str, int]) -> Any:
+    """A value, where a condition has failed; NotConverged where it still holds."""
+    graph = innermost((value, on))
+    if graph is None:
+        return ended((what,))(value, on)
+    return SETTLED(graph, value, on, parameters=(what,))

@@ -1,9 +1,10 @@
-"""Loops: `scan`, `iterate` and `while_loop`."""
+"""Loops of a length that is known: `scan` and `iterate`."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 from lagrad.chain import Chain, Starts
 from lagrad.chained import CHAIN
 from lagrad.checkpoints import Storage, bytes_in, mapped
-from lagrad.counting import COUNT, Conditional
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expression import Expression
 from lagrad.finite import all_finite
@@ -22,7 +22,7 @@ from lagrad.traced import Trace, at_hand, name_of, trace
 from lagrad.tracing import tracing
 from lagrad.trees import Tree, flatten
 
-__all__ = ["Loop", "iterate", "scan", "while_loop"]
+__all__ = ["Loop", "iterate", "scan"]
 
 Array = Any
 # The bytes of memory that there are; states of loops may take a quarter unless told.
@@ -64,7 +64,9 @@ def scan(
     memory : int or str, optional
         The same as bytes, or as a text like "64 MB".
     disk : path, optional
-        A folder for the stored states: they are in one file there, which is gone afterwards.
+        A folder for the stored states that `memory` has no room for, all of them without it: they
+        are in one file there, which is gone afterwards. As many as there are steps, unless
+        `checkpoints` says otherwise, or the file would take more than half of what is free.
     progress : bool
         Whether to show a bar, forwards and on the way back (extra `progress`).
 
@@ -149,65 +151,6 @@ def iterate(
     return last
 
 
-def while_loop(
-    condition: Callable[..., Any],
-    step: Callable[..., Any],
-    state: Any,
-    max_steps: int,
-    *,
-    checkpoints: int | None = None,
-    memory: int | str | None = None,
-    disk: str | os.PathLike[str] | None = None,
-    progress: bool = False,
-) -> Any:
-    """Apply a step to a state while a condition on it holds; return the last one.
-
-    The derivative is that of the steps taken: how many there are is found by running, and taken
-    as it is. Under `lg.compile` it is found anew at each call.
-
-    Parameters
-    ----------
-    condition : callable
-        `condition(state)` is one truth.
-    step : callable
-        `step(state)` is the next state, of the same structure, shapes and dtypes.
-    state : nested arrays
-    max_steps : int
-        The most steps that may be needed.
-    checkpoints, memory, disk, progress
-        As of `scan`.
-
-    Returns
-    -------
-    nested arrays
-
-    Raises
-    ------
-    NotConverged
-        The condition still holds after `max_steps`.
-    ShapeMismatch, StructureMismatch, InvalidValue, InvalidFunction, NotFinite
-        As of `scan`.
-
-    Examples
-    --------
-    >>> import lagrad as lg
-    >>> def root(a):
-    ...     return lg.while_loop(lambda z: abs(z * z - a) > 1e-9, lambda z: (z + a / z) / 2, a, 50)
-    >>> round(float(root(2.0)), 9), round(float(lg.grad(root)(2.0)), 9)
-    (1.414213562, 0.353553391)
-    """
-    for function in (condition, step):
-        if not callable(function):
-            raise InvalidFunction(f"while_loop takes functions; got {function!r}.")
-
-    require_called("while_loop", step, name_of(step), 1)
-    require_called("while_loop", condition, name_of(condition), 1)
-    loop = Loop("while_loop", without_inputs(step), state, None, max_steps)
-    loop.length = loop.steps_while(condition)
-    last, _ = loop.run(False, loop.storage(checkpoints, memory, disk), progress=progress)
-    return last
-
-
 class Loop:
     """A call of a loop: what it is given, and its step as a program."""
 
@@ -255,37 +198,38 @@ class Loop:
 
     def storage(self, checkpoints: Any, memory: Any, disk: Any) -> Storage | None:
         """How many states are stored, and where; None for all of them, in memory."""
-        size = max(1, sum(a.nbytes for a in self.begin))
+        size, most = max(1, sum(a.nbytes for a in self.begin)), max(1, self.length)
         if checkpoints is None and memory is None and disk is None:
             if size * self.length <= PHYSICAL // 4:
                 return None
             memory = max(size, PHYSICAL // 4)
-        if checkpoints is not None and memory is not None:
-            raise InvalidValue(f"{self.kind}: checkpoints= or memory=, not both.")
-        count = max(1, self.length)
-        if memory is not None:
-            count = bytes_in(memory) // size
-            if count < 1:
+        if checkpoints is not None and (
+            isinstance(checkpoints, bool)
+            or not isinstance(checkpoints, (int, np.integer))
+            or checkpoints < 1
+        ):
+            raise InvalidValue(
+                f"{self.kind}(checkpoints={checkpoints!r}); expected a positive integer."
+            )
+        fitting = most if memory is None else bytes_in(memory) // size
+        if disk is None:
+            if checkpoints is not None and memory is not None:
+                raise InvalidValue(f"{self.kind}: checkpoints= or memory=, not both without disk=.")
+            if fitting < 1:
                 raise InvalidValue(
                     f"{self.kind}: memory={memory!r} is less than one state has; the least that "
                     f"works is {size} bytes."
                 )
-        elif checkpoints is not None:
-            if (
-                isinstance(checkpoints, bool)
-                or not isinstance(checkpoints, (int, np.integer))
-                or checkpoints < 1
-            ):
-                raise InvalidValue(
-                    f"{self.kind}(checkpoints={checkpoints!r}); expected a positive integer."
-                )
-            count = int(checkpoints)
-        if disk is not None and not isinstance(disk, (str, os.PathLike)):
+            count = min(most, fitting if checkpoints is None else int(checkpoints))
+            return Storage(count, count)
+        if not isinstance(disk, (str, os.PathLike)):
             raise InvalidValue(f"{self.kind}(disk={disk!r}); expected the path of a folder.")
-        found = Storage(min(count, max(1, self.length)), None if disk is None else os.fspath(disk))
-        if found.disk is not None:
-            mapped(found.disk, 1, 1)  # before anything is computed
-        return found
+        folder = os.fspath(disk)
+        mapped(folder, 1, 1)  # before anything is computed
+        near = 0 if memory is None else min(most, fitting)
+        room = near + shutil.disk_usage(folder).free // 2 // size
+        count = min(most, int(checkpoints) if checkpoints is not None else max(1, room))
+        return Storage(count, min(near, count), folder)
 
     @property
     def _both(self) -> Callable[..., Any]:
@@ -302,30 +246,6 @@ class Loop:
         both.__name__ = self.name
         return both
 
-    def steps_while(self, condition: Callable[..., Any]) -> int:
-        """How many steps are taken until a condition fails, `length` at most."""
-        chain, own, _ = self.stated(False, None)
-        inner = trace(condition, (self.tree.unflatten(self.begin),), {}, (0,))
-        shapes = [inner.program.variables[name].shape for name in inner.outputs]
-        if shapes != [()] or inner.guards:
-            what = "branches on a value" if inner.guards else f"returned shapes {shapes}"
-            raise InvalidFunction(
-                f"the condition {name_of(condition)!r} of while_loop {what}; it must return one "
-                "truth, by comparisons, np.logical_and, np.any and the like."
-            )
-        names = tuple(v.name for v in inner.program.with_role("data"))
-        others = [inner.captured.get(name, inner.values.get(name)) for name in names]
-        (truth,) = inner.outputs
-        conditional = Conditional(
-            chain, inner.program, inner.arguments[0].names, names, truth, name_of(condition)
-        )
-        values = [*self.states, *own, *others]
-        outer = tracing()
-        if outer is None or not any(isinstance(v, Expression) for v in values):
-            return int(conditional.count(*self.begin, *own, *others))
-        nodes = map(outer.lift, [*self.lifted, *own, *others])
-        return int(outer.asked(COUNT(outer, *nodes, parameters=(conditional,)), "int()"))
-
     @property
     def lifted(self) -> list[Any]:
         """The states and the rows of inputs: traced values as they are, others as arrays."""
@@ -338,17 +258,28 @@ class Loop:
         storage: Storage | None,
         label: str = "",
         progress: bool = False,
+        counted: bool = False,
     ) -> tuple[Chain, list[Any], Tree]:
         """The loop as a chain, what its step closes over, and the structure of an output."""
+        if progress and importlib.util.find_spec("tqdm") is None:
+            raise InvalidValue(f'{self.kind}(progress=True): pip install "lagrad[progress]".')
         first = [
             row[-1 if backwards else 0] if self.length else np.zeros(row.shape[1:], row.dtype)
             for row in self.rows
         ]
         leaves = [np.asarray(x) for x in first]
-        given = (self.tree.unflatten(self.begin), self.input_tree.unflatten(leaves))
-        inner = trace(self._both, given, {}, (0, 1) if leaves else (0,))
+        given: tuple[Any, ...] = (
+            self.tree.unflatten(self.begin),
+            self.input_tree.unflatten(leaves),
+        )
+        positions = (0, 1) if leaves else (0,)
+        function = self._both
+        if counted:
+            given, positions = (*given, 0.0), (*positions, 2)
+            function = counting(function)
+        inner = trace(function, given, {}, positions, repeating=True)
         outputs = self._checked(inner)
-        constants = tuple(v.name for v in inner.program.with_role("data"))
+        own = tuple(v.name for v in inner.program.with_role("data"))
         m, end = len(self.states), len(inner.outputs)
         if self.inverse is not None:
             end -= m // 2 if self.exact else m
@@ -356,7 +287,7 @@ class Loop:
             inner.program,
             states=inner.arguments[0].names,
             inputs=inner.arguments[1].names if leaves else (),
-            constants=constants,
+            constants=(*own, *(inner.arguments[-1].names if counted else ())),
             after=inner.outputs[:m],
             outputs=inner.outputs[m:end],
             before=inner.outputs[end:],
@@ -367,8 +298,9 @@ class Loop:
             storage=storage,
             label=label,
             progress=progress,
+            counted=counted,
         )
-        values = [inner.captured.get(name, inner.values.get(name)) for name in constants]
+        values = [inner.captured.get(name, inner.values.get(name)) for name in own]
         return chain, values, outputs
 
     def run(
@@ -379,34 +311,30 @@ class Loop:
         progress: bool = False,
     ) -> tuple[Any, Any]:
         """The last state and the stacked outputs, as numbers or as values of the outer trace."""
-        if progress and importlib.util.find_spec("tqdm") is None:
-            raise InvalidValue(f'{self.kind}(progress=True): pip install "lagrad[progress]".')
         chain, constants, outputs = self.stated(backwards, storage, label, progress)
         m = len(self.states)
-        value = self._value(chain, constants)
+        value = self.value(chain, constants)
         parts = [chain.part(value, k) for k in range(len(chain.shapes))]
         if isinstance(value, np.ndarray):
             parts = [part[()].copy() for part in parts]
         return self.tree.unflatten(parts[:m]), outputs.unflatten(parts[m:])
 
-    def _value(self, chain: Chain, constants: Sequence[Any]) -> Any:
+    def value(self, chain: Chain, constants: Sequence[Any]) -> Any:
         """The chain's value: an array, or a node where anything in it is traced."""
         outer = tracing()
         values = [*self.lifted, *constants]
         if outer is None or not any(isinstance(v, Expression) for v in values):
             value = run(chain, *values)
-            if not all_finite([value]) and (t := breaks_at(chain, values)) is not None:
-                raise NotFinite(f"{self.kind}: {broken(self.name, t, self.length)}")
+            self.require_finite(chain, values, [value])
             return value
         return CHAIN(outer, *map(outer.lift, values), parameters=(chain,))
 
+    def require_finite(self, chain: Chain, values: Sequence[Any], found: Sequence[Array]) -> None:
+        if not all_finite(found) and (t := breaks_at(chain, values)) is not None:
+            raise NotFinite(f"{self.kind}: {broken(self.name, t, self.length)}")
+
     def _checked(self, inner: Trace) -> Tree:
         """The structure of an output; an error where the step does not return what it must."""
-        if any(g.node.primitive is COUNT for g in inner.guards):
-            raise InvalidFunction(
-                f"the step {self.name!r} of {self.kind} holds a while_loop, whose length may "
-                "differ from step to step: use lg.iterate of a fixed length there."
-            )
         if inner.guards:
             raise InvalidFunction(
                 f"the step {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
@@ -440,3 +368,13 @@ class Loop:
                     f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
                 )
         return children[1]
+
+
+def counting(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that is given the number of steps, and has no use for it."""
+
+    def counted(state: Any, x: Any, steps: Any) -> Any:
+        return step(state, x)
+
+    counted.__name__ = name_of(step)
+    return counted

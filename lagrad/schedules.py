@@ -10,11 +10,11 @@ of the s. What the loop's value needs is not counted: its last step, beyond all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import comb
+from math import comb, inf
 
-__all__ = ["Advance", "Reverse", "evaluations", "reversal"]
+__all__ = ["Advance", "Online", "Reverse", "evaluations", "reversal"]
 
 
 def repetitions(n: int, s: int) -> int:
@@ -68,13 +68,15 @@ class Reverse:
     last: bool
 
 
-def reversal(n: int, s: int, first: int = 0) -> Iterator[Advance | Reverse]:
-    """What to do to reverse n steps, their first state stored, with at most s states stored.
+def reversal(n: int, s: int, stored: Sequence[int] = (0,)) -> Iterator[Advance | Reverse]:
+    """What to do to reverse n steps, with at most s states stored.
 
-    An `Advance` that stores nothing leaves the state at hand for the `Reverse` after it.
+    Those before the steps `stored` are stored already, step 0 among them. An `Advance` that stores
+    nothing leaves the state at hand for the `Reverse` after it.
     """
     # Stretches to be reversed, the last one first, each with the states it may store.
-    stack = [(first, first + n, s)]
+    ends = [*stored[1:], n]
+    stack = [(low, high, s - k) for k, (low, high) in enumerate(zip(stored, ends, strict=True))]
     while stack:
         low, high, free = stack.pop()
         if high - low == 1:
@@ -89,3 +91,36 @@ def reversal(n: int, s: int, first: int = 0) -> Iterator[Advance | Reverse]:
             yield Advance(low, middle, stored=True)
             stack.append((low, middle, free))
             stack.append((middle, high, free - 1))
+
+
+class Online:
+    """Which states to store while nobody knows how many steps there will be.
+
+    Every state is stored as it comes, in the place of one that a later one of a higher level makes
+    dispensable; where there is none, in the place of the one before it, a level above that. So no
+    step is run again more often than with the best schedule for the length that it turns out to
+    be (Wang, Moin and Iaccarino, Minimal repetition dynamic checkpointing algorithm for unsteady
+    adjoint calculation, 2009, doi:10.1137/080727890).
+    """
+
+    def __init__(self, s: int) -> None:
+        self.s = s
+        # Step and level, the levels falling; and the steps that are dispensable.
+        self.kept: list[tuple[int, float]] = []
+        self.dispensable: list[int] = []
+
+    def store(self, step: int) -> int | None:
+        """The step whose state makes room for that before `step`, if any has to: `step` may."""
+        if len(self.kept) + len(self.dispensable) < self.s:
+            self.kept.append((step, 0 if self.kept else inf))
+            return None
+        if self.dispensable:
+            self.kept.append((step, 0))
+            return self.dispensable.pop()
+        if self.s == 1:
+            return step
+        last, level = self.kept.pop()
+        while self.kept[-1][1] <= level:
+            self.dispensable.append(self.kept.pop()[0])
+        self.kept.append((step, level + 1))
+        return last

@@ -18,7 +18,7 @@ from lagrad.loops import loops
 from lagrad.scalarised import Scalarised
 from lagrad.schedules import Advance, reversal
 
-__all__ = ["breaks_at", "broken", "recorded_run", "reverse", "run"]
+__all__ = ["breaks_at", "broken", "recorded_run", "reverse", "run", "shown"]
 
 Array = Any
 State = list[Array]
@@ -33,6 +33,10 @@ def run(chain: Chain, *arguments: Array) -> Array:
         value = np.concatenate([np.ravel(a) for a in run.state()])
         if chain.recording:
             recorded(value, run)
+        return value
+    if chain.counted and (record := RECORDS.pop(id(arguments[-1]), None)) is not None:
+        value = np.concatenate([np.ravel(a) for a in record.end])
+        recorded(value, record)
         return value
     if chain.recording and chain.length:
         value, record = recorded_run(chain, arguments)
@@ -193,10 +197,8 @@ def restored(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator
     _, inputs, constants = chain.split(arguments)
     record = RECORDS.pop(id(value), None) or recorded_run(chain, arguments)[1]
     shelf, at = record.shelf, (chain.length - 1, record.last)
-    for action in reversal(chain.length, chain.storage.count):
+    for action in reversal(chain.length, shelf.count, shelf.steps):
         if isinstance(action, Advance):
-            if action.stored and action.last in shelf:
-                continue  # by the first sweep
             if at[0] != action.last:
                 state = shelf.get(action.first)
                 for i in range(action.first, action.last):

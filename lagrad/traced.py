@@ -147,17 +147,19 @@ def trace(
     opaque: bool = True,
     shared: bool = True,
     passed: bool = False,
+    repeating: bool = False,
 ) -> Trace:
     """A call of a function as a program, its arguments at `positions` as parameters.
 
-    With `passed` floats among the other arguments become data by name.
+    With `passed` floats among the other arguments become data by name. One that is `repeating`
+    stands for all steps of a loop.
     """
     if not callable(function):
         raise InvalidFunction(f"{function!r} is no function.")
     name = name_of(function)
     program = Program(name)
     outer = tracing()
-    graph = program.arena = Tracing(name, program, outer, opaque)
+    graph = program.arena = Tracing(name, program, outer, opaque, repeating)
     keywords = sorted(kwargs)
     names = [*argument_names(function, len(args)), *keywords]
     traced = [*args, *(kwargs[name] for name in keywords)]

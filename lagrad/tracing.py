@@ -67,15 +67,20 @@ class Tracing(Graph):
         "opaque",
         "outer",
         "recording",
+        "repeating",
         "system",
         "values",
     )
 
-    def __init__(self, name: str, system: Program, outer: Tracing | None, opaque: bool) -> None:
+    def __init__(
+        self, name: str, system: Program, outer: Tracing | None, opaque: bool, repeating: bool
+    ) -> None:
         super().__init__(name, 0 if outer is None else outer.depth + 1)
         self.system = system
         self.outer = outer
         self.opaque = opaque  # whether arrays are data, so that they are not in the structure
+        # Whether it stands for many calls, so that nothing can be asked of its values.
+        self.repeating: bool = repeating or (outer is not None and outer.repeating)
         self.recording = True
         self.values: dict[int, Array] = {}
         self.captured: dict[Expression, Variable] = {}

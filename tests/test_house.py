@@ -63,6 +63,7 @@ FLOORS = [
     ["replay"],
     ["counting", "transforms", "declaring", "optim", "reversing"],
     ["directional", "jacobians", "compiling", "scanning"],
+    ["conditional"],
     ["unrolled"],
     ["implicit"],
     ["minimizing", "checking"],

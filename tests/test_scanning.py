@@ -231,6 +231,45 @@ def test_a_while_loop_has_the_derivative_of_its_steps(road):
         lg.while_loop(lambda z: z > 0, lambda z: z + 1, 1.0, 3)
 
 
+def collatz_like(a, x, while_loop):
+    """For each x as many steps as it takes, which differ."""
+
+    def step(total, x):
+        last = while_loop(lambda z: z[0] > 1.0, lambda z: (z[0] * a, z[1] + z[0]), (x, 0.0), 30)
+        return total + last[1] * last[0], last[1]
+
+    total, sums = 0.0, []
+    if while_loop is lg.while_loop:
+        return lg.scan(step, total, x)[0]
+    for entry in x:
+        total, found = step(total, entry)
+        sums.append(found)
+    return total
+
+
+def python_s(condition, step, z, max_steps):
+    for _ in range(max_steps):
+        if not condition(z):
+            return z
+        z = step(z)
+    raise AssertionError
+
+
+def test_a_while_loop_inside_a_loop_takes_as_many_steps_as_each_needs():
+    x = np.array([0.5, 3.0, 20.0, 1.5])
+    looped = lambda a, x: collatz_like(a, x, lg.while_loop)
+    written = lambda a, x: collatz_like(a, x, python_s)
+    assert looped(0.6, x) == pytest.approx(written(0.6, x), rel=1e-14)
+    for k in (0, 1):
+        np.testing.assert_allclose(
+            lg.grad(looped, k)(0.6, x), lg.grad(written, k)(0.6, x), rtol=1e-12
+        )
+    second = lg.grad(lambda a: lg.grad(looped)(a, x))(0.6)
+    assert second == pytest.approx(lg.grad(lambda a: lg.grad(written)(a, x))(0.6), rel=1e-10)
+    found = lg.compile(lg.grad(looped))(0.6, x[::-1].copy())
+    assert found == pytest.approx(lg.grad(written)(0.6, x[::-1]), rel=1e-12)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 40), st.integers(1, 12), st.integers(0, 10**6))
 def test_random_lengths_and_budgets(n, s, seed):
@@ -274,11 +313,9 @@ WRONG = {
     "calls 'function' with 2": lambda: lg.scan(lambda z: (z, z), 1.0, np.ones(2)),
     "calls 'function' with 1": lambda: lg.iterate(lambda z, y: z, 1.0, 3),
     "of a declared program": lambda: lg.iterate(np.sin, lg.Program().parameter("a", value=1.0), 3),
-    "holds a while_loop": lambda: lg.grad(
-        lambda a: lg.iterate(
-            lambda z: z * lg.while_loop(lambda w: w < 9, lambda w: w * a, a, 9), 1.0, 3
-        )
-    )(2.0),
+    "max_steps=9": lambda: lg.iterate(
+        lambda z: lg.while_loop(lambda w: w > 0, lambda w: w + 1, z, 9), 1.0, 3
+    ),
     "one truth": lambda: lg.while_loop(lambda z: z > 0, lambda z: z, np.ones(2), 3),
 }
 

@@ -1,0 +1,131 @@
+"""Loops whose length is found by running them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lagrad.counting import COUNT, Conditional, settled
+from lagrad.errors import InvalidFunction
+from lagrad.expression import Expression
+from lagrad.reversing import require_called, without_inputs
+from lagrad.scanning import Loop, iterate
+from lagrad.traced import name_of, trace
+from lagrad.tracing import tracing
+from lagrad.trees import tree_map
+
+__all__ = ["while_loop"]
+
+
+def while_loop(
+    condition: Callable[..., Any],
+    step: Callable[..., Any],
+    state: Any,
+    max_steps: int,
+    *,
+    checkpoints: int | None = None,
+    memory: int | str | None = None,
+    disk: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Any:
+    """Apply a step to a state while a condition on it holds; return the last one.
+
+    The derivative is that of the steps taken: how many there are is found by running, and taken
+    as it is. Under `lg.compile` it is found anew at each call. Within a step of another loop, where
+    it may differ from step to step, all `max_steps` are run, those that are over without effect.
+
+    Parameters
+    ----------
+    condition : callable
+        `condition(state)` is one truth.
+    step : callable
+        `step(state)` is the next state, of the same structure, shapes and dtypes.
+    state : nested arrays
+    max_steps : int
+        The most steps that may be needed.
+    checkpoints, memory, disk, progress
+        As of `scan`.
+
+    Returns
+    -------
+    nested arrays
+
+    Raises
+    ------
+    NotConverged
+        The condition still holds after `max_steps`.
+    ShapeMismatch, StructureMismatch, InvalidValue, InvalidFunction, NotFinite
+        As of `scan`.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> def root(a):
+    ...     return lg.while_loop(lambda z: abs(z * z - a) > 1e-9, lambda z: (z + a / z) / 2, a, 50)
+    >>> round(float(root(2.0)), 9), round(float(lg.grad(root)(2.0)), 9)
+    (1.414213562, 0.353553391)
+    """
+    for function in (condition, step):
+        if not callable(function):
+            raise InvalidFunction(f"while_loop takes functions; got {function!r}.")
+        require_called("while_loop", function, name_of(function), 1)
+    outer = tracing()
+    if outer is not None and outer.repeating:
+        return masked(condition, step, state, max_steps, checkpoints, memory, disk)
+    loop = Loop("while_loop", without_inputs(step), state, None, max_steps)
+    storage = loop.storage(checkpoints, memory, disk)
+    chain, own, _ = loop.stated(False, storage, progress=progress, counted=storage is not None)
+    inner = trace(condition, (loop.tree.unflatten(loop.begin),), {}, (0,))
+    shapes = [inner.program.variables[name].shape for name in inner.outputs]
+    if shapes != [()] or inner.guards:
+        what = "branches on a value" if inner.guards else f"returned shapes {shapes}"
+        raise InvalidFunction(
+            f"the condition {name_of(condition)!r} of while_loop {what}; it must return one "
+            "truth, by comparisons, np.logical_and, np.any and the like."
+        )
+    names = tuple(v.name for v in inner.program.with_role("data"))
+    others = [inner.captured.get(name, inner.values.get(name)) for name in names]
+    (truth,) = inner.outputs
+    conditional = Conditional(
+        chain, inner.program, inner.arguments[0].names, names, truth, name_of(condition)
+    )
+    values = [*loop.lifted, *own, *others]
+    if outer is None or not any(isinstance(v, Expression) for v in values):
+        loop.length, record = conditional.run(*values)
+        chain = replace(chain, length=loop.length)
+        loop.require_finite(chain, [*loop.lifted, *own, *[0.0] * chain.counted], record.end)
+        return loop.tree.unflatten([part[()].copy() for part in record.end])
+    node = COUNT(outer, *map(outer.lift, values), parameters=(conditional,))
+    loop.length = outer.asked(node, "int()")
+    chain = replace(chain, length=loop.length)
+    value = loop.value(chain, [*own, *[node] * chain.counted])
+    return loop.tree.unflatten([chain.part(value, k) for k in range(len(chain.shapes))])
+
+
+def masked(
+    condition: Callable[..., Any],
+    step: Callable[..., Any],
+    state: Any,
+    max_steps: int,
+    checkpoints: int | None,
+    memory: int | str | None,
+    disk: str | os.PathLike[str] | None,
+) -> Any:
+    """The same where the length cannot be found beforehand: within a step of another loop.
+
+    All of the steps are run, and those after the condition failed change nothing.
+    """
+
+    def held(z: Any) -> Any:
+        on = condition(z)
+        return tree_map(lambda new, old: np.where(on, new, old), step(z), z)
+
+    held.__name__ = name_of(step)
+    last = iterate(held, state, max_steps, checkpoints=checkpoints, memory=memory, disk=disk)
+    on = condition(last)
+    what = (name_of(condition), max_steps)
+    return tree_map(lambda leaf: settled(leaf, on, what), last)
