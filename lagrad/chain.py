@@ -317,7 +317,8 @@ class Back:
     def of(cls, derived: Adjoint, names: Sequence[str], chain: Chain) -> Back:
         system = derived.system
         free: dict[int, tuple[str, str]] = {}
-        for k, name in enumerate(chain.after):
+        # With equations in it, all that it defines is computed.
+        for k, name in enumerate(() if system.with_role("unknown") else chain.after):
             stated = system.constraints.get(name)  # or it is given
             if stated is not None and not isinstance(stated.rhs, (Variable, Constant)):
                 free[k] = (name, system.free(f"after_{name}"))

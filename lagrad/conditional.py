@@ -14,7 +14,7 @@ from lagrad.errors import InvalidFunction
 from lagrad.expression import Expression
 from lagrad.reversing import require_called, without_inputs
 from lagrad.scanning import Loop, iterate
-from lagrad.traced import name_of, trace
+from lagrad.traced import declared, name_of, trace
 from lagrad.tracing import tracing
 from lagrad.trees import tree_map
 
@@ -36,7 +36,8 @@ def while_loop(
 
     The derivative is that of the steps taken: how many there are is found by running, and taken
     as it is. Under `lg.compile` it is found anew at each call. Within a step of another loop, where
-    it may differ from step to step, all `max_steps` are run, those that are over without effect.
+    it may differ from step to step, and in a declared program all `max_steps` are run, those that
+    are over without effect.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def while_loop(
     loop = Loop("while_loop", without_inputs(step), state, None, max_steps)
     storage = loop.storage(checkpoints, memory, disk)
     chain, own, _ = loop.stated(False, storage, progress=progress, counted=storage is not None)
-    inner = trace(condition, (loop.tree.unflatten(loop.begin),), {}, (0,))
+    inner = trace(condition, (loop.tree.unflatten(loop.begin),), {}, (0,), repeating=True)
     shapes = [inner.program.variables[name].shape for name in inner.outputs]
     if shapes != [()] or inner.guards:
         what = "branches on a value" if inner.guards else f"returned shapes {shapes}"
@@ -94,6 +95,8 @@ def while_loop(
         chain, inner.program, inner.arguments[0].names, names, truth, name_of(condition)
     )
     values = [*loop.lifted, *own, *others]
+    if any(map(declared, values)):
+        return masked(condition, step, state, max_steps, checkpoints, memory, disk)
     if outer is None or not any(isinstance(v, Expression) for v in values):
         loop.length, record = conditional.run(*values)
         chain = replace(chain, length=loop.length)
@@ -115,7 +118,7 @@ def masked(
     memory: int | str | None,
     disk: str | os.PathLike[str] | None,
 ) -> Any:
-    """The same where the length cannot be found beforehand: within a step of another loop.
+    """The same where the length cannot be found beforehand.
 
     All of the steps are run, and those after the condition failed change nothing.
     """

@@ -14,11 +14,11 @@ from lagrad.chain import Chain, Starts
 from lagrad.chained import CHAIN
 from lagrad.checkpoints import Storage, bytes_in, mapped
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
-from lagrad.expression import Expression
+from lagrad.expression import Expression, innermost
 from lagrad.finite import all_finite
 from lagrad.reversing import Reversible, require_called, without_inputs
 from lagrad.sweeps import breaks_at, broken, run
-from lagrad.traced import Trace, at_hand, name_of, trace
+from lagrad.traced import Trace, at_hand, declared, name_of, trace
 from lagrad.tracing import tracing
 from lagrad.trees import Tree, flatten
 
@@ -167,8 +167,8 @@ class Loop:
         self.inputs, self.input_tree = flatten(inputs)
         if not self.states:
             raise InvalidFunction(f"{kind} needs a state with at least one array; got {state!r}.")
-        self.begin = [at_hand(leaf, f"the state of {kind}") for leaf in self.states]
-        self.rows = [at_hand(leaf, f"the inputs of {kind}") for leaf in self.inputs]
+        self.begin = [first_of(leaf, f"the state of {kind}") for leaf in self.states]
+        self.rows = [first_of(leaf, f"the inputs of {kind}") for leaf in self.inputs]
         self.length = self._length(length)
         require_called(kind, self.step, self.name, 2)
 
@@ -321,8 +321,8 @@ class Loop:
 
     def value(self, chain: Chain, constants: Sequence[Any]) -> Any:
         """The chain's value: an array, or a node where anything in it is traced."""
-        outer = tracing()
         values = [*self.lifted, *constants]
+        outer = tracing() or innermost(values)
         if outer is None or not any(isinstance(v, Expression) for v in values):
             value = run(chain, *values)
             self.require_finite(chain, values, [value])
@@ -368,6 +368,11 @@ class Loop:
                     f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
                 )
         return children[1]
+
+
+def first_of(leaf: Any, what: str) -> Array:
+    """The numbers of a state or of inputs at the first step; of a declared program, as zeros."""
+    return np.zeros(leaf.shape, leaf.dtype) if declared(leaf) else at_hand(leaf, what)
 
 
 def counting(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from lagrad.constants import NUMBERS
 from lagrad.errors import UnsupportedFunction
 from lagrad.expression import Constant, Expression, Variable
 from lagrad.lowering import ancestors
+from lagrad.plan import definitions
 from lagrad.primitives import PRIMITIVES
 from lagrad.printing import CODE, Rendered, Style, render
 from lagrad.system import System
@@ -107,6 +108,18 @@ def _root(residual, start, ends):
                 return z
     raise ArithmeticError("no solution found in 100 steps")
 ''',
+    "_chain": '''
+def _chain(step, counts, length, backwards, *arguments):
+    """Steps one after the other: the last states, then the outputs of all, in a row."""
+    m, p = counts
+    state, inputs, constants = arguments[:m], arguments[m : m + p], arguments[m + p :]
+    outputs = [None] * length
+    for t in reversed(range(length)) if backwards else range(length):
+        found = step(*state, *[np.asarray(x)[t] for x in inputs], *constants)
+        state, outputs[t] = found[:m], found[m:]
+    rows = [np.ravel(row) for rows in zip(*outputs) for row in rows]
+    return np.concatenate([*[np.ravel(part) for part in state], *rows])
+''',
     "_linear": '''
 def _linear(residual, size):
     """Solve residual(z) = 0, an affine function of z."""
@@ -145,6 +158,7 @@ class Writer:
         self.constants: list[str] = []
         self.names: dict[int, str] = {}
         self.memo: dict[int, Rendered] = {}
+        self.steps: dict[Any, str] = {}
         self.taken = set(system.variables) | set(system.constraints) | RESERVED
         # A variable that is called like something the module needs gets another name there.
         self.called = {
@@ -203,11 +217,55 @@ class Writer:
             index = node.parameters[0]
             shape = f", {index.source}" if node.primitive.name == "scatter" else ""
             return f"_{node.primitive.name}({texts[0]}, {self._stored(index.array)}{shape})"
+        if node.primitive.name == "chain":
+            (chain,) = node.parameters
+            counts = (len(chain.states), len(chain.inputs))
+            how = f"{self._step(chain)}, {counts}, {chain.length}, {chain.backwards}"
+            return f"_chain({how}, {', '.join(texts)})"
+        if node.primitive.name == "settled":
+            return str(texts[0])
+        if node.primitive.name == "chain_reversed":
+            raise UnsupportedFunction(
+                "source() writes derivatives of loops that store all states: leave out "
+                "checkpoints=, memory= and disk=."
+            )
         if node.primitive.name not in PRIMITIVES:
             raise UnsupportedFunction(
                 f"{node.primitive.name} is a primitive of your own: source() writes NumPy's only."
             )
         return node.primitive.code(texts, node.parameters)
+
+    def _step(self, chain: Any) -> str:
+        """The name of a function of a loop's step."""
+        asked = (*chain.after, *chain.outputs)
+        key = (chain.step, chain.given, asked)
+        if key not in self.steps:
+            name = self.steps[key] = self.fresh("_step")
+            inner = Writer(chain.step)
+            inner.taken |= self.taken
+            inner.constants, inner.steps = self.constants, self.steps
+            variables = [chain.step.variables[name] for name in asked]
+            body = inner.body(chain.step.compiled(), variables)
+            self.taken |= inner.taken
+            given, found = ([inner.called[n] for n in names] for names in (chain.given, asked))
+            lines = [f"def {name}({', '.join(given)}):", *(f"    {line}" for line in body)]
+            self.constants.append("\n".join([*lines, f"    return [{', '.join(found)}]"]))
+        return self.steps[key]
+
+    def body(self, compiled: Compiled, asked: list[Variable] | None = None) -> list[str]:
+        """The statements that find all variables, or what some of them need."""
+        needed = list(self.system.variables.values())
+        if asked is not None and not self.system.with_role("unknown"):
+            found = ancestors(asked, lambda node: False, definitions(self.system))
+            needed = [node for node in found if isinstance(node, Variable)]
+        names, lines = {v.name for v in needed}, []
+        for run in compiled.runs:
+            if isinstance(run, ExplicitRun):
+                defined = [c for b in run.blocks for c in b.constraints if c.name in names]
+                lines += self.statements([(self.called[c.name], c.rhs) for c in defined])
+            else:
+                lines += implicit_block(self, run)
+        return lines
 
     def written(self, node: Expression) -> bool:
         """Whether a node has a name already."""
@@ -266,13 +324,7 @@ def source(system: System, compiled: Compiled) -> str:
         writer.called[v.name] + ("" if v.start is None else f"={default(writer, v.start)}")
         for v in parameters
     )
-    body: list[str] = []
-    for run in compiled.runs:
-        if isinstance(run, ExplicitRun):
-            defined = [c for block in run.blocks for c in block.constraints]
-            body += writer.statements([(writer.called[c.name], c.rhs) for c in defined])
-        else:
-            body += implicit_block(writer, run)
+    body = writer.body(compiled)
     names = ", ".join(f'"{name}": {called}' for name, called in writer.called.items())
     code = [
         f"def solve({'*, ' if parameters else ''}{signature}):",

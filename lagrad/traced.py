@@ -25,6 +25,7 @@ __all__ = [
     "Trace",
     "argument_names",
     "at_hand",
+    "declared",
     "name_of",
     "trace",
     "traceable",
@@ -257,8 +258,9 @@ def at_hand(leaf: Any, what: str) -> Array:
     if isinstance(leaf, Expression):
         if not isinstance(leaf.graph, Tracing):
             raise UnsupportedType(
-                f"{what} is {leaf!r} of a declared program. Loops and implicit functions stand in "
-                "functions: write one, and take lg.trace of it where a program is wanted."
+                f"{what} is {leaf!r} of a declared program. Implicit functions stand in functions: "
+                "write one, and take lg.trace of it where a program is wanted, or declare unknowns "
+                "and equations."
             )
         current = tracing()
         inside = current is not None and (leaf.graph is current or current.encloses(leaf.graph))
@@ -272,6 +274,11 @@ def at_hand(leaf: Any, what: str) -> Array:
         array = np.asarray(leaf)
         return array if array.dtype.kind == "f" else array.astype(float)
     return real_floats(what, leaf)
+
+
+def declared(value: Any) -> bool:
+    """Whether a value is one of a declared program, which has no number yet."""
+    return isinstance(value, Expression) and not isinstance(value.graph, Tracing)
 
 
 def output_of(leaf: Any, graph: Tracing, name: str) -> Expression:

@@ -75,7 +75,7 @@ class Tracing(Graph):
     def __init__(
         self, name: str, system: Program, outer: Tracing | None, opaque: bool, repeating: bool
     ) -> None:
-        super().__init__(name, 0 if outer is None else outer.depth + 1)
+        super().__init__(name, 1 if outer is None else outer.depth + 1)
         self.system = system
         self.outer = outer
         self.opaque = opaque  # whether arrays are data, so that they are not in the structure
@@ -112,13 +112,13 @@ class Tracing(Graph):
     def foreign(self, value: Expression) -> Expression:
         found = self.captured.get(value)
         if found is None:
-            if not isinstance(value.graph, Tracing):
+            if not isinstance(value.graph, Tracing) and not self.repeating:
                 raise LeakedValue(
                     f"{value!r} belongs to the declared program {value.graph.name!r}; a function "
-                    "that is traced has no use for it. Loops and implicit functions stand in "
-                    "functions: take lg.trace of one where a program is wanted."
+                    "that is traced has no use for it. Implicit functions stand in functions: take "
+                    "lg.trace of one where a program is wanted, or declare unknowns and equations."
                 )
-            if not self.encloses(value.graph):
+            if isinstance(value.graph, Tracing) and not self.encloses(value.graph):
                 raise LeakedValue(
                     f"{value!r} belongs to {value.graph.name!r}, whose trace is over or is not one "
                     f"around {self.name!r}: it was stored outside of its function and used later. "
@@ -163,8 +163,10 @@ class Tracing(Graph):
 
     def value(self, node: Expression) -> Array:
         """The value of a node at the arguments at hand."""
+        if not isinstance(node.graph, Tracing):
+            # Of a declared program: a loop's step is traced for its shape.
+            return np.zeros(node.shape, node.dtype)
         if node.graph is not self:
-            assert isinstance(node.graph, Tracing)
             return node.graph.value(node)
         defined = definitions(self.system)
         values = self.values
@@ -178,8 +180,7 @@ class Tracing(Graph):
                 elif n.index in defined:
                     values[n.index] = values[defined[n.index].index]
                 elif n.index in outer:
-                    assert self.outer is not None
-                    values[n.index] = self.outer.value(outer[n.index])
+                    values[n.index] = (self.outer or self).value(outer[n.index])
                 elif isinstance(n, Variable):
                     self._solve_for(n)
                 else:

@@ -312,7 +312,6 @@ WRONG = {
     "disk=True": lambda: lg.iterate(lambda z: z, 1.0, 3, disk=True),
     "calls 'function' with 2": lambda: lg.scan(lambda z: (z, z), 1.0, np.ones(2)),
     "calls 'function' with 1": lambda: lg.iterate(lambda z, y: z, 1.0, 3),
-    "of a declared program": lambda: lg.iterate(np.sin, lg.Program().parameter("a", value=1.0), 3),
     "max_steps=9": lambda: lg.iterate(
         lambda z: lg.while_loop(lambda w: w > 0, lambda w: w + 1, z, 9), 1.0, 3
     ),
@@ -422,6 +421,65 @@ def test_a_root_found_from_a_start_that_differs_from_step_to_step():
     np.testing.assert_allclose(found, [2.0, -2.0, 2.0])
     fast = lg.compile(square)
     assert [float(fast(y)) for y in (1.0, -1.0, 3.0)] == pytest.approx([2.0, -2.0, 2.0])
+
+
+def test_a_step_with_an_equation_in_it_and_a_result_that_the_derivative_needs(road):
+    f = lambda a: lg.iterate(lambda z: 2 * lg.root(lambda w: w * w - z - a, 1.0), 1.0, 4, **road)
+    g = lambda a: lg.iterate(lambda z: np.exp(np.sqrt(z + a)), 1.0, 4, **road)
+    h = lambda a: lg.iterate(
+        lambda z: np.exp(lg.root(lambda w: w * w - z - a, 1.0)), 1.0, 4, **road
+    )
+    z, expected = 1.0, 0.0
+    for _ in range(4):
+        z, expected = 2 * np.sqrt(z + 1.0), (expected + 1.0) / np.sqrt(z + 1.0)
+    assert float(lg.grad(f)(1.0)) == pytest.approx(expected, rel=1e-10)
+    assert float(lg.grad(h)(1.0)) == pytest.approx(float(lg.grad(g)(1.0)), rel=1e-10)
+
+
+def declared(p, a, W, z):
+    """Loops over what a program declares, in an equation and in definitions."""
+    y = p.define("y", lg.iterate(lambda s: np.tanh(W @ s + a), z, 5))
+    p.subject_to(z == 1 + 0.1 * y, name="cycle")
+    rows = np.arange(1.0, 4) * y[0]
+    last, outputs = lg.scan(lambda s, x: (s * a + x, s * x), np.zeros(()), rows)
+    w = lg.while_loop(lambda s: s < 10.0, lambda s: s * (1 + a), 1.0 + last, 40)
+    p.define("J", np.sum(y) + last + np.sum(outputs) + w)
+
+
+def test_loops_in_declared_programs():
+    p = lg.Program("declared")
+    a, W = p.parameter("a", value=0.5), p.parameter("W", value=0.3 * np.eye(2))
+    declared(p, a, W, p.unknown("z", shape=2, start=1.0))
+
+    def written(a, W):
+        z = np.ones(2)
+        for _ in range(40):  # contracts by less than 0.1
+            y = z
+            for _ in range(5):
+                y = np.tanh(W @ y + a)
+            z = 1 + 0.1 * y
+        last = total = 0.0
+        for k in (1.0, 2.0, 3.0):
+            total = total + last * k * y[0]
+            last = last * a + k * y[0]
+        w = 1.0 + last
+        while w < 10:
+            w = w * (1 + a)
+        return np.sum(y) + last + total + w
+
+    at = p.solve()
+    value, slopes = lg.value_and_grad(written, (0, 1))(0.5, 0.3 * np.eye(2))
+    assert at["J"] == pytest.approx(value, rel=1e-12)
+    found = at.gradient("J")
+    for name, expected in zip(("a", "W"), slopes, strict=True):
+        np.testing.assert_allclose(found[name], expected, rtol=1e-9)
+    moved = at.hessian_vector("J", a=1.0)
+    expected = lg.grad(lambda a: lg.grad(written, 0)(a, 0.3 * np.eye(2)))(0.5)
+    np.testing.assert_allclose(moved["a"], expected, rtol=1e-7)
+    for program, name in ((p, "J"), (p.adjoint("J"), "λ_a")):
+        module = {}
+        exec(program.source(), module)
+        np.testing.assert_allclose(module["solve"]()[name], program.solve()[name], rtol=1e-8)
 
 
 def test_states_with_nothing_in_them(road):
