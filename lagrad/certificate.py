@@ -35,6 +35,9 @@ class Certificate:
     truncation : float
         The largest relative residual that this leaves in the multipliers' equation: the distance
         from the implicit derivative, times at most the condition number. Not in the bound.
+    distance : float or None
+        How far the derivative is from the implicit one, relative to its largest entry; None where
+        that does not exist. Solved for when it is asked for, where the two are not the same.
     error_bound : float
         A first-order bound of the relative error: of the unknowns' largest entries for a
         solution, of each array's largest entry for a derivative. Rounding of explicit
@@ -48,6 +51,11 @@ class Certificate:
     error_bound: float
     differentiated: str = "implicit"
     truncation: float = 0.0
+    compare: Callable[[], float | None] = field(default=lambda: 0.0, repr=False, compare=False)
+
+    @property
+    def distance(self) -> float | None:
+        return self.compare()
 
     @property
     def condition(self) -> float:
@@ -63,7 +71,8 @@ class Certificate:
             f"{'converged' if self.converged else 'NOT converged'}: "
             f"primal residual {self.primal_residual:.1e}, {multipliers}"
             f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
-            + (f"; {self.differentiated}, {self.truncation:.1e} left" if self.truncation else "")
+            + (f"; {self.differentiated}" if self.differentiated != "implicit" else "")
+            + (f", {self.truncation:.1e} left" if self.truncation else "")
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.checkpoints import Storage
-from lagrad.copying import copied
+from lagrad.copying import copied, given
 from lagrad.derive import Adjoint, pullback, tangent
 from lagrad.evaluation import Evaluation
 from lagrad.expression import Constant, Variable
@@ -81,8 +81,6 @@ class Chain:
     counted : bool
         Whether its length was found by running: the last constant is that number, and whoever
         found it may have left a record of the states.
-    label : str
-        What its derivative is of, for certificates, where it stands for something else.
     """
 
     step: Program
@@ -100,7 +98,6 @@ class Chain:
     exact: bool = False
     progress: bool = False
     counted: bool = False
-    label: str = ""
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -322,7 +319,7 @@ class Back:
             stated = system.constraints.get(name)  # or it is given
             if stated is not None and not isinstance(stated.rhs, (Variable, Constant)):
                 free[k] = (name, system.free(f"after_{name}"))
-        step = copied(system, system.name, known=dict(free.values()))
+        step = copied(system, system.name, instead=given(system, dict(free.values())))
         assert isinstance(step, Program)
         before, after = [], []
         for name in names:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.approached import labels
 from lagrad.blocks import BlockEquations
 from lagrad.expression import Constant, Expression, Variable
 from lagrad.flat import Flat, flat
@@ -140,13 +141,8 @@ class Compiled:
 
     @cached_property
     def label(self) -> str:
-        """What derivatives are of where loops stand for what they approach."""
-        loops = (
-            node.parameters[0]
-            for node in self.system.arena.nodes
-            if node.primitive is not None and node.primitive.name == "chain"
-        )
-        return "; ".join(dict.fromkeys(loop.label for loop in loops if loop.label))
+        """What derivatives are of where iterations stand for what they approach."""
+        return labels(self.system.arena.nodes)
 
     @property
     def tape(self) -> Tape:

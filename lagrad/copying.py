@@ -9,23 +9,28 @@ from lagrad.lowering import ancestors
 from lagrad.plan import definitions
 from lagrad.system import Constraint, System
 
-__all__ = ["copied", "inlined", "restated"]
+__all__ = ["Instead", "copied", "given", "inlined", "restated"]
+
+
+# What stands in the place of a node, given what its arguments became; None for itself.
+Instead = Callable[[Expression, dict[int, Expression]], Expression | None]
 
 
 def transplanted(
     order: Iterable[Expression],
     graph: Graph,
     leaf: Callable[[Variable, dict[int, Expression]], Expression],
-    known: Mapping[int, Expression] | None = None,
+    instead: Instead | None = None,
 ) -> dict[int, Expression]:
     """The nodes in another graph, by their old index; `leaf` says what becomes of variables.
 
-    For those that are `known`, by index, stands what is given there.
+    `instead` may say what stands for other nodes.
     """
     node: dict[int, Expression] = {}
     for old in order:
-        if known and old.index in known:
-            node[old.index] = known[old.index]
+        other = None if instead is None else instead(old, node)
+        if other is not None:
+            node[old.index] = other
         elif isinstance(old, Variable):
             node[old.index] = leaf(old, node)
         elif isinstance(old, Constant):
@@ -51,18 +56,14 @@ def copied(
     system: System,
     name: str,
     roles: Mapping[str, str] | None = None,
-    known: Mapping[str, str] | None = None,
+    instead: Callable[[System], Instead] | None = None,
 ) -> System:
     """A system with the same variables and constraints, in a graph of its own.
 
-    Variables that `roles` names have another role there. The right sides of the definitions in
-    `known` are data there, of the name that it gives.
+    Variables that `roles` names have another role there. `instead` is given the copy, where it may
+    state more.
     """
     copy = type(system)(name)
-    held: dict[int, Expression] = {}
-    for of, data in (known or {}).items():
-        v = system.variables[of]
-        held[system.constraints[of].rhs.index] = copy.leaf(data, "data", v.shape, v.dtype, None)
     defined = {
         c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
     }
@@ -76,8 +77,9 @@ def copied(
             new.unknown = node[defined[old.index].index].unknown
         return new
 
-    node = transplanted(everything(system), copy.arena, leaf, held)
-    copy.variables = {n: copy.variables[n] for n in [*system.variables, *(known or {}).values()]}
+    order = everything(system)
+    node = transplanted(order, copy.arena, leaf, None if instead is None else instead(copy))
+    copy.variables = {n: copy.variables[n] for n in [*system.variables, *copy.variables]}
     for c in system.constraints.values():
         residual = None if c.residual is None else node[c.residual.index]
         variable = None if c.variable is None else copy.variables[c.variable.name]
@@ -86,6 +88,19 @@ def copied(
         )
     copy.groups = [group.moved(node) for group in system.groups]
     return copy
+
+
+def given(system: System, known: Mapping[str, str]) -> Callable[[System], Instead]:
+    """Data, of the names in `known`, in the place of what some variables are defined by."""
+
+    def instead(copy: System) -> Instead:
+        held: dict[int, Expression] = {}
+        for of, data in known.items():
+            v = system.variables[of]
+            held[system.constraints[of].rhs.index] = copy.leaf(data, "data", v.shape, v.dtype, None)
+        return lambda old, node: held.get(old.index)
+
+    return instead
 
 
 def inlined(

@@ -357,7 +357,14 @@ def remembered(lowered: Lowered, operation: Operation) -> Operation:
     return operation
 
 
+def approached(lowered: Lowered, operation: Operation) -> int:
+    """What an iteration ends with is itself."""
+    k: int = operation.parameters[1]
+    return operation.arguments[k]
+
+
 RULES: dict[str, Callable[[Lowered, Operation], int | Operation]] = {
+    "approached": approached,
     "chain": longest,
     "chain_reversed": remembered,
     "multiply": product,

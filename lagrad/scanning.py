@@ -256,7 +256,6 @@ class Loop:
         self,
         backwards: bool,
         storage: Storage | None,
-        label: str = "",
         progress: bool = False,
         counted: bool = False,
     ) -> tuple[Chain, list[Any], Tree]:
@@ -296,7 +295,6 @@ class Loop:
             backwards=backwards,
             starts=Starts.of(inner.starts),
             storage=storage,
-            label=label,
             progress=progress,
             counted=counted,
         )
@@ -307,11 +305,10 @@ class Loop:
         self,
         backwards: bool,
         storage: Storage | None,
-        label: str = "",
         progress: bool = False,
     ) -> tuple[Any, Any]:
         """The last state and the stacked outputs, as numbers or as values of the outer trace."""
-        chain, constants, outputs = self.stated(backwards, storage, label, progress)
+        chain, constants, outputs = self.stated(backwards, storage, progress)
         m = len(self.states)
         value = self.value(chain, constants)
         parts = [chain.part(value, k) for k in range(len(chain.shapes))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from lagrad.adjoint import AdjointSystem, assemble
 from lagrad.carrying import arrived, one, pulled, several
 from lagrad.certificate import Certificate, Policy
+from lagrad.comparing import distance
 from lagrad.derivatives import Derivatives, Gradient, frozen, shortened
 from lagrad.derive import adjoint
 from lagrad.errors import NotFinite
@@ -119,8 +121,12 @@ class Solution:
         what: str,
         units: Mapping[Any, float],
         width: int | None = None,
+        again: Callable[[Any], Mapping[str, Array]] | None = None,
     ) -> tuple[dict[Any, Array], Certificate]:
-        """What a sweep carries, with its certificate, required to reach the accuracy."""
+        """What a sweep carries, with its certificate, required to reach the accuracy.
+
+        `again` asks another solution for the same.
+        """
         began = time.perf_counter()
         found, sweep, error = self.point.carried(carry, width, units)
         self._derived.append((what, time.perf_counter() - began))
@@ -141,6 +147,9 @@ class Solution:
             differentiated=sweep.truncated or self.point.compiled.label or "implicit",
             truncation=sweep.truncation,
         )
+        if certificate.differentiated != "implicit":
+            compare = lambda: distance(self.system, self.point.values, found, again)
+            certificate = replace(certificate, compare=compare)
         self._policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return {key: frozen(array) for key, array in found.items()}, certificate
 
@@ -223,7 +232,10 @@ class Solution:
     def _gradient(self, cotangents: Mapping[Variable, Array], what: str) -> Gradient:
         _, gradients = pulled(self.system, cotangents)
         units = {v: 1 / size for v, size in self._sizes(self._parameters()).items()}
-        values, certificate = self._certified(gradients, what, units)
+        named = {v.name: array for v, array in cotangents.items()}
+        values, certificate = self._certified(
+            gradients, what, units, again=lambda other: other.pullback(named)
+        )
         return Gradient(values, "parameter", certificate)
 
     def multipliers(self, output: Any) -> Derivatives[Array]:

@@ -222,8 +222,9 @@ class Writer:
             counts = (len(chain.states), len(chain.inputs))
             how = f"{self._step(chain)}, {counts}, {chain.length}, {chain.backwards}"
             return f"_chain({how}, {', '.join(texts)})"
-        if node.primitive.name == "settled":
-            return str(texts[0])
+        if node.primitive.name in ("settled", "approached"):
+            # A state once its loop is over, and what steps ended with: what they are given.
+            return f"({texts[node.parameters[1] if node.primitive.name == 'approached' else 0]})"
         if node.primitive.name == "chain_reversed":
             raise UnsupportedFunction(
                 "source() writes derivatives of loops that store all states: leave out "

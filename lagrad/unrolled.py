@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.approached import APPROACHED, Statement
 from lagrad.directional import hvp
 from lagrad.errors import InvalidValue
+from lagrad.expression import Expression
 from lagrad.iterations import WarmStart
 from lagrad.optim import Optimizer, gradient_descent
 from lagrad.reversing import Reversible as ReversibleStep
 from lagrad.scanning import Loop
 from lagrad.stopping import stop_gradient
-from lagrad.traced import at_hand
+from lagrad.traced import at_hand, trace
+from lagrad.tracing import tracing
 from lagrad.transforms import grad
 from lagrad.trees import flatten, tree_map
 
@@ -129,13 +132,19 @@ def unrolled(
 ) -> Any:
     """The result of an iteration for a fixed point or an argmin."""
     begin = start.value if isinstance(start, WarmStart) else start
-    if isinstance(how, Reversible):
-        return run_exactly(kind, function, begin, args, how)
     if kind == "fixed_point":
+        if isinstance(how, Reversible):
+            raise InvalidValue(
+                f"{kind}(differentiate=lg.Reversible(…)): momentum is for an argmin."
+            )
         if how.optimizer is not None:
             raise InvalidValue("a fixed point is iterated by its own step: leave optimizer out.")
-        what = f"{how.steps} steps"
-        return run(lambda z, _: (function(z, *args), None), begin, None, how, what)
+        last, label = run(lambda z, _: (function(z, *args), None), begin, None, how, "steps")
+
+        def residual(z: Any) -> Any:
+            return tree_map(lambda new, old: new - old, function(z, *args), z)
+
+        return approaching(last, residual, begin, label)
     if kind == "root":
         raise InvalidValue(
             "root(differentiate=lg.Unrolled(…)): a root has no step to be iterated; state one as "
@@ -144,49 +153,59 @@ def unrolled(
     slope = function if kind == "gradient" else grad(function)
     optimizer = how.optimizer or gradient_descent(1 / curvature(function, kind, begin, args))
 
-    def step(state: Any, settings: Any) -> tuple[Any, None]:
-        return as_before(optimizer.step(state, slope(state["z"], *args), **settings), state), None
+    def gradient(state: Any, _: Any = None) -> Any:
+        return slope(state["z"], *args)
 
-    what = f"{how.steps} steps of {optimizer.name}"
-    return run(step, optimizer.init(begin), optimizer.at(how.steps), how, what)["z"]
+    def step(state: Any, settings: Any) -> tuple[Any, None]:
+        return as_before(optimizer.step(state, gradient(state), **settings), state), None
+
+    if isinstance(how, Reversible):
+        whole = ReversibleStep(step, gradient, exact=True)
+        loop = Loop("Reversible", whole, optimizer.init(begin), optimizer.at(how.steps), how.steps)
+        state, _ = loop.run(False, None)
+        label = f"reversed: {how.steps} steps of {optimizer.name}"
+    else:
+        what = f"steps of {optimizer.name}"
+        state, label = run(step, optimizer.init(begin), optimizer.at(how.steps), how, what)
+    return approaching(state["z"], lambda z: slope(z, *args), begin, label)
 
 
 def run(
     step: Callable[..., Any], state: Any, settings: dict[str, Any] | None, how: Unrolled, what: str
-) -> Any:
-    """The steps, those before the last ones held constant."""
+) -> tuple[Any, str]:
+    """The steps, those before the last ones held constant, and what to call them."""
     first = 0 if how.last is None else max(0, how.steps - how.last)
-    label = f"unrolled: {what}" if first == 0 else f"unrolled: the last {how.last} of {what}"
+    label = f"unrolled: {f'the last {how.last} of ' if first else ''}{how.steps} {what}"
     for low, high in ((0, first), (first, how.steps)):
         if low < high or high == how.steps:
             part = None if settings is None else {k: s[low:high] for k, s in settings.items()}
             loop = Loop("Unrolled", step, state, part, high - low)
             storage = loop.storage(how.checkpoints, how.memory, how.disk)
-            state, _ = loop.run(False, storage, label)
+            state, _ = loop.run(False, storage)
         if high == first and first:
             state = stop_gradient(state)
-    return state
+    return state, label
 
 
-def run_exactly(
-    kind: str, function: Callable[..., Any], start: Any, args: Sequence[Any], how: Reversible
-) -> Any:
-    """Steps of momentum in whole numbers."""
-    if kind not in ("argmin", "gradient"):
-        raise InvalidValue(f"{kind}(differentiate=lg.Reversible(…)): momentum is for an argmin.")
-    slope, optimizer = function if kind == "gradient" else grad(function), how.optimizer
+def approaching(last: Any, residual: Callable[[Any], Any], begin: Any, label: str) -> Any:
+    """What an iteration ends with, and beside it the equation that it approaches a solution of.
 
-    def gradient(state: Any, _: Any) -> Any:
-        return slope(state["z"], *args)
-
-    def step(state: Any, settings: Any) -> tuple[Any, None]:
-        return optimizer.step(state, gradient(state, settings), **settings), None
-
-    whole = ReversibleStep(step, gradient, exact=True)
-    loop = Loop("Reversible", whole, optimizer.init(start), optimizer.at(how.steps), how.steps)
-    label = f"reversed: {how.steps} steps of {optimizer.name}"
-    state, _ = loop.run(False, None, label)
-    return state["z"]
+    Whoever reads a certificate may ask how far the derivatives of the two are apart.
+    """
+    outer, (leaves, tree) = tracing(), flatten(last)
+    if outer is None or not any(isinstance(leaf, Expression) for leaf in leaves):
+        return last
+    inner = trace(residual, (begin,), {}, (0,))
+    names = tuple(v.name for v in inner.program.with_role("data"))
+    statement, others = Statement(label), []
+    if not inner.guards and inner.tree == tree:
+        others = [inner.captured.get(name, inner.values.get(name)) for name in names]
+        values = inner.arguments[0].names
+        statement = Statement(label, inner.program, values, names, inner.outputs)
+    nodes = [outer.lift(value) for value in (*leaves, *others)]
+    return tree.unflatten(
+        [APPROACHED(outer, *nodes, parameters=(statement, k)) for k in range(len(leaves))]
+    )
 
 
 def as_before(state: Any, before: Any) -> Any:

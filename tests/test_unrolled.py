@@ -89,6 +89,70 @@ def test_the_certificate_tells_what_is_differentiated():
     assert "the last 5 of 50 steps" in text
 
 
+WAYS = [
+    lg.Unrolled(60, descent(0.02)),
+    lg.Unrolled(60, descent(0.02), last=7),
+    lg.Unrolled(60, descent(0.02), checkpoints=4),
+    lg.Unrolled(25, lg.optim.adam(0.05)),
+    lg.Reversible(40, lg.optim.sgd_momentum(0.01, 0.5)),
+    lg.Neumann(terms=6),
+]
+
+
+@pytest.mark.parametrize("how", WAYS, ids=str)
+def test_the_distance_from_the_implicit_derivative(how):
+    def f(lam):
+        loss = lambda z: np.sum((A @ z - Y) ** 2) + lam * np.sum(z * z)
+        return np.sum(lg.argmin(loss, np.zeros(4), differentiate=how) ** 2)
+
+    # z = (AᵀA + λ)⁻¹Aᵀy, dz/dλ = −(AᵀA + λ)⁻¹z.
+    hessian = A.T @ A + 0.3 * np.eye(4)
+    z = np.linalg.solve(hessian, A.T @ Y)
+    exact = -2 * z @ np.linalg.solve(hessian, z)
+    p = lg.trace(f, 0.3)
+    found = p.solve(accuracy=10.0).gradient("output")
+    distance = abs(float(found["lam"]) - exact) / abs(exact)
+    assert found.certificate.distance == pytest.approx(distance, rel=1e-6, abs=1e-12)
+    assert found.certificate.differentiated in str(found.certificate)
+    if not isinstance(how, (lg.Neumann, lg.Reversible)) and how.checkpoints is None:
+        module = {}
+        exec(p.source(), module)
+        assert module["solve"]()["output"] == pytest.approx(p.solve(accuracy=10.0)["output"])
+
+
+def test_where_there_is_no_implicit_derivative_there_is_no_distance():
+    how = lg.Unrolled(5, descent(0.1))
+    linear = lambda a: lg.argmin(lambda z: a * z, 0.0, differentiate=how)
+    certificate = lg.trace(linear, 2.0).solve().gradient("output").certificate
+    assert certificate.distance is None
+    looped = lambda a: lg.iterate(
+        lambda z: lg.argmin(lambda w: (w - a * z) ** 2, 0.0, differentiate=how), 1.0, 3
+    )
+    certificate = lg.trace(looped, 0.5).solve().gradient("output").certificate
+    assert certificate.differentiated == "unrolled: 5 steps of gradient_descent"
+    assert certificate.distance is None
+    assert lg.trace(np.sin, 2.0).solve().gradient("output").certificate.distance == 0.0
+
+
+def test_the_distance_of_several_iterations_in_one_another():
+    inner = lg.Unrolled(3, descent(0.3))
+
+    def f(a):
+        z = lg.argmin(lambda z: (z - a) ** 2, 0.0, differentiate=inner)
+        w = lg.fixed_point(lambda w: 0.5 * np.cos(w) + z, 0.0, differentiate=lg.Unrolled(4))
+        return w * w
+
+    found = lg.trace(f, 0.7).solve().gradient("output")
+    w = 0.0
+    for _ in range(200):
+        w = 0.5 * np.cos(w) + 0.7
+    exact = 2 * w / (1 + 0.5 * np.sin(w))
+    distance = abs(float(found["a"]) - exact) / abs(exact)
+    assert distance > 0.01
+    assert found.certificate.distance == pytest.approx(distance, rel=1e-9)
+    assert "gradient_descent; unrolled: 4 steps" in found.certificate.differentiated
+
+
 def test_fixed_points_unrolled():
     z = lambda x, how: lg.fixed_point(lambda z: np.cos(x * z), 0.5, differentiate=how)
     exact = lg.grad(lambda x: z(x, "implicit"))(0.9)
