@@ -53,6 +53,8 @@ APPROACHED = Primitive(
 
 def labels(nodes: Sequence[Expression]) -> str:
     """What derivatives are of where iterations stand for what they approach, within loops too."""
+    if not any(p is APPROACHED or p.name == "chain" for p in {n.primitive for n in nodes} if p):
+        return ""
     found = []
     for node in nodes:
         if node.primitive is APPROACHED:
