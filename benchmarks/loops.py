@@ -99,7 +99,7 @@ def small_states(full: bool) -> Iterator[Row]:
     each = {}
     for n in (10**3, 10**4, 10**5, *((10**6,) if full else ())):
         f = lg.compile(lg.grad(lambda W, n=n: loss(W, n)))
-        for _ in range(3):
+        for _ in range(max(3, 10**5 // n)):  # hot: loops are compiled when they have run a while
             f(W)
         each[n] = min(once(lambda f=f: f(W)) for _ in range(3)) / n
         limit = 6.0 if installed("numba") else 25.0

@@ -38,6 +38,7 @@ class Evaluation:
         variables = program.variables
         self.program, self.given, self.asked, self.starts = program, given, asked, starts
         self.plan: Plan | None = None
+        self.work = 0  # in operations on single numbers, of all its repetitions so far
         if not program.with_role("unknown"):
             results = [variables[name] for name in asked]
             self.plan = Plan([variables[n] for n in given], results, definitions(program))

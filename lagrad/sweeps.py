@@ -53,7 +53,8 @@ def compiled_step(chain: Chain) -> tuple[Scalarised, Any] | None:
     plan = chain.evaluation.plan
     if plan is None or chain.length == 0 or chain.progress:
         return None
-    loop = loops(chain.length * 10 * max(1, len(plan.steps)))
+    chain.evaluation.work += chain.length * 10 * max(1, len(plan.steps))
+    loop = loops(chain.evaluation.work)
     scalars = None if loop is None else chain.evaluation.scalars
     return None if scalars is None or loop is None else (scalars, loop[4])
 
