@@ -63,10 +63,9 @@ class Direct:
 
         Each is an array of its own, or a number.
         """
-        with np.errstate(all="ignore"):
-            found = self.plan(values)
-            if not all_finite(found):
-                return None
+        found, finite = self.plan.checked(values)
+        if not finite:
+            return None
         for k, finish in enumerate(self.finish):
             if finish is not None:
                 found[k] = finish(found[k])[()]

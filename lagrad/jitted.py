@@ -117,6 +117,14 @@ def _sum(x: Array) -> float:
     return total
 
 
+def _nothing(x: Array) -> float:
+    """Zero, or NaN where an entry is not finite."""
+    total = 0.0
+    for i in range(x.size):
+        total += x[i] * 0.0
+    return total
+
+
 def _inner(x: Array, y: Array) -> float:
     total = 0.0
     for i in range(x.size):
@@ -125,7 +133,9 @@ def _inner(x: Array, y: Array) -> float:
 
 
 # Sums in any order: by vectors.
-total, inner = (numba.njit(cache=True, fastmath={"reassoc", "nsz"})(f) for f in (_sum, _inner))
+total, inner, nothing = (
+    numba.njit(cache=True, fastmath={"reassoc", "nsz"})(f) for f in (_sum, _inner, _nothing)
+)
 
 
 def _lanes(program: Array, rows: Array, count: int, totals: Array) -> None:
@@ -151,6 +161,9 @@ def _lanes(program: Array, rows: Array, count: int, totals: Array) -> None:
                 continue
             if c == 29:
                 totals[out] += inner(x, y)
+                continue
+            if c == 30:
+                totals[out] += nothing(x)
                 continue
             z = rows[out, low:high]
             if c == 0:

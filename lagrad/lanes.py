@@ -26,6 +26,10 @@ ARITHMETIC = frozenset(
 )
 
 
+# The code of a total that is zero, or NaN where a row is not finite.
+FINITE = 30
+
+
 def in_lanes(operation: Operation, operations: list[Operation], dtype: np.dtype[Any]) -> bool:
     """Whether an operation has a code, a dtype, and arguments of that dtype, or numbers."""
     return (
@@ -146,16 +150,26 @@ class Lanes:
             dying = [a for a in {*operation.arguments} if last[a] == place and a not in kept]
             rows.add(place, operation, dying)
         self.rows = rows.count
-        self.program, totals = rows.flush()
+        program, totals = rows.flush()
         self.totals = len(totals)
         self.results = [
             (True, totals.index(p)) if p in totals else (False, rows.of[p]) for p in kept
         ]
+        # Totals of their own say whether the rows that are asked for are finite.
+        asked = [row for total, row in self.results if not total]
+        checks = [(FINITE, row, row, self.totals + k) for k, row in enumerate(asked)]
+        self.program = np.array([*program.tolist(), *checks], np.intp).reshape(-1, 4)
+        self.all = self.totals + len(asked)
 
-    def __call__(self, *arguments: Array) -> tuple[Array, ...]:
+    def checked(self, *arguments: Array) -> tuple[tuple[Array, ...], bool]:
+        """The results, and whether all of them are finite."""
         rows = np.empty((self.rows, *self.shape))
         for k, argument in enumerate(arguments):
             rows[k] = argument
-        totals = np.empty(self.totals)
+        totals = np.empty(self.all)
         run_lanes(self.program, rows.reshape(self.rows, self.count), self.count, totals)
-        return tuple([totals[k] if total else rows[k].copy() for total, k in self.results])
+        found = tuple([totals[k] if total else rows[k].copy() for total, k in self.results])
+        return found, all(map(math.isfinite, totals.tolist()))
+
+    def __call__(self, *arguments: Array) -> tuple[Array, ...]:
+        return self.checked(*arguments)[0]

@@ -6,8 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from lagrad.expression import Expression
+from lagrad.finite import all_finite
 from lagrad.fusing import Group, Step, steps_of
+from lagrad.lanes import Lanes
 from lagrad.loops import loops
 from lagrad.lowering import Lowered, Operation
 from lagrad.system import System
@@ -38,6 +42,7 @@ class Plan:
     """
 
     __slots__ = (
+        "alone",
         "calls",
         "constants",
         "inputs",
@@ -75,6 +80,7 @@ class Plan:
             for place, node in zip(lowered.outputs, outputs, strict=True)
         ]
         self.last = self._releases(self.steps, operations)
+        self.alone: Callable[[Sequence[Array]], tuple[list[Array], bool]] | None = None
         self.calls = 0
         # In calls of NumPy, each of which costs as much as a thousand entries.
         self.work = sum(1 + getattr(step.function, "work", 0) // 1000 for step in self.steps)
@@ -108,6 +114,14 @@ class Plan:
             self._hasten(self.lowered)
         return (self.run or self.interpreted)(values)
 
+    def checked(self, values: Sequence[Array]) -> tuple[list[Array], bool]:
+        """The same, without warnings, and whether all of it is finite."""
+        if self.alone is not None:
+            return self.alone(values)
+        with np.errstate(all="ignore"):
+            found = self(values)
+            return found, all_finite(found)
+
     def _hasten(self, lowered: Lowered) -> None:
         """Become a function of its own, and that of lanes, as calls add up."""
         self.calls += 1
@@ -116,6 +130,7 @@ class Plan:
         if self.calls >= OFTEN and loops(self.calls * self.work):
             steps = steps_of(lowered, lanes=True)
             self.run = straight(self, steps, self._releases(steps, lowered.operations))
+            self.alone = alone(self, steps)
             self.lowered = None
 
     def interpreted(self, values: Sequence[Array]) -> list[Array]:
@@ -161,3 +176,22 @@ def straight(
     exec("\n".join(lines), names)
     found: Callable[[Sequence[Array]], list[Array]] = names["run"]
     return found
+
+
+def alone(
+    plan: Plan, steps: list[Step]
+) -> Callable[[Sequence[Array]], tuple[list[Array], bool]] | None:
+    """A plan that is one call of lanes, which see whether results are finite as they make them."""
+    if len(steps) != 1 or not isinstance(steps[0].function, Lanes):
+        return None
+    (step,), lanes = steps, steps[0].function
+    count = len(plan.inputs)
+    if any(a >= count for a in step.arguments) or not set(step.results).issuperset(plan.outputs):
+        return None
+    order = [step.results.index(place) for place in plan.outputs]
+
+    def run(values: Sequence[Array]) -> tuple[list[Array], bool]:
+        found, finite = lanes.checked(*[values[k] for k in step.arguments])
+        return [found[k] for k in order], finite
+
+    return run

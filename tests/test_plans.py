@@ -364,3 +364,21 @@ def test_a_product_of_matrices_is_not_taken_entry_by_entry(shape):
     assert groups
     made = [k for g in groups for k in g.run.__globals__.values()]
     assert np.matmul not in made
+
+
+@pytest.mark.skipif(loops.compiled() is None, reason="extra fast")
+@pytest.mark.parametrize("n", [1, 3, 8, 100, 1000])
+def test_a_short_plan_sees_what_is_not_finite_as_it_makes_it(n):
+    f = lg.compile(lg.value_and_grad(lambda x: np.sum(np.exp(x) * x + np.sqrt(x) / x)))
+    x = np.linspace(1.0, 2.0, n)
+    for _ in range(50):
+        f(x)
+    for k in {0, n // 2, n - 1}:
+        for bad in (800.0, 0.0, -1.0, np.nan, np.inf):
+            wrong = x.copy()
+            wrong[k] = bad
+            with pytest.raises(lg.LagradError):
+                f(wrong)
+    value, slope = f(x)
+    np.testing.assert_allclose(value, np.sum(np.exp(x) * x + x**-0.5), rtol=1e-13)
+    np.testing.assert_allclose(slope, np.exp(x) * (x + 1) - 0.5 * x**-1.5, rtol=1e-12)
