@@ -72,7 +72,7 @@ class Product:
         for i, (_, factor) in enumerate(pairs):
             sizes = [factor.shape[axis] for axis in axes[i]]
             shapes.append((math.prod(sizes[: len(kept[i])]), math.prod(sizes[len(kept[i]) :])))
-        if 2 * shapes[0][1] > columns(shapes[0][0], shapes[1][0]):
+        if not shapes[0][1] or 2 * shapes[0][1] > columns(shapes[0][0], shapes[1][0]):
             return None
         return cls((pairs[0][1], pairs[1][1]), (axes[0], axes[1]), (shapes[0], shapes[1]))
 

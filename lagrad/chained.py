@@ -130,7 +130,7 @@ def reversed_kernel(parameters: tuple[Any, ...]) -> Any:
 
     def kernel(value: Array, cotangent: Array, *arguments: Array) -> Array:
         found = reverse(chain, ks, value, cotangent, arguments)
-        return np.concatenate([np.ravel(piece) for piece in found])
+        return np.concatenate([np.ravel(piece) for piece in found]).astype(chain.dtype, copy=False)
 
     return kernel
 

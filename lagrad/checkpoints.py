@@ -145,11 +145,14 @@ class Record:
         The state before the last step.
     end : list of arrays
         The state after it, of a run that found its length.
+    length : int
+        That length.
     """
 
     shelf: Shelf
     last: State
     end: State = field(default_factory=list)
+    length: int = -1
 
 
 # By the identity of a loop's value, or its length's, for as long as that is there.

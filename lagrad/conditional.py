@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.counting import COUNT, Conditional, settled
-from lagrad.errors import InvalidFunction
+from lagrad.counting import COUNT, Conditional, settled, unsettled
+from lagrad.errors import InvalidFunction, NotConverged
 from lagrad.expression import Expression
 from lagrad.reversing import require_called, without_inputs
 from lagrad.scanning import Loop, iterate
@@ -74,9 +74,6 @@ def while_loop(
         if not callable(function):
             raise InvalidFunction(f"while_loop takes functions; got {function!r}.")
         require_called("while_loop", function, name_of(function), 1)
-    outer = tracing()
-    if outer is not None and outer.repeating:
-        return masked(condition, step, state, max_steps, checkpoints, memory, disk)
     loop = Loop("while_loop", without_inputs(step), state, None, max_steps)
     storage = loop.storage(checkpoints, memory, disk)
     chain, own, _ = loop.stated(False, storage, progress=progress, counted=storage is not None)
@@ -95,14 +92,18 @@ def while_loop(
         chain, inner.program, inner.arguments[0].names, names, truth, name_of(condition)
     )
     values = [*loop.lifted, *own, *others]
-    if any(map(declared, values)):
-        return masked(condition, step, state, max_steps, checkpoints, memory, disk)
-    if outer is None or not any(isinstance(v, Expression) for v in values):
+    outer = tracing()
+    traced = any(isinstance(v, Expression) for v in values)
+    if traced and (any(map(declared, values)) or (outer is not None and outer.repeating)):
+        return masked(condition, step, state, max_steps, (checkpoints, memory, disk))
+    if outer is None or not traced:
         loop.length, record = conditional.run(*values)
         chain = replace(chain, length=loop.length)
         loop.require_finite(chain, [*loop.lifted, *own, *[0.0] * chain.counted], record.end)
         return loop.tree.unflatten([part[()].copy() for part in record.end])
     node = COUNT(outer, *map(outer.lift, values), parameters=(conditional,))
+    if np.isinf(outer.value(node)):
+        raise NotConverged(unsettled(conditional.name, max_steps))
     loop.length = outer.asked(node, "int()")
     chain = replace(chain, length=loop.length)
     value = loop.value(chain, [*own, *[node] * chain.counted])
@@ -114,20 +115,21 @@ def masked(
     step: Callable[..., Any],
     state: Any,
     max_steps: int,
-    checkpoints: int | None,
-    memory: int | str | None,
-    disk: str | os.PathLike[str] | None,
+    storage: tuple[Any, Any, Any],
 ) -> Any:
     """The same where the length cannot be found beforehand.
 
-    All of the steps are run, and those after the condition failed change nothing.
+    All of the steps are run. Those after the condition failed change nothing: what they are given
+    is the first state, from which a step can be taken, and what they make of it is dropped.
     """
 
     def held(z: Any) -> Any:
         on = condition(z)
-        return tree_map(lambda new, old: np.where(on, new, old), step(z), z)
+        safe = tree_map(lambda now, first: np.where(on, now, first), z, state)
+        return tree_map(lambda new, now: np.where(on, new, now), step(safe), z)
 
     held.__name__ = name_of(step)
+    checkpoints, memory, disk = storage
     last = iterate(held, state, max_steps, checkpoints=checkpoints, memory=memory, disk=disk)
     on = condition(last)
     what = (name_of(condition), max_steps)

@@ -18,7 +18,7 @@ from lagrad.program import Program
 from lagrad.schedules import Online
 from lagrad.sweeps import shown
 
-__all__ = ["COUNT", "Conditional", "settled"]
+__all__ = ["COUNT", "Conditional", "settled", "unsettled"]
 
 Array = Any
 
@@ -74,7 +74,7 @@ class Conditional:
             for n in shown(chain, range(chain.length + 1)):
                 (truth,) = holds([*state, *others])
                 if not truth:
-                    return n, Record(shelf, last, state)
+                    return n, Record(shelf, last, state, n)
                 dropped = online.store(n)
                 if dropped != n:
                     if dropped is not None:
@@ -86,8 +86,14 @@ class Conditional:
         raise NotConverged(unsettled(self.name, chain.length))
 
     def count(self, *arguments: Array) -> Array:
-        """The number of steps; where few states are stored, that leaves a record of them."""
-        n, record = self.run(*arguments)
+        """The number of steps, infinity where there are more than it may take.
+
+        Where few states are stored, that leaves a record of them.
+        """
+        try:
+            n, record = self.run(*arguments)
+        except NotConverged:
+            return np.array(np.inf)
         found = np.array(float(n))
         if self.chain.counted:
             recorded(found, record)

@@ -50,7 +50,7 @@ class Optimizer:
                 found[name] = np.stack(each) if each else np.zeros(0)
             elif isinstance(value, (list, tuple)) and len(value) == steps > 0:
                 found[name] = np.stack(value)
-            elif isinstance(value, str):
+            elif value is None or isinstance(value, str):
                 raise InvalidValue(f"{self.name}({name}={value!r}); expected numbers.")
             elif np.ndim(value) == 0:
                 found[name] = value * np.ones(steps)
@@ -219,7 +219,7 @@ def lbfgs(rate: Any = 1.0, memory: int = 5) -> Optimizer:
     def step(state: Any, gradient: Any, rate: Any) -> dict[str, Any]:
         z, g = vector(state["z"]), vector(gradient)
         # At the first step there is none before it: a pair of zeros, which changes nothing.
-        began = np.max(np.abs(state["g"])) > 0
+        began = np.sum(np.abs(state["g"])) > 0
         s = np.where(began, z - state["point"], 0.0)
         y = np.where(began, g - state["g"], 0.0)
         S = np.concatenate([state["s"][1:], s[None]])

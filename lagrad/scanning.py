@@ -146,6 +146,9 @@ def iterate(
         raise InvalidFunction(f"iterate takes a function; got {step!r}.")
 
     require_called("iterate", step, name_of(step), 1)
+    if isinstance(step, Reversible):
+        name = f"the inverse of {name_of(step.step)}"
+        require_called("iterate", step.inverse, name, 1)
     loop = Loop("iterate", without_inputs(step), state, None, length)
     last, _ = loop.run(False, loop.storage(checkpoints, memory, disk), progress=progress)
     return last
@@ -171,6 +174,8 @@ class Loop:
         self.rows = [first_of(leaf, f"the inputs of {kind}") for leaf in self.inputs]
         self.length = self._length(length)
         require_called(kind, self.step, self.name, 2)
+        if self.inverse is not None and not self.exact:
+            require_called(kind, self.inverse, f"the inverse of {self.name}", 2)
 
     def _length(self, length: int | None) -> int:
         """How many steps, which the inputs and what was asked for must agree on."""
@@ -222,7 +227,7 @@ class Loop:
                 )
             count = min(most, fitting if checkpoints is None else int(checkpoints))
             return Storage(count, count)
-        if not isinstance(disk, (str, os.PathLike)):
+        if not isinstance(disk, (str, os.PathLike)) or not os.fspath(disk):
             raise InvalidValue(f"{self.kind}(disk={disk!r}); expected the path of a folder.")
         folder = os.fspath(disk)
         mapped(folder, 1, 1)  # before anything is computed
@@ -333,8 +338,11 @@ class Loop:
     def _checked(self, inner: Trace) -> Tree:
         """The structure of an output; an error where the step does not return what it must."""
         if inner.guards:
+            what = "the step"
+            if self.inverse is not None and not self._asks(inner):
+                what = "the inverse of"
             raise InvalidFunction(
-                f"the step {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
+                f"{what} {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
                 "): it is traced once for all steps. Use np.where, np.maximum and the like."
             )
         if inner.discrete:
@@ -350,21 +358,32 @@ class Loop:
         found = self.tree.difference(children[0], f"the state that {self.name!r} returns")
         if found:
             raise ShapeMismatch(f"{found}: a step returns a state like the one it was given.")
-        if self.inverse is not None and not self.exact and children[2] != self.tree:
-            raise ShapeMismatch(
-                f"the inverse of {self.name!r} returns another structure than the state's."
-            )
-        variables = inner.program.variables
-        for path, start, name in zip(
-            self.tree.paths("state"), self.begin, inner.outputs, strict=False
-        ):
-            v = variables[name]
+        if self.inverse is not None and not self.exact:
+            where = f"the state that the inverse of {self.name!r} returns"
+            found = self.tree.difference(children[2], where)
+            if found:
+                raise ShapeMismatch(
+                    f"{found}: an inverse returns a state like the one it was given."
+                )
+            self._require_like(inner, -len(self.begin), "the inverse of")
+        self._require_like(inner, 0, "the step")
+        return children[1]
+
+    def _require_like(self, inner: Trace, begin: int, what: str) -> None:
+        """ShapeMismatch where results from one on are not like the state."""
+        names = inner.outputs[begin:]
+        for path, start, name in zip(self.tree.paths("state"), self.begin, names, strict=False):
+            v = inner.program.variables[name]
             if v.shape != start.shape or v.dtype != start.dtype:
                 raise ShapeMismatch(
-                    f"the step {self.name!r} takes {path!r} of shape {start.shape} and dtype "
+                    f"{what} {self.name!r} takes {path!r} of shape {start.shape} and dtype "
                     f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
                 )
-        return children[1]
+
+    def _asks(self, inner: Trace) -> bool:
+        """Whether the step alone asks for numbers."""
+        call = inner.call
+        return bool(trace(self.step, call.args[:2], {}, call.positions, repeating=True).guards)
 
 
 def first_of(leaf: Any, what: str) -> Array:

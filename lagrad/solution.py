@@ -144,7 +144,8 @@ class Solution:
             multiplier_residual=sweep.residual,
             estimate=primal.estimate,
             error_bound=float(error + primal.error_bound),
-            differentiated=sweep.truncated or self.point.compiled.label or "implicit",
+            differentiated="; ".join(filter(None, (sweep.truncated, self.point.compiled.label)))
+            or "implicit",
             truncation=sweep.truncation,
         )
         if certificate.differentiated != "implicit":

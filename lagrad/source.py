@@ -120,6 +120,13 @@ def _chain(step, counts, length, backwards, *arguments):
     rows = [np.ravel(row) for rows in zip(*outputs) for row in rows]
     return np.concatenate([*[np.ravel(part) for part in state], *rows])
 ''',
+    "_settled": '''
+def _settled(state, on):
+    """A state, once its loop's condition has failed."""
+    if on:
+        raise ArithmeticError("a loop's condition still holds after all its steps")
+    return state
+''',
     "_linear": '''
 def _linear(residual, size):
     """Solve residual(z) = 0, an affine function of z."""
@@ -222,13 +229,16 @@ class Writer:
             counts = (len(chain.states), len(chain.inputs))
             how = f"{self._step(chain)}, {counts}, {chain.length}, {chain.backwards}"
             return f"_chain({how}, {', '.join(texts)})"
-        if node.primitive.name in ("settled", "approached"):
-            # A state once its loop is over, and what steps ended with: what they are given.
-            return f"({texts[node.parameters[1] if node.primitive.name == 'approached' else 0]})"
+        if node.primitive.name == "settled":
+            return f"_settled({texts[0]}, {texts[1]})"
+        if node.primitive.name == "approached":
+            return f"({texts[node.parameters[1]]})"  # what steps ended with
+        if node.primitive.name == "chain_count":
+            return "0.0"  # the loop that was traced has that length already
         if node.primitive.name == "chain_reversed":
             raise UnsupportedFunction(
                 "source() writes derivatives of loops that store all states: leave out "
-                "checkpoints=, memory= and disk=."
+                "checkpoints=, memory=, disk= and inverses."
             )
         if node.primitive.name not in PRIMITIVES:
             raise UnsupportedFunction(

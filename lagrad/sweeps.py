@@ -34,10 +34,13 @@ def run(chain: Chain, *arguments: Array) -> Array:
         if chain.recording:
             recorded(value, run)
         return value
-    if chain.counted and (record := RECORDS.pop(id(arguments[-1]), None)) is not None:
-        value = np.concatenate([np.ravel(a) for a in record.end])
-        recorded(value, record)
-        return value
+    if chain.counted:
+        record = RECORDS.pop(id(arguments[-1]), None)
+        # Elsewhere than where it was traced the loop may have another length than it has here.
+        if record is not None and record.length == chain.length:
+            value = np.concatenate([np.ravel(a) for a in record.end])
+            recorded(value, record)
+            return value
     if chain.recording and chain.length:
         value, record = recorded_run(chain, arguments)
         recorded(value, record)
@@ -228,7 +231,8 @@ def reversed_exactly(
     yield from found.back()
 
 
-# How far from the first state an inverse may lead back, relative to its size.
+# How far from the first state an inverse may lead back, relative to the size of each array in it,
+# or to the first that it has where it starts at zero.
 OFF = 1e-6
 
 
@@ -236,22 +240,25 @@ def unwound(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[
     """The same by the step's inverse, from the last state."""
     first, inputs, constants = chain.split(arguments)
     order = chain.order()
-    last = state = [np.asarray(chain.part(value, k)) for k in range(len(chain.states))]
+    state = [np.asarray(chain.part(value, k)) for k in range(len(chain.states))]
+    sizes = [size(array) or np.inf for array in state]
     for i in range(chain.length - 1, -1, -1):
         state = chain.inverse([*state, *[x[order[i]] for x in inputs], *constants])
+        if i:
+            sizes = [size(array) or s for s, array in zip(sizes, state, strict=True)]
         yield i, state
-    size = max(largest(first), largest(last))
-    off = largest([a - b for a, b in zip(first, state, strict=True)])
-    if not off <= OFF * size:
-        raise InvalidFunction(
-            f"the inverse of {chain.step.name!r} does not lead back: after {chain.length} steps "
-            f"the first state is off by {off:.3g}, states being of size {size:.3g}. Store states "
-            "instead (checkpoints=…), or correct the inverse."
-        )
+    for k, (there, back) in enumerate(zip(first, state, strict=True)):
+        own, off = size(there) or sizes[k], size(there - back)
+        if off and not off <= OFF * own:
+            raise InvalidFunction(
+                f"the inverse of {chain.step.name!r} does not lead back: after {chain.length} "
+                f"steps {chain.states[k]!r} is off by {off:.3g}, and of size {own:.3g}. Store "
+                "states instead (checkpoints=…), or correct the inverse."
+            )
 
 
-def largest(arrays: Sequence[Array]) -> float:
-    return max(float(np.abs(a).max(initial=0.0)) for a in arrays)
+def size(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))
 
 
 def firsts(n: int, count: int) -> set[int]:

@@ -45,7 +45,10 @@ class Guard:
 
     def holds(self, value: Array) -> bool:
         """Whether the answer would be the same."""
-        return bool(answered(self.kind, value) == self.answer)
+        try:
+            return bool(answered(self.kind, value) == self.answer)
+        except (OverflowError, ValueError):  # no integer
+            return False
 
 
 def answered(kind: str, value: Array) -> Any:

@@ -11,14 +11,14 @@ import numpy as np
 
 from lagrad.approached import APPROACHED, Statement
 from lagrad.directional import hvp
-from lagrad.errors import InvalidValue
-from lagrad.expression import Expression
+from lagrad.errors import InvalidValue, LeakedValue, UnsupportedType
+from lagrad.expression import Expression, innermost
 from lagrad.iterations import WarmStart
 from lagrad.optim import Optimizer, gradient_descent
 from lagrad.reversing import Reversible as ReversibleStep
 from lagrad.scanning import Loop
 from lagrad.stopping import stop_gradient
-from lagrad.traced import at_hand, trace
+from lagrad.traced import at_hand, declared, trace
 from lagrad.tracing import tracing
 from lagrad.transforms import grad
 from lagrad.trees import flatten, tree_map
@@ -119,8 +119,9 @@ class Reversible:
                 f"Reversible(optimizer={self.optimizer!r}); expected lg.optim.sgd_momentum(…). For "
                 "other steps there are lg.Unrolled and lg.reversible."
             )
-        if isinstance(self.steps, bool) or not isinstance(self.steps, (int, np.integer)):
-            raise InvalidValue(f"Reversible(steps={self.steps!r}); expected an integer.")
+        whole = isinstance(self.steps, (int, np.integer)) and not isinstance(self.steps, bool)
+        if not whole or self.steps < 0:
+            raise InvalidValue(f"Reversible(steps={self.steps!r}); expected an integer, 0 or more.")
 
 
 def unrolled(
@@ -192,10 +193,13 @@ def approaching(last: Any, residual: Callable[[Any], Any], begin: Any, label: st
 
     Whoever reads a certificate may ask how far the derivatives of the two are apart.
     """
-    outer, (leaves, tree) = tracing(), flatten(last)
+    leaves, tree = flatten(last)
+    outer = tracing() or innermost(leaves)
     if outer is None or not any(isinstance(leaf, Expression) for leaf in leaves):
         return last
-    inner = trace(residual, (begin,), {}, (0,))
+    stated = any(map(declared, leaves))
+    at = tree.unflatten([np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]) if stated else begin
+    inner = trace(residual, (at,), {}, (0,), repeating=stated)
     names = tuple(v.name for v in inner.program.with_role("data"))
     statement, others = Statement(label), []
     if not inner.guards and inner.tree == tree:
@@ -225,7 +229,14 @@ def curvature(function: Callable[..., Any], kind: str, start: Any, args: Sequenc
     v = tree.unflatten([rng.standard_normal(np.shape(leaf)) for leaf in leaves])
     size: Any = 1.0
     for _ in range(30):
-        w = tree_map(stop_gradient, hvp(lambda z: function(z, *args), at, v))
+        try:
+            w = tree_map(stop_gradient, hvp(lambda z: function(z, *args), at, v))
+        except (LeakedValue, UnsupportedType):
+            if tracing() is not None:
+                raise
+            raise InvalidValue(
+                "lg.Unrolled(…) in a declared program needs an optimizer=…."
+            ) from None
         pairs = list(zip(flatten(v)[0], flatten(w)[0], strict=True))
         squares = sum(np.sum(a * a) for a, _ in pairs)
         size = sum(np.sum(a * b) for a, b in pairs) / squares

@@ -88,6 +88,11 @@ def test_products_of_many_steps_are_one(monkeypatch):
     assert len(added) == 3  # forty columns each time: no more numbers than the sum has
 
 
+def test_a_batch_of_nothing_has_no_gradient():
+    f = lambda W: np.sum(lg.iterate(lambda z: np.tanh(W @ z), np.ones((80, 0)), 4))
+    assert not lg.grad(f)(W).any()
+
+
 def test_a_given_sum_is_not_written_to():
     given = np.ones((80, 80))
     outer = np.ones((5, 80))

@@ -315,6 +315,20 @@ WRONG = {
     "max_steps=9": lambda: lg.iterate(
         lambda z: lg.while_loop(lambda w: w > 0, lambda w: w + 1, z, 9), 1.0, 3
     ),
+    "takes 'state' of shape \\(2,\\).*to shape \\(\\)": lambda: lg.scan(
+        lambda s, u: (
+            lg.while_loop(lambda z: np.sum(z) > 0.5, lambda z: np.sum(z) * 0.1, s, 9),
+            None,
+        ),
+        np.array([1.0, 3.0]),
+        np.ones(2),
+    ),
+    "returned shapes": lambda: lg.scan(
+        lambda s, u: (lg.while_loop(lambda z: z > 0.5, lambda z: z * 0.5, s, 9), None),
+        np.array([1.0, 3.0]),
+        np.ones(2),
+    ),
+    "disk=''": lambda: lg.iterate(lambda z: z * 2, np.ones(3), 3, disk=""),
     "one truth": lambda: lg.while_loop(lambda z: z > 0, lambda z: z, np.ones(2), 3),
 }
 
@@ -400,10 +414,95 @@ def test_a_reversible_loop_stores_no_state_and_has_the_same_derivatives(monkeypa
 def test_an_inverse_that_does_not_invert_is_measured_and_named():
     with pytest.raises(lg.InvalidFunction, match="'there' does not lead back: after 500 steps"):
         lg.grad(lambda a: leapfrog(a, 500, wrong=1e-4))(0.01)
-    with pytest.raises(lg.ShapeMismatch, match="another structure"):
+    with pytest.raises(lg.ShapeMismatch, match="is a tuple of 2"):
         lg.iterate(lg.reversible(lambda z: z, lambda z: (z, z)), 1.0, 3)
     with pytest.raises(lg.InvalidFunction, match="takes functions"):
         lg.reversible(lambda z: z, None)
+
+
+WRONG_INVERSES = {
+    "hidden by growth": (3.0, lambda a, z: a * z * z, lambda a, z: np.sqrt(z) / a, "lead back"),
+    "hidden by another array": (
+        (1e8, 0.5),
+        lambda a, z: (z[0], z[1] * a + z[1] ** 2),
+        lambda a, z: z,
+        "lead back.*state_1",
+    ),
+    "a shape": (np.ones(3), lambda a, z: z * a, lambda a, z: np.sum(z) / a, "inverse of.*\\(\\)"),
+    "a structure": (1.0, lambda a, z: z * a, lambda a, z: (z, z), "the inverse of.*a tuple"),
+    "a branch": (
+        np.ones(3),
+        lambda a, z: z * a,
+        lambda a, z: z / a if z[0] > 0 else z,
+        "the inverse of .* branches",
+    ),
+    "arguments": (1.0, lambda a, z: z * a, None, "'the inverse of function' with 1 argument"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_INVERSES)
+def test_wrong_inverses_are_named(what):
+    start, step, inverse, message = WRONG_INVERSES[what]
+
+    def f(a):
+        back = (lambda z, x: z) if inverse is None else (lambda z: inverse(a, z))
+        last = lg.iterate(lg.reversible(lambda z: step(a, z), back), start, 5)
+        return sum(np.sum(part) for part in (last if isinstance(last, tuple) else (last,)))
+
+    with pytest.raises(lg.LagradError, match=message):
+        lg.grad(f)(1.5)
+
+
+def test_a_reversible_loop_keeps_single_precision():
+    single = np.float32
+    step = lambda a: lambda z: (z[0] + a, z[1] * a)
+    back = lambda a: lambda z: (z[0] - a, z[1] / a)
+    f = lambda a: lg.iterate(lg.reversible(step(a), back(a)), (single(1), a), 4)[0]
+    assert lg.grad(f)(single(1.5)).dtype == single
+
+
+def test_a_while_loop_elsewhere_than_where_it_was_traced_has_the_length_it_had(road):
+    f = lambda a: lg.while_loop(lambda z: z > 0.1, lambda z: z * a, 1.0, 200, **road)
+    for at, there, n in ((0.9, 0.8, 22), (0.5, 0.9, 4)):
+        solution = lg.trace(f, at).solve(a=there)
+        assert solution["output"] == pytest.approx(there**n, rel=1e-12)
+        assert solution.gradient("output")["a"] == pytest.approx(n * there ** (n - 1), rel=1e-12)
+        assert solution.tangent(a=1.0)["output"] == pytest.approx(n * there ** (n - 1), rel=1e-12)
+    square = lambda a: lg.while_loop(
+        lambda z: abs(z * z - a) > 1e-12 * a, lambda z: (z + a / z) / 2, 1.0 + 0 * a, 60, **road
+    )
+    assert lg.argmin(lambda z: (square(z) - 0.3) ** 2, 4.0) == pytest.approx(0.09, rel=1e-6)
+
+
+def test_steps_after_the_end_have_no_effect_even_where_they_cannot_be_taken():
+    falling = lambda a: lg.while_loop(lambda z: z > 0, lambda z: z - np.sqrt(z) - 1.0, a, 20)
+    looped = lambda a: lg.scan(lambda s, x: (s, falling(s)), a, length=2)[1][0]
+    assert lg.grad(looped)(1.7) == pytest.approx(float(lg.grad(falling)(1.7)), rel=1e-12)
+    p = lg.Program()
+    p.define("f", falling(p.parameter("a", value=1.7)))
+    assert p.solve().gradient("f")["a"] == pytest.approx(float(lg.grad(falling)(1.7)), rel=1e-12)
+
+
+def test_a_while_loop_in_a_branch_that_is_not_taken_is_no_obstacle():
+    f = lambda x: lg.while_loop(lambda z: z > 1.0, lambda z: z * 0.5, x, 10) if x < 100 else x * x
+    fast = lg.compile(lg.grad(f))
+    assert [float(fast(x)) for x in (5.0, 1e6, 50.0)] == [0.125, 2e6, 2.0**-6]
+
+
+def test_source_raises_where_a_loop_does_not_end():
+    p = lg.Program()
+    a = p.parameter("a", value=2.0)
+    p.define("w", lg.while_loop(lambda z: z < 100, lambda z: z * a, 1.0, 9))
+    module = {}
+    exec(p.source(), module)
+    assert module["solve"]()["w"] == 128.0
+    with pytest.raises(ArithmeticError, match="still holds"):
+        module["solve"](a=1.01)
+    traced = lg.trace(
+        lambda a: lg.while_loop(lambda z: z > 0.1, lambda z: z * a, 1.0, 9, checkpoints=2), 0.5
+    )
+    exec(traced.source(), module)
+    assert module["solve"]()["output"] == 0.0625
 
 
 @pytest.mark.parametrize("how", [{}, {"checkpoints": 3}])

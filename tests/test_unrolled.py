@@ -134,6 +134,32 @@ def test_where_there_is_no_implicit_derivative_there_is_no_distance():
     assert lg.trace(np.sin, 2.0).solve().gradient("output").certificate.distance == 0.0
 
 
+def test_certificates_in_declared_programs_and_beside_a_series():
+    loss = lambda a: lambda z: (z - a) ** 2 + z**4
+    how = lg.Unrolled(5, lg.optim.adam(0.1))
+    p = lg.Program()
+    a = p.parameter("a", value=2.0)
+    p.define("w", lg.argmin(loss(a), 0.0, differentiate=how))
+    found = p.solve().gradient("w").certificate
+    traced = lg.trace(lambda a: lg.argmin(loss(a), 0.0, differentiate=how), 2.0)
+    expected = traced.solve().gradient("output").certificate
+    assert found.differentiated == expected.differentiated == "unrolled: 5 steps of adam"
+    assert found.distance == pytest.approx(expected.distance, rel=1e-9)
+    assert found.distance > 0.9
+    with pytest.raises(lg.InvalidValue, match="optimizer"):
+        lg.argmin(loss(a), 0.0, differentiate=lg.Unrolled(5))
+
+    def both(x):
+        one = lg.argmin(loss(x), 0.0, differentiate=lg.Unrolled(4, descent(0.1)))
+        other = lg.fixed_point(
+            lambda z: 0.5 * np.cos(x * z), 0.0, differentiate=lg.Neumann(terms=2)
+        )
+        return one + other
+
+    certificate = lg.trace(both, 0.7).solve(accuracy=1.0).gradient("output").certificate
+    assert "Neumann series of 2 terms; unrolled: 4 steps" in certificate.differentiated
+
+
 def test_the_distance_of_several_iterations_in_one_another():
     inner = lg.Unrolled(3, descent(0.3))
 
@@ -177,6 +203,8 @@ def test_fixed_points_unrolled():
         ),
         ("shape \\(4,\\) for 3 steps", lambda: held_out(0.3, lg.Unrolled(3, descent(np.ones(4))))),
         ("memory=0", lambda: lg.optim.lbfgs(memory=0)),
+        ("steps=-1", lambda: lg.Reversible(-1, lg.optim.sgd_momentum(0.1))),
+        ("decay=None", lambda: held_out(0.3, lg.Unrolled(3, lg.optim.sgd_momentum(0.1, None)))),
         ("at step", lambda: held_out(0.3, lg.Unrolled(3000, descent(1.0)))),
     ],
 )
