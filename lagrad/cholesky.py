@@ -10,13 +10,24 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.linalg import lapack
 
-from lagrad.linear import Factors, Indefinite, LinearSolver, Singular, largest_column
+from lagrad.linear import (
+    Factors,
+    Indefinite,
+    LinearSolver,
+    Singular,
+    canonical,
+    largest_column,
+    right_side,
+    square,
+)
 from lagrad.orderings import Layout
 from lagrad.sparse_lu import SparseFactors
 
 __all__ = ["Cholesky"]
 
 Array = Any
+# How far the two triangles of a Hessian may be apart, relative to its largest entry.
+SYMMETRIC = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +43,23 @@ class Cholesky(LinearSolver):
 
     def factor(self, matrix: Any) -> Factors:
         if not sparse.issparse(matrix):
-            matrix = np.asarray(matrix)
+            matrix = square(np.asarray(matrix))
             middling = THREADED < matrix.shape[0] <= INVERTED
             return InverseFactors(matrix) if middling else CholeskyFactors(matrix)
-        matrix = sparse.csr_array(matrix)
-        matrix.sum_duplicates()
-        if not np.isfinite(matrix.data).all():
-            raise Singular("not finite")
-        factors = SparseFactors(Layout.of(matrix), matrix.data, "MMD_AT_PLUS_A", symmetric=True)
-        # Without pivoting L·U is L·D·Lᵀ, and the signs of D are those of the eigenvalues.
-        if not (factors.lu.U.diagonal() > 0).all():
+        matrix = canonical(matrix)
+        if not matrix.shape[0]:
+            return CholeskyFactors(matrix.toarray())
+        layout = Layout.of(matrix)
+        if layout.mirror is None:
+            raise Indefinite("the pattern is not symmetric, or a diagonal entry is missing")
+        unlike = np.abs(matrix.data - matrix.data[layout.mirror]).max(initial=0.0)
+        if unlike > SYMMETRIC * np.abs(matrix.data).max(initial=0.0):
+            raise Indefinite("the matrix is not symmetric")
+        factors = SparseFactors(layout, matrix.data, "MMD_AT_PLUS_A", symmetric=True)
+        # Without pivoting L·U is L·D·Lᵀ, and the signs of D are those of the eigenvalues. Where a
+        # pivot is zero SuperLU exchanges rows all the same.
+        straight = np.array_equal(factors.lu.perm_r, factors.lu.perm_c)
+        if not straight or not (factors.lu.U.diagonal() > 0).all():
             raise Indefinite("a pivot that is not positive")
         return factors
 
@@ -66,7 +84,7 @@ class InverseFactors(Factors):
             raise Indefinite(str(error)) from None
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        product: Array = self.inverse @ right
+        product: Array = self.inverse @ right_side(right, self.shape[0])
         return product
 
     def inverse_norm(self) -> float:
@@ -87,6 +105,7 @@ class CholeskyFactors(Factors):
             raise Indefinite(f"the leading minor {info} is not positive")
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        right = right_side(right, self.shape[0])
         if right.size == 0:
             return right
         solution, _ = self.potrs(self.lower, right, lower=1)

@@ -12,7 +12,8 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.blocks import SMALL, BlockEquations, Local
-from lagrad.histories import NewtonStep
+from lagrad.errors import NotPositiveDefinite
+from lagrad.histories import REMEDY, NewtonStep
 from lagrad.linear import ESTIMATE, Factors, LeastSquares, LinearSolver, Singular, Transposed
 from lagrad.spending import Spent
 
@@ -90,17 +91,24 @@ class Solved:
         )
 
 
+FEW = 16
+
+
 class Measure:
     """Lengths of vectors, each unknown measured against its own size."""
 
     def __init__(self, equations: BlockEquations, start: Array) -> None:
         self.sizes = [v.size for v in equations.unknowns]
         self.starts = np.cumsum([0, *self.sizes[:-1]])
+        # A few numbers: in Python, since calls of NumPy would cost more than what they do.
+        self.numbers = len(self.sizes) <= FEW and set(self.sizes) == {1}
         self.epsilon = float(np.finfo(equations.dtype).eps)
         self.top = self.largest(start)
 
     def largest(self, vector: Array) -> Array:
         """The largest entry of each unknown."""
+        if self.numbers:
+            return np.abs(vector).astype(float, copy=False)
         if len(self.sizes) == 1:
             return np.array([np.abs(vector).max(initial=0.0)], dtype=float)
         if min(self.sizes) == 0:
@@ -115,6 +123,12 @@ class Measure:
     def length(self, vector: Array, against: Array | None = None) -> float:
         """The length of a vector, against the largest values seen unless told otherwise."""
         against = self.top if against is None else against
+        if self.numbers:
+            tops = against.tolist()
+            most = max(tops)
+            pairs = zip(vector.tolist(), tops, strict=True)
+            lengths = [abs(v) / max(t or most, 1e-300) for v, t in pairs]
+            return float(max([0.0, *(length for length in lengths if length > 0)]))
         if len(self.sizes) == 1:
             top = float(np.abs(vector).max(initial=0.0))
             return top / max(float(against[0]), 1e-300) if top else 0.0
@@ -236,7 +250,15 @@ def uncertainty(
     doubt = np.abs(residual) + rounding
     # Where every solve is an iteration, the residual itself shows what it does.
     seen = residual + signed(rounding) if factors.iterative else signed(doubt)
-    direction = factors.solve(seen, tol=ESTIMATE)
+    try:
+        direction = factors.solve(seen, tol=factors.estimate)
+        if factors.iterative and not seen.any():
+            # In search directions that follow no pattern there is curvature to be seen.
+            probe = np.random.default_rng(1).standard_normal(seen.size)
+            factors.solve(probe, tol=factors.estimate)
+    except NotPositiveDefinite as found:
+        label = equations.block.label
+        raise NotPositiveDefinite(f"the block {label}: {found}. {REMEDY}") from None
     if not np.isfinite(direction).all():
         return direction, scale.top, np.inf, np.inf
     if not doubt.any():

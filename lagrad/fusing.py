@@ -223,8 +223,11 @@ class Group:
         self.matrix = (writer.rows.count, self.block * math.prod(row)), writer.dtype
 
     def recycle(self, places: Sequence[int]) -> None:
-        """Take the memory of arguments that nothing needs afterwards, for values like them."""
-        free = [p for p in places if p in self.arguments]
+        """Take the memory of arguments that nothing needs afterwards, for values like them.
+
+        Only of those that are cut as the group is: what is spread over rows, every block reads.
+        """
+        free = [p for p in places if p in self.arguments and self.like[p][0] == self.shape]
         for i, out in enumerate(self.outs):
             for place in free:
                 # No operation of a block may read what another one has written over.

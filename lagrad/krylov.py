@@ -297,6 +297,10 @@ class KrylovFactors(Factors):
         # No residual can be told from rounding of the products below this.
         self.tol = max(solver.tol, 50 * float(np.finfo(self.operator.dtype).eps))
         self.preconditioner = preconditioned(solver.preconditioner, matrix)
+        if getattr(solver, "positive", False):
+            # The search directions are what shows curvature downwards: further ones than an
+            # estimate needs.
+            self.estimate = 1e-2
 
     def _one(self, right: Array, transposed: bool, tol: float) -> Array:
         if self.factored is not None:

@@ -13,7 +13,7 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 from scipy.linalg import lapack
 
-from lagrad.errors import SingularSystem
+from lagrad.errors import ShapeMismatch, SingularSystem, UnsupportedType
 
 __all__ = [
     "ESTIMATE",
@@ -24,8 +24,11 @@ __all__ = [
     "LinearSolver",
     "Singular",
     "Transposed",
+    "canonical",
     "largest_column",
     "null_weights",
+    "right_side",
+    "square",
 ]
 
 Array = Any
@@ -44,6 +47,8 @@ class Factors(ABC):
     # Whether each solve is an iteration of its own, which costs what is asked of it.
     iterative = False
     tol = 0.0
+    # The relative residual to which a solve shows the size of an error.
+    estimate = ESTIMATE
 
     @abstractmethod
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
@@ -68,6 +73,36 @@ class Factors(ABC):
         if n <= 4:
             return float(np.abs(self.solve(np.eye(n))).sum(axis=0).max())
         return float(sparse_linalg.onenormest(operator, t=1))
+
+
+def square(matrix: Any) -> Any:
+    """A matrix of doubles, which has as many rows as columns."""
+    if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ShapeMismatch(
+            f"a matrix of shape {matrix.shape} was to be factored; expected (n, n)."
+        )
+    if matrix.dtype.kind not in "biuf":
+        raise UnsupportedType(f"a matrix of {matrix.dtype} was to be factored; expected floats.")
+    return matrix if matrix.dtype == float else matrix.astype(float)
+
+
+def canonical(matrix: Any) -> sparse.csr_array:
+    """A square matrix by rows, its entries in order and each once; the caller's stays as it is."""
+    found = square(sparse.csr_array(matrix))
+    if not found.has_canonical_format:
+        found = found.copy()
+        found.sum_duplicates()
+    if not np.isfinite(found.data).all():
+        raise Singular("not finite")
+    return found
+
+
+def right_side(right: Array, n: int) -> Array:
+    """One right side, or many in columns."""
+    right = np.asarray(right, dtype=float)
+    if right.ndim not in (1, 2) or right.shape[0] != n:
+        raise ShapeMismatch(f"a right side of shape {right.shape} for {n} equations.")
+    return right
 
 
 class Transposed(Factors):
@@ -125,7 +160,8 @@ class DenseLU(LinearSolver):
     """
 
     def factor(self, matrix: Any) -> Factors:
-        return DenseFactors(matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix))
+        dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+        return DenseFactors(square(dense))
 
 
 class DenseFactors(Factors):
@@ -137,11 +173,13 @@ class DenseFactors(Factors):
         getrf, self.getrs, self.gecon = lapack.get_lapack_funcs(
             ("getrf", "getrs", "gecon"), (matrix,)
         )
-        self.lu, self.pivots, info = getrf(matrix)
-        if info > 0:
+        if matrix.size:
+            self.lu, self.pivots, info = getrf(matrix)
+        if matrix.size and info > 0:
             raise Singular("a zero pivot")
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        right = right_side(right, self.shape[0])
         if right.size == 0:
             return right
         solution, _ = self.getrs(self.lu, self.pivots, right, trans=int(transposed))

@@ -88,6 +88,7 @@ class Layout:
         # Orders of the transpose, a `csc_array` with this matrix's arrays, by SuperLU's names.
         self.orders: dict[str, Order] = {}
         self.batches: tuple[Batch, ...] | None = None
+        self.deficient = False  # whether rows and columns cannot be paired: no matrix has full rank
         self._decompose(rows)
 
     @classmethod
@@ -131,7 +132,8 @@ class Layout:
             graph = sparse.csr_array((np.ones(columns.size), columns, self.indptr), self.shape)
             paired = csgraph.maximum_bipartite_matching(graph, perm_type="column")
             if (paired < 0).any():
-                return  # structurally singular: SuperLU will say so
+                self.deficient = True
+                return
             own = np.argsort(paired)
         needs = sparse.coo_array((np.ones(columns.size), (paired[rows], columns)), self.shape)
         count, labels = csgraph.connected_components(needs, directed=True, connection="strong")

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.linear import Factors, LinearSolver, Singular
+from lagrad.errors import InvalidValue
+from lagrad.linear import Factors, LinearSolver, Singular, canonical, right_side
 from lagrad.orderings import Layout
 
 __all__ = ["SparseFactors", "SparseLU"]
 
 Array = Any
+ORDERINGS = ("NATURAL", "MMD_ATA", "MMD_AT_PLUS_A", "COLAMD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,23 @@ class SparseLU(LinearSolver):
 
     ordering: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.ordering not in (None, *ORDERINGS):
+            raise InvalidValue(
+                f"SparseLU(ordering={self.ordering!r}); expected one of {', '.join(ORDERINGS)}."
+            )
+
     def factor(self, matrix: Any) -> Factors:
-        matrix = sparse.csr_array(matrix)
+        matrix = canonical(matrix)
         n = matrix.shape[0]
-        if matrix.nnz == n and np.array_equal(matrix.indices, np.arange(n)):
+        if matrix.nnz == n and all(
+            np.array_equal(found, np.arange(found.size))
+            for found in (matrix.indices, matrix.indptr)
+        ):
             return DiagonalFactors(matrix.data)
-        matrix.sum_duplicates()
-        if not np.isfinite(matrix.data).all():
-            raise Singular("not finite")
         layout = Layout.of(matrix)
+        if layout.deficient:
+            raise Singular("rows and columns cannot be paired")
         if self.ordering is None and layout.batches is not None:
             return BatchFactors(layout, matrix.data)
         return SparseFactors(layout, matrix.data, self.ordering)
@@ -57,11 +66,13 @@ class DiagonalFactors(Factors):
 
     def __init__(self, diagonal: Array) -> None:
         self.shape = (diagonal.size, diagonal.size)
-        if not np.isfinite(diagonal).all() or not diagonal.all():
-            raise Singular("a zero on the diagonal")
+        with np.errstate(all="ignore"):
+            if not np.isfinite(1.0 / diagonal).all():
+                raise Singular("a zero on the diagonal")
         self.diagonal = diagonal
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        right = right_side(right, self.shape[0])
         return right / (self.diagonal if right.ndim == 1 else self.diagonal[:, None])
 
 
@@ -77,11 +88,15 @@ class BatchFactors(Factors):
             full = np.zeros(count * size * size)
             full[batch.where] = data[batch.entries]
             try:
-                self.inverses.append(np.linalg.inv(full.reshape(count, size, size)))
+                inverse = np.linalg.inv(full.reshape(count, size, size))
             except np.linalg.LinAlgError as error:
                 raise Singular(str(error)) from None
+            if not np.isfinite(inverse).all():
+                raise Singular("an inverse that is not finite")
+            self.inverses.append(inverse)
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        right = right_side(right, self.shape[0])
         solution = np.empty(right.shape)
         for batch, inverse in zip(self.batches, self.inverses, strict=True):
             given, found = batch.rows, batch.columns
@@ -132,7 +147,7 @@ class SparseFactors(Factors):
         # SuperLU is quicker by half with the transpose of what it factored.
         straight = transposed and not self.symmetric
         mode = "N" if straight else "T"
-        right = np.asarray(right, dtype=float)
+        right = right_side(right, self.shape[0])
         if self.order is None:
             plain: Array = self.lu.solve(right, mode)
             return plain

@@ -154,3 +154,97 @@ def test_a_batch_of_systems_has_the_derivatives_of_each():
     J[:, 2, 0], J[:, 2, 1], J[:, 2, 2] = 3 * z[0] ** 2, -1, 3
     multipliers = np.linalg.solve(J.transpose(0, 2, 1), 2 * z.T[:, :, None])[:, :, 0]
     np.testing.assert_allclose(at.gradient("J")["r"], multipliers[:, 0], rtol=1e-9)
+
+
+WRONG_MATRICES = {
+    "rows and columns": (lambda: sparse.csr_array([[1.0, 2.0], [0.0, 0.0]]), lg.SingularSystem),
+    "(3, 2)": (lambda: sparse.csr_array(np.ones((3, 2))), lg.ShapeMismatch),
+    "(2, 3) dense": (lambda: np.ones((2, 3)), lg.ShapeMismatch),
+    "complex": (lambda: sparse.csr_array(np.eye(3) * 1j), lg.UnsupportedType),
+    "nan": (lambda: sparse.csr_array([[1.0, np.nan], [2.0, 3.0]]), lg.SingularSystem),
+    "too small": (
+        lambda: sparse.csr_array(sparse.block_diag([1e-320 * (np.eye(2) + 1), np.eye(3) + 1])),
+        lg.SingularSystem,
+    ),
+    "too small to divide by": (lambda: sparse.diags_array([1e-320, 1.0]), lg.SingularSystem),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_MATRICES)
+def test_what_cannot_be_factored_is_named(what):
+    matrix, error = WRONG_MATRICES[what]
+    with pytest.raises(error):
+        lg.SparseLU().factor(matrix())
+    if "too small" not in what:
+        with pytest.raises(lg.LagradError):
+            lg.DenseLU().factor(matrix())
+
+
+def test_empty_rows_never_come_to_superlu():
+    n = 52
+    A = sparse.lil_array(np.eye(n) + np.diag(np.ones(n - 1), 1))
+    A[[3, 9, 20, 40]] = 0.0
+    A = sparse.csr_array(A)
+    A.eliminate_zeros()
+    for ordering in (None, "NATURAL", "COLAMD", "MMD_ATA", "MMD_AT_PLUS_A"):
+        with pytest.raises(lg.SingularSystem):
+            lg.SparseLU(ordering).factor(A)
+    with pytest.raises(lg.InvalidValue, match="FOO"):
+        lg.SparseLU("FOO")
+
+
+@pytest.mark.parametrize("solver", [lg.SparseLU(), lg.Cholesky(), lg.DenseLU()], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, np.longdouble, float])
+def test_matrices_of_any_kind_of_number_and_layout(solver, dtype):
+    D = np.array(4 * np.eye(6) + np.ones((6, 6)), dtype)
+    for matrix in (D, sparse.csr_array(D), sparse.coo_array(D), sparse.csc_array(D)):
+        found = solver.factor(matrix).solve([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+        np.testing.assert_allclose(found, np.linalg.solve(D.astype(float), np.arange(1.0, 7.0)))
+    for empty in (np.zeros((0, 0)), sparse.csr_array((0, 0))):
+        assert solver.factor(empty).solve(np.zeros(0)).shape == (0,)
+
+
+def test_right_sides_of_another_length_are_named():
+    A = sparse.csr_array(sparse.block_diag([np.eye(2) + 1, np.eye(3) + 1]))
+    dense = np.ones((80, 80)) + 80 * np.eye(80)
+    for matrix in (A, sparse.csr_array(np.eye(5)), A.toarray(), sparse.csr_array(dense)):
+        for _ in range(2):
+            for count in (1, 4, 6, 81):
+                with pytest.raises(lg.ShapeMismatch, match="right side"):
+                    lg.SparseLU().factor(matrix).solve(np.ones(count))
+
+
+def test_a_matrix_that_is_factored_stays_as_it_is():
+    given = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1, 0, 1, 1]), np.array([0, 2, 4])
+    for solver in (lg.SparseLU(), lg.DenseLU()):
+        A = sparse.csr_array(tuple(a.copy() for a in given), shape=(2, 2))
+        found = solver.factor(A).solve(np.array([1.0, 2.0]))
+        np.testing.assert_allclose(found, np.linalg.solve([[2.0, 1.0], [0.0, 7.0]], [1.0, 2.0]))
+        for before, after in zip(given, (A.data, A.indices, A.indptr), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
+def test_cholesky_takes_nothing_but_symmetric_positive_definite_matrices():
+    swap = sparse.csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    filled = sparse.csr_array((np.array([0.0, 1.0, 1.0, 0.0]), [0, 1, 0, 1], [0, 2, 4]))
+    leaning = sparse.csr_array(np.array([[4.0, 1.0], [0.5, 4.0]]))
+    for matrix in (swap, filled, leaning, sparse.csr_array(-np.eye(3))):
+        with pytest.raises(lg.SingularSystem):
+            lg.Cholesky().factor(matrix)
+
+
+SADDLES = {
+    "a maximum": (lambda z: -np.sum(z**2), 0.0),
+    "pairs": (lambda z: np.sum(z[::2] * z[1::2]), 0.3),
+    "pairs at rest": (lambda z: np.sum(z[::2] * z[1::2]), 0.0),
+    "one pair": (lambda z: np.sum(z[2:] ** 2) + z[0] * z[1], 0.3),
+    "a chain": (lambda z: np.sum(z[1:] * z[:-1]), 0.0),
+}
+
+
+@pytest.mark.parametrize("what", SADDLES)
+@pytest.mark.parametrize("linear", [None, lg.Cholesky()], ids=str)
+def test_no_saddle_is_a_minimum_however_many_unknowns(what, linear):
+    objective, start = SADDLES[what]
+    with pytest.raises(lg.NotPositiveDefinite):
+        lg.argmin(objective, np.full(600, start), linear=linear)

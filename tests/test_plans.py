@@ -382,3 +382,19 @@ def test_a_short_plan_sees_what_is_not_finite_as_it_makes_it(n):
     value, slope = f(x)
     np.testing.assert_allclose(value, np.sum(np.exp(x) * x + x**-0.5), rtol=1e-13)
     np.testing.assert_allclose(slope, np.exp(x) * (x + 1) - 0.5 * x**-1.5, rtol=1e-12)
+
+
+def test_what_is_spread_over_rows_is_not_written_over():
+    """Every block reads it: the memory of an argument is taken block by block elsewhere."""
+    rng, n = np.random.default_rng(0), 100
+    P, X = rng.standard_normal((n, n)), rng.standard_normal((n, n, n))
+    f = lambda P, X: np.sum(np.tanh(X * np.sin(P)), axis=1)
+    np.testing.assert_allclose(lg.compile(f)(P, X), f(P, X), rtol=1e-12, atol=1e-12)
+    w = rng.standard_normal((n, n))
+    value, slope = lg.value_and_grad(lambda P: np.sum(w * f(P, X)))(P)
+    assert value == pytest.approx(np.sum(w * f(P, X)), rel=1e-12)
+    inner = (1 - np.tanh(X * np.sin(P)) ** 2) * X * w[:, None, :]
+    np.testing.assert_allclose(slope, np.cos(P) * np.sum(inner, axis=0), rtol=1e-9, atol=1e-9)
+    y = np.linspace(-1, 1, 8192)
+    g = lambda x, p: np.sum(np.exp(-((x[:, None] - np.sin(p)) ** 2)), axis=1)
+    np.testing.assert_allclose(lg.compile(g)(y, y), g(y, y), rtol=1e-12)
