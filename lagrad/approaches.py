@@ -108,6 +108,10 @@ class Problem:
             return plan([*self.pieces(point), *self.data.values()])
 
 
+# An objective that has fallen so far, relative to its first value, has no minimum.
+UNBOUNDED = 1e20
+
+
 @dataclass(frozen=True)
 class Approach:
     """A program that gives step, residual or gradient, and what is done with it.
@@ -266,10 +270,17 @@ class Approach:
         """Where SciPy's minimize ends."""
 
         best: list[tuple[float, Array]] = []
+        first: list[float] = []
 
         def objective(z: Array) -> tuple[float, Array]:
             value, *gradient = problem(z)
             found = float(np.asarray(value))
+            if best and found < -UNBOUNDED * max(1.0, abs(first[0])):
+                raise NotConverged(
+                    f"{method.method} of {self.name!r} reached {found:.3g}: the objective is "
+                    "unbounded below."
+                )
+            first.append(found)
             if not best or found <= best[0][0]:
                 best[:] = [(found, z.copy())]
             return found, joined(gradient).astype(float)
@@ -283,6 +294,9 @@ class Approach:
             options |= {"ftol": 1e-15, "gtol": 1e-10, "maxfun": 20 * method.max_steps}
         elif method.tol is None and needs.gradient:
             options["xtol" if name == "newton-cg" else "gtol"] = 1e-10
+        if name.startswith("trust-") and name != "trust-constr":
+            # As far as it goes: where there is no minimum, that is soon seen.
+            options["max_trust_radius"] = 1e12
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -14,7 +14,7 @@ from lagrad.certificate import Policy
 from lagrad.compiled import Compiled, ExplicitRun, ImplicitRun
 from lagrad.ending import linearised
 from lagrad.endpoint import Solved
-from lagrad.errors import NotConverged, NotFinite, SingularSystem
+from lagrad.errors import NotConverged, NotFinite, NotPositiveDefinite, SingularSystem
 from lagrad.expression import Variable
 from lagrad.flatsweep import FlatPoint
 from lagrad.iterations import Newton
@@ -179,7 +179,13 @@ class BlockSolve:
                 return found, None
         except (NotConverged, SingularSystem) as error:
             found, failure = None, error
-        if (other := self._approached("otherwise")) is not None:
+        try:
+            other = self._approached("otherwise")
+        except NotConverged as nowhere:
+            if isinstance(failure, NotPositiveDefinite):
+                raise NotPositiveDefinite(f"{failure} Further down, {nowhere}") from None
+            raise
+        if other is not None:
             return solve_block(equations, outer, equations.vector(other), self.newton, self.solver)
         if found is None:
             raise failure

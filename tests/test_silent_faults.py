@@ -11,6 +11,7 @@ import pytest
 from scipy import sparse
 
 import lagrad as lg
+from lagrad import approaches
 from lagrad.orderings import Layout
 
 S = np.sum
@@ -79,7 +80,7 @@ RAISES = {
     ),
     "an unbounded objective": (
         lambda: lg.argmin(lambda z: -S(np.exp(z)), np.ones(2)),
-        lg.NotConverged,
+        lg.NotPositiveDefinite,
     ),
     "a series in a nested derivative": (
         lambda: lg.grad(
@@ -407,3 +408,19 @@ def test_an_outer_value_as_an_array_of_numpys():
     assert float(lg.grad(f)(2.0)) == pytest.approx(2 * 3.0 - 4 * 2.0)
     steps = lambda a: lg.iterate(lambda z: z - 0.1 * lg.grad(inner)(z, a), 0.0, 3)
     assert float(lg.grad(steps)(2.0)) == pytest.approx(1 - 0.8**3)
+
+
+@pytest.mark.parametrize("n", [4, 40, 300])
+def test_an_objective_without_a_minimum_is_soon_seen(n):
+    asked = []
+
+    def objective(z):
+        return np.sum(z[::2] * z[1::2]) + 0.5 * z[0]
+
+    product = approaches.Problem.product
+    counted = lambda self, *args: (asked.append(1), product(self, *args))[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(approaches.Problem, "product", counted)
+        with pytest.raises(lg.LagradError, match=r"unbounded below|no minimum|positive"):
+            lg.argmin(objective, np.full(n, 0.3))
+    assert len(asked) <= 100 * n
