@@ -138,7 +138,10 @@ class Run:
         """Take a step with its inputs and constants; its outputs."""
         found = self.steps.evaluate([*self.state, *given])
         m = len(self.state)
-        self.state, rest = found[:m], iter(found[m + self.outputs :])
+        self.state = found[:m]
+        if not self.totals:
+            return found[m:]
+        rest = iter(found[m + self.outputs :])
         for s, total, held in zip(self.steps.sums, self.totals, self.held, strict=True):
             for _ in s.terms:
                 total += next(rest)

@@ -133,7 +133,7 @@ def swept(
             if i in store and shelf is not None:
                 shelf.put(i, list(now.state))
             before = now.state
-            found = now.step([*[x[t] for x in inputs], *constants])
+            found = now.step([*[x[t] for x in inputs], *constants] if inputs else constants)
             for stack, row in zip(stacks, found, strict=True):
                 stack[t] = row
         state = now.end()
