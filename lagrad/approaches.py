@@ -98,6 +98,17 @@ class Problem:
         found = self.at(point).tangent(along)
         return joined([found[v.name] for v in self.outputs[1:]])
 
+    def hessian(self, point: Array) -> Array:
+        """All of it, by one sweep."""
+        names = [v.name for v in self.varied]
+        slopes = self.outputs[1:]
+        found = self.at(point).jacobian([v.name for v in slopes], names)
+        blocks = [
+            [np.reshape(found[g.name][v.name], (g.size, v.size)) for v in self.varied]
+            for g in slopes
+        ]
+        return np.block(blocks)
+
     def __call__(self, point: Array) -> list[Array]:
         """The outputs' values at a point."""
         plan = self.plan
@@ -286,7 +297,7 @@ class Approach:
             return found, joined(gradient).astype(float)
 
         def hessian(z: Array) -> Array:
-            return np.stack([problem.product(z, row) for row in np.eye(z.size)])
+            return problem.hessian(z)
 
         name, needs = method.method.lower(), takes(method.method)
         options: dict[str, Any] = {"maxiter": method.max_steps}
@@ -309,6 +320,10 @@ class Approach:
         except (ValueError, FloatingPointError, np.linalg.LinAlgError) as error:
             if isinstance(error, LagradError):
                 raise
+            if best and best[0][0] < first[0]:
+                # Where rounding alone is left to be gained, SciPy's steps end so. What stands
+                # there, Newton's method tells.
+                return best[0][1]
             raise NotConverged(
                 f"{method.method} of {self.name!r} broke off: {error}. The objective may "
                 "be unbounded below, or not finite near the start."

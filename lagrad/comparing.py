@@ -89,7 +89,7 @@ def distance(
     found: Mapping[Any, Array],
     again: Callable[[Any], Mapping[str, Array]] | None,
 ) -> float | None:
-    """How far a derivative is from the implicit one, relative to the latter's largest entries.
+    """How far a derivative is from the implicit one, relative to the latter's largest entry.
 
     `again` asks another solution for it. None where there is no such derivative.
     """
@@ -104,10 +104,9 @@ def distance(
         others = again(exact.solve(given, start=start))
     except LagradError:
         return None
-    worst = 0.0
-    for key, value in found.items():
-        other = others[key.name]
-        size = float(np.abs(other).max(initial=0.0))
-        off = float(np.abs(value - other).max(initial=0.0))
-        worst = max(worst, off / size if size else (np.inf if off else 0.0))
-    return worst
+    size = max((float(np.abs(others[key.name]).max(initial=0.0)) for key in found), default=0.0)
+    off = max(
+        (float(np.abs(value - others[key.name]).max(initial=0.0)) for key, value in found.items()),
+        default=0.0,
+    )
+    return off / size if size else (np.inf if off else 0.0)

@@ -39,7 +39,8 @@ def reversible(step: Callable[..., Any], inverse: Callable[..., Any]) -> Reversi
     Raises
     ------
     InvalidFunction
-        In the derivative: the inverse does not lead back to the first state, to six digits.
+        In the derivative: the inverse does not lead back, at some steps and at the first, to six
+        digits of the largest that each array of the state was.
 
     Notes
     -----

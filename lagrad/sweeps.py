@@ -231,28 +231,45 @@ def reversed_exactly(
     yield from found.back()
 
 
-# How far from the first state an inverse may lead back, relative to the size of each array in it,
-# or to the first that it has where it starts at zero.
+# How far from a state the inverse and the step may lead, relative to the largest that each array of
+# it was: six digits, or what single precision has of them.
 OFF = 1e-6
+# At so many steps the inverse is undone.
+TESTED = 16
 
 
 def unwound(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[tuple[int, State]]:
-    """The same by the step's inverse, from the last state."""
+    """The same by the step's inverse, from the last state.
+
+    Whether it is the inverse is seen at some steps, which lead forwards again, and at the end.
+    """
     first, inputs, constants = chain.split(arguments)
-    order = chain.order()
-    state = [np.asarray(chain.part(value, k)) for k in range(len(chain.states))]
-    sizes = [size(array) or np.inf for array in state]
-    for i in range(chain.length - 1, -1, -1):
-        state = chain.inverse([*state, *[x[order[i]] for x in inputs], *constants])
-        if i:
-            sizes = [size(array) or s for s, array in zip(sizes, state, strict=True)]
+    n, order, count = chain.length, chain.order(), len(chain.states)
+    state = [np.asarray(chain.part(value, k)) for k in range(count)]
+    sizes = [max(size(a), size(b)) for a, b in zip(first, state, strict=True)]
+    tested = {round(k) for k in np.linspace(0, n - 1, min(n, TESTED))} if n else set()
+    for i in range(n - 1, -1, -1):
+        given = [*[x[order[i]] for x in inputs], *constants]
+        after, state = state, chain.inverse([*state, *given])
+        sizes = [max(s, size(array)) for s, array in zip(sizes, state, strict=True)]
+        if i in tested:
+            again = chain.evaluation([*state, *given])[:count]
+            require_back(chain, f"at step {i} of {n}", again, after, sizes)
         yield i, state
-    for k, (there, back) in enumerate(zip(first, state, strict=True)):
-        own, off = size(there) or sizes[k], size(there - back)
-        if off and not off <= OFF * own:
+    require_back(chain, f"after {n} steps", state, first, sizes)
+
+
+def require_back(
+    chain: Chain, where: str, found: Sequence[Array], wanted: Sequence[Array], sizes: list[float]
+) -> None:
+    """InvalidFunction where a state is another one than it should be."""
+    for k, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        off = size(a - b)
+        allowed = max(OFF, 1e4 * float(np.finfo(chain.variable(chain.states[k]).dtype).eps))
+        if off and not off <= allowed * sizes[k]:
             raise InvalidFunction(
-                f"the inverse of {chain.step.name!r} does not lead back: after {chain.length} "
-                f"steps {chain.states[k]!r} is off by {off:.3g}, and of size {own:.3g}. Store "
+                f"the inverse of {chain.step.name!r} does not lead back: {where} "
+                f"{chain.states[k]!r} is off by {off:.3g}, and of size {sizes[k]:.3g}. Store "
                 "states instead (checkpoints=…), or correct the inverse."
             )
 

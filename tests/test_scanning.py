@@ -412,7 +412,7 @@ def test_a_reversible_loop_stores_no_state_and_has_the_same_derivatives(monkeypa
 
 
 def test_an_inverse_that_does_not_invert_is_measured_and_named():
-    with pytest.raises(lg.InvalidFunction, match="'there' does not lead back: after 500 steps"):
+    with pytest.raises(lg.InvalidFunction, match="'there' does not lead back: at step 499 of 500"):
         lg.grad(lambda a: leapfrog(a, 500, wrong=1e-4))(0.01)
     with pytest.raises(lg.ShapeMismatch, match="is a tuple of 2"):
         lg.iterate(lg.reversible(lambda z: z, lambda z: (z, z)), 1.0, 3)
@@ -451,6 +451,59 @@ def test_wrong_inverses_are_named(what):
 
     with pytest.raises(lg.LagradError, match=message):
         lg.grad(f)(1.5)
+
+
+def turned(z, a):
+    return z[0] * np.cos(a) - z[1] * np.sin(a), z[0] * np.sin(a) + z[1] * np.cos(a)
+
+
+def test_an_inverse_is_seen_to_be_none_where_the_loop_returns_to_its_start():
+    f = lambda a: lg.iterate(lg.reversible(lambda z: turned(z, a), lambda z: z), (1.0, 2.0), 8)[0]
+    with pytest.raises(lg.InvalidFunction, match="lead back: at step 7 of 8"):
+        lg.grad(f)(2 * np.pi / 8)
+    step, inverse = lambda a: lambda z, _: (a - z, z**3), lambda z, _: z
+    g = lambda a: np.sum(lg.scan(lg.reversible(step(a), inverse), 1.0, None, 4)[1])
+    with pytest.raises(lg.InvalidFunction, match="lead back"):
+        lg.grad(g)(1.3)
+
+
+SINGLE = np.float32
+RIGHT_INVERSES = {
+    "single precision": (
+        (SINGLE(1), SINGLE(0)),
+        lambda a, z: turned((z[0], z[1]), SINGLE(0.01) * a),
+        lambda a, z: turned((z[0], z[1]), -SINGLE(0.01) * a),
+        1000,
+        SINGLE(1.3),
+    ),
+    "a clock from zero": (
+        (0.0, 0.0),
+        lambda a, z: (z[0] + 0.1, z[1] + 0.1 * np.sin(z[0] * a)),
+        lambda a, z: (z[0] - 0.1, z[1] - 0.1 * np.sin((z[0] - 0.1) * a)),
+        10_000,
+        1.3,
+    ),
+    "a small start": (
+        (1e-9, 1.0),
+        lambda a, z: (z[0] + z[1] * a, z[1]),
+        lambda a, z: (z[0] - z[1] * a, z[1]),
+        1000,
+        1.3,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RIGHT_INVERSES)
+def test_right_inverses_raise_no_alarm(what):
+    start, step, inverse, n, at = RIGHT_INVERSES[what]
+
+    def f(a, reverse):
+        forth, back = lambda z: step(a, z), lambda z: inverse(a, z)
+        last = lg.iterate(lg.reversible(forth, back) if reverse else forth, start, n)
+        return last[0] + last[1]
+
+    found, expected = lg.grad(lambda a: f(a, True))(at), lg.grad(lambda a: f(a, False))(at)
+    assert found == pytest.approx(expected, rel=1e-3 if what == "single precision" else 1e-9)
 
 
 def test_a_reversible_loop_keeps_single_precision():

@@ -410,6 +410,23 @@ def test_an_outer_value_as_an_array_of_numpys():
     assert float(lg.grad(steps)(2.0)) == pytest.approx(1 - 0.8**3)
 
 
+@pytest.mark.parametrize("start", [4.0, 6.0, 10.0])
+@pytest.mark.parametrize("solver", [None, "trust-exact", "trust-ncg", "BFGS"])
+def test_a_minimum_that_is_found_is_not_given_away(start, solver):
+    objective = lambda z: np.log(1 + (z - 2) ** 2)
+    assert lg.argmin(objective, start, solver=solver) == pytest.approx(2.0, abs=1e-8)
+
+
+def test_the_hessian_of_a_minimiser_is_one_sweep(monkeypatch):
+    solved, program_s = [], approaches.Problem.at
+    monkeypatch.setattr(
+        approaches.Problem, "at", lambda self, z: (solved.append(1), program_s(self, z))[1]
+    )
+    valley = lambda z: np.sum(100 * (z[1:] - z[:-1] ** 2) ** 2 + (1 - z[:-1]) ** 2)
+    np.testing.assert_allclose(lg.argmin(valley, np.zeros(30)), np.ones(30), atol=1e-8)
+    assert len(solved) < 200
+
+
 @pytest.mark.parametrize("n", [4, 40, 300])
 def test_an_objective_without_a_minimum_is_soon_seen(n):
     asked = []

@@ -134,6 +134,22 @@ def test_where_there_is_no_implicit_derivative_there_is_no_distance():
     assert lg.trace(np.sin, 2.0).solve().gradient("output").certificate.distance == 0.0
 
 
+def test_the_distance_is_that_of_the_whole_gradient():
+    """The rate has no part in the solution, and a little one in the steps."""
+
+    def f(lam, rate):
+        loss = lambda z: np.sum((A @ z - Y) ** 2) + lam * np.sum(z * z)
+        return np.sum(
+            lg.argmin(loss, np.zeros(4), differentiate=lg.Unrolled(60, descent(rate))) ** 2
+        )
+
+    found = lg.trace(f, 0.3, 0.02).solve(accuracy=10.0).gradient("output")
+    z = np.linalg.solve(A.T @ A + 0.3 * np.eye(4), A.T @ Y)
+    exact = -2 * z @ np.linalg.solve(A.T @ A + 0.3 * np.eye(4), z)
+    off = max(abs(float(found["lam"]) - exact), abs(float(found["rate"])))
+    assert found.certificate.distance == pytest.approx(off / abs(exact), rel=1e-6)
+
+
 def test_certificates_in_declared_programs_and_beside_a_series():
     loss = lambda a: lambda z: (z - a) ** 2 + z**4
     how = lg.Unrolled(5, lg.optim.adam(0.1))
