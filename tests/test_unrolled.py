@@ -330,3 +330,20 @@ def test_no_rate_without_curvature(sign):
     loss = lambda z: sign * (z - 1.0) ** 2 + z
     with pytest.raises(lg.InvalidValue, match="curvature at the start"):
         lg.argmin(loss, 0.0, differentiate=lg.Unrolled(5))
+
+
+def test_the_distance_of_a_damped_system():
+    """With damping μ the multipliers solve (H + μ) λ = g in the place of H λ = g."""
+    hessian = 2 * (A.T @ A + 0.3 * np.eye(4))
+
+    def f(lam):
+        loss = lambda z: np.sum((A @ z - Y) ** 2) + lam * np.sum(z * z)
+        return np.sum(lg.argmin(loss, np.zeros(4), damping=0.5) ** 2)
+
+    found = lg.trace(f, 0.3).solve(accuracy=10.0).gradient("output")
+    z = np.linalg.solve(hessian, 2 * A.T @ Y)
+    exact = -2 * z @ np.linalg.solve(hessian, 2 * z)
+    damped = -2 * z @ np.linalg.solve(hessian + 0.5 * np.eye(4), 2 * z)
+    assert float(found["lam"]) == pytest.approx(damped, rel=1e-8)
+    distance = abs(damped - exact) / abs(exact)
+    assert found.certificate.distance == pytest.approx(distance, rel=1e-6)
