@@ -36,8 +36,8 @@ def while_loop(
 
     The derivative is that of the steps taken: how many there are is found by running, and taken
     as it is. Under `lg.compile` it is found anew at each call. Within a step of another loop, where
-    it may differ from step to step, and in a declared program all `max_steps` are run, those that
-    are over without effect.
+    it may differ from step to step, and in a declared program all `max_steps` are run: those that
+    are over start from the first state, where a step must have a derivative, and are dropped.
 
     Parameters
     ----------
@@ -97,7 +97,10 @@ def while_loop(
     if traced and (any(map(declared, values)) or (outer is not None and outer.repeating)):
         return masked(condition, step, state, max_steps, (checkpoints, memory, disk))
     if outer is None or not traced:
-        loop.length, record = conditional.run(*values)
+        record = conditional.run(*values)
+        if record is None:
+            raise NotConverged(unsettled(conditional.name, max_steps))
+        loop.length = record.length
         chain = replace(chain, length=loop.length)
         loop.require_finite(chain, [*loop.lifted, *own, *[0.0] * chain.counted], record.end)
         return loop.tree.unflatten([part[()].copy() for part in record.end])

@@ -54,8 +54,8 @@ class Conditional:
     truth: str
     name: str
 
-    def run(self, *arguments: Array) -> tuple[int, Record]:
-        """The number of steps, and the states there were.
+    def run(self, *arguments: Array) -> Record | None:
+        """The states there were, and their number; None where the condition does not fail.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Conditional:
             for n in shown(chain, range(chain.length + 1)):
                 (truth,) = holds([*state, *others])
                 if not truth:
-                    return n, Record(shelf, last, state, n)
+                    return Record(shelf, last, state, n)
                 dropped = online.store(n)
                 if dropped != n:
                     if dropped is not None:
@@ -83,19 +83,16 @@ class Conditional:
                 last = state
                 if n < chain.length:
                     state = chain.evaluation([*state, *constants])
-        raise NotConverged(unsettled(self.name, chain.length))
+        return None
 
     def count(self, *arguments: Array) -> Array:
         """The number of steps, infinity where there are more than it may take.
 
         Where few states are stored, that leaves a record of them.
         """
-        try:
-            n, record = self.run(*arguments)
-        except NotConverged:
-            return np.array(np.inf)
-        found = np.array(float(n))
-        if self.chain.counted:
+        record = self.run(*arguments)
+        found = np.array(np.inf if record is None else float(record.length))
+        if self.chain.counted and record is not None:
             recorded(found, record)
         return found
 

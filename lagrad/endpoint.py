@@ -91,6 +91,7 @@ class Solved:
         )
 
 
+# Unknowns of one number each, up to so many, are measured by Python.
 FEW = 16
 
 

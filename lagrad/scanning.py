@@ -192,7 +192,8 @@ class Loop:
                 raise InvalidValue(f"{self.kind} without inputs needs length=….")
             length = next(iter(lengths.values()))
         if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 0:
-            raise InvalidValue(f"{self.kind}(length={length!r}); expected an integer, 0 or more.")
+            name = "max_steps" if self.kind == "while_loop" else "length"
+            raise InvalidValue(f"{self.kind}({name}={length!r}); expected an integer, 0 or more.")
         wrong = {path: n for path, n in lengths.items() if n != length}
         if wrong:
             path, n = next(iter(wrong.items()))

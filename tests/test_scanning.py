@@ -328,6 +328,12 @@ WRONG = {
         np.array([1.0, 3.0]),
         np.ones(2),
     ),
+    "max_steps=2.5": lambda: lg.while_loop(lambda z: z > 0, lambda z: z, 1.0, 2.5),
+    "the block \\{": lambda: lg.grad(
+        lambda a: lg.while_loop(
+            lambda z: z < 5, lambda z: lg.root(lambda w: w * w + a, z), 1.0, 9, checkpoints=2
+        )
+    )(1.0),
     "disk=''": lambda: lg.iterate(lambda z: z * 2, np.ones(3), 3, disk=""),
     "one truth": lambda: lg.while_loop(lambda z: z > 0, lambda z: z, np.ones(2), 3),
 }
