@@ -204,7 +204,7 @@ class Chain:
         derived = pullback(source.compiled(), results)
         sums = tuple(n for n in active if n in self.constants)
         known = derived.compiled.derived
-        key = ("back", sums, self.after)
+        key = ("back", sums, self.states, self.inputs, self.after)
         if key not in known:
             known[key] = Back.of(derived, sums, self)
         found = known[key]
