@@ -156,7 +156,7 @@ def reversed_momentum(full: bool) -> Iterator[Row]:
         return
     from sklearn.datasets import load_digits
 
-    from lagrad.exact import Exact
+    from lagrad.loops.exact_momentum import Exact
 
     X, y = load_digits(return_X_y=True)
     X, Y = X[:600] / 16.0, np.eye(10)[y[:600]]

@@ -1,14 +1,7 @@
 """Gradients of programs that are systems of equality constraints."""
 
-from lagrad import optim, primitives, prox
-from lagrad.certificate import Certificate
-from lagrad.checking import check_gradient
-from lagrad.cholesky import Cholesky
-from lagrad.compiling import compile  # noqa: A004
-from lagrad.conditional import while_loop
-from lagrad.declaring import trace
-from lagrad.derivatives import Gradient
-from lagrad.directional import hvp, jvp, vjp
+from lagrad import optim, prox
+from lagrad.compiler.threads import threads
 from lagrad.errors import (
     AccuracyWarning,
     ForeignValue,
@@ -35,26 +28,34 @@ from lagrad.errors import (
     UnsupportedType,
     WrongDerivative,
 )
-from lagrad.implicit import argmin, fixed_point, root
-from lagrad.iterations import Anderson, Minimize, Newton, Picard, WarmStart
-from lagrad.jacobians import hessian, jacobian
-from lagrad.kernels import logsumexp
-from lagrad.krylov import CG, GMRES, MINRES
-from lagrad.linear import DenseLU
-from lagrad.minimizing import minimize
-from lagrad.neumann import Neumann
-from lagrad.packages import AMG, PARDISO
-from lagrad.parallel import threads
+from lagrad.implicit.implicit_functions import argmin, fixed_point, root
+from lagrad.implicit.unrolled import Reversible, Unrolled
+from lagrad.implicit.warm_start import WarmStart
+from lagrad.linear_solvers.base import DenseLU
+from lagrad.linear_solvers.cholesky import Cholesky
+from lagrad.linear_solvers.external import AMG, PARDISO
+from lagrad.linear_solvers.krylov import CG, GMRES, MINRES
+from lagrad.linear_solvers.neumann import Neumann
+from lagrad.linear_solvers.sparse_lu import SparseLU
+from lagrad.loops.reversible import reversible
+from lagrad.loops.scan import iterate, scan
+from lagrad.loops.while_loop import while_loop
 from lagrad.primitives.custom import primitive
+from lagrad.primitives.kernels import logsumexp
 from lagrad.primitives.special import softmax
-from lagrad.program import Program
-from lagrad.reversing import reversible
-from lagrad.scanning import iterate, scan
-from lagrad.solution import Solution
-from lagrad.sparse_lu import SparseLU
-from lagrad.stopping import stop_gradient
-from lagrad.transforms import grad, value_and_grad
-from lagrad.unrolled import Reversible, Unrolled
+from lagrad.programs.derivatives import Gradient
+from lagrad.programs.program import Program
+from lagrad.programs.solution import Solution
+from lagrad.solving.certificate import Certificate
+from lagrad.solving.iterations import Anderson, Minimize, Newton, Picard
+from lagrad.transforms.check_gradient import check_gradient
+from lagrad.transforms.compile import compile  # noqa: A004
+from lagrad.transforms.directional import hvp, jvp, vjp
+from lagrad.transforms.gradient import grad, value_and_grad
+from lagrad.transforms.jacobian import hessian, jacobian
+from lagrad.transforms.minimize import minimize
+from lagrad.transforms.stop_gradient import stop_gradient
+from lagrad.transforms.traced_program import trace
 
 __all__ = [
     "AMG",

@@ -1,5 +1,5 @@
 """`python -m lagrad`."""
 
-from lagrad.command import main
+from lagrad.cli import main
 
 raise SystemExit(main())

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["along", "centred"]
+from lagrad.typing import Array
 
-Array = Any
 EPSILON = float(np.finfo(float).eps)
 # The error of the four-point formula is h⁴f⁽⁵⁾/30, its rounding about ε f/h.
 STEP = EPSILON ** (1 / 5)

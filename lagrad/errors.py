@@ -5,33 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = [
-    "AccuracyWarning",
-    "ForeignValue",
-    "InPlaceUpdate",
-    "InvalidEquation",
-    "InvalidFunction",
-    "InvalidName",
-    "InvalidValue",
-    "LagradError",
-    "LeakedValue",
-    "MissingValue",
-    "NotContractive",
-    "NotConverged",
-    "NotFinite",
-    "NotPositiveDefinite",
-    "ProgramFileError",
-    "ShapeMismatch",
-    "SingularSystem",
-    "StructureError",
-    "StructureMismatch",
-    "TracedValueError",
-    "UnknownName",
-    "UnsupportedFunction",
-    "UnsupportedType",
-    "WrongDerivative",
-]
-
 
 class LagradError(Exception):
     """Base of every error that lagrad raises."""

@@ -18,8 +18,6 @@ from lagrad.trees import flatten, tree_map
 
 __all__ = ["Optimizer", "adam", "gradient_descent", "heavy_ball", "lbfgs", "sgd_momentum"]
 
-Array = Any
-
 
 @dataclass(frozen=True, eq=False)
 class Optimizer:

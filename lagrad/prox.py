@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import InvalidValue, ShapeMismatch, TracedValueError
-from lagrad.expression import Expression
-from lagrad.kernels import Index, gather, scatter
+from lagrad.expressions.expression import Expression
 from lagrad.primitives.custom import primitive
+from lagrad.primitives.kernels import Index, gather, scatter
+from lagrad.typing import Value
 
 __all__ = ["box", "group_l2", "l1", "simplex"]
-
-Value = Any
 
 
 def l1(v: Value, t: Value) -> Value:

@@ -10,8 +10,6 @@ from typing import Any
 
 from lagrad.errors import StructureMismatch, UnsupportedType
 
-__all__ = ["LEAF", "Tree", "flatten", "tree_map"]
-
 
 @dataclass(frozen=True, slots=True)
 class Tree:

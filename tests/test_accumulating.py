@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lagrad as lg
-from lagrad.accumulating import Held
+from lagrad.loops.accumulate import Held
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((80, 80)) / 12

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sparse
 
 import lagrad as lg
-from lagrad.command import examples, load
+from lagrad.cli import examples, load
 
 
 def test_the_entries_are_the_local_partials_of_the_post():

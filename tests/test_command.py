@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from lagrad.command import examples, main
+from lagrad.cli import examples, main
 
 
 def run(capsys, *arguments):

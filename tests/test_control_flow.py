@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lagrad as lg
-from lagrad.compiling import Compiled
+from lagrad.transforms.compile import Compiled
 
 GLOBAL = 2.0
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import lagrad as lg
-from lagrad import loops
-from lagrad.flat import partials_of
+from lagrad.compiler import scalar_opcodes as loops
+from lagrad.compiler.scalar_tape import partials_of
 
 RNG = np.random.default_rng(3)
 # Where each function is smooth.
@@ -27,12 +27,14 @@ ENGINES = [
 def engine(request, monkeypatch):
     """One of the four ways to run a tape, whatever its size."""
     chosen = loops.compiled() if request.param == "numba" else None
-    monkeypatch.setattr("lagrad.flat.loops", lambda size: chosen)
+    monkeypatch.setattr("lagrad.compiler.scalar_tape.loops", lambda size: chosen)
     if request.param in ("python", "written"):
-        monkeypatch.setattr("lagrad.flat.levels", lambda *tape: None)
-        monkeypatch.setattr("lagrad.flat.WRITTEN_FROM", 0 if request.param == "written" else 1e9)
+        monkeypatch.setattr("lagrad.compiler.scalar_tape.levels", lambda *tape: None)
+        monkeypatch.setattr(
+            "lagrad.compiler.scalar_tape.WRITTEN_FROM", 0 if request.param == "written" else 1e9
+        )
     elif request.param == "levels":
-        monkeypatch.setattr("lagrad.levels.WIDE", 0)
+        monkeypatch.setattr("lagrad.compiler.scalar_levels.WIDE", 0)
 
 
 def random_program(n, xs, sin=np.sin, tanh=np.tanh):
@@ -173,7 +175,7 @@ def test_a_function_of_scalars_has_its_gradient_by_the_tape():
 
 
 def test_equal_rows_of_a_batch_are_a_few_calls(monkeypatch):
-    monkeypatch.setattr("lagrad.flat.loops", lambda size: None)
+    monkeypatch.setattr("lagrad.compiler.scalar_tape.loops", lambda size: None)
     p = lg.Program()
     xs = [[p.parameter(f"x{r}_{k}", value=0.1 * k + r / 100) for k in range(3)] for r in range(300)]
     for r, (a, b, c) in enumerate(xs):

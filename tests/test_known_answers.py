@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sparse
 
 import lagrad as lg
-from lagrad.command import load
+from lagrad.cli import load
 
 EXACT = 2e-14
 

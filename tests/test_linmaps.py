@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lagrad.kernels import SparseConstant
-from lagrad.linmaps import Compose, Reindex, Scale, Sum, Transpose
-from lagrad.products import Contract, Convolve, Running, Solve, SparseProduct
+from lagrad.expressions.linear_maps import Compose, Reindex, Scale, Sum, Transpose
+from lagrad.primitives.kernels import SparseConstant
+from lagrad.primitives.product_maps import Contract, Convolve, Running, Solve, SparseProduct
 
 RNG = np.random.default_rng(5)
 SQUARE = RNG.standard_normal((3, 3)) + 3 * np.eye(3)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad.orderings import SMALL, Layout
-from lagrad.sparse_lu import BatchFactors, SparseFactors
+from lagrad.linear_solvers.sparse_layout import SMALL, Layout
+from lagrad.linear_solvers.sparse_lu import BatchFactors, SparseFactors
 
 
 def shuffled(blocks, rng, links=()):
@@ -103,7 +103,7 @@ def test_an_unsymmetric_pattern_is_ordered_once(monkeypatch):
         asked.append(kwargs["permc_spec"])
         return splu(*args, **kwargs)
 
-    monkeypatch.setattr("lagrad.sparse_lu.sparse_linalg.splu", watched)
+    monkeypatch.setattr("lagrad.linear_solvers.sparse_lu.sparse_linalg.splu", watched)
     Layout.RECENT.clear()
     for scale in (1.0, 2.0, 3.0):
         B = sparse.csr_array((A.data * scale, A.indices, A.indptr), shape=A.shape)

@@ -59,6 +59,8 @@ def test_several_right_sides_and_the_transpose(name):
 
 @pytest.mark.parametrize(("name", "extra"), [("AMG", "amg"), ("PARDISO", "mkl")])
 def test_what_is_not_installed_is_named(name, extra, monkeypatch):
-    monkeypatch.setattr("lagrad.packages.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "lagrad.linear_solvers.external.importlib.util.find_spec", lambda name: None
+    )
     with pytest.raises(lg.InvalidValue, match=f"lagrad\\[{extra}\\]"):
         getattr(lg, name)()

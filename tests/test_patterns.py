@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad.linmaps import Scale
-from lagrad.patterns import Patterns, added
+from lagrad.expressions.linear_maps import Scale
+from lagrad.systems.sparsity import Patterns, added
 
 
 def some(rng, shape, density):
@@ -70,7 +70,7 @@ def test_a_second_solve_looks_for_no_pattern(n):
     p.subject_to(v - 0.5 * u == 0)
     p.define("J", np.sum(u))
     p.solve().gradient("J")
-    with mock.patch("lagrad.patterns.together", side_effect=AssertionError):
+    with mock.patch("lagrad.systems.sparsity.together", side_effect=AssertionError):
         at = p.solve(lam=0.4)
         gradient = at.gradient("J")["lam"]
     h = 1e-5

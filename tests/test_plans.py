@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad import fusing, loops
-from lagrad.direct import direct
-from lagrad.expression import Graph, Variable
-from lagrad.lanes import Lanes
-from lagrad.lowering import Lowered
-from lagrad.plan import OFTEN, Plan
-from lagrad.traced import trace
-from lagrad.vectorised import log1p
+from lagrad.compiler import fusion as fusing
+from lagrad.compiler import scalar_opcodes as loops
+from lagrad.compiler.lowering import Lowered
+from lagrad.compiler.mkl import log1p
+from lagrad.compiler.plan import OFTEN, Plan
+from lagrad.compiler.vector_program import Lanes
+from lagrad.expressions.expression import Graph, Variable
+from lagrad.programs.explicit_gradient import direct
+from lagrad.transforms.trace import trace
 
 RNG = np.random.default_rng(11)
 DOUBLE = np.dtype(float)
@@ -173,7 +174,7 @@ def recipes(draw):
 def hot(plan):
     """A plan as it is once it was called very often, numba installed."""
     plan.calls = OFTEN
-    with mock.patch("lagrad.plan.loops", return_value=True):
+    with mock.patch("lagrad.compiler.plan.loops", return_value=True):
         if plan.lowered is not None:
             plan._hasten(plan.lowered)
     return plan
@@ -206,7 +207,7 @@ def test_random_programs_are_numpys(lanes, recipe):
     ]
     outputs = [graph.lift(o) for o in program(*leaves)]
     # Several blocks, the last one shorter.
-    with np.errstate(all="ignore"), mock.patch("lagrad.fusing.BLOCK", 700):
+    with np.errstate(all="ignore"), mock.patch("lagrad.compiler.fusion.BLOCK", 700):
         plan = Plan(leaves, outputs)
         expected = program(*values)
         for _ in range(2):
@@ -338,7 +339,7 @@ def test_a_compiled_function_of_bare_arrays_takes_the_short_way(monkeypatch):
     x, w = RNG.standard_normal((2, 50))
     f(x, w)
     expected = f(x, w)
-    monkeypatch.setattr("lagrad.compiling.Call", None)
+    monkeypatch.setattr("lagrad.transforms.compile.Call", None)
     value, gradients = f(x, w)
     assert value == expected[0]
     assert all(np.array_equal(a, b) for a, b in zip(gradients, expected[1], strict=True))

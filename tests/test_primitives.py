@@ -12,8 +12,10 @@ import scipy.sparse as sparse
 from scipy import special
 
 import lagrad as lg
-from lagrad.expression import Constant, Expression, Graph, Variable
-from lagrad.kernels import (
+from lagrad.compiler.plan import Plan
+from lagrad.expressions.expression import Constant, Expression, Graph, Variable
+from lagrad.expressions.traversal import ancestors
+from lagrad.primitives.kernels import (
     Index,
     cofactor,
     convolve_full,
@@ -24,10 +26,8 @@ from lagrad.kernels import (
     logistic_share,
     scatter,
 )
-from lagrad.lowering import ancestors
-from lagrad.plan import Plan
 from lagrad.primitives.registry import PRIMITIVES
-from lagrad.tape import Tape
+from lagrad.systems.linearization import Tape
 
 RNG = np.random.default_rng(7)
 A34 = RNG.standard_normal((3, 4))
@@ -411,7 +411,7 @@ def test_the_first_order_remainder_is_quadratic_and_the_second_cubic(name, i):
 
 
 def symbolic_push(tape, variables, tangents, output):
-    from lagrad.tape import Linearization
+    from lagrad.systems.linearization import Linearization
 
     symbolic = Linearization(tape, tape.steps)
     carried = symbolic.empty()
@@ -425,7 +425,7 @@ def symbolic_push(tape, variables, tangents, output):
 
 @pytest.mark.parametrize(("name", "i"), ALL)
 def test_the_symbolic_pull_back_equals_the_numeric_one(name, i):
-    from lagrad.tape import Linearization
+    from lagrad.systems.linearization import Linearization
 
     function, arrays = _split(CASES[name][i])
     variables, output, values = traced(function, arrays)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad.command import examples, load
+from lagrad.cli import examples, load
 
 
 def test_a_program_prints_as_mathematics():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lagrad
-from lagrad.command import main
+from lagrad.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)

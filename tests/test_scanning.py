@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad import loops
-from lagrad.expression import Graph, Variable
-from lagrad.lowering import Lowered
-from lagrad.plan import Plan
-from lagrad.scalarised import scalarised
+from lagrad.compiler import scalar_opcodes as loops
+from lagrad.compiler.lowering import Lowered
+from lagrad.compiler.plan import Plan
+from lagrad.compiler.scalarize import scalarised
+from lagrad.expressions.expression import Graph, Variable
 
 RNG = np.random.default_rng(5)
 FAST = pytest.mark.skipif(loops.compiled() is None, reason="extra fast")
@@ -39,7 +39,7 @@ ROADS = [
 def road(request, tmp_path, monkeypatch):
     how = dict(request.param)
     compiled = loops.compiled() if how.pop("compiled", False) else None
-    monkeypatch.setattr("lagrad.sweeps.loops", lambda steps: compiled)
+    monkeypatch.setattr("lagrad.loops.run.loops", lambda steps: compiled)
     return {k: str(tmp_path) if k == "disk" else v for k, v in how.items()}
 
 
@@ -403,7 +403,7 @@ def leapfrog(angle, n, wrong=0.0, reversible=True):
 def test_a_reversible_loop_stores_no_state_and_has_the_same_derivatives(monkeypatch):
     plain = lambda a: leapfrog(a, 500, reversible=False)
     expected = float(lg.grad(plain)(0.01)), float(lg.grad(lg.grad(plain))(0.01))
-    monkeypatch.setattr("lagrad.sweeps.Shelf", None)
+    monkeypatch.setattr("lagrad.loops.run.Shelf", None)
     f = lambda a: leapfrog(a, 500)
     assert float(lg.grad(f)(0.01)) == pytest.approx(expected[0], rel=1e-10)
     assert float(lg.grad(lg.grad(f))(0.01)) == pytest.approx(expected[1], rel=1e-9)

@@ -11,8 +11,8 @@ import pytest
 from scipy import sparse
 
 import lagrad as lg
-from lagrad import approaches
-from lagrad.orderings import Layout
+from lagrad.implicit import approach as approaches
+from lagrad.linear_solvers.sparse_layout import Layout
 
 S = np.sum
 TWO = np.zeros(2)

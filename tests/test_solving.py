@@ -10,9 +10,9 @@ import scipy.optimize
 import scipy.sparse as sparse
 
 import lagrad as lg
-from lagrad import krylov, sparse_lu
-from lagrad.command import load
-from lagrad.krylov import automatic
+from lagrad.cli import load
+from lagrad.linear_solvers import selection, sparse_lu
+from lagrad.linear_solvers.selection import automatic
 
 
 def poisson(n, nonlinear=1.0):
@@ -48,15 +48,15 @@ def test_solvers_are_chosen_by_size_and_pattern():
     assert isinstance(automatic(1000, 900_000), lg.DenseLU)
     assert isinstance(automatic(1000, 5_000), lg.SparseLU)
     assert isinstance(automatic(10**6, 5 * 10**6), lg.SparseLU)
-    assert isinstance(automatic(10**5, 10**10), krylov.MatrixFree)
+    assert isinstance(automatic(10**5, 10**10), selection.MatrixFree)
     assert poisson(500).solve().reports[0].solver == "SparseLU"
     assert poisson(20).solve().reports[0].solver == "DenseLU"
 
 
 def test_a_block_whose_jacobian_is_too_large_to_write_down_is_solved_by_gmres(monkeypatch):
-    monkeypatch.setattr("lagrad.blocks.FACTORABLE_ENTRIES", 10_000)
-    monkeypatch.setattr("lagrad.krylov.FACTORABLE_ENTRIES", 10_000)
-    monkeypatch.setattr("lagrad.krylov.DENSE_FRACTION", 2.0)
+    monkeypatch.setattr("lagrad.solving.block_equations.FACTORABLE_ENTRIES", 10_000)
+    monkeypatch.setattr("lagrad.linear_solvers.selection.FACTORABLE_ENTRIES", 10_000)
+    monkeypatch.setattr("lagrad.linear_solvers.selection.DENSE_FRACTION", 2.0)
     n = 200
     p = lg.Program("memory")
     x = p.parameter("x", value=np.linspace(0.0, 1.0, n))
@@ -330,7 +330,7 @@ def test_matrix_free_blocks_take_cg_where_they_are_definite_and_gmres_where_not(
     skew = T + sparse.diags_array([0.5, -0.5], offsets=[-1, 1], shape=(n, n))
     right = np.linspace(-1.0, 1.0, n)
     for matrix, kind in ((T, lg.CG), (-T, lg.CG), (indefinite, None), (skew, lg.GMRES)):
-        factors = krylov.MatrixFree().factor(sparse.csr_array(matrix))
+        factors = selection.MatrixFree().factor(sparse.csr_array(matrix))
         exact = np.linalg.solve(matrix.toarray(), right)
         np.testing.assert_allclose(factors.solve(right), exact, rtol=1e-7, atol=1e-9)
         exact = np.linalg.solve(matrix.toarray().T, right)

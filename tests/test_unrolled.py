@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad.exact import Digits, Exact, ratio
+from lagrad.loops.exact_momentum import Digits, Exact, ratio
 
 RNG = np.random.default_rng(0)
 A, Y = RNG.standard_normal((8, 4)), RNG.standard_normal(8)

@@ -1,6 +1,8 @@
 """The primitives: each declared once, with its value, its shape and its local partials."""
 
-from lagrad import methods
+# Importing a file of this package enters its primitives in the table, and what NumPy's functions
+# do with traced values in the tables of `expressions.dispatch`.
+from lagrad.expressions import array_methods
 from lagrad.primitives import (
     contraction,
     custom,
@@ -15,12 +17,12 @@ from lagrad.primitives.registry import PRIMITIVES
 
 __all__ = [
     "PRIMITIVES",
+    "array_methods",
     "contraction",
     "custom",
     "elementwise",
     "indexing",
     "linalg",
-    "methods",
     "reduction",
     "shaping",
     "special",

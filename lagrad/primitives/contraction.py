@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from lagrad.dispatch import FUNCTIONS, UFUNCS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction, UnsupportedType
-from lagrad.expression import Expression, Graph
-from lagrad.kernels import (
+from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
+from lagrad.expressions.expression import Expression, Graph
+from lagrad.expressions.linear_maps import LinearMap
+from lagrad.primitives.kernels import (
     SparseConstant,
     contract,
     contraction,
@@ -20,7 +21,7 @@ from lagrad.kernels import (
     convolve_full,
     sparse_product,
 )
-from lagrad.linmaps import LinearMap, Shape
+from lagrad.primitives.product_maps import Contract, Convolve, SparseProduct
 from lagrad.primitives.registry import (
     Parameters,
     declare,
@@ -29,7 +30,7 @@ from lagrad.primitives.registry import (
     keyword_free,
     lifted,
 )
-from lagrad.products import Contract, Convolve, SparseProduct
+from lagrad.typing import Shape
 
 
 def _contract_shape(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:

@@ -11,11 +11,10 @@ import scipy.sparse as sparse
 
 from lagrad.differences import centred
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expression import Expression, Primitive, Shape
-from lagrad.linmaps import LinearMap, Value
+from lagrad.expressions.expression import Expression, Primitive
+from lagrad.expressions.linear_maps import LinearMap
 from lagrad.primitives.registry import Parameters, graph_of
-
-__all__ = ["primitive"]
+from lagrad.typing import Shape, Value
 
 Rule = Callable[..., Any]
 

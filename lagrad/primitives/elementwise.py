@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.constants import NUMBERS
-from lagrad.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
-from lagrad.expression import Constant, Expression, Graph
-from lagrad.kernels import exp_ratio, logistic_share
-from lagrad.linmaps import LinearMap, Scale
+from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
+from lagrad.expressions.expression import Constant, Expression, Graph
+from lagrad.expressions.linear_maps import LinearMap, Scale
+from lagrad.expressions.real_arrays import NUMBERS
+from lagrad.primitives.kernels import exp_ratio, logistic_share
 from lagrad.primitives.registry import (
     Parameters,
     broadcast,
@@ -26,8 +26,7 @@ from lagrad.primitives.registry import (
     graph_of,
     implements,
 )
-
-Value = Any
+from lagrad.typing import Value
 
 add = elementwise(np.add, lambda y, a, b: 1, lambda y, a, b: 1)
 subtract = elementwise(np.subtract, lambda y, a, b: 1, lambda y, a, b: -1)

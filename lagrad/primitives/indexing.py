@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import ShapeMismatch, TracedValueError
-from lagrad.expression import Expression, Shape
-from lagrad.kernels import Index, decode_key, embed, encode_key, gather, scatter
-from lagrad.linmaps import LinearMap, Reindex, Transpose
+from lagrad.expressions.dispatch import FUNCTIONS
+from lagrad.expressions.expression import Expression
+from lagrad.expressions.linear_maps import LinearMap, Reindex, Transpose
+from lagrad.primitives.kernels import Index, decode_key, embed, encode_key, gather, scatter
 from lagrad.primitives.registry import Parameters, call, declare, implements
-
-__all__ = ["moved", "probe", "reshape", "transpose"]
+from lagrad.typing import Shape
 
 Move = Callable[[Any], Any]
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expression import Expression
-from lagrad.kernels import cofactor
-from lagrad.linmaps import Compose, LinearMap, Reindex, Scale, Shape, Sum
+from lagrad.expressions.dispatch import FUNCTIONS
+from lagrad.expressions.expression import Expression
+from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Sum
+from lagrad.primitives.kernels import cofactor
+from lagrad.primitives.product_maps import Contract, Solve
 from lagrad.primitives.registry import Parameters, call, declare, implements, lifted
-from lagrad.products import Contract, Solve
+from lagrad.typing import Shape
 
 HEAD = "abcdefgh"
 

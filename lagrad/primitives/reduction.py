@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expression import Expression
-from lagrad.kernels import stop_gradient
-from lagrad.linmaps import Compose, LinearMap, Reindex, Scale, Shape, Transpose
+from lagrad.expressions.expression import Expression
+from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Transpose
+from lagrad.primitives.kernels import stop_gradient
+from lagrad.primitives.product_maps import Running
 from lagrad.primitives.registry import Parameters, declare, implements, keyword_free, lifted
-from lagrad.products import Running
+from lagrad.typing import Shape
 
 NO_VALUE = np._NoValue
 Axes = tuple[int, ...]

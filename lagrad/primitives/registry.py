@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expression import Constant, Expression, Graph, Primitive, Shape, innermost
-from lagrad.linmaps import LinearMap, Scale
-
-__all__ = ["PRIMITIVES", "call", "declare", "elementwise", "graph_of", "implements", "lifted"]
+from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
+from lagrad.expressions.expression import Constant, Expression, Graph, Primitive, innermost
+from lagrad.expressions.linear_maps import LinearMap, Scale
+from lagrad.typing import Shape
 
 PRIMITIVES: dict[str, Primitive] = {}
 Parameters = tuple[Any, ...]

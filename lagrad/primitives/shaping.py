@@ -12,24 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import InPlaceUpdate, ShapeMismatch, UnsupportedFunction
-from lagrad.expression import Expression
-from lagrad.kernels import (
-    decode_key,
-    embed,
-    stop_gradient,
-)
-from lagrad.linmaps import LinearMap, Reindex
+from lagrad.expressions.dispatch import FUNCTIONS
+from lagrad.expressions.expression import Expression
+from lagrad.expressions.linear_maps import LinearMap, Reindex
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
+from lagrad.primitives.kernels import decode_key, embed, stop_gradient
 from lagrad.primitives.reduction import normal_axis
-from lagrad.primitives.registry import (
-    declare,
-    graph_of,
-    implements,
-    keyword_free,
-    lifted,
-)
+from lagrad.primitives.registry import declare, graph_of, implements, keyword_free, lifted
 
 
 def _by_positions(name: str) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from lagrad.dispatch import FUNCTIONS
 from lagrad.errors import UnsupportedFunction
-from lagrad.expression import Expression
-from lagrad.kernels import exp_ratio, hurwitz_zeta, logsumexp
-from lagrad.linmaps import Compose, LinearMap, Scale, Transpose
+from lagrad.expressions.dispatch import FUNCTIONS
+from lagrad.expressions.expression import Expression
+from lagrad.expressions.linear_maps import Compose, LinearMap, Scale, Transpose
+from lagrad.primitives.kernels import exp_ratio, hurwitz_zeta, logsumexp
 from lagrad.primitives.reduction import kept_shape, normal_axis, reduced_shape, spread_map
 from lagrad.primitives.registry import (
     Parameters,
@@ -23,9 +23,9 @@ from lagrad.primitives.registry import (
     graph_of,
     implements,
 )
+from lagrad.typing import Value
 
 SPECIAL = "scipy.special"
-Value = Any
 
 
 def gaussian(x: Value) -> Value:

@@ -17,10 +17,8 @@ from sklearn.svm import LinearSVR
 import lagrad as lg
 from lagrad.errors import InvalidValue, UnsupportedType
 from lagrad.sklearn.ranges import Range
+from lagrad.typing import Array
 
-__all__ = ["Family", "family_of"]
-
-Array = Any
 Values = Mapping[str, Any]
 PENALTY = Range(1e-6, 1e6)
 

@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import InvalidValue, UnknownName
-
-__all__ = ["Hyperparameters", "Range"]
-
-Array = Any
+from lagrad.typing import Array
 
 
 @dataclass(frozen=True)
@@ -136,6 +133,3 @@ def checked_ranges(given: Any, tunable: Mapping[str, Range], estimator: Any) -> 
         ):
             raise InvalidValue(f"{name!r} is one number for the whole model: per='model'.")
     return found
-
-
-__all__ += ["checked_ranges"]

@@ -22,11 +22,9 @@ import lagrad as lg
 from lagrad.errors import InvalidValue, LagradError, SingularSystem
 from lagrad.sklearn.families import Family, family_of
 from lagrad.sklearn.ranges import Hyperparameters, checked_ranges
-from lagrad.transforms import Certified
+from lagrad.transforms.gradient import Certified
+from lagrad.typing import Array
 
-__all__ = ["GradientSearchCV"]
-
-Array = Any
 # Inner solves of "decreasing" tolerance: HOAG's rule in three steps, so that a trace serves many.
 TOLERANCES = (1e-3, 1e-6, 1e-10)
 # How far beside a knot the gradient is taken, in the logarithm.

@@ -1,0 +1,121 @@
+"""Loops over operations in a row, each a code with the places of its operands.
+
+numba compiles them where that installs and they have run long enough; Python runs them elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import operator
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lagrad.typing import Array
+
+NAMES = (
+    *("add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "arctan2", "hypot"),
+    *("negative", "square", "sqrt", "reciprocal", "abs", "exp", "expm1", "log", "log1p"),
+    *("sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
+    "copy",  # of a right side, to the variable that it defines
+)
+# What lanes make of whole vectors, beside.
+TOTALS = {"sum": len(NAMES), "contract": len(NAMES) + 1}
+# The first nine take two numbers.
+BINARY = 9
+CODES = {name: code for code, name in enumerate(NAMES)}
+# Numba takes up to half a second to load, and Python a tenth of a microsecond for a step.
+COMPILED_FROM = 1_000_000
+
+
+@functools.cache
+def compiled() -> tuple[Callable[..., None], ...] | None:
+    """The loops that `jitted` holds, compiled; None without numba (extra `fast`)."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    jitted: Any = importlib.import_module("lagrad.compiler.numba_kernels")
+    return jitted.forward, jitted.backward, jitted.tangent, jitted.lanes, jitted.repeat
+
+
+FUNCTIONS: dict[str, Callable[..., float]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "negative": operator.neg,
+    "square": lambda x: x * x,
+    "abs": abs,
+    "copy": float,
+    **{
+        name: getattr(math, name.replace("arc", "a"))
+        for name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "sqrt")
+    },
+}
+
+
+def function_of(name: str) -> Callable[..., float]:
+    """Of numbers of Python's."""
+    found: Callable[..., float] = FUNCTIONS.get(name) or getattr(np, name)
+    return found
+
+
+def forward_in_python(code: Array, first: Array, second: Array, values: Array, start: int) -> None:
+    """Values over lists: math's functions, and NumPy's where those refuse a number."""
+    numpy_own = [getattr(np, name) for name in NAMES]
+    table = [function_of(name) for name in NAMES]
+    found = values[:start].tolist()
+    append = found.append
+    rows = zip(code[start:].tolist(), first[start:].tolist(), second[start:].tolist(), strict=True)
+    for c, i, j in rows:
+        try:
+            append(table[c](found[i], found[j]) if c < BINARY else table[c](found[i]))
+        except (ValueError, ArithmeticError):
+            arguments = (found[i], found[j]) if c < BINARY else (found[i],)
+            append(float(numpy_own[c](*map(np.float64, arguments))))
+    values[:] = found
+
+
+def backward_in_python(
+    binary: Array, first: Array, second: Array, left: Array, right: Array, sums: Array, start: int
+) -> None:
+    """Cotangents over lists."""
+    total = sums.tolist()
+    rows = zip(
+        range(sums.size - 1, start - 1, -1),
+        *(a[start:][::-1].tolist() for a in (binary, first, second, left, right)),
+        strict=True,
+    )
+    for i, both, a, b, x, y in rows:
+        g = total[i]
+        if g:
+            total[a] += g * x
+            if both:
+                total[b] += g * y
+    sums[:] = total
+
+
+def tangent_in_python(
+    binary: Array, first: Array, second: Array, left: Array, right: Array, sums: Array, start: int
+) -> None:
+    """Tangents over lists."""
+    total = sums.tolist()
+    rows = zip(
+        range(start, sums.size),
+        *(a[start:].tolist() for a in (binary, first, second, left, right)),
+        strict=True,
+    )
+    for i, both, a, b, x, y in rows:
+        total[i] += total[a] * x + (total[b] * y if both else 0.0)
+    sums[:] = total
+
+
+def loops(steps: int) -> tuple[Callable[..., None], ...] | None:
+    """Forward, backward and tangent compiled, for so many steps in all; None where they are not."""
+    return compiled() if steps >= COMPILED_FROM or "numba" in sys.modules else None
+
+
+IN_PYTHON = (forward_in_python, backward_in_python, tangent_in_python)

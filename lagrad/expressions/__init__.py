@@ -1,0 +1,1 @@
+"""Traced arrays: nodes that NumPy's functions make."""

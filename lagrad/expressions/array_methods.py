@@ -1,0 +1,92 @@
+"""Methods of traced values: those of arrays, and operators.
+
+Operators go past NumPy's dispatch where both sides are scalars of one graph, since a program may
+have millions of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS, named
+from lagrad.expressions.expression import Expression
+
+
+def method(name: str) -> Callable[..., Any]:
+    """The method of an array that is NumPy's function of the same name."""
+
+    def call(self: Expression, *args: Any, **kwargs: Any) -> Any:
+        return getattr(np, name)(self, *args, **kwargs)
+
+    call.__name__ = name
+    return call
+
+
+METHODS = (
+    "all any clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take"
+)
+for _name in [*METHODS.split(), "trace", "var"]:
+    setattr(Expression, _name, method(_name))
+
+
+def itself(x: Expression, *memo: Any) -> Expression:
+    """A copy: traced values never change."""
+    return x
+
+
+def reshape(x: Expression, *shape: Any) -> Any:
+    return np.reshape(x, shape[0] if len(shape) == 1 else shape)
+
+
+def transpose(x: Expression, *axes: Any) -> Any:
+    return np.transpose(x, axes[0] if len(axes) == 1 else (axes or None))
+
+
+def astype(x: Expression, dtype: Any) -> Any:
+    return FUNCTIONS[np.astype](x, dtype)
+
+
+OWN: dict[str, Callable[..., Any]] = {
+    "copy": itself,
+    "__copy__": itself,
+    "__deepcopy__": itself,
+    "reshape": reshape,
+    "transpose": transpose,
+    "astype": astype,
+}
+for _name, _function in OWN.items():
+    setattr(Expression, _name, _function)
+Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
+
+
+def operator(ufunc: np.ufunc, reflected: bool = False) -> Callable[..., Any]:
+    """The method of an operator, past NumPy's dispatch where both sides are known to be simple."""
+
+    def call(self: Expression, other: Any) -> Any:
+        graph = self.graph
+        if type(other) is float:
+            right: Expression = graph.constant(other)
+        elif isinstance(other, Expression) and other.graph is graph:
+            right = other
+        else:
+            return ufunc(other, self) if reflected else ufunc(self, other)
+        inputs = (right, self) if reflected else (self, right)
+        node = graph.scalars(OF_DOUBLES[ufunc], inputs)
+        return named(ufunc.__name__, UFUNCS[ufunc], graph, *inputs) if node is None else node
+
+    return call
+
+
+OPERATORS = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.true_divide,
+    "pow": np.power,
+}
+for _name, _ufunc in OPERATORS.items():
+    setattr(Expression, f"__{_name}__", operator(_ufunc))
+    setattr(Expression, f"__r{_name}__", operator(_ufunc, reflected=True))

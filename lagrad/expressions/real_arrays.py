@@ -1,0 +1,32 @@
+"""Numbers and arrays that enter a program and stay as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import UnsupportedType
+
+# Numbers of Python, which take the dtype of what they meet; NumPy's own scalars do not.
+NUMBERS = (bool, int, float)
+
+
+def real_array(value: Any, what: str) -> np.ndarray[Any, Any]:
+    """A read-only copy of real numbers; `what` names them in the error."""
+    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        raise UnsupportedType(
+            f"{what} is a {type(value).__name__}, whose operations are not NumPy's; pass an array."
+        )
+    array = np.array(value)
+    if array.dtype.kind == "c":
+        raise UnsupportedType(
+            f"{what} is complex; lagrad differentiates real programs: "
+            "declare real and imaginary parts."
+        )
+    if array.dtype.kind not in "fiub":
+        raise UnsupportedType(f"{what} has dtype {array.dtype}; expected real numbers.")
+    if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):
+        array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,43 @@
+"""Starts that are where the last solve ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lagrad.trees import flatten
+from lagrad.typing import Array
+
+
+class WarmStart:
+    """A start that is where the last solve ended: its solution, and its multipliers.
+
+    Only the way to a solution depends on it, never what is certified of it.
+
+    Parameters
+    ----------
+    value : nested arrays
+        Where the first solve starts.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> warm = lg.WarmStart(1.0)
+    >>> f = lg.compile(lambda M: lg.root(lambda E: E - 0.5 * np.sin(E) - M, warm))
+    >>> round(float(f(1.0)), 6), round(float(warm.value), 6)
+    (1.498701, 1.498701)
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.multipliers: Array | None = None
+        self.inner: list[Array] = []
+
+    def keep(self, found: Sequence[Array]) -> None:
+        """Take note of a solution, the values of inner unknowns after it."""
+        _, tree = flatten(self.value)
+        count = tree.size
+        self.value = tree.unflatten([np.array(f)[()] for f in found[:count]])
+        self.inner = [np.array(f) for f in found[count:]]

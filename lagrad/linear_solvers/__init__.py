@@ -1,0 +1,1 @@
+"""Factor a matrix once, solve with it and with its transpose."""

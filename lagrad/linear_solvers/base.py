@@ -1,0 +1,188 @@
+"""Linear solvers behind one protocol: factor a Jacobian once, solve with it and its transpose."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sparse
+import scipy.sparse.linalg as sparse_linalg
+from scipy.linalg import lapack
+
+from lagrad.errors import ShapeMismatch, SingularSystem, UnsupportedType
+from lagrad.typing import Array
+
+# The relative residual of solves that estimate the size of an error.
+ESTIMATE = 0.1
+
+
+class Singular(SingularSystem):
+    """A factorisation met a zero pivot; the caller knows the names."""
+
+
+class Factors(ABC):
+    """What solves with one matrix and its transpose, for one or many right sides."""
+
+    shape: tuple[int, int]
+    # Whether each solve is an iteration of its own, which costs what is asked of it.
+    iterative = False
+    tol = 0.0
+    # The relative residual to which a solve shows the size of an error.
+    estimate = ESTIMATE
+
+    @abstractmethod
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        """The solution for a right side of shape (n,), or of shape (n, k).
+
+        Where every solve is an iteration, it may end at this relative residual.
+        """
+
+    def inverse_norm(self) -> float:
+        """An estimate of the 1-norm of the inverse (Higham and Tisseur 2000)."""
+        n = self.shape[0]
+        if n == 0:
+            return 0.0
+        operator = sparse_linalg.LinearOperator(
+            (n, n),
+            matvec=lambda b: self.solve(b, tol=ESTIMATE),
+            rmatvec=lambda b: self.solve(b, transposed=True, tol=ESTIMATE),
+            matmat=lambda b: self.solve(b, tol=ESTIMATE),
+            rmatmat=lambda b: self.solve(b, transposed=True, tol=ESTIMATE),
+            dtype=float,
+        )
+        if n <= 4:
+            return float(np.abs(self.solve(np.eye(n))).sum(axis=0).max())
+        return float(sparse_linalg.onenormest(operator, t=1))
+
+
+def square(matrix: Any) -> Any:
+    """A matrix of doubles, which has as many rows as columns."""
+    if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ShapeMismatch(
+            f"a matrix of shape {matrix.shape} was to be factored; expected (n, n)."
+        )
+    if matrix.dtype.kind not in "biuf":
+        raise UnsupportedType(f"a matrix of {matrix.dtype} was to be factored; expected floats.")
+    return matrix if matrix.dtype == float else matrix.astype(float)
+
+
+def canonical(matrix: Any) -> sparse.csr_array:
+    """A square matrix by rows, its entries in order and each once; the caller's stays as it is."""
+    found = square(sparse.csr_array(matrix))
+    if not found.has_canonical_format:
+        found = found.copy()
+        found.sum_duplicates()
+    if not np.isfinite(found.data).all():
+        raise Singular("not finite")
+    return found
+
+
+def right_side(right: Array, n: int) -> Array:
+    """One right side, or many in columns."""
+    right = np.asarray(right, dtype=float)
+    if right.ndim not in (1, 2) or right.shape[0] != n:
+        raise ShapeMismatch(f"a right side of shape {right.shape} for {n} equations.")
+    return right
+
+
+class Transposed(Factors):
+    """The factors of a matrix, as those of its transpose."""
+
+    def __init__(self, base: Factors) -> None:
+        self.base = base
+        self.shape = base.shape
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        return self.base.solve(right, not transposed, tol)
+
+
+class Indefinite(Singular):
+    """A Cholesky factorisation met a pivot that is not positive."""
+
+
+class LeastSquares(Factors):
+    """The pseudo-inverse of a singular matrix, for those who insist on a result."""
+
+    def __init__(self, matrix: Any) -> None:
+        dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+        self.shape = dense.shape
+        self.inverse = np.linalg.pinv(np.nan_to_num(dense))
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        product: Array = (self.inverse.T if transposed else self.inverse) @ right
+        return product
+
+
+class LinearSolver(ABC):
+    """A way to solve with a Jacobian; `matrix_free` ones are given products, not entries."""
+
+    matrix_free = False
+
+    @abstractmethod
+    def factor(self, matrix: Any) -> Factors:
+        """What solves with `matrix`; `Singular` where it has no inverse."""
+
+
+def largest_column(matrix: Array) -> float:
+    """The 1-norm of a dense matrix."""
+    return float(np.abs(matrix).sum(axis=0).max()) if matrix.size else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DenseLU(LinearSolver):
+    """LU factorisation of the whole matrix, by LAPACK.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> lg.DenseLU().factor(2.0 * np.eye(2)).solve(np.ones(2)).tolist()
+    [0.5, 0.5]
+    """
+
+    def factor(self, matrix: Any) -> Factors:
+        dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+        return DenseFactors(square(dense))
+
+
+class DenseFactors(Factors):
+    def __init__(self, matrix: Array) -> None:
+        self.shape = matrix.shape
+        if not np.isfinite(matrix).all():
+            raise Singular("not finite")
+        self.matrix = matrix
+        getrf, self.getrs, self.gecon = lapack.get_lapack_funcs(
+            ("getrf", "getrs", "gecon"), (matrix,)
+        )
+        if matrix.size:
+            self.lu, self.pivots, info = getrf(matrix)
+        if matrix.size and info > 0:
+            raise Singular("a zero pivot")
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        right = right_side(right, self.shape[0])
+        if right.size == 0:
+            return right
+        solution, _ = self.getrs(self.lu, self.pivots, right, trans=int(transposed))
+        return solution.reshape(right.shape)
+
+    def inverse_norm(self) -> float:
+        norm = largest_column(self.matrix)
+        if not norm:
+            return 0.0
+        reciprocal, _ = self.gecon(self.lu, norm)
+        return 1.0 / (reciprocal * norm) if reciprocal > 0 else math.inf
+
+
+def null_weights(matrix: Any) -> Array | None:
+    """Weights of the rows whose combination is smallest, or None where that costs too much."""
+    if matrix.shape[0] > 1500:
+        return None
+    dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+    if not np.isfinite(dense).all():
+        return None
+    rows, _, _ = scipy.linalg.svd(dense)
+    return np.abs(rows[:, -1])

@@ -1,0 +1,117 @@
+"""Cholesky factorisation, of dense and of sparse matrices."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+from scipy.linalg import lapack
+
+from lagrad.linear_solvers.base import (
+    Factors,
+    Indefinite,
+    LinearSolver,
+    Singular,
+    canonical,
+    largest_column,
+    right_side,
+    square,
+)
+from lagrad.linear_solvers.sparse_layout import Layout
+from lagrad.linear_solvers.sparse_lu import SparseFactors
+from lagrad.typing import Array
+
+# How far the two triangles of a Hessian may be apart, relative to its largest entry.
+SYMMETRIC = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Cholesky(LinearSolver):
+    """Cholesky factorisation of a symmetric positive definite matrix, dense or sparse.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> lg.Cholesky().factor(4.0 * np.eye(2)).solve(np.ones(2)).tolist()
+    [0.25, 0.25]
+    """
+
+    def factor(self, matrix: Any) -> Factors:
+        if not sparse.issparse(matrix):
+            matrix = square(np.asarray(matrix))
+            middling = THREADED < matrix.shape[0] <= INVERTED
+            return InverseFactors(matrix) if middling else CholeskyFactors(matrix)
+        matrix = canonical(matrix)
+        if not matrix.shape[0]:
+            return CholeskyFactors(matrix.toarray())
+        layout = Layout.of(matrix)
+        if layout.mirror is None:
+            raise Indefinite("the pattern is not symmetric, or a diagonal entry is missing")
+        unlike = np.abs(matrix.data - matrix.data[layout.mirror]).max(initial=0.0)
+        if unlike > SYMMETRIC * np.abs(matrix.data).max(initial=0.0):
+            raise Indefinite("the matrix is not symmetric")
+        factors = SparseFactors(layout, matrix.data, "MMD_AT_PLUS_A", symmetric=True)
+        # Without pivoting L·U is L·D·Lᵀ, and the signs of D are those of the eigenvalues. Where a
+        # pivot is zero SuperLU exchanges rows all the same.
+        straight = np.array_equal(factors.lu.perm_r, factors.lu.perm_c)
+        if not straight or not (factors.lu.U.diagonal() > 0).all():
+            raise Indefinite("a pivot that is not positive")
+        return factors
+
+
+# NumPy and SciPy bring a BLAS each, whose threads wait for each other's on a machine of few cores:
+# between products by NumPy a factorisation by SciPy takes ten times as long. Below the first size
+# neither uses threads; above the second the inverse itself takes too long.
+THREADED, INVERTED = 64, 1024
+
+
+class InverseFactors(Factors):
+    """The inverse of a symmetric positive definite matrix, all of it by NumPy."""
+
+    def __init__(self, matrix: Array) -> None:
+        self.shape = matrix.shape
+        if not np.isfinite(matrix).all():
+            raise Singular("not finite")
+        try:
+            np.linalg.cholesky(matrix)
+            self.inverse = np.linalg.inv(matrix)
+        except np.linalg.LinAlgError as error:
+            raise Indefinite(str(error)) from None
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        product: Array = self.inverse @ right_side(right, self.shape[0])
+        return product
+
+    def inverse_norm(self) -> float:
+        return largest_column(self.inverse)
+
+
+class CholeskyFactors(Factors):
+    def __init__(self, matrix: Array) -> None:
+        self.shape = matrix.shape
+        if not np.isfinite(matrix).all():
+            raise Singular("not finite")
+        self.matrix = matrix
+        potrf, self.potrs, self.pocon = lapack.get_lapack_funcs(
+            ("potrf", "potrs", "pocon"), (matrix,)
+        )
+        self.lower, info = potrf(matrix, lower=1, clean=0)
+        if info > 0:
+            raise Indefinite(f"the leading minor {info} is not positive")
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        right = right_side(right, self.shape[0])
+        if right.size == 0:
+            return right
+        solution, _ = self.potrs(self.lower, right, lower=1)
+        return np.reshape(solution, right.shape)
+
+    def inverse_norm(self) -> float:
+        norm = largest_column(self.matrix)
+        if not norm:
+            return 0.0
+        reciprocal, _ = self.pocon(self.lower, norm, uplo="L")
+        return 1.0 / (reciprocal * norm) if reciprocal > 0 else math.inf

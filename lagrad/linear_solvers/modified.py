@@ -1,0 +1,129 @@
+"""Linear solvers that change the system before another one solves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg as sparse_linalg
+
+from lagrad.differences import along
+from lagrad.linear_solvers.base import DenseFactors, Factors, LinearSolver
+from lagrad.linear_solvers.krylov import Krylov, Products
+from lagrad.linear_solvers.neumann import Neumann
+from lagrad.typing import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Damped(LinearSolver):
+    """Solves with J + μI in the place of J."""
+
+    base: LinearSolver
+    damping: float
+
+    @property
+    def matrix_free(self) -> bool:  # type: ignore[override]
+        return self.base.matrix_free
+
+    def factor(self, matrix: Any) -> Factors:
+        if sparse.issparse(matrix):
+            shifted = matrix + self.damping * sparse.eye_array(matrix.shape[0], format="csr")
+            return self.base.factor(shifted)
+        if isinstance(matrix, sparse_linalg.LinearOperator):
+            # A preconditioner made from the entries is that of J itself.
+            return self.base.factor(shifted_products(matrix, self.damping))
+        return self.base.factor(matrix + self.damping * np.eye(matrix.shape[0]))
+
+
+def shifted_products(matrix: Any, damping: float) -> Products:
+    return Products(
+        lambda x: matrix.matvec(x) + damping * x,
+        lambda x: matrix.rmatvec(x) + damping * x,
+        matrix.shape[0],
+        matrix.dtype,
+        matrix.assemble,
+        matrix.residual,
+        matrix.point,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Centered(LinearSolver):
+    """Solves with products that are centred differences of the residual, of a symmetric J.
+
+    Refinement then corrects what the differences leave, with one exact product for each step.
+    """
+
+    base: Krylov
+
+    matrix_free = True
+
+    def factor(self, matrix: Any) -> Factors:
+        residual, point = matrix.residual, matrix.point
+
+        def product(x: Array) -> Array:
+            return along(residual, point, np.ravel(x))
+
+        return self.base.factor(
+            Products(product, product, matrix.shape[0], float, matrix.assemble, residual, point)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Support(LinearSolver):
+    """For the J = D − I of a proximal fixed point: entries that D holds fixed are left out.
+
+    Their rows are those of −I, so that only the system of the others is put together, one
+    product for each of them. Where most are free, the Neumann series takes the whole.
+    """
+
+    at_most: int = 2000
+
+    matrix_free = True
+
+    def factor(self, matrix: Any) -> Factors:
+        probe = np.random.default_rng(4).standard_normal(matrix.shape[0])
+        free = np.flatnonzero(matrix.matvec(probe) + probe)
+        if free.size > min(self.at_most, matrix.shape[0] // 2):
+            return Neumann(step=-1.0).factor(matrix)
+        return SupportFactors(matrix, free)
+
+
+class SupportFactors(Factors):
+    """The factors of the free entries' system."""
+
+    def __init__(self, matrix: Any, free: Array) -> None:
+        self.shape = matrix.shape
+        self.operator = matrix
+        self.free = free
+        self.size = free.size
+        columns = np.zeros((free.size, free.size))
+        unit = np.zeros(matrix.shape[0])
+        for k, place in enumerate(free):
+            unit[place] = 1.0
+            columns[:, k] = matrix.matvec(unit)[free]
+            unit[place] = 0.0
+        self.inner = DenseFactors(columns) if free.size else None
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        if right.ndim == 2:
+            columns = [self.solve(column, transposed) for column in right.T]
+            return np.stack(columns, axis=1) if columns else right
+        if self.inner is None:
+            return -right
+        free = self.free
+        only = np.zeros(self.shape[0])
+        if transposed:
+            # The free entries first; the others take what J passes on to them.
+            only[free] = self.inner.solve(right[free], transposed=True)
+            found = self.operator.rmatvec(only) - right
+            found[free] = only[free]
+            return found
+        found = -right
+        only[:] = found
+        only[free] = 0.0
+        passed = self.operator.matvec(only)
+        found[free] = self.inner.solve(right[free] - passed[free])
+        return found

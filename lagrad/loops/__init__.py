@@ -1,0 +1,1 @@
+"""Loops, zₜ₊₁ = f(zₜ, xₜ), as one constraint."""

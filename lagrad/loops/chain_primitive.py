@@ -1,0 +1,149 @@
+"""Loops as primitives: the chain, its adjoint from few stored states, and their partials."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lagrad.expressions.expression import Expression, Primitive
+from lagrad.loops.chain import Chain
+from lagrad.loops.joint_rules import Rule, expansion, joint_maps
+from lagrad.loops.run import reverse, run
+from lagrad.typing import Array
+
+
+def pull(
+    node: Any, arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
+) -> list[Any]:
+    """What flows back to arguments."""
+    if chain.storage is not None or chain.before:
+        value = REVERSED(node.graph, node, cotangent, *arguments, parameters=(chain, ks))
+        pieces, begin = [], 0
+        for k in ks:
+            shape = arguments[k].shape
+            end = begin + math.prod(shape)
+            pieces.append(np.reshape(value[begin:end], shape))
+            begin = end
+        return pieces
+    return pulled(arguments, cotangent, ks, chain)
+
+
+def pulled(
+    arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
+) -> list[Any]:
+    """The same by the chain in reverse over all states."""
+    graph = cotangent.graph
+    m, count = len(chain.states), len(chain.outputs)
+    plain = replace(chain, storage=None, recording=False, before=(), exact=False, counted=False)
+    there = plain.with_states
+    value = CHAIN(graph, *arguments, parameters=(there,))
+    states = [there.part(value, m + count + i) for i in range(m)]
+    back = replace(chain.adjoint(ks), storage=None)
+    parts = [chain.part(cotangent, i) for i in range(m + count)]
+    last = [there.part(value, i) for i in range(m)]
+    _, inputs, constants = chain.split(arguments)
+    found = CHAIN(
+        graph,
+        *(*chain.flowing(ks, parts, last), *states, *inputs, *parts[m:], *constants),
+        parameters=(back,),
+    )
+    results = [back.part(found, i) for i in range(len(back.shapes))]
+    width = len(back.after)
+    return chain.gathered(ks, results[:width], results[width:])
+
+
+def push(node: Any, arguments: Sequence[Any], tangents: dict[int, Any], chain: Chain) -> Any:
+    """The tangent of a chain's value."""
+    m, p = len(chain.states), len(chain.inputs)
+    moved = chain.tangent(tuple(tangents))
+    starts = [tangents[k] if k in tangents else chain.zeros(chain.states[k]) for k in range(m)]
+    found = CHAIN(
+        node.graph,
+        *(*arguments[:m], *starts),
+        *(*arguments[m : m + p], *(tangents[k] for k in range(m, m + p) if k in tangents)),
+        *arguments[m + p :],
+        *(tangents[k] for k in range(m + p, len(arguments)) if k in tangents),
+        parameters=(moved,),
+    )
+    return found[moved.ends[m - 1] :]
+
+
+RULES: dict[Any, Rule] = {}
+
+
+def rule(chain: Chain) -> Rule:
+    """How a chain is differentiated; the rules of the last ones are kept."""
+    found = RULES.get(chain)
+    if found is None:
+        found = Rule(
+            lambda node, arguments, cotangent, ks: pull(node, arguments, cotangent, ks, chain),
+            lambda node, arguments, tangents: push(node, arguments, tangents, chain),
+        )
+        RULES[chain] = found
+        while len(RULES) > 256:
+            del RULES[next(iter(RULES))]
+    return found
+
+
+def single_partial(node: Expression, k: int) -> Any:
+    return joint_maps(rule(node.parameters[0]), node, (k,))[0]
+
+
+CHAIN = Primitive(
+    "chain",
+    lambda parameters: functools.partial(run, parameters[0]),
+    lambda arguments, parameters: ((parameters[0].size,), parameters[0].dtype),
+    single_partial,
+    lambda texts, parameters: f"chain({', '.join(texts)})",
+    lambda node, ks: joint_maps(rule(node.parameters[0]), node, ks),
+)
+
+
+def expanded(arguments: Sequence[Any], chain: Chain, ks: tuple[int, ...]) -> Any:
+    """What `REVERSED` computes, by chains over all states: to be differentiated again."""
+    _, cotangent, *rest = arguments
+    found = pulled(rest, cotangent, ks, chain)
+    return np.concatenate([np.ravel(piece) for piece in found])
+
+
+def reversed_rule(node: Expression) -> Rule:
+    chain, ks = node.parameters
+    key = ("reversed", chain, ks)
+    if key not in RULES:
+        RULES[key] = expansion(
+            lambda arguments: expanded(arguments, chain, ks),
+            [(a.shape, a.dtype) for a in node.arguments],
+        )
+    return RULES[key]
+
+
+def reversed_kernel(parameters: tuple[Any, ...]) -> Any:
+    chain, ks = parameters
+
+    def kernel(value: Array, cotangent: Array, *arguments: Array) -> Array:
+        found = reverse(chain, ks, value, cotangent, arguments)
+        return np.concatenate([np.ravel(piece) for piece in found]).astype(chain.dtype, copy=False)
+
+    return kernel
+
+
+def reversed_kind(arguments: Sequence[Expression], parameters: tuple[Any, ...]) -> Any:
+    chain, ks = parameters
+    return (sum(arguments[2 + k].size for k in ks),), chain.dtype
+
+
+# The adjoint of a chain with few stored states: of the chain's value, a cotangent, and what the
+# chain was given.
+REVERSED = Primitive(
+    "chain_reversed",
+    reversed_kernel,
+    reversed_kind,
+    lambda node, k: joint_maps(reversed_rule(node), node, (k,))[0],
+    lambda texts, parameters: f"chain_reversed({', '.join(texts)})",
+    lambda node, ks: joint_maps(reversed_rule(node), node, ks),
+)

@@ -1,0 +1,162 @@
+"""Loops reversed from a few stored states, by Griewank and Walther's schedule.
+
+The states between are computed again. Stored states are kept in memory, or in one file that the
+system removes whatever happens to the process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import InvalidValue
+from lagrad.typing import Array
+
+State = list[Array]
+UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def bytes_in(memory: Any) -> int:
+    """A number of bytes, or a text like "64 MB" or "1.5 GiB"."""
+    if isinstance(memory, str):
+        found = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", memory.lower())
+        if found:
+            number, unit, binary = found.groups()
+            try:
+                return int(float(number) * (1024 if binary else 1000) ** UNITS[unit])
+            except ValueError:
+                pass
+    elif isinstance(memory, (int, np.integer)) and not isinstance(memory, bool) and memory > 0:
+        return int(memory)
+    raise InvalidValue(f"memory={memory!r}; expected bytes, or a text like '64 MB'.")
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How many states are stored.
+
+    Attributes
+    ----------
+    count : int
+    near : int
+        How many of them in memory.
+    disk : str, optional
+        The folder of the file of the others.
+    """
+
+    count: int
+    near: int
+    disk: str | None = None
+
+
+class Shelf:
+    """States by the step that they are before."""
+
+    def __init__(self, storage: Storage, like: State) -> None:
+        self._held: dict[int, State] = {}
+        self._slots: dict[int, int] = {}
+        self._free = list(range(storage.count - storage.near))
+        self._file: Array | None = None
+        self.kinds = [(a.shape, a.dtype) for a in like]
+        self.count, self.near = storage.count, storage.near
+        self.most = 0
+        if self._free:
+            assert storage.disk is not None
+            self._file = mapped(storage.disk, len(self._free), sum(a.nbytes for a in like))
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted([*self._held, *self._slots])
+
+    def put(self, step: int, state: State) -> None:
+        # What is stored early on is needed last and seldom: that goes to the file.
+        early = len(self._held) + len(self._slots) < self.count - self.near
+        if self._free and (early or len(self._held) == self.near):
+            assert self._file is not None
+            slot = self._slots[step] = self._free.pop()
+            row = self._file[slot]
+            for (begin, end), array in zip(self._spans(), state, strict=True):
+                row[begin:end] = np.ravel(np.ascontiguousarray(array)).view(np.uint8)
+        else:
+            self._held[step] = list(state)
+        self.most = max(self.most, len(self._held) + len(self._slots))
+
+    def get(self, step: int) -> State:
+        if step in self._held:
+            return self._held[step]
+        assert self._file is not None
+        row = self._file[self._slots[step]]
+        return [
+            np.array(row[begin:end]).view(dtype).reshape(shape)
+            for (begin, end), (shape, dtype) in zip(self._spans(), self.kinds, strict=True)
+        ]
+
+    def drop(self, step: int) -> None:
+        if step in self._held:
+            del self._held[step]
+        else:
+            self._free.append(self._slots.pop(step))
+
+    def __contains__(self, step: int) -> bool:
+        return step in self._held or step in self._slots
+
+    def _spans(self) -> list[tuple[int, int]]:
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in self.kinds]
+        ends = np.cumsum(sizes).tolist()
+        return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def mapped(folder: str, count: int, size: int) -> Array:
+    """A file of so many rows of bytes, mapped into memory, that has no name any more."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Now, and not when a page is first written to: then there would be no error but a kill.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(1, count * size))
+            else:
+                for _ in range(max(1, count)):
+                    file.write(bytes(max(1, size)))
+                file.flush()
+            return np.memmap(file, np.uint8, "r+", shape=(count, size))
+    except OSError as error:
+        raise InvalidValue(
+            f"disk={folder!r}: no file of {count * size} bytes there: {error}. Name another "
+            "folder, or store fewer states: checkpoints=…."
+        ) from error
+
+
+@dataclass
+class Record:
+    """What a run of a loop left for its reversal.
+
+    Attributes
+    ----------
+    shelf : Shelf
+    last : list of arrays
+        The state before the last step.
+    end : list of arrays
+        The state after it, of a run that found its length.
+    length : int
+        That length.
+    """
+
+    shelf: Shelf
+    last: State
+    end: State = field(default_factory=list)
+    length: int = -1
+
+
+# By the identity of a loop's value, or its length's, for as long as that is there.
+RECORDS: dict[int, Any] = {}
+
+
+def recorded(value: Array, record: Any) -> None:
+    RECORDS[id(value)] = record
+    weakref.finalize(value, RECORDS.pop, id(value), None)

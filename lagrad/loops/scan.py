@@ -1,0 +1,400 @@
+"""Loops of a length that is known: `scan` and `iterate`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lagrad.compiler.finite import all_finite
+from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
+from lagrad.expressions.expression import Expression, innermost
+from lagrad.loops.chain import Chain, Starts
+from lagrad.loops.chain_primitive import CHAIN
+from lagrad.loops.checkpoints import Storage, bytes_in, mapped
+from lagrad.loops.reversible import Reversible, require_called, without_inputs
+from lagrad.loops.run import breaks_at, broken, run
+from lagrad.transforms.trace import Trace, at_hand, declared, name_of, trace
+from lagrad.transforms.tracing_graph import tracing
+from lagrad.trees import Tree, flatten
+from lagrad.typing import Array
+
+# The bytes of memory that there are; states of loops may take a quarter unless told.
+PHYSICAL = (
+    os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**33
+)
+
+
+def scan(
+    step: Callable[..., Any],
+    state: Any,
+    inputs: Any = None,
+    length: int | None = None,
+    *,
+    backwards: bool = False,
+    checkpoints: int | None = None,
+    memory: int | str | None = None,
+    disk: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> tuple[Any, Any]:
+    """Run a step over inputs, handing a state on; return the last state and all outputs.
+
+    Parameters
+    ----------
+    step : callable
+        `step(state, x)` returns the next state, of the same structure, shapes and dtypes, and an
+        output, or None. It is traced once, and may close over traced values.
+    state : nested arrays
+        The first state.
+    inputs : nested arrays, optional
+        Of each, the entries along the first axis are one step's. None hands None to each step.
+    length : int, optional
+        How many steps; that of the inputs by default.
+    backwards : bool
+        Whether the last inputs come first. Outputs stand where their inputs do.
+    checkpoints : int, optional
+        How many states are stored for the derivative at most, the first one included; those
+        between are computed again, the fewest times possible. All by default.
+    memory : int or str, optional
+        The same as bytes, or as a text like "64 MB".
+    disk : path, optional
+        A folder for the stored states that `memory` has no room for, all of them without it: they
+        are in one file there, which is gone afterwards. As many as there are steps, unless
+        `checkpoints` says otherwise, or the file would take more than half of what is free.
+    progress : bool
+        Whether to show a bar, forwards and on the way back (extra `progress`).
+
+    Returns
+    -------
+    state : nested arrays
+    outputs : nested arrays
+        Stacked along a new first axis.
+
+    Raises
+    ------
+    ShapeMismatch, StructureMismatch
+        A step changes the state's structure, shapes or dtypes, or inputs differ in length.
+    InvalidValue
+        No length, or none that can be; a budget smaller than one state; a folder that cannot be
+        written to.
+    InvalidFunction
+        A step branches on values.
+    NotFinite
+        The state overflows; at which step.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> growth = lambda r: lg.scan(lambda z, x: (z * (1 + r * x), z), 1.0, np.ones(3))
+    >>> [float(growth(0.5)[0]), growth(0.5)[1].tolist()]
+    [3.375, [1.0, 1.5, 2.25]]
+    >>> float(lg.grad(lambda r: growth(r)[0])(0.5))
+    6.75
+
+    References
+    ----------
+    Griewank and Walther (2000), Algorithm 799: revolve, doi:10.1145/347837.347846.
+    """
+    loop = Loop("scan", step, state, inputs, length)
+    return loop.run(backwards, loop.storage(checkpoints, memory, disk), progress=progress)
+
+
+def iterate(
+    step: Callable[..., Any],
+    state: Any,
+    length: int,
+    *,
+    checkpoints: int | None = None,
+    memory: int | str | None = None,
+    disk: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Any:
+    """Apply a step to a state again and again; return the last one.
+
+    Parameters
+    ----------
+    step : callable
+        `step(state)` is the next state, of the same structure, shapes and dtypes.
+    state : nested arrays
+    length : int
+    checkpoints, memory, disk, progress
+        As of `scan`.
+
+    Returns
+    -------
+    nested arrays
+
+    Raises
+    ------
+    ShapeMismatch, StructureMismatch, InvalidValue, InvalidFunction, NotFinite
+        As of `scan`.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> root = lambda a: lg.iterate(lambda z: 0.5 * (z + a / z), 1.0, 6)
+    >>> round(float(root(2.0)), 12), round(float(lg.grad(root)(2.0)), 12)
+    (1.414213562373, 0.353553390593)
+    """
+    if not callable(step):
+        raise InvalidFunction(f"iterate takes a function; got {step!r}.")
+
+    require_called("iterate", step, name_of(step), 1)
+    if isinstance(step, Reversible):
+        name = f"the inverse of {name_of(step.step)}"
+        require_called("iterate", step.inverse, name, 1)
+    loop = Loop("iterate", without_inputs(step), state, None, length)
+    last, _ = loop.run(False, loop.storage(checkpoints, memory, disk), progress=progress)
+    return last
+
+
+class Loop:
+    """A call of a loop: what it is given, and its step as a program."""
+
+    def __init__(
+        self, kind: str, step: Callable[..., Any], state: Any, inputs: Any, length: int | None
+    ) -> None:
+        if not callable(step):
+            raise InvalidFunction(f"{kind} takes a function; got {step!r}.")
+        self.inverse = step.inverse if isinstance(step, Reversible) else None
+        self.exact = isinstance(step, Reversible) and step.exact
+        step = step.step if isinstance(step, Reversible) else step
+        self.kind, self.name, self.step = kind, name_of(step), step
+        self.states, self.tree = flatten(state)
+        self.inputs, self.input_tree = flatten(inputs)
+        if not self.states:
+            raise InvalidFunction(f"{kind} needs a state with at least one array; got {state!r}.")
+        self.begin = [first_of(leaf, f"the state of {kind}") for leaf in self.states]
+        self.rows = [first_of(leaf, f"the inputs of {kind}") for leaf in self.inputs]
+        self.length = self._length(length)
+        require_called(kind, self.step, self.name, 2)
+        if self.inverse is not None and not self.exact:
+            require_called(kind, self.inverse, f"the inverse of {self.name}", 2)
+
+    def _length(self, length: int | None) -> int:
+        """How many steps, which the inputs and what was asked for must agree on."""
+        paths = self.input_tree.paths("inputs")
+        for path, row in zip(paths, self.rows, strict=True):
+            if row.ndim == 0:
+                raise ShapeMismatch(
+                    f"{self.kind}: {path!r} is a number; expected an array with an entry along "
+                    "its first axis for each step. Close over what all steps have in common."
+                )
+        lengths = {path: len(row) for path, row in zip(paths, self.rows, strict=True)}
+        if length is None:
+            if not lengths:
+                raise InvalidValue(f"{self.kind} without inputs needs length=….")
+            length = next(iter(lengths.values()))
+        if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 0:
+            name = "max_steps" if self.kind == "while_loop" else "length"
+            raise InvalidValue(f"{self.kind}({name}={length!r}); expected an integer, 0 or more.")
+        wrong = {path: n for path, n in lengths.items() if n != length}
+        if wrong:
+            path, n = next(iter(wrong.items()))
+            raise ShapeMismatch(
+                f"{self.kind}: {path!r} has {n} entries along its first axis for {length} steps."
+            )
+        return int(length)
+
+    def storage(self, checkpoints: Any, memory: Any, disk: Any) -> Storage | None:
+        """How many states are stored, and where; None for all of them, in memory."""
+        size, most = max(1, sum(a.nbytes for a in self.begin)), max(1, self.length)
+        if checkpoints is None and memory is None and disk is None:
+            if size * self.length <= PHYSICAL // 4:
+                return None
+            memory = max(size, PHYSICAL // 4)
+        if checkpoints is not None and (
+            isinstance(checkpoints, bool)
+            or not isinstance(checkpoints, (int, np.integer))
+            or checkpoints < 1
+        ):
+            raise InvalidValue(
+                f"{self.kind}(checkpoints={checkpoints!r}); expected a positive integer."
+            )
+        fitting = most if memory is None else bytes_in(memory) // size
+        if disk is None:
+            if checkpoints is not None and memory is not None:
+                raise InvalidValue(f"{self.kind}: checkpoints= or memory=, not both without disk=.")
+            if fitting < 1:
+                raise InvalidValue(
+                    f"{self.kind}: memory={memory!r} is less than one state has; the least that "
+                    f"works is {size} bytes."
+                )
+            count = min(most, fitting if checkpoints is None else int(checkpoints))
+            return Storage(count, count)
+        if not isinstance(disk, (str, os.PathLike)) or not os.fspath(disk):
+            raise InvalidValue(f"{self.kind}(disk={disk!r}); expected the path of a folder.")
+        folder = os.fspath(disk)
+        mapped(folder, 1, 1)  # before anything is computed
+        near = 0 if memory is None else min(most, fitting)
+        room = near + shutil.disk_usage(folder).free // 2 // size
+        count = min(most, int(checkpoints) if checkpoints is not None else max(1, room))
+        return Storage(count, min(near, count), folder)
+
+    @property
+    def _both(self) -> Callable[..., Any]:
+        """The step, and in a third place of its result what its inverse makes of the state."""
+        inverse = self.inverse
+        if inverse is None:
+            return self.step
+
+        def both(state: Any, x: Any) -> Any:
+            found = self.step(state, x)
+            pair = isinstance(found, tuple) and len(found) == 2
+            return (*found, inverse(state, x)) if pair else found
+
+        both.__name__ = self.name
+        return both
+
+    @property
+    def lifted(self) -> list[Any]:
+        """The states and the rows of inputs: traced values as they are, others as arrays."""
+        pairs = zip([*self.states, *self.inputs], [*self.begin, *self.rows], strict=True)
+        return [given if isinstance(given, Expression) else array for given, array in pairs]
+
+    def stated(
+        self,
+        backwards: bool,
+        storage: Storage | None,
+        progress: bool = False,
+        counted: bool = False,
+    ) -> tuple[Chain, list[Any], Tree]:
+        """The loop as a chain, what its step closes over, and the structure of an output."""
+        if progress and importlib.util.find_spec("tqdm") is None:
+            raise InvalidValue(f'{self.kind}(progress=True): pip install "lagrad[progress]".')
+        first = [
+            row[-1 if backwards else 0] if self.length else np.zeros(row.shape[1:], row.dtype)
+            for row in self.rows
+        ]
+        leaves = [np.asarray(x) for x in first]
+        given: tuple[Any, ...] = (
+            self.tree.unflatten(self.begin),
+            self.input_tree.unflatten(leaves),
+        )
+        positions = (0, 1) if leaves else (0,)
+        function = self._both
+        if counted:
+            given, positions = (*given, 0.0), (*positions, 2)
+            function = counting(function)
+        inner = trace(function, given, {}, positions, repeating=True)
+        outputs = self._checked(inner)
+        own = tuple(v.name for v in inner.program.with_role("data"))
+        m, end = len(self.states), len(inner.outputs)
+        if self.inverse is not None:
+            end -= m // 2 if self.exact else m
+        chain = Chain(
+            inner.program,
+            states=inner.arguments[0].names,
+            inputs=inner.arguments[1].names if leaves else (),
+            constants=(*own, *(inner.arguments[-1].names if counted else ())),
+            after=inner.outputs[:m],
+            outputs=inner.outputs[m:end],
+            before=inner.outputs[end:],
+            exact=self.exact,
+            length=self.length,
+            backwards=backwards,
+            starts=Starts.of(inner.starts),
+            storage=storage,
+            progress=progress,
+            counted=counted,
+        )
+        values = [inner.captured.get(name, inner.values.get(name)) for name in own]
+        return chain, values, outputs
+
+    def run(
+        self,
+        backwards: bool,
+        storage: Storage | None,
+        progress: bool = False,
+    ) -> tuple[Any, Any]:
+        """The last state and the stacked outputs, as numbers or as values of the outer trace."""
+        chain, constants, outputs = self.stated(backwards, storage, progress)
+        m = len(self.states)
+        value = self.value(chain, constants)
+        parts = [chain.part(value, k) for k in range(len(chain.shapes))]
+        if isinstance(value, np.ndarray):
+            parts = [part[()].copy() for part in parts]
+        return self.tree.unflatten(parts[:m]), outputs.unflatten(parts[m:])
+
+    def value(self, chain: Chain, constants: Sequence[Any]) -> Any:
+        """The chain's value: an array, or a node where anything in it is traced."""
+        values = [*self.lifted, *constants]
+        outer = tracing() or innermost(values)
+        if outer is None or not any(isinstance(v, Expression) for v in values):
+            value = run(chain, *values)
+            self.require_finite(chain, values, [value])
+            return value
+        return CHAIN(outer, *map(outer.lift, values), parameters=(chain,))
+
+    def require_finite(self, chain: Chain, values: Sequence[Any], found: Sequence[Array]) -> None:
+        if not all_finite(found) and (t := breaks_at(chain, values)) is not None:
+            raise NotFinite(f"{self.kind}: {broken(self.name, t, self.length)}")
+
+    def _checked(self, inner: Trace) -> Tree:
+        """The structure of an output; an error where the step does not return what it must."""
+        if inner.guards:
+            what = "the step"
+            if self.inverse is not None and not self._asks(inner):
+                what = "the inverse of"
+            raise InvalidFunction(
+                f"{what} {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
+                "): it is traced once for all steps. Use np.where, np.maximum and the like."
+            )
+        if inner.discrete:
+            raise InvalidFunction(
+                f"the step {self.name!r} of {self.kind} returned truths or integers; return floats."
+            )
+        children = inner.tree.children
+        if inner.tree.kind is not tuple or len(children) != (2 if self.inverse is None else 3):
+            raise InvalidFunction(
+                f"the step {self.name!r} of {self.kind} must return a pair: the next state, and an "
+                "output or None."
+            )
+        found = self.tree.difference(children[0], f"the state that {self.name!r} returns")
+        if found:
+            raise ShapeMismatch(f"{found}: a step returns a state like the one it was given.")
+        if self.inverse is not None and not self.exact:
+            where = f"the state that the inverse of {self.name!r} returns"
+            found = self.tree.difference(children[2], where)
+            if found:
+                raise ShapeMismatch(
+                    f"{found}: an inverse returns a state like the one it was given."
+                )
+            self._require_like(inner, -len(self.begin), "the inverse of")
+        self._require_like(inner, 0, "the step")
+        return children[1]
+
+    def _require_like(self, inner: Trace, begin: int, what: str) -> None:
+        """ShapeMismatch where results from one on are not like the state."""
+        names = inner.outputs[begin:]
+        for path, start, name in zip(self.tree.paths("state"), self.begin, names, strict=False):
+            v = inner.program.variables[name]
+            if v.shape != start.shape or v.dtype != start.dtype:
+                raise ShapeMismatch(
+                    f"{what} {self.name!r} takes {path!r} of shape {start.shape} and dtype "
+                    f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
+                )
+
+    def _asks(self, inner: Trace) -> bool:
+        """Whether the step alone asks for numbers."""
+        call = inner.call
+        return bool(trace(self.step, call.args[:2], {}, call.positions, repeating=True).guards)
+
+
+def first_of(leaf: Any, what: str) -> Array:
+    """The numbers of a state or of inputs at the first step; of a declared program, as zeros."""
+    return np.zeros(leaf.shape, leaf.dtype) if declared(leaf) else at_hand(leaf, what)
+
+
+def counting(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that is given the number of steps, and has no use for it."""
+
+    def counted(state: Any, x: Any, steps: Any) -> Any:
+        return step(state, x)
+
+    counted.__name__ = name_of(step)
+    return counted

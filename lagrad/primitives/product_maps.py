@@ -1,0 +1,240 @@
+"""Linear maps with a structure of their own: products, running sums, solves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.expressions.linear_maps import LinearMap, csr
+from lagrad.primitives.kernels import SparseConstant, contract, convolve_full, sparse_product
+from lagrad.typing import Shape, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Contract(LinearMap):
+    """`contract("left,right->out", t, other)`: a product of two tensors, linear in `t`.
+
+    Every label of the source stands in `other` or in the output.
+    """
+
+    subscripts: tuple[str, str, str]  # of t, of other, of the output
+    other: Value
+    source: Shape
+    target: Shape
+
+    @property
+    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.other,)
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Contract(self.subscripts, data[0], self.source, self.target)
+
+    def mv(self, tangent: Value) -> Value:
+        inner, other, out = self.subscripts
+        return contract(f"{inner},{other}->{out}", tangent, self.other)
+
+    def rmv(self, cotangent: Value) -> Value:
+        inner, other, out = self.subscripts
+        return contract(f"{out},{other}->{inner}", cotangent, self.other)
+
+    def _sizes(self) -> dict[str, int]:
+        inner, other, out = self.subscripts
+        sizes = dict(zip(other, self.other.shape, strict=True))
+        sizes.update(zip(out, self.target, strict=True))
+        sizes.update(zip(inner, self.source, strict=True))
+        return sizes
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self._sizes().values())
+
+    def as_dense(self) -> Any:
+        inner, other, out = self.subscripts
+        vectors = len(inner) == len(out) == 1
+        if vectors and other == out + inner:
+            return np.asarray(self.other)
+        if vectors and other == inner + out:
+            return np.asarray(self.other).T
+        return self.as_sparse().toarray()
+
+    def _columns(self, matrix: Any, start: str, end: str, shape: Shape) -> Any:
+        """The product with every column of a dense matrix at once."""
+        extra = next(c for c in "zyxwvutsrqponmlkjihgfedcba" if c not in "".join(self.subscripts))
+        stack = matrix.reshape((*shape, matrix.shape[1]))
+        product = contract(f"{start}{extra},{self.subscripts[1]}->{end}{extra}", stack, self.other)
+        return product.reshape(-1, matrix.shape[1])
+
+    def lmul(self, matrix: Any) -> Any:
+        inner, _, out = self.subscripts
+        if sparse.issparse(matrix):
+            return self.as_sparse() @ matrix
+        return self._columns(matrix, inner, out, self.source)
+
+    def rlmul(self, matrix: Any) -> Any:
+        inner, _, out = self.subscripts
+        if sparse.issparse(matrix):
+            return self.as_sparse().T.tocsr() @ matrix
+        return self._columns(matrix, out, inner, self.target)
+
+    def as_sparse(self) -> sparse.csr_array:
+        sizes = self._sizes()
+        labels = "".join(sizes)
+        full = tuple(sizes.values())
+
+        def spread(array: Any, subscripts: str) -> Any:
+            order = sorted(range(len(subscripts)), key=lambda i: labels.index(subscripts[i]))
+            array = np.transpose(array, order)
+            shape = tuple(n if c in subscripts else 1 for c, n in sizes.items())
+            return np.broadcast_to(array.reshape(shape), full)
+
+        inner, other, out = self.subscripts
+        width, height = math.prod(self.source), math.prod(self.target)
+        rows = spread(np.arange(height).reshape(self.target), out)
+        columns = spread(np.arange(width).reshape(self.source), inner)
+        return csr(rows, columns, spread(np.asarray(self.other), other), (height, width))
+
+
+@dataclass(frozen=True, slots=True)
+class SparseProduct(LinearMap):
+    """`matrix @ t` for a constant `scipy.sparse` matrix; `t` is (n,) or (n, k)."""
+
+    constant: SparseConstant
+    source: Shape
+
+    @property
+    def matrix(self) -> sparse.csr_array:
+        return self.constant.matrix
+
+    @property
+    def target(self) -> Shape:  # type: ignore[override]
+        return (self.constant.shape[0], *self.source[1:])
+
+    @property
+    def entries(self) -> int:
+        return int(self.matrix.nnz) * math.prod(self.source[1:])
+
+    def pattern(self) -> LinearMap:
+        return SparseProduct(SparseConstant(abs(self.matrix)), self.source)
+
+    def mv(self, tangent: Value) -> Value:
+        return sparse_product(tangent, self.constant)
+
+    def rmv(self, cotangent: Value) -> Value:
+        if isinstance(cotangent, np.ndarray):
+            return self.constant.back(cotangent)
+        return sparse_product(cotangent, self.constant.transposed)
+
+    def as_sparse(self) -> sparse.csr_array:
+        if len(self.source) == 1:
+            return self.matrix
+        return sparse.csr_array(sparse.kron(self.matrix, sparse.eye_array(self.source[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class Running(LinearMap):
+    """Cumulative sums along one axis."""
+
+    axis: int
+    source: Shape
+
+    @property
+    def target(self) -> Shape:  # type: ignore[override]
+        return self.source
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.source) * self.source[self.axis]
+
+    def mv(self, tangent: Value) -> Value:
+        return np.cumsum(tangent, axis=self.axis)
+
+    def rmv(self, cotangent: Value) -> Value:
+        return np.flip(np.cumsum(np.flip(cotangent, self.axis), axis=self.axis), self.axis)
+
+    def as_sparse(self) -> sparse.csr_array:
+        size, n = math.prod(self.source), self.source[self.axis]
+        lines = np.moveaxis(np.arange(size).reshape(self.source), self.axis, -1).reshape(-1, n)
+        later, earlier = np.tril_indices(n)
+        rows, columns = lines[:, later], lines[:, earlier]
+        return csr(rows, columns, np.ones(rows.shape), (size, size))
+
+
+@dataclass(frozen=True, slots=True)
+class Convolve(LinearMap):
+    """The full discrete convolution of a vector with `other`."""
+
+    other: Value
+    source: Shape
+
+    @property
+    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.other,)
+
+    @property
+    def target(self) -> Shape:  # type: ignore[override]
+        return (self.source[0] + self.other.shape[0] - 1,)
+
+    @property
+    def entries(self) -> int:
+        return int(self.source[0] * self.other.shape[0])
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Convolve(data[0], self.source)
+
+    def mv(self, tangent: Value) -> Value:
+        return convolve_full(tangent, self.other)
+
+    def rmv(self, cotangent: Value) -> Value:
+        n, m = self.source[0], self.other.shape[0]
+        return convolve_full(cotangent, self.other[::-1])[m - 1 : m - 1 + n]
+
+    def as_sparse(self) -> sparse.csr_array:
+        columns, shift = np.meshgrid(
+            np.arange(self.source[0]), np.arange(self.other.shape[0]), indexing="ij"
+        )
+        values = np.broadcast_to(self.other, columns.shape)
+        return csr(columns + shift, columns, values, (self.target[0], self.source[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Solve(LinearMap):
+    """`solve(matrix, t)` for stacks of matrices, (…, n, n), and of right sides, (…, n, k)."""
+
+    matrix: Value
+    source: Shape
+
+    @property
+    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
+        return (self.matrix,)
+
+    @property
+    def target(self) -> Shape:  # type: ignore[override]
+        return self.source
+
+    @property
+    def entries(self) -> int:
+        return math.prod(self.source) * self.source[-2]
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Solve(data[0], self.source)
+
+    def mv(self, tangent: Value) -> Value:
+        return np.linalg.solve(self.matrix, tangent)
+
+    def rmv(self, cotangent: Value) -> Value:
+        return np.linalg.solve(np.swapaxes(self.matrix, -1, -2), cotangent)
+
+    def _as_product(self, inverse: Value) -> Contract:
+        labels = "abcdefgh"[: len(self.source) - 2]
+        subscripts = (f"{labels}yz", f"{labels}xy", f"{labels}xz")
+        return Contract(subscripts, inverse, self.source, self.source)
+
+    def pattern(self) -> LinearMap:
+        return self._as_product(np.broadcast_to(1.0, self.matrix.shape))
+
+    def as_sparse(self) -> sparse.csr_array:
+        return self._as_product(np.linalg.inv(self.matrix)).as_sparse()

@@ -1,0 +1,1 @@
+"""`Program`, `Solution`, and the programs derived from one."""

@@ -1,0 +1,70 @@
+"""What derivatives are returned in: arrays by name, read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from lagrad.errors import ForeignValue, UnknownName
+from lagrad.solving.certificate import Certificate
+from lagrad.typing import Array
+
+T = TypeVar("T")
+
+
+class Derivatives(Mapping[str, T], Generic[T]):
+    """Arrays by the name of a variable or of a constraint, or by the thing itself.
+
+    Attributes
+    ----------
+    certificate : Certificate
+        How accurate they are.
+    """
+
+    def __init__(self, values: dict[Any, T], what: str, certificate: Certificate) -> None:
+        self._values = {thing.name: value for thing, value in values.items()}
+        self._things = {thing.name: thing for thing in values}
+        self._what = what
+        self.certificate = certificate
+
+    def __getitem__(self, key: Any) -> T:
+        name = key if isinstance(key, str) else getattr(key, "name", key)
+        if name not in self._values:
+            raise UnknownName.among(name, self._values, self._what)
+        if not isinstance(key, str) and self._things[name] is not key:
+            raise ForeignValue(f"{key!r} does not belong to the program of these derivatives.")
+        return self._values[name]
+
+    def __contains__(self, key: object) -> bool:
+        return any(key is thing for thing in self._things.values()) or (
+            isinstance(key, str) and key in self._values
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}: {shortened(value)}" for name, value in self._values.items())
+        return f"{{{shown}}}"
+
+
+class Gradient(Derivatives[Array]):
+    """The gradient of an output: arrays by parameter, with a certificate."""
+
+
+def shortened(value: Any) -> str:
+    if isinstance(value, Derivatives):
+        return repr(value)
+    return np.array2string(np.asarray(value), threshold=8, edgeitems=2, precision=8)
+
+
+def frozen(value: Any) -> Array:
+    """A read-only array of its own, 0-d for a scalar."""
+    array = np.array(value)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,110 @@
+"""Values and gradients of programs without equations to solve, as one plan.
+
+Where every variable is defined there is nothing to iterate and nothing to certify: the adjoint
+program is a straight line too, and the plan of both shares what they have in common. What comes
+out not finite is left to the solution proper, which says where it comes from.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from lagrad.compiler.finite import all_finite
+from lagrad.compiler.plan import Plan
+from lagrad.programs.derived_programs import adjoint
+from lagrad.solving.compiled_system import Compiled, ExplicitRun
+from lagrad.solving.scalar_sweep import FlatPoint, FlatSweep
+from lagrad.systems.system import definitions
+from lagrad.typing import Array
+
+# The roles of variables whose values are given.
+GIVEN = ("parameter", "data")
+
+
+class Direct:
+    """The values of some outputs, and the gradient of one of them.
+
+    Parameters
+    ----------
+    compiled : Compiled
+        A system without equations.
+    outputs : tuple of str
+        The variables whose values are asked for.
+    of : str or None
+        The one whose gradient is.
+    """
+
+    def __init__(self, compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> None:
+        system, names = compiled.system, list(outputs)
+        if of is not None:
+            derived = adjoint(compiled, of)
+            system = derived.system
+            names += derived.gradients.values()
+        given = [v for v in system.variables.values() if v.role in GIVEN]
+        self.inputs = [v.name for v in given]
+        self.outputs = outputs
+        self.parameters = [] if of is None else list(derived.gradients)
+        results = [system.variables[n] for n in names]
+        self.plan = Plan(given, results, definitions(system))
+        # A gradient has its parameter's dtype.
+        wanted = [compiled.system.variables[n].dtype for n in (*outputs, *self.parameters)]
+        self.finish = [
+            functools.partial(np.array, dtype=dtype) if shared or dtype != v.dtype else None
+            for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=True)
+        ]
+
+    def __call__(self, values: Sequence[Array]) -> list[Array] | None:
+        """The outputs' values, and the gradient by each parameter; None where not all is finite.
+
+        Each is an array of its own, or a number.
+        """
+        found, finite = self.plan.checked(values)
+        if not finite:
+            return None
+        for k, finish in enumerate(self.finish):
+            if finish is not None:
+                found[k] = finish(found[k])[()]
+        return found
+
+
+class FlatDirect:
+    """The same of a program that is one flat tape."""
+
+    def __init__(self, compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> None:
+        (run,), variables = compiled.runs, compiled.system.variables
+        assert isinstance(run, ExplicitRun)
+        assert compiled.flat is not None
+        self.compiled, self.tape = compiled, compiled.flat
+        self.inputs = [v.name for v in run.inputs]
+        self.outputs = [variables[name] for name in outputs]
+        self.of = None if of is None else variables[of]
+        self.parameters = [] if of is None else compiled.system.with_role("parameter")
+
+    def __call__(self, values: Sequence[Array]) -> list[Array] | None:
+        """As of `Direct`."""
+        memory = self.tape.forward(values)
+        if not all_finite([memory]):
+            return None
+        sweep = FlatSweep(self.compiled, FlatPoint(self.tape, memory))
+        found = [memory[self.tape.place[v.index]] for v in self.outputs]
+        if self.of is not None:
+            sweep.seed(self.of, 1.0)
+            sweep.back()
+            found += [np.array(sweep.value(v))[()] for v in self.parameters]
+        return found if all_finite(found) else None
+
+
+Road = Direct | FlatDirect
+
+
+def direct(compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> Road | None:
+    """The plan for a system without equations, made once; None for others."""
+    key = ("direct", outputs, of)
+    if key not in compiled.derived:
+        explicit = all(isinstance(run, ExplicitRun) for run in compiled.runs)
+        kind = Direct if compiled.flat is None else FlatDirect
+        compiled.derived[key] = kind(compiled, outputs, of) if explicit else None
+    return compiled.derived[key]  # type: ignore[return-value]

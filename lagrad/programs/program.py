@@ -1,0 +1,335 @@
+"""`Program`: declare, solve, read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lagrad.errors import LagradError, UnsupportedType
+from lagrad.expressions.expression import Variable
+from lagrad.expressions.traversal import ancestors
+from lagrad.linear_solvers.base import LinearSolver
+from lagrad.programs import derived_programs as derive
+from lagrad.programs.solution import Solution
+from lagrad.programs.solve import solve
+from lagrad.programs.solve_many import solve_all
+from lagrad.programs.source import source
+from lagrad.solving.certificate import Policy
+from lagrad.solving.compiled_system import Compiled
+from lagrad.solving.iterations import Newton
+from lagrad.systems.lazy import lazily
+from lagrad.systems.printing import latex, text
+from lagrad.systems.rewriting import copied
+from lagrad.systems.system import System, fitted
+
+if TYPE_CHECKING:
+    import networkx as nx
+else:
+    nx = lazily("networkx")
+
+
+class Program(System):
+    """A program as a system of equality constraints.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> p = lg.Program("kepler")
+    >>> M, e = p.parameter("M", value=1.0), p.parameter("e", value=0.5)
+    >>> E = p.unknown("E", start=1.0)
+    >>> equation = p.subject_to(E - e * np.sin(E) == M)
+    >>> at = p.solve()
+    >>> round(at["E"], 12), round(float(at.gradient("E")["M"]), 12)
+    (1.498701133518, 1.037362021894)
+    """
+
+    def __init__(self, name: str = "program") -> None:
+        super().__init__(name)
+        self._compiled: tuple[tuple[int, int], Compiled] | None = None
+
+    def compiled(self) -> Compiled:
+        """The program's structure and plans, made again after a new declaration only."""
+        stamp = (len(self.variables), len(self.constraints))
+        if self._compiled is None or self._compiled[0] != stamp:
+            self._compiled = (stamp, Compiled(self))
+        return self._compiled[1]
+
+    def solve(
+        self,
+        values: Mapping[Any, Any] | None = None,
+        /,
+        *,
+        start: Solution | Mapping[Any, Any] | None = None,
+        newton: Newton | None = None,
+        linear: LinearSolver | None = None,
+        accuracy: float | None = None,
+        on_failure: str = "raise",
+        **named: Any,
+    ) -> Solution:
+        """Solve the constraints for the given parameters.
+
+        Parameters
+        ----------
+        values, **named
+            Parameters by name; those with a declared value may be left out.
+        start : Solution or mapping, optional
+            Where the unknowns start: an earlier solution, or values by name.
+        newton : Newton, optional
+            Tolerance and limits of the nonlinear solves.
+        linear : DenseLU, SparseLU, GMRES or CG, optional
+            The linear solver; chosen for each block by its size and pattern by default.
+        accuracy : float, optional
+            The relative error to which results must be certified: 1e-6, and 1e-3 for a program
+            with float32 variables, by default.
+        on_failure : {"raise", "warn"}
+            What happens where a result cannot be certified.
+
+        Returns
+        -------
+        Solution
+
+        Raises
+        ------
+        StructureError
+            The equations cannot determine the unknowns, whatever the numbers.
+        NotConverged, SingularSystem, NotFinite
+            A block has no solution nearby, no unique one, or one that is not finite.
+        MissingValue, UnknownName, ShapeMismatch, InvalidValue, UnsupportedType
+            What was given does not fit.
+
+        Examples
+        --------
+        >>> import lagrad as lg
+        >>> p = lg.Program()
+        >>> a = p.parameter("a")
+        >>> z = p.unknown("z", start=1.0)
+        >>> equation = p.subject_to(z * z == a)
+        >>> p.solve(a=4.0)["z"]
+        2.0
+        """
+        policy = Policy(self.accuracy() if accuracy is None else accuracy, on_failure)
+        for what, given, kind in (("newton", newton, Newton), ("linear", linear, LinearSolver)):
+            if given is not None and not isinstance(given, kind):
+                raise UnsupportedType(
+                    f"{what}={given!r}; expected an object such as lg.Newton() or lg.SparseLU()."
+                )
+        if values is not None and not isinstance(values, Mapping):
+            raise UnsupportedType(f"solve({values!r}); expected a mapping of parameters, or names.")
+        parameters = self.parameter_values({**(values or {}), **named})
+        begin = self._start_values(start)
+        return solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
+
+    def solve_many(
+        self,
+        values: Iterable[Mapping[Any, Any]] | Mapping[str, Any],
+        /,
+        *,
+        threads: int | None = None,
+        processes: int | None = None,
+        warm: bool = False,
+        accuracy: float | None = None,
+        on_failure: str = "raise",
+        **options: Any,
+    ) -> list[Solution | LagradError]:
+        """Solve the constraints for many values of the parameters.
+
+        Parameters
+        ----------
+        values : iterable of mappings, or mapping
+            The parameters of each case; or for each parameter its values, in a row.
+        threads : int, optional
+            How many cases to solve at once. NumPy and SuperLU let threads run side by side in
+            long operations only: it pays for large blocks.
+        processes : int, optional
+            The same in child processes, where the system can fork. What they send back is
+            linearised and certified again here, at the cost of one factorisation a case.
+        warm : bool
+            Whether each case starts from the solution of the one before, for a sweep in small
+            steps; where that fails it is solved from the declared start.
+        accuracy, on_failure, **options
+            As of `solve`.
+
+        Returns
+        -------
+        list
+            A `Solution` for each case, in order; the error in the place of one that failed.
+
+        Raises
+        ------
+        InvalidValue
+            Options that exclude one another, or parameters with different numbers of cases.
+        StructureError
+
+        Examples
+        --------
+        >>> import lagrad as lg
+        >>> p = lg.Program()
+        >>> z = p.unknown("z", start=1.0)
+        >>> equation = p.subject_to(z * z == p.parameter("a"))
+        >>> good, bad = p.solve_many({"a": [4.0, -4.0]})
+        >>> good["z"], type(bad).__name__
+        (2.0, 'NotConverged')
+        """
+        given = self.accuracy() if accuracy is None else accuracy
+        policy = Policy(given, on_failure)
+        options = {**options, "accuracy": given, "on_failure": on_failure}
+        compiled = self.compiled()
+        return solve_all(self.solve, compiled, policy, values, threads, processes, warm, options)
+
+    def solved(
+        self,
+        values: Mapping[str, Any],
+        start: Solution | Mapping[str, Any] | None = None,
+        policy: Policy | None = None,
+    ) -> Solution:
+        """The solution for arrays that fit, by name, the data among them."""
+        variables = self.variables
+        given = {variables[name]: value for name, value in values.items()}
+        known = () if start is None else set(start)
+        begin = {
+            v: start[v.name] if start is not None and v.name in known else v.start
+            for v in self.with_role("unknown")
+        }
+        policy = policy or Policy(self.accuracy())
+        return solve(self.compiled(), given, begin, Newton(), None, policy)
+
+    def accuracy(self) -> float:
+        """The accuracy that is asked for unless told: single precision gives less."""
+        return 1e-3 if any(v.dtype == np.float32 for v in self.variables.values()) else 1e-6
+
+    def _start_values(self, start: Solution | Mapping[Any, Any] | None) -> dict[Variable, Any]:
+        unknowns = {v.name: v for v in self.with_role("unknown")}
+        begin: dict[Variable, Any] = {v: v.start for v in unknowns.values()}
+        if isinstance(start, Solution):
+            begin.update((unknowns[n], start[n]) for n in start if n in unknowns)
+        elif start is None or isinstance(start, Mapping):
+            begin.update((self.variable_of(k, "unknown"), v) for k, v in (start or {}).items())
+        else:
+            raise UnsupportedType(
+                f"start={start!r}; expected a Solution or a mapping. (A parameter of that name "
+                "is given in a dict: solve({'start': …}).)"
+            )
+        return {v: fitted(f"the start of {v.name!r}", value, v) for v, value in begin.items()}
+
+    def adjoint(self, output: Any) -> Program:
+        """Return the program of the constraints and of the multipliers for one output.
+
+        Its variables `λ_c` are the multiplier of each constraint `c` and the derivative by each
+        parameter; being a program, it can be printed, solved and derived again.
+
+        Parameters
+        ----------
+        output : str or variable
+            A variable with one entry.
+
+        Returns
+        -------
+        Program
+
+        Raises
+        ------
+        UnknownName, StructureError
+
+        Examples
+        --------
+        >>> import numpy as np, lagrad as lg
+        >>> p = lg.Program()
+        >>> x = p.parameter("x", value=0.0)
+        >>> y = p.define("y", np.exp(x))
+        >>> p.adjoint("y").solve()["λ_x"]
+        1.0
+        """
+        variable = self.scalar(output)
+        derived = derive.adjoint(self.compiled(), variable.name).system
+        system = copied(derived, derived.name)
+        assert isinstance(system, Program)
+        return system
+
+    def source(self) -> str:
+        """Return the program as runnable NumPy source.
+
+        Returns
+        -------
+        str
+            A module with a function `solve(*, …parameters…)` that returns a dict of all
+            variables' values.
+
+        Examples
+        --------
+        >>> import numpy as np, lagrad as lg
+        >>> p = lg.Program()
+        >>> x = p.parameter("x", value=2.0)
+        >>> y = p.define("y", np.exp(x))
+        >>> namespace = {}
+        >>> exec(p.adjoint("y").source(), namespace)
+        >>> float(namespace["solve"](x=0.0)["λ_x"])
+        1.0
+        """
+        return source(self, self.compiled())
+
+    def graph(self) -> nx.DiGraph:
+        """Return which variable feeds which constraint, and which constraint which variable.
+
+        Returns
+        -------
+        networkx.DiGraph
+            Nodes are `("variable", name)` and `("constraint", name)`, with attributes `label`,
+            `kind` ("parameter", "unknown", "defined", "definition" or "equation"), `shape` and,
+            outside parameters, `block`, the number of its block in solving order.
+
+        Raises
+        ------
+        StructureError
+
+        Examples
+        --------
+        >>> import lagrad as lg
+        >>> p = lg.Program()
+        >>> y = p.define("y", 2.0 * p.parameter("x", value=1.0))
+        >>> sorted(p.graph().edges)[0]
+        (('constraint', 'y'), ('variable', 'y'))
+        """
+        graph = nx.DiGraph(name=self.name)
+        for variable in self.with_role("parameter"):
+            graph.add_node(
+                ("variable", variable.name),
+                label=variable.name,
+                kind=variable.role,
+                shape=variable.shape,
+            )
+        structure = self.compiled().structure
+        for number, block in enumerate(structure.blocks):
+            for v in block.variables:
+                graph.add_node(
+                    ("variable", v.name), label=v.name, kind=v.role, shape=v.shape, block=number
+                )
+            for c in block.constraints:
+                kind = "equation" if c.variable is None else "definition"
+                graph.add_node(
+                    ("constraint", c.name), label=c.name, kind=kind, shape=c.shape, block=number
+                )
+                targets = [("variable", v.name) for v in structure.determines(c)]
+                graph.add_edges_from((("constraint", c.name), target) for target in targets)
+        for c in self.constraints.values():
+            leaf = lambda node: isinstance(node, Variable)
+            for node in ancestors(c.roots, leaf, {}):
+                if isinstance(node, Variable):
+                    graph.add_edge(("variable", node.name), ("constraint", c.name))
+        return graph
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.variables)} variables, {len(self.constraints)} constraints"
+        return f"<Program {self.name!r}: {counts}>"
+
+    def __str__(self) -> str:
+        return text(self)
+
+    def _repr_latex_(self) -> str:
+        return latex(self)

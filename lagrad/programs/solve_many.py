@@ -1,0 +1,156 @@
+"""One program solved for many values of its parameters."""
+
+from __future__ import annotations
+
+import contextvars
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import InvalidValue, LagradError
+from lagrad.programs.solution import Solution
+from lagrad.solving.certificate import Policy
+from lagrad.solving.certification import linearised
+from lagrad.solving.compiled_system import Compiled, ExplicitRun
+from lagrad.solving.scalar_sweep import FlatPoint
+from lagrad.solving.solved_system import SolvedPoint
+from lagrad.typing import Array
+
+Solve = Callable[..., Solution]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A program's `solve`, its options, and the cases, as a child process inherits them."""
+
+    solve: Solve
+    options: Mapping[str, Any]
+    cases: Sequence[Any]
+
+    def outcome(self, k: int, start: Any = None) -> Solution | LagradError:
+        """The solution of a case, or what went wrong."""
+        options = dict(self.options) if start is None else {**self.options, "start": start}
+        try:
+            return self.solve(self.cases[k], **options)
+        except LagradError as error:
+            return error
+
+
+# What a child process is to work on: it is inherited, not sent.
+INHERITED: list[Batch] = []
+
+
+def in_child(k: int) -> tuple[dict[str, Array] | LagradError, tuple[Any, ...]]:
+    """A case solved in a child process, as what can be sent back."""
+    found = INHERITED[-1].outcome(k)
+    if isinstance(found, Solution):
+        return found.by_name(), found.reports
+    return type(found)(str(found)), ()
+
+
+def cases_of(values: Any) -> list[Any]:
+    """Cases as a list: given as one, or as a mapping from name to values in a row."""
+    if not isinstance(values, Mapping):
+        return list(values)
+    for name, column in values.items():
+        if not hasattr(column, "__len__"):
+            raise InvalidValue(f"{name}={column!r}; expected its value in each case, in a row.")
+    lengths = {name: len(column) for name, column in values.items()}
+    if len(set(lengths.values())) > 1:
+        raise InvalidValue(f"the parameters have different numbers of cases: {lengths}.")
+    names = list(values)
+    return [dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+def solve_all(
+    solve: Solve,
+    compiled: Compiled,
+    policy: Policy,
+    values: Any,
+    threads: int | None,
+    processes: int | None,
+    warm: bool,
+    options: Mapping[str, Any],
+) -> list[Solution | LagradError]:
+    """The outcome of every case, in order."""
+    for what, count in (("threads", threads), ("processes", processes)):
+        if count is not None and (type(count) is not int or count < 1):
+            raise InvalidValue(f"{what}={count!r}; expected a positive integer.")
+    if (threads is not None) + (processes is not None) + warm > 1:
+        raise InvalidValue(
+            "threads=, processes= and warm=True exclude one another: a warm start is the solution "
+            "of the case before."
+        )
+    batch = Batch(solve, options, cases_of(values))
+    count = len(batch.cases)
+    if warm:
+        return one_after_another(batch)
+    if threads is not None:
+        context = contextvars.copy_context()
+        with ThreadPoolExecutor(threads) as pool:
+            run = lambda k: context.copy().run(batch.outcome, k)
+            return list(pool.map(run, range(count)))
+    if processes is not None:
+        return in_processes(batch, compiled, policy, processes)
+    return [batch.outcome(k) for k in range(count)]
+
+
+def one_after_another(batch: Batch) -> list[Solution | LagradError]:
+    """Each case from the last solution."""
+    found: list[Solution | LagradError] = []
+    last: Any = None
+    for k in range(len(batch.cases)):
+        outcome = batch.outcome(k, last)
+        if isinstance(outcome, LagradError) and last is not None:
+            outcome = batch.outcome(k)  # the neighbour may have led astray
+        last = outcome if isinstance(outcome, Solution) else last
+        found.append(outcome)
+    return found
+
+
+def in_processes(
+    batch: Batch, compiled: Compiled, policy: Policy, processes: int
+) -> list[Solution | LagradError]:
+    """The cases in child processes; their points are linearised and certified here."""
+    if not hasattr(os, "fork"):
+        raise InvalidValue("processes= needs a system that forks; use threads=.")
+    INHERITED.append(batch)
+    try:
+        with multiprocessing.get_context("fork").Pool(processes) as pool:
+            outcomes = pool.map(in_child, range(len(batch.cases)))
+    finally:
+        INHERITED.pop()
+    found: list[Solution | LagradError] = []
+    for outcome, reports in outcomes:
+        if isinstance(outcome, LagradError):
+            found.append(outcome)
+            continue
+        solution = Solution(recovered(compiled, outcome), policy, reports)
+        try:
+            policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
+        except LagradError as error:
+            found.append(error)
+        else:
+            found.append(solution)
+    return found
+
+
+def recovered(compiled: Compiled, known: Mapping[str, Array]) -> SolvedPoint:
+    """A solved point from its values alone."""
+    values = {v: np.asarray(known[v.name]) for v in compiled.system.variables.values()}
+    solved, flat = {}, None
+    for run in compiled.runs:
+        if not isinstance(run, ExplicitRun):
+            equations = run.equations
+            outer, point = equations.outer_values(values), equations.vector(values)
+            solved[run.block] = linearised(equations, outer, point)
+    if compiled.flat is not None:
+        (run,) = compiled.runs
+        assert isinstance(run, ExplicitRun)
+        flat = FlatPoint(compiled.flat, compiled.flat.forward([values[v] for v in run.inputs]))
+    return SolvedPoint(compiled, values, solved, flat)

@@ -1,0 +1,324 @@
+"""The equations of one block, compiled: residuals and Jacobians as functions of its unknowns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.compiler.plan import Plan
+from lagrad.errors import StructureError
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.traversal import ancestors
+from lagrad.linear_solvers.base import LinearSolver
+from lagrad.linear_solvers.krylov import Products
+from lagrad.linear_solvers.selection import (
+    DENSE_AT_MOST,
+    DENSE_FRACTION,
+    FACTORABLE_ENTRIES,
+    automatic,
+)
+from lagrad.solving.dense_jacobian import dense_jacobian
+from lagrad.systems.linearization import Linearization, Tape, joined, split
+from lagrad.systems.matching import deficient_parts, matched
+from lagrad.systems.structure import Block, listed
+from lagrad.typing import Array
+
+SMALL = 64
+# The Jacobian of an implicit function up to this size is put together; products with a larger
+# one cost less.
+FORMED = 512
+# Primitives whose derivative jumps.
+KINKS = frozenset(
+    [
+        "abs",
+        "sign",
+        "maximum",
+        "minimum",
+        "fmax",
+        "fmin",
+        "where",
+        "max",
+        "min",
+        "project_on_simplex",
+    ]
+)
+
+
+class BlockEquations:
+    """The residuals of an implicit block, its definitions eliminated.
+
+    The vector of unknowns is that of all the block's unknowns in a row, the residual that of
+    all its equations.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.unknowns = block.unknowns
+        self.residuals = [c.residual for c in block.equations if c.residual is not None]
+        self.defined = {
+            c.variable.index: c.rhs for c in block.definitions if c.variable is not None
+        }
+        inside = {v.index for v in self.unknowns}
+        self.tape = Tape(self.residuals, self.unknowns, self.outside, self.defined)
+        leaves = ancestors(self.residuals, self.outside, self.defined)
+        self.outer = [
+            node
+            for node in leaves
+            if isinstance(node, Variable) and node.index not in inside and self.outside(node)
+        ]
+        self.inputs = [*self.outer, *self.unknowns]
+        self.magnitudes = [magnitude(residual, self.outside) for residual in self.residuals]
+        self.evaluate = Plan(self.inputs, self.residuals, self.defined)
+        self.measure = Plan(self.inputs, self.magnitudes, self.defined)
+        # The Jacobian as one expression, where it has that form.
+        self.dense: Expression | None = None
+        self.called = False  # whether implicit functions introduced its unknowns
+        if len(self.unknowns) == len(self.residuals) == 1:
+            self.dense = dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
+        dtypes = [v.dtype for v in self.unknowns]
+        self.dtype = np.result_type(*dtypes)
+
+    @property
+    def dear(self) -> bool:
+        """Whether to put the Jacobian together costs many times what the residual does."""
+        return self.called and self.dense is not None and self.block.size > SMALL
+
+    @cached_property
+    def stages(self) -> tuple[Plan, Plan, Plan]:
+        """The residual, what is needed to differentiate it, and the Jacobian as one expression.
+
+        The later ones go on from what the first computed.
+        """
+        done = {node.index for node in ancestors(self.residuals, self.outside, self.defined)}
+
+        def known(node: Expression) -> bool:
+            return node.index in done or self.outside(node)
+
+        goals = [self.tape.data, [self.dense] if self.dense is not None else []]
+        kept: dict[int, Expression] = {}
+        for node in ancestors([n for goal in goals for n in goal], known, self.defined):
+            if node.index in done and not self.outside(node) and not isinstance(node, Constant):
+                kept[node.index] = node
+        given = [*self.inputs, *kept.values()]
+        first = Plan(self.inputs, [*self.residuals, *kept.values()], self.defined)
+        second, third = (Plan(given, goal, self.defined) for goal in goals)
+        return first, second, third
+
+    def outside(self, node: Expression) -> bool:
+        """Whether a node is a leaf: its value is given, or an unknown."""
+        return isinstance(node, Variable) and node.index not in self.defined
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether the Jacobian is the same wherever it is taken."""
+        inside = {v.index for v in self.unknowns}
+        nodes = ancestors(self.tape.data, self.outside, self.defined)
+        return not self.tape.broken and not any(node.index in inside for node in nodes)
+
+    @cached_property
+    def kinked(self) -> bool:
+        """Whether its equations have kinks, beyond which the Jacobian is another one."""
+        inside = {v.index for v in self.unknowns}
+        for node in ancestors(self.residuals, self.outside, self.defined):
+            right = self.defined.get(node.index)
+            if any(a.index in inside for a in (node.arguments if right is None else (right,))):
+                inside.add(node.index)
+            if node.index in inside and node.primitive is not None and node.primitive.name in KINKS:
+                return True
+        return False
+
+    @cached_property
+    def pattern(self) -> Any | None:
+        """Where the Jacobian can have entries, or None where that is too much to write down."""
+        if self.tape.entries > FACTORABLE_ENTRIES:
+            return None
+        dense = self.block.size <= SMALL
+        pattern = self.tape.pattern().jacobian(self.residuals, self.unknowns, dense)
+        return sparse.csr_array(pattern) if dense else pattern
+
+    @cached_property
+    def full(self) -> bool:
+        """Whether the Jacobian is put together as an ndarray: small, or mostly full."""
+        if self.dense is not None or (self.called and self.block.size <= FORMED):
+            return True
+        size, pattern = self.block.size, self.pattern
+        few = pattern is not None and pattern.nnz < DENSE_FRACTION * size * size
+        return size <= SMALL or (size <= DENSE_AT_MOST and not few)
+
+    @cached_property
+    def solver(self) -> LinearSolver:
+        entries = self.tape.entries if self.pattern is None else int(self.pattern.nnz)
+        return automatic(self.block.size, entries)
+
+    def require_structural_rank(self) -> None:
+        """StructureError where some entries of the unknowns cannot be determined."""
+        pattern = self.pattern
+        if pattern is None or self.block.size < 2 or pattern.diagonal().all():
+            return
+        ones = np.ones(self.block.size, dtype=int)
+        pairs = matched(pattern, ones, ones)
+        if pairs.nnz == self.block.size:
+            return
+        (over_rows, over_columns), (under_rows, under_columns) = deficient_parts(
+            pattern, pairs, ones, ones
+        )
+        raise StructureError(
+            f"the block {self.block.label} is structurally singular.\n"
+            + "\n".join(
+                f"  {what}determined: {len(r)} equation(s) for {len(c)} unknown(s): "
+                f"equations {listed([entry_name(self.block.equations, i) for i in r])}; "
+                f"unknowns {listed([entry_name(self.unknowns, j) for j in c])}."
+                for what, r, c in (
+                    ("over", over_rows, over_columns),
+                    ("under", under_rows, under_columns),
+                )
+            )
+        )
+
+    def vector(self, values: Mapping[Variable, Array]) -> Array:
+        """The unknowns' values as one vector."""
+        return joined([values[v] for v in self.unknowns]).astype(self.dtype)
+
+    def outer_values(self, values: Mapping[Any, Array]) -> list[Array]:
+        return [values[node] for node in self.outer]
+
+    def residual(self, outer: list[Array], point: Array) -> Array:
+        """The residual vector at a point, NaN and infinity included."""
+        with np.errstate(all="ignore"):
+            return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
+
+    def at(self, outer: list[Array], point: Array) -> Local:
+        """The equations near a point."""
+        return Local(self, outer, point)
+
+    def operator(self, linearization: Linearization, outer: list[Array], point: Array) -> Any:
+        """The Jacobian by its products alone."""
+        slots = self.tape.slots
+
+        def forward(vector: Array) -> Array:
+            tangents = linearization.empty()
+            for node, piece in zip(
+                self.unknowns, split(np.ravel(vector), self.unknowns), strict=True
+            ):
+                tangents[slots[node.index]] = piece
+            linearization.push(tangents)
+            return joined(self._taken(tangents, self.residuals))
+
+        def backward(vector: Array) -> Array:
+            cotangents = linearization.empty()
+            for node, piece in zip(
+                self.residuals, split(np.ravel(vector), self.residuals), strict=True
+            ):
+                slot = slots[node.index]
+                held = cotangents[slot]
+                cotangents[slot] = piece if held is None else held + piece
+            linearization.pull(cotangents)
+            return joined(self._taken(cotangents, self.unknowns))
+
+        def assemble() -> Any:
+            return linearization.jacobian(self.residuals, self.unknowns, self.full)
+
+        def residual(at: Array) -> Array:
+            return self.residual(outer, at)
+
+        size = self.block.size
+        return Products(forward, backward, size, self.dtype, assemble, residual, point)
+
+    def _taken(self, values: list[Any], nodes: Any) -> list[Array]:
+        found = [values[self.tape.slots[node.index]] for node in nodes]
+        return [
+            np.zeros(node.shape) if value is None else value
+            for node, value in zip(nodes, found, strict=True)
+        ]
+
+
+class Local:
+    """A block's equations near a point: the residual, and what is asked for beside it."""
+
+    def __init__(self, equations: BlockEquations, outer: list[Array], point: Array) -> None:
+        self.equations, self.outer, self.point = equations, outer, point
+        self.values = [*outer, *split(point, equations.unknowns)]
+        with np.errstate(all="ignore"):
+            found = equations.stages[0](self.values)
+        count = len(equations.residuals)
+        self.residual = joined(found[:count])
+        self._kept = found[count:]
+
+    @cached_property
+    def terms(self) -> Array:
+        """The size of the terms that the residual is a difference of."""
+        with np.errstate(all="ignore"):
+            sizes = self.equations.measure(self.values)
+        pairs = zip(sizes, self.equations.residuals, strict=True)
+        return joined([np.broadcast_to(size, node.shape) for size, node in pairs])
+
+    def _further(self, stage: Plan) -> list[Array]:
+        with np.errstate(all="ignore"):
+            return stage([*self.values, *self._kept])
+
+    @cached_property
+    def partials(self) -> Linearization:
+        return self.equations.tape.at(self._further(self.equations.stages[1]))
+
+    def products(self) -> Any:
+        """The Jacobian by its products alone."""
+        return self.equations.operator(self.partials, self.outer, self.point)
+
+    def jacobian(self, solver: LinearSolver) -> Any:
+        """The Jacobian as the solver wants it: entries, or products."""
+        equations = self.equations
+        if solver.matrix_free:
+            return self.products()
+        if equations.dense is not None:
+            (matrix,) = self._further(equations.stages[2])
+        else:
+            matrix = self.partials.jacobian(equations.residuals, equations.unknowns, equations.full)
+        # Factored in double precision, whatever the unknowns have.
+        return matrix if matrix.dtype == float else matrix.astype(float)
+
+
+MOST_ADDENDS = 64
+
+
+def magnitude(residual: Expression, leaf: Callable[[Expression], bool]) -> Expression:
+    """The sum of the absolute values of what a residual adds up.
+
+    A residual is known to rounding of that, however its equation is spelled.
+    """
+    total: Any = 0.0
+    stack: list[tuple[Expression, Any]] = [(residual, None)]
+    count = 1
+    while stack:
+        node, factor = stack.pop()
+        name = None if node.primitive is None or leaf(node) else node.primitive.name
+        if name in ("add", "subtract", "negative") and count < MOST_ADDENDS:
+            count += len(node.arguments)
+            stack.extend((argument, factor) for argument in node.arguments)
+        elif name in ("multiply", "divide") and isinstance(node.arguments[-1], Constant):
+            # A constant factor scales what is added up below it.
+            inner, constant = node.arguments
+            size = np.abs(constant) if name == "multiply" else np.abs(1.0 / constant)
+            stack.append((inner, size if factor is None else factor * size))
+        elif name == "multiply" and isinstance(node.arguments[0], Constant):
+            constant, inner = node.arguments
+            stack.append((inner, np.abs(constant) if factor is None else factor * np.abs(constant)))
+        else:
+            total = (np.abs(node) if factor is None else factor * np.abs(node)) + total
+    found: Expression = total
+    return found
+
+
+def entry_name(things: Any, position: int) -> str:
+    """The name of one scalar among variables or constraints in a row: 'u', or 'u[2, 3]'."""
+    for thing in things:
+        if position < thing.size:
+            if thing.size == 1:
+                return str(thing.name)
+            index = np.unravel_index(position, thing.shape)
+            return f"{thing.name}[{', '.join(str(int(i)) for i in index)}]"
+        position -= thing.size
+    raise IndexError(position)

@@ -1,0 +1,105 @@
+"""What is known of a result's accuracy, and what happens where that is too little."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lagrad.errors import AccuracyWarning, InvalidValue, LagradError, SingularSystem
+
+FIELDS = ("converged", "primal_residual", "multiplier_residual", "condition", "error_bound")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How accurate a solution or a gradient is.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether every solve ended at its tolerance.
+    primal_residual : float
+        The largest absolute residual of the equations at the solution.
+    multiplier_residual : float or None
+        The largest residual of the multipliers' (or tangents') equations over their largest
+        right side, with the Jacobian at the solution; None of a primal solution.
+    condition : float
+        An estimate of the largest 1-norm condition number among the blocks' Jacobians; made when
+        it is asked for, where it costs solves of its own.
+    differentiated : str
+        "implicit", or what the derivative is of instead, as asked for: a truncated series, or a
+        damped system.
+    truncation : float
+        The largest relative residual that this leaves in the multipliers' equation: the distance
+        from the implicit derivative, times at most the condition number. Not in the bound.
+    distance : float or None
+        How far the derivative is from the implicit one, relative to its largest entry; None where
+        that does not exist. Solved for when it is asked for, where the two are not the same.
+    error_bound : float
+        A first-order bound of the relative error: of the unknowns' largest entries for a
+        solution, of each array's largest entry for a derivative. Rounding of explicit
+        evaluations alone is not in it.
+    """
+
+    converged: bool
+    primal_residual: float
+    multiplier_residual: float | None
+    estimate: Callable[[], float] = field(repr=False, compare=False)
+    error_bound: float
+    differentiated: str = "implicit"
+    truncation: float = 0.0
+    compare: Callable[[], float | None] = field(default=lambda: 0.0, repr=False, compare=False)
+
+    @property
+    def distance(self) -> float | None:
+        return self.compare()
+
+    @property
+    def condition(self) -> float:
+        return self.estimate()
+
+    def __str__(self) -> str:
+        multipliers = (
+            ""
+            if self.multiplier_residual is None
+            else f"multiplier residual {self.multiplier_residual:.1e}, "
+        )
+        return (
+            f"{'converged' if self.converged else 'NOT converged'}: "
+            f"primal residual {self.primal_residual:.1e}, {multipliers}"
+            f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
+            + (f"; {self.differentiated}" if self.differentiated != "implicit" else "")
+            + (f", {self.truncation:.1e} left" if self.truncation else "")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The accuracy that is asked for, and whether its lack raises or warns."""
+
+    accuracy: float = 1e-6
+    on_failure: str = "raise"
+
+    def __post_init__(self) -> None:
+        if self.on_failure not in ("raise", "warn"):
+            raise InvalidValue(f"on_failure is {self.on_failure!r}; expected 'raise' or 'warn'.")
+        if not isinstance(self.accuracy, (int, float)) or not self.accuracy > 0:
+            raise InvalidValue(f"accuracy is {self.accuracy!r}; expected a number above zero.")
+
+    def require(self, certificate: Certificate, what: str, hint: str = "") -> None:
+        """Raise, or warn, where the certificate does not reach the accuracy."""
+        if not certificate.error_bound <= self.accuracy:
+            self.fail(
+                SingularSystem(
+                    f"{what} cannot be certified to accuracy {self.accuracy:.1e}: "
+                    f"{certificate}.\n{hint}  Rescale or reformulate the equations, tighten the "
+                    "solver's tol, or ask for less: accuracy=…."
+                )
+            )
+
+    def fail(self, error: LagradError) -> None:
+        """Raise the error, or warn of it."""
+        if self.on_failure == "raise":
+            raise error
+        warnings.warn(str(error), AccuracyWarning, stacklevel=4)

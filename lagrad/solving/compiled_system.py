@@ -1,0 +1,221 @@
+"""A system made ready to be solved: its blocks compiled, its local partials in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lagrad.compiler.plan import Plan
+from lagrad.compiler.scalar_tape import Flat, flat
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.traversal import ancestors
+from lagrad.solving.block_equations import BlockEquations
+from lagrad.systems.iterate_limit import labels
+from lagrad.systems.linearization import Linearization, Tape
+from lagrad.systems.structure import Block, Structure, analyse
+from lagrad.systems.system import Group, System, definitions
+from lagrad.typing import Array
+
+
+class ExplicitRun:
+    """Definitions that follow one another, as one plan."""
+
+    def __init__(self, blocks: tuple[Block, ...]) -> None:
+        self.blocks = blocks
+        self.variables = [v for block in blocks for v in block.variables]
+        defined = {
+            c.variable.index: c.rhs for b in blocks for c in b.constraints if c.variable is not None
+        }
+
+        def outside(node: Expression) -> bool:
+            return isinstance(node, Variable) and node.index not in defined
+
+        order = ancestors(self.variables, outside, defined)
+        self.inputs = [n for n in order if isinstance(n, Variable) and n.index not in defined]
+        self.flat = flat(self.inputs, order, defined)
+        if self.flat is None:
+            self.plan = Plan(self.inputs, self.variables, defined)
+        else:
+            self._places = np.array([self.flat.place[v.index] for v in self.variables])
+
+    def evaluate(self, values: dict[Variable, Array]) -> Array | None:
+        """Add the values of the run's variables; those of all nodes of a flat tape."""
+        given = [values[v] for v in self.inputs]
+        if self.flat is not None:
+            found = self.flat.forward(given)
+            values.update(zip(self.variables, found[self._places], strict=True))
+            return found
+        with np.errstate(all="ignore"):
+            results = self.plan(given)
+        for variable, value in zip(self.variables, results, strict=True):
+            values[variable] = np.asarray(value, dtype=variable.dtype)
+        return None
+
+
+class ImplicitRun:
+    """One implicit block."""
+
+    def __init__(self, block: Block) -> None:
+        self.blocks = (block,)
+        self.block = block
+        self.equations = BlockEquations(block)
+        self.definitions = [c.variable for c in block.definitions if c.variable is not None]
+        leaves = ancestors(self.definitions, self.equations.outside, self.equations.defined)
+        self.inputs = [n for n in leaves if isinstance(n, Variable) and self.equations.outside(n)]
+        self.plan = Plan(self.inputs, self.definitions, self.equations.defined)
+
+    def evaluate_definitions(self, values: dict[Variable, Array]) -> None:
+        """Add the values of the eliminated variables, the unknowns being known."""
+        with np.errstate(all="ignore"):
+            results = self.plan([values[v] for v in self.inputs])
+        for variable, value in zip(self.definitions, results, strict=True):
+            values[variable] = np.asarray(value, dtype=variable.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The steps of the tape that belong to one run."""
+
+    run: ExplicitRun | ImplicitRun
+    steps: range
+    inward: Sequence[int]  # those through which cotangents reach a block's unknowns
+    outward: Sequence[int]  # those to parameters, to earlier blocks and to definitions
+
+
+def directed(
+    tape: Tape, steps: range, run: ExplicitRun | ImplicitRun
+) -> tuple[Sequence[int], Sequence[int]]:
+    """The steps that carry cotangents to a block's unknowns, and those that carry them on.
+
+    Before the multipliers are known only the first matter, and afterwards only the others: what
+    flows back to the unknowns sums to zero then.
+    """
+    if isinstance(run, ExplicitRun):
+        return (), steps
+    inner = {tape.steps[k].target for k in steps}
+    unknowns = {tape.slots[v.index] for v in run.block.unknowns}
+    wanted = {tape.slots[v.index] for v in run.definitions}
+    dependent = set(unknowns)
+    inward, outward = [], []
+    for k in steps:
+        step = tape.steps[k]
+        if step.source in dependent:
+            inward.append(k)
+            dependent.add(step.target)
+        if step.source in wanted or not (step.source in inner or step.source in unknowns):
+            outward.append(k)
+            wanted.add(step.target)
+    return inward, outward
+
+
+class Compiled:
+    """A system's structure, plans and tape."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system = system.snapshot()
+        self._arguments: dict[Group, Plan] = {}
+        self.derived: dict[Any, object] = {}  # programs derived from it, by what they are of
+        self.structure: Structure = analyse(system)
+        self.runs: list[ExplicitRun | ImplicitRun] = [
+            ExplicitRun(run) if run[0].explicit else ImplicitRun(run[0])
+            for run in self.structure.runs
+        ]
+        # Of an implicit function the start and the method say where to look; a declared block
+        # stands or falls with its equations.
+        called = {v for group in system.groups for v in group.unknowns}
+        for run in self.runs:
+            if isinstance(run, ImplicitRun):
+                run.equations.called = called.issuperset(run.block.unknowns)
+                if not run.equations.called:
+                    run.equations.require_structural_rank()
+        if not all(isinstance(run, ExplicitRun) for run in self.runs):
+            # Derivatives of what has to be solved are wanted nearly always.
+            _ = self._planned
+
+    @cached_property
+    def label(self) -> str:
+        """What derivatives are of where iterations stand for what they approach."""
+        return labels(self.system.arena.nodes)
+
+    @property
+    def tape(self) -> Tape:
+        """The local partials of all constraints, in solving order."""
+        return self._taped[0]
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """The steps of the tape, run by run."""
+        return self._taped[1]
+
+    @property
+    def flat(self) -> Flat | None:
+        """The whole system as one flat tape, if it is one."""
+        run = self.runs[0] if len(self.runs) == 1 else None
+        return run.flat if isinstance(run, ExplicitRun) else None
+
+    @cached_property
+    def _taped(self) -> tuple[Tape, list[Stretch]]:
+        """The local partials of all constraints, in solving order, and whose they are."""
+        defined = definitions(self.system)
+        leaves = self.system.with_role("parameter", "unknown")
+        # What a finished trace is derived by is made in its graph, still.
+        with self.system.arena.reopened():
+            return self._taped_over(leaves, defined)
+
+    def _taped_over(
+        self, leaves: list[Variable], defined: dict[int, Expression]
+    ) -> tuple[Tape, list[Stretch]]:
+        tape = Tape(
+            [], leaves, lambda n: isinstance(n, Variable) and n.index not in defined, defined
+        )
+        stretches = []
+        for run in self.runs:
+            start = len(tape.steps)
+            for block in run.blocks:
+                tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
+            steps = range(start, len(tape.steps))
+            stretches.append(Stretch(run, steps, *directed(tape, steps, run)))
+        return tape, stretches
+
+    @cached_property
+    def _planned(self) -> tuple[list[Variable], Plan]:
+        """The variables whose values the tape's data are computed from, and how."""
+        variables = list(self.system.variables.values())
+        values: dict[int, tuple[Expression, Variable]] = {v.index: (v, v) for v in variables}
+        for constraint in self.system.constraints.values():
+            root = constraint.rhs
+            if constraint.variable is None or isinstance(root, (Constant, Variable)):
+                continue
+            # A right side has its variable's value: nothing below it is evaluated again.
+            if root.dtype == constraint.variable.dtype:
+                values[root.index] = (root, constraint.variable)
+        known = list(values.values())
+        return [v for _, v in known], Plan([node for node, _ in known], self.tape.data)
+
+    def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
+        """The values of what an implicit function was given: its arguments, then its starts."""
+        plan = self._given(group)
+        with np.errstate(all="ignore"):
+            return plan([values[v] for v in plan.inputs])  # type: ignore[index]
+
+    def is_given(self, group: Group, values: Mapping[Variable, Array]) -> bool:
+        """Whether all of it is known."""
+        return all(v in values for v in self._given(group).inputs)
+
+    def _given(self, group: Group) -> Plan:
+        plan = self._arguments.get(group)
+        if plan is None:
+            leaves = ancestors(group.given, lambda n: isinstance(n, Variable), {})
+            inputs = [n for n in leaves if isinstance(n, Variable)]
+            plan = self._arguments[group] = Plan(inputs, group.given)
+        return plan
+
+    def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
+        """The tape at a solution."""
+        known, data = self._planned
+        with np.errstate(all="ignore"):
+            return self.tape.at(data([values[variable] for variable in known]))

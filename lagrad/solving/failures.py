@@ -1,0 +1,100 @@
+"""What a nonlinear solve went through, and how it is told where it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg as sparse_linalg
+
+from lagrad.errors import NotPositiveDefinite, SingularSystem
+from lagrad.linear_solvers.base import null_weights
+from lagrad.solving.block_equations import BlockEquations, entry_name
+
+
+@dataclass(frozen=True, slots=True)
+class NewtonStep:
+    """One step: the length of the correction, the residual after it, its damping.
+
+    `correction` is against the largest values seen so far, `relative` against those of the point.
+    """
+
+    correction: float
+    residual: float
+    damping: float
+    relative: float
+
+
+def steps_taken(history: list[NewtonStep]) -> list[str]:
+    """The last steps as a table."""
+    if not history:
+        return []
+    lines = ["  step  correction   residual     damping"]
+    first = max(0, len(history) - 8)
+    for number, step in enumerate(history[first:], first + 1):
+        lines.append(
+            f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
+        )
+    return lines
+
+
+def story(
+    equations: BlockEquations,
+    what: str,
+    history: list[NewtonStep],
+    correction: float | None = None,
+) -> str:
+    """An error's text: the block, what happened, the last steps, and what may help."""
+    lines = [f"the block {equations.block.label} {what}.", *steps_taken(history)]
+    if correction is not None:
+        lines.append(f"  the correction that failed has a relative length of {correction:.3e}.")
+    lines.append("  Start nearer (solve(start=…)), or check the equations' signs and scales.")
+    return "\n".join(lines)
+
+
+REMEDY = (
+    "At a minimum every direction has positive curvature. Start elsewhere, add a penalty, or, "
+    "where the point is meant, ask for linear=lg.MINRES() or lg.DenseLU(), or for damping=…."
+)
+
+
+def indefinite(equations: BlockEquations, jacobian: Any, where: str) -> NotPositiveDefinite:
+    """The error for a Hessian that is not positive definite: its least curvature, and where."""
+    block, curvature = equations.block, ""
+    if jacobian.shape[0] <= 1500:
+        dense = jacobian.toarray() if sparse.issparse(jacobian) else np.asarray(jacobian)
+        values, vectors = np.linalg.eigh(dense)
+        name = entry_name(equations.unknowns, int(np.argmax(np.abs(vectors[:, 0]))))
+        curvature = (
+            f"its least curvature is {values[0]:.3e} (the largest {values[-1]:.3e}), along a "
+            f"direction in which {name!r} has the most part. "
+        )
+    return NotPositiveDefinite(
+        f"the block {block.label} has a Hessian that is not positive definite {where}: "
+        f"{curvature}{REMEDY}"
+    )
+
+
+def singular(
+    equations: BlockEquations, jacobian: Any, where: str, history: list[NewtonStep]
+) -> SingularSystem:
+    """The error for a Jacobian without inverse: which equations are combinations of others."""
+    block = equations.block
+    lines = [f"the block {block.label} has a singular Jacobian {where}.", *steps_taken(history)]
+    weights = (
+        null_weights(jacobian) if not isinstance(jacobian, sparse_linalg.LinearOperator) else None
+    )
+    if weights is not None:
+        rows = np.flatnonzero(weights > 1e-6 * weights.max())
+        names = [
+            repr(entry_name(block.equations, int(i))) for i in rows[np.argsort(-weights[rows])]
+        ]
+        if len(names) == 1:
+            lines.append(f"  The equation {names[0]} does not depend on the unknowns here.")
+        else:
+            others = ", ".join(names[1:9]) + (", …" if len(names) > 9 else "")
+            lines.append(f"  The equation {names[0]} is a combination of {others} here.")
+    lines.append("  Drop an equation or add one that fixes what is free, or start elsewhere.")
+    return SingularSystem("\n".join(lines))

@@ -1,0 +1,251 @@
+"""Iterations that lead to a root, a fixed point or a minimum, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lagrad.errors import InvalidValue
+from lagrad.typing import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Newton:
+    """Newton's method with step lengths that keep it from running away.
+
+    Parameters
+    ----------
+    tol : float
+        The estimated relative error of each unknown at which it ends, (largest error over
+        largest entry).
+    max_steps : int
+        How many Jacobians may be factored.
+    smallest_damping : float
+        The step length below which it gives up.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> p = lg.Program()
+    >>> z = p.unknown("z", start=1.0)
+    >>> equation = p.subject_to(z * z == 2.0)
+    >>> round(p.solve(newton=lg.Newton(tol=1e-12))["z"], 6)
+    1.414214
+    """
+
+    tol: float = 1e-10
+    max_steps: int = 100
+    smallest_damping: float = 1e-10
+
+    def __post_init__(self) -> None:
+        if not (0 < self.tol < 1 and 0 < self.smallest_damping < 1 and self.max_steps >= 1):
+            raise InvalidValue(f"{self!r}: tol and smallest_damping in (0, 1), max_steps ≥ 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Picard:
+    """The plain fixed-point iteration, z ← step(z).
+
+    Parameters
+    ----------
+    tol : float
+        The relative length of the last step at which it ends.
+    max_steps : int
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> round(float(lg.fixed_point(np.cos, 1.0, solver=lg.Picard())), 12)
+    0.739085133215
+    """
+
+    tol: float = 1e-10
+    max_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tol < 1 or self.max_steps < 1:
+            raise InvalidValue(f"{self!r}: tol in (0, 1), max_steps ≥ 1.")
+
+    def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
+        """The point reached, and the relative length of each step."""
+        history: list[float] = []
+        for _ in range(self.max_steps):
+            after = step(point)
+            history.append(relative(after - point, after))
+            if not history[-1] > self.tol:
+                return after, history
+            point = after
+        return point, history
+
+
+@dataclass(frozen=True, slots=True)
+class Anderson:
+    """The fixed-point iteration, accelerated by its last steps.
+
+    Parameters
+    ----------
+    memory : int
+        How many earlier steps are combined.
+    tol : float
+        The relative length of the last step at which it ends.
+    max_steps : int
+
+    References
+    ----------
+    Walker and Ni (2011), Anderson acceleration for fixed-point iterations, doi:10.1137/10078356X.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> round(float(lg.fixed_point(np.cos, 1.0, solver=lg.Anderson(memory=2))), 12)
+    0.739085133215
+    """
+
+    memory: int = 5
+    tol: float = 1e-10
+    max_steps: int = 500
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tol < 1 or self.max_steps < 1 or self.memory < 1:
+            raise InvalidValue(f"{self!r}: tol in (0, 1), memory and max_steps ≥ 1.")
+
+    def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
+        """The point reached, and the relative length of each step."""
+        history: list[float] = []
+        past = Differences(self.memory)
+        before: tuple[Array, Array] | None = None
+        for _ in range(self.max_steps):
+            after = step(point)
+            residual = after - point
+            history.append(relative(residual, after))
+            if not history[-1] > self.tol:
+                return after, history
+            if before is not None:
+                past.add(after - before[0], residual - before[1])
+            # Far beyond the best so far: what was combined misleads, so it starts afresh.
+            if history[-1] > 10 * min(history):
+                past.clear()
+            before = (after, residual)
+            # A step that halves the residual needs no help.
+            quick = len(history) > 1 and history[-1] < 0.5 * history[-2]
+            point = after if quick else past.combined(after, residual)
+        return point, history
+
+
+class Differences:
+    """The last differences of images and of residuals, with the products of the latter."""
+
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
+        self.images = self.changes = np.zeros((0, 0))
+        self.products = np.zeros((memory, memory))
+        self.count = 0
+
+    def clear(self) -> None:
+        self.count = 0
+
+    def add(self, image: Array, change: Array) -> None:
+        if not self.images.size:
+            self.images, self.changes = np.zeros((2, self.memory, image.size), image.dtype)
+        # The oldest makes room; the order of the rest does not matter.
+        place = self.count % self.memory
+        self.count += 1
+        self.images[place], self.changes[place] = image, change
+        row = self.changes @ change
+        self.products[place], self.products[:, place] = row, row
+
+    def combined(self, after: Array, residual: Array) -> Array:
+        """The combination of images whose residual is smallest, to first order."""
+        kept = min(self.count, self.memory)
+        if not kept:
+            return after
+        right = self.changes[:kept] @ residual
+        # A minimum-norm solution: nearly parallel differences are not told apart.
+        weights = np.linalg.lstsq(self.products[:kept, :kept], right, rcond=1e-12)[0]
+        found = after - weights @ self.images[:kept]
+        if not np.isfinite(found).all():
+            self.clear()
+            return after
+        return found
+
+
+def relative(change: Array, against: Array) -> float:
+    """The largest entry of a change over the largest of a point; NaN where one is not finite."""
+    size = float(np.abs(against).max(initial=0.0))
+    length = float(np.abs(change).max(initial=0.0))
+    return length / size if size else length
+
+
+@dataclass(frozen=True, slots=True)
+class Minimize:
+    """SciPy's `minimize`, with exact gradients and Hessian-vector products.
+
+    Parameters
+    ----------
+    method : str
+        A method of `scipy.optimize.minimize`: "L-BFGS-B", "BFGS", "CG", "Newton-CG",
+        "trust-ncg", "trust-krylov", "trust-exact" and others.
+    tol : float, optional
+        SciPy's `tol`; by default as tight as the method allows.
+    max_steps : int
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> quartic = lambda z: np.sum((z - 1) ** 4 + z**2)
+    >>> lg.argmin(quartic, np.zeros(2), solver=lg.Minimize("BFGS")).round(6).tolist()
+    [0.410245, 0.410245]
+    """
+
+    method: str = "L-BFGS-B"
+    tol: float | None = None
+    max_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        takes(self.method)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method of SciPy's minimize is given."""
+
+    gradient: bool
+    product: bool
+    hessian: bool
+
+
+METHODS = {
+    **dict.fromkeys(("nelder-mead", "powell", "cobyla", "cobyqa"), Needs(False, False, False)),
+    **dict.fromkeys(("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp"), Needs(True, False, False)),
+    **dict.fromkeys(
+        ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr"), Needs(True, True, False)
+    ),
+    **dict.fromkeys(("dogleg", "trust-exact"), Needs(True, False, True)),
+}
+
+
+def takes(method: str) -> Needs:
+    """What a method is given; InvalidValue for one that SciPy does not have."""
+    found = METHODS.get(method.lower()) if isinstance(method, str) else None
+    if found is None:
+        raise InvalidValue(
+            f"no method of scipy.optimize.minimize is named {method!r}; there are: "
+            f"{', '.join(METHODS)}."
+        )
+    return found
+
+
+def untold(history: Sequence[float], method: str) -> str:
+    """What a fixed-point iteration that did not end went through."""
+    shown = ", ".join(f"{h:.2e}" for h in history[-8:])
+    finite = [h for h in history if np.isfinite(h) and h > 0]
+    factor = (
+        (finite[-1] / finite[0]) ** (1 / max(len(finite) - 1, 1)) if len(finite) > 1 else np.inf
+    )
+    return (
+        f"{method} did not reach a fixed point in {len(history)} steps. The last relative steps "
+        f"are {shown}; each is {factor:.3g} of the one before, on average. A contraction has less "
+        'than one: damp the step, start nearer, or solve z = step(z) by solver="newton".'
+    )

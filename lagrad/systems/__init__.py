@@ -1,0 +1,1 @@
+"""Equality constraints as data: declare, rewrite, match, linearise, print."""

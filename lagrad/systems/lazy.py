@@ -1,0 +1,21 @@
+"""Modules that are loaded when something of theirs is first asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+
+def lazily(name: str) -> Any:
+    """A module, loaded at the first use of one of its attributes."""
+    if name in sys.modules:
+        return sys.modules[name]
+    found = importlib.util.find_spec(name)
+    assert found is not None, name
+    assert found.loader is not None, name
+    found.loader = importlib.util.LazyLoader(found.loader)
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module

@@ -1,0 +1,324 @@
+"""Local partials in a row: the derivative of a computation as a product of linear maps.
+
+A tape lists, for each node of a computation, the linear maps from its arguments. Run forwards
+it carries tangents (`push`), backwards cotangents (`pull`); with matrices in the place of
+vectors it gives Jacobians. The maps' data are expressions, evaluated once for each point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.expressions.expression import Constant, Expression
+from lagrad.expressions.linear_maps import Joint, LinearMap
+from lagrad.expressions.traversal import ancestors
+from lagrad.systems.sparsity import Entries, Patterns, added, is_small
+from lagrad.typing import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One local partial: from the value in slot `source` to that in slot `target`."""
+
+    target: int
+    source: int
+    map: LinearMap | None  # None is the identity, from a right side to the variable it defines
+
+
+class Tape:
+    """The local partials of `outputs` by the nodes that `sources` reach.
+
+    Parameters
+    ----------
+    outputs : sequence of nodes
+    sources : sequence of nodes
+        What derivatives are taken by.
+    known : callable
+        Which nodes are leaves.
+    defined : dict
+        The right side of each defined variable, by the variable's index.
+    """
+
+    def __init__(
+        self,
+        outputs: Sequence[Expression],
+        sources: Sequence[Expression],
+        known: Callable[[Expression], bool],
+        defined: dict[int, Expression],
+    ) -> None:
+        self.slots: dict[int, int] = {}
+        self.shapes: list[tuple[int, ...]] = []
+        self.dtypes: list[np.dtype[Any]] = []
+        self.steps: list[Step] = []
+        # Whether something depends on the sources with no derivative, as a step function does.
+        self.broken = False
+        self._patterns: dict[Any, Patterns] = {}
+        self.known = known
+        self.defined = defined
+        for node in sources:
+            self.slot(node)
+        self.extend(outputs)
+
+    def slot(self, node: Expression) -> int:
+        """The slot of a node, a new one at the first asking."""
+        found = self.slots.get(node.index)
+        if found is None:
+            found = self.slots[node.index] = len(self.shapes)
+            self.shapes.append(node.shape)
+            self.dtypes.append(node.dtype)
+        return found
+
+    def extend(self, outputs: Sequence[Expression]) -> None:
+        """Add the steps that lead to further outputs."""
+        slots = self.slots
+
+        def done(node: Expression) -> bool:
+            return node.index in slots or self.known(node)
+
+        for node in ancestors(outputs, done, self.defined):
+            if done(node) or isinstance(node, Constant):
+                continue
+            if node.index in self.defined:
+                root, place = self.defined[node.index], self.slot(node)
+                if root.index in slots:
+                    self.steps.append(Step(place, slots[root.index], None))
+                continue
+            primitive = node.primitive
+            if primitive is None:
+                continue
+            if node.dtype.kind != "f":
+                self.broken |= any(a.index in slots for a in node.arguments)
+                continue
+            active = tuple(k for k, a in enumerate(node.arguments) if a.index in slots)
+            if active and primitive.joint is not None:
+                for own in primitive.joint(node, active):
+                    source = own.slots[own.k] = slots[node.arguments[own.k].index]
+                    self.steps.append(Step(self.slot(node), source, own))
+                continue
+            for k in active:
+                argument = node.arguments[k]
+                partial = primitive.partial(node, k)
+                if partial is None:
+                    self.broken = True
+                else:
+                    source = slots[argument.index]
+                    self.steps.append(Step(self.slot(node), source, partial))
+
+    @cached_property
+    def data(self) -> list[Expression]:
+        """The expressions that the maps are made of, each once."""
+        found = {
+            value.index: value
+            for step in self.steps
+            if step.map is not None
+            for value in step.map.data
+            if isinstance(value, Expression)
+        }
+        return list(found.values())
+
+    @property
+    def entries(self) -> int:
+        """How many entries the largest local partial has as a sparse matrix."""
+        return max((step.map.entries for step in self.steps if step.map is not None), default=0)
+
+    @cached_property
+    def _open(self) -> list[tuple[int, Step, list[int | None]]]:
+        """The steps whose data are expressions, and where in `data` each of them is."""
+        place = {node.index: i for i, node in enumerate(self.data)}
+        found = []
+        for k, step in enumerate(self.steps):
+            values = () if step.map is None else step.map.data
+            if any(isinstance(value, Expression) for value in values):
+                where = [place[v.index] if isinstance(v, Expression) else None for v in values]
+                found.append((k, step, where))
+        return found
+
+    def at(self, values: Sequence[Array]) -> Linearization:
+        """The tape with the values of its data, in the order of `data`."""
+        steps = list(self.steps)
+        for k, step, where in self._open:
+            assert step.map is not None
+            own = step.map.data
+            data = tuple(own[n] if i is None else values[i] for n, i in enumerate(where))
+            steps[k] = Step(step.target, step.source, step.map.with_data(data))
+        return Linearization(self, steps)
+
+    def patterns(self, seeds: set[int], through: bool) -> Patterns:
+        """The patterns of matrices from some slots, as far as they are known."""
+        key = (through, *sorted(seeds))
+        return self._patterns.setdefault(key, Patterns())
+
+    def pattern(self) -> Linearization:
+        """The tape with ones for its numbers: where entries can be."""
+        return Linearization(
+            self,
+            [
+                step if step.map is None else Step(step.target, step.source, step.map.pattern())
+                for step in self.steps
+            ],
+        )
+
+
+def plus(total: Any, term: Any) -> Any:
+    return term if total is None else total + term
+
+
+class Linearization:
+    """A tape at one point: nothing is evaluated again for another direction."""
+
+    __slots__ = ("steps", "tape")
+
+    def __init__(self, tape: Tape, steps: list[Step]) -> None:
+        self.tape = tape
+        self.steps = steps
+
+    def push(
+        self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
+    ) -> None:
+        """Carry tangents forwards, in place, over the steps of the given places; None is zero.
+
+        A tangent is an array of its node's shape, or with `matrices` a matrix of one tangent in
+        each column.
+        """
+        for k in range(len(self.steps)) if where is None else where:
+            step = self.steps[k]
+            value = values[step.source]
+            if isinstance(step.map, Joint) and not matrices:
+                if step.map.last:
+                    places = step.map.slots.items()
+                    tangents = {i: v for i, slot in places if (v := values[slot]) is not None}
+                    if tangents:
+                        moved = step.map.together(tangents)
+                        values[step.target] = plus(values[step.target], moved)
+            elif value is not None:
+                if step.map is not None:
+                    value = step.map.lmul(value) if matrices else step.map.mv(value)
+                values[step.target] = plus(values[step.target], value)
+
+    def pull(
+        self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
+    ) -> None:
+        """Carry cotangents backwards, in place, as `push` carries tangents forwards."""
+        for k in reversed(range(len(self.steps)) if where is None else where):
+            step = self.steps[k]
+            value = values[step.target]
+            if value is not None:
+                if step.map is not None:
+                    value = step.map.rlmul(value) if matrices else step.map.rmv(value)
+                values[step.source] = plus(values[step.source], value)
+
+    def empty(self) -> list[Any]:
+        """A list with nothing in any slot."""
+        return [None] * len(self.tape.shapes)
+
+    def jacobian(
+        self, outputs: Sequence[Expression], sources: Sequence[Expression], dense: bool
+    ) -> Any:
+        """The matrix of all outputs by all sources: an ndarray, or a `csr_array`."""
+        if not dense:
+            return self.blocks(sources).assembled(outputs, sources)
+        slots, width = self.tape.slots, sum(node.size for node in sources)
+        matrices, offset = self.empty(), 0
+        for node in sources:
+            matrices[slots[node.index]] = np.eye(node.size, width, offset)
+            offset += node.size
+        only = slots[sources[0].index] if len(sources) == 1 else None
+        for step in self.steps:
+            matrix = matrices[step.source]
+            if matrix is not None:
+                if step.map is not None:
+                    # The product with a unit matrix is the map itself.
+                    matrix = step.map.as_dense() if step.source == only else step.map.lmul(matrix)
+                matrices[step.target] = plus(matrices[step.target], matrix)
+        rows = [matrices[slots[n.index]] if n.index in slots else None for n in outputs]
+        return np.concatenate(
+            [
+                np.zeros((node.size, width)) if row is None else row
+                for node, row in zip(outputs, rows, strict=True)
+            ]
+        )
+
+    def blocks(self, sources: Sequence[Expression], through: bool = True) -> Blocks:
+        """The matrix of each slot by each source that it depends on.
+
+        Small ones are dense, others sparse. `through` says whether a defined variable is its
+        right side; it may be a source of its own instead.
+        """
+        sizes = [math.prod(shape) for shape in self.tape.shapes]
+        found: list[dict[int, Any]] = [{} for _ in sizes]
+        seeds = {self.tape.slots[node.index] for node in sources if node.index in self.tape.slots}
+        patterns = self.tape.patterns(seeds, through)
+        for n, step in enumerate(self.steps):
+            if step.map is None:
+                if through and step.source in seeds:
+                    found[step.target] = {step.source: patterns.identity(sizes[step.source])}
+                elif through:
+                    found[step.target] = found[step.source]
+                continue
+            if step.source in seeds:
+                size = sizes[step.source]
+                small = is_small(sizes[step.target], size)
+                matrix = step.map.lmul(np.eye(size)) if small else patterns.of(n, step.map)
+                moved = {step.source: matrix}
+            else:
+                moved = {
+                    k: patterns.product((n, k), step.map, m)
+                    if isinstance(m, Entries)
+                    else step.map.lmul(m)
+                    for k, m in found[step.source].items()
+                }
+            held = found[step.target]
+            for k, matrix in moved.items():
+                held[k] = added(held[k], matrix) if k in held else matrix
+        for slot in seeds:
+            if not found[slot]:
+                found[slot] = {slot: patterns.identity(sizes[slot])}
+        return Blocks(self.tape.slots, found, patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """For each slot its matrix by each source that it depends on, by the source's slot."""
+
+    slots: dict[int, int]
+    found: list[dict[int, Any]]
+    patterns: Patterns
+
+    def assembled(
+        self, outputs: Sequence[Expression], sources: Sequence[Expression]
+    ) -> sparse.csr_array:
+        """The matrix of outputs by sources."""
+        starts = np.cumsum([0, *(node.size for node in sources)]).tolist()
+        places = zip(sources, starts, strict=False)
+        column = {self.slots[n.index]: start for n, start in places if n.index in self.slots}
+        parts, row = [], 0
+        for node in outputs:
+            slot = self.slots.get(node.index)
+            if slot is not None:
+                parts += [(row, column[k], m) for k, m in self.found[slot].items()]
+            row += node.size
+        return self.patterns.assembled(parts, (row, starts[-1]))
+
+
+def split(vector: Array, nodes: Sequence[Expression]) -> list[Array]:
+    """A vector cut into the arrays of the nodes, in order."""
+    pieces, start = [], 0
+    for node in nodes:
+        stop = start + math.prod(node.shape)
+        pieces.append(vector[start:stop].reshape(node.shape))
+        start = stop
+    return pieces
+
+
+def joined(arrays: Sequence[Array]) -> Array:
+    """Arrays as one vector."""
+    if len(arrays) == 1:
+        return np.ravel(arrays[0])
+    return np.concatenate([np.ravel(a) for a in arrays])

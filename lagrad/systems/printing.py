@@ -1,0 +1,256 @@
+"""Programs as a person writes them: in text, in LaTeX, and, for `source`, in NumPy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.traversal import ancestors
+from lagrad.systems.system import Constraint, System
+
+# Binding strengths: a term is put in brackets where something stronger surrounds it.
+SUM, PRODUCT, SIGN, POWER, ATOM = 1, 2, 3, 4, 9
+LONGEST = 160
+SHOWN = 40
+
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+LETTERS = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau "
+    "upsilon phi chi psi omega"
+)
+GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", LETTERS.split(), strict=True))
+
+Rendered = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How names, numbers, products, fractions, powers and calls are written."""
+
+    name: Callable[[str], str]
+    constant: Callable[[Constant], str]
+    times: str
+    fraction: Callable[[Rendered, Rendered], Rendered]
+    power: Callable[[Rendered, Rendered], Rendered]
+    call: Callable[[Expression, Sequence[str]], str]
+    longest: int = LONGEST
+
+
+def bracketed(term: Rendered, strength: int) -> str:
+    return term[0] if term[1] >= strength else f"({term[0]})"
+
+
+def number(value: float) -> str:
+    """A number, without the zeros that say only that it is a float."""
+    shown = f"{value:.10g}" if isinstance(value, float) else repr(value)
+    return shown[:-2] if shown.endswith(".0") else shown
+
+
+def constant_text(node: Constant) -> str:
+    value = np.asarray(node.value)
+    if value.ndim == 0:
+        return number(value.item())
+    if value.size and (value == value.flat[0]).all():
+        return number(value.flat[0].item())
+    if value.size <= 6:
+        return str([number(v) for v in value.ravel().tolist()]).replace("'", "")
+    return f"array{value.shape}"
+
+
+def call_text(node: Expression, texts: Sequence[str]) -> str:
+    """The NumPy call without its module, and without what goes without saying."""
+    primitive, argument = node.primitive, node.arguments[0]
+    assert primitive is not None
+    if (
+        primitive.name == "transpose"
+        and primitive.code(["x"], node.parameters) == "np.transpose(x)"
+    ):
+        return f"{texts[0]}ᵀ" if re.fullmatch(r"[\w\[\]:, -]+", texts[0]) else f"({texts[0]})ᵀ"
+    if node.shape == () and primitive.name in ("sum", "max", "min", "logsumexp"):
+        return f"{primitive.name}({texts[0]})"
+    if primitive.name == "where":
+        return f"where({', '.join(texts)})"
+    if primitive.name == "broadcast_to" and argument.shape == ():
+        return texts[0]
+    if primitive.name == "gather" and not node.parameters[1]:
+        return f"{texts[0]}[…]"
+    if primitive.name in ("embed", "scatter"):
+        box = primitive.name == "embed" and "np.pad(" in primitive.code(["x"], node.parameters)
+        return f"{'pad' if box else primitive.name}({texts[0]})"
+    written = primitive.code(texts, node.parameters)
+    return re.sub(r"\b(np\.linalg|scipy\.special|np)\.", "", written)
+
+
+def text_power(base: Rendered, exponent: Rendered) -> Rendered:
+    if re.fullmatch(r"\d+", exponent[0]):
+        return bracketed(base, ATOM) + exponent[0].translate(SUPERSCRIPTS), POWER
+    return f"{bracketed(base, ATOM)}^{bracketed(exponent, ATOM)}", POWER
+
+
+TEXT = Style(
+    name=str,
+    constant=constant_text,
+    times="·",
+    fraction=lambda a, b: (f"{bracketed(a, PRODUCT)}/{bracketed(b, SIGN)}", PRODUCT),
+    power=text_power,
+    call=call_text,
+)
+
+
+def latex_name(name: str) -> str:
+    """λ_y_1 as λ with the subscript y, 1."""
+    head, *rest = [part for part in name.split("_") if part] or [name]
+    spelled = [
+        "".join(f"\\{GREEK[c]} " if c in GREEK else c for c in part).strip()
+        for part in (head, *rest)
+    ]
+    first = spelled[0] if len(head) == 1 or spelled[0].startswith("\\") else f"\\mathrm{{{head}}}"
+    return first + (f"_{{{','.join(spelled[1:])}}}" if rest else "")
+
+
+def call_latex(node: Expression, texts: Sequence[str]) -> str:
+    assert node.primitive is not None
+    name = node.primitive.name
+    if name == "sqrt":
+        return f"\\sqrt{{{texts[0]}}}"
+    if name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "max", "min"):
+        return f"\\{name}\\left({texts[0]}\\right)"
+    written = call_text(node, texts)
+    if "ᵀ" in written:
+        return written.replace("ᵀ", "^{\\top}")
+    return re.sub(r"^(\w+)\(", lambda m: f"\\operatorname{{{m[1]}}}(".replace("_", "\\_"), written)
+
+
+LATEX = Style(
+    name=latex_name,
+    constant=lambda node: constant_text(node).replace("array", "\\mathrm{array}"),
+    times=" ",
+    fraction=lambda a, b: (f"\\frac{{{a[0]}}}{{{b[0]}}}", ATOM),
+    power=lambda a, b: (f"{bracketed(a, ATOM)}^{{{b[0]}}}", POWER),
+    call=call_latex,
+    longest=4 * LONGEST,
+)
+
+CODE = Style(
+    name=str,
+    constant=lambda node: repr(node.value),
+    times=" * ",
+    fraction=lambda a, b: (f"{bracketed(a, PRODUCT)} / {bracketed(b, SIGN)}", PRODUCT),
+    power=lambda a, b: (f"{bracketed(a, ATOM)} ** {bracketed(b, ATOM)}", POWER),
+    call=lambda node, texts: node.primitive.code(texts, node.parameters) if node.primitive else "",
+    longest=10**9,
+)
+
+
+def combined(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rendered:
+    """One node, given its arguments."""
+    assert node.primitive is not None
+    name = node.primitive.name
+    if name == "add":
+        if terms[1][0].startswith("-"):
+            return f"{terms[0][0]} - {terms[1][0][1:]}", SUM
+        return f"{terms[0][0]} + {terms[1][0]}", SUM
+    if name == "subtract":
+        return f"{terms[0][0]} - {bracketed(terms[1], PRODUCT)}", SUM
+    if name == "multiply":
+        left, right = bracketed(terms[0], PRODUCT), bracketed(terms[1], POWER)
+        return left + style.times + right, PRODUCT
+    if name == "divide":
+        return style.fraction(terms[0], terms[1])
+    if name == "negative":
+        return f"-{bracketed(terms[0], PRODUCT)}", SIGN if terms[0][1] > PRODUCT else PRODUCT
+    if name == "power":
+        return style.power(terms[0], terms[1])
+    if name == "square" and style is not CODE:
+        return style.power(terms[0], ("2", ATOM))
+    compare = {
+        "equal": "==",
+        "less": "<",
+        "less_equal": "<=",
+        "greater": ">",
+        "greater_equal": ">=",
+    }
+    if name in compare and style is not CODE:
+        return f"{terms[0][0]} {compare[name]} {terms[1][0]}", 0
+    infix = " @ " in node.primitive.code(["a", "b"][: len(terms)], node.parameters)
+    tight = (
+        infix
+        or name in ("getitem", "gather")
+        or ".T" in node.primitive.code(["a", "b"], node.parameters)
+    )
+    texts = [bracketed(t, ATOM) if tight else t[0] for t in terms]
+    return style.call(node, texts), PRODUCT if infix else ATOM
+
+
+def render(
+    root: Expression, style: Style, names: dict[int, str], memo: dict[int, Rendered]
+) -> Rendered:
+    """An expression, bottom up, so that neither depth nor sharing costs more than its length."""
+    leaf = lambda node: node.index in memo or node.index in names
+    for node in ancestors([root], leaf, {}):
+        if node.index in memo:
+            continue
+        if node.index in names:
+            done: Rendered = names[node.index], ATOM
+        elif isinstance(node, Variable):
+            done = style.name(node.name), ATOM
+        elif isinstance(node, Constant):
+            shown = style.constant(node)
+            done = shown, SIGN if shown.startswith("-") else ATOM
+        else:
+            done = combined(style, node, [memo[a.index] for a in node.arguments])
+            if len(done[0]) > style.longest:
+                done = "…", ATOM
+        memo[node.index] = done
+    return memo[root.index]
+
+
+def sides(constraint: Constraint, style: Style, memo: dict[int, Rendered]) -> tuple[str, str]:
+    left = render(constraint.lhs, style, {}, memo)[0]
+    return left, render(constraint.rhs, style, {}, memo)[0]
+
+
+def shaped(variable: Variable) -> str:
+    return f"{variable.name}{list(variable.shape)}" if variable.shape else variable.name
+
+
+def text(system: System) -> str:
+    """The constraints of a system, a line each, after its parameters and unknowns."""
+    lines = [f"program {system.name}"]
+    for role, what in (("parameter", "parameters"), ("unknown", "unknowns")):
+        found = [shaped(v) for v in system.with_role(role)]
+        if found:
+            rest = f", … {len(found) - 12} more" if len(found) > 12 else ""
+            lines.append(f"  {what}: {', '.join(found[:12])}{rest}")
+    memo: dict[int, Rendered] = {}
+    wanted = list(system.constraints.values())
+    if len(wanted) > SHOWN:
+        wanted = [*wanted[: SHOWN // 2], *wanted[-(SHOWN // 2) :]]
+    rows = []
+    for constraint in wanted:
+        left, right = sides(constraint, TEXT, memo)
+        label = (
+            ""
+            if constraint.variable is not None or constraint.name == left
+            else f"    [{constraint.name}]"
+        )
+        rows.append(f"  {left} = {right}{label}")
+    if len(system.constraints) > len(rows):
+        rows.insert(SHOWN // 2, f"  … {len(system.constraints) - len(rows)} more constraints …")
+    return "\n".join(lines + rows)
+
+
+def latex(system: System) -> str:
+    """The constraints of a system as an aligned display."""
+    memo: dict[int, Rendered] = {}
+    rows = []
+    for constraint in list(system.constraints.values())[:SHOWN]:
+        left, right = sides(constraint, LATEX, memo)
+        rows.append(f"{left} &= {right}".replace("…", "\\dots"))
+    if len(system.constraints) > SHOWN:
+        rows.append(f"&\\;\\vdots\\;\\text{{{len(system.constraints) - SHOWN} more}}")
+    return "$$\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}$$"

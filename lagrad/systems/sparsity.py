@@ -1,0 +1,195 @@
+"""Sparse matrices put together again and again: where entries go is found once.
+
+A matrix is a pattern and its numbers. Sums of two patterns, and the places of several in a large
+matrix, are remembered with the patterns, so that a second assembly moves numbers only.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.expressions.linear_maps import LinearMap, Scale
+from lagrad.expressions.real_arrays import NUMBERS
+from lagrad.typing import Array
+
+SMALL_BLOCK = 64
+# Layouts that are remembered of one program: a pattern may depend on values.
+KEPT = 16
+
+
+def is_small(rows: int, columns: int) -> bool:
+    """Whether a matrix is an ndarray."""
+    return rows * columns <= SMALL_BLOCK
+
+
+class Pattern:
+    """Where a matrix has entries: the rows' ends and the columns, as of a `csr_array`."""
+
+    def __init__(self, matrix: sparse.csr_array) -> None:
+        self.indptr, self.indices, self.shape = matrix.indptr, matrix.indices, matrix.shape
+        self._sums: list[Sum] = []
+
+    def fits(self, matrix: sparse.csr_array) -> bool:
+        return self.shape == matrix.shape and all(
+            a is b or np.array_equal(a, b)
+            for a, b in ((self.indices, matrix.indices), (self.indptr, matrix.indptr))
+        )
+
+    @cached_property
+    def rows(self) -> Array:
+        """The row of each entry."""
+        return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
+
+    def plus(self, other: Pattern) -> Sum:
+        """The sum of matrices of two patterns."""
+        for known in self._sums:
+            if known.other is other:
+                return known
+        found = Sum(other, *together([(0, 0, self), (0, 0, other)], self.shape))
+        self._sums = [*self._sums[-KEPT:], found]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A sparse matrix."""
+
+    pattern: Pattern
+    data: Array
+
+    def csr(self) -> sparse.csr_array:
+        where = self.pattern
+        return sparse.csr_array((self.data, where.indices, where.indptr), shape=where.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """How numbers in a row become the entries of a pattern."""
+
+    where: Array  # the entry that each adds to
+    count: int
+
+    def __call__(self, data: Array) -> Array:
+        if data.size != self.count:  # several add to one
+            return np.bincount(self.where, data, self.count)
+        moved = np.empty(self.count)
+        moved[self.where] = data
+        return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    other: Pattern
+    pattern: Pattern
+    gathering: Gathering
+
+
+@functools.lru_cache(maxsize=SMALL_BLOCK)
+def places(shape: tuple[int, int]) -> tuple[Array, Array]:
+    """The rows and columns of the entries of a full matrix."""
+    i, j = np.indices(shape)
+    return i.ravel(), j.ravel()
+
+
+def together(
+    parts: Sequence[tuple[int, int, Any]], shape: tuple[int, int]
+) -> tuple[Pattern, Gathering]:
+    """The pattern of parts, each from a row and a column on: patterns, or shapes of full ones."""
+    rows, columns = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
+    for row, column, part in parts:
+        if isinstance(part, Pattern):
+            i, j = part.rows, part.indices
+        else:
+            i, j = places(part)
+        rows.append(i + row)
+        columns.append(j + column)
+    i, j = np.concatenate(rows), np.concatenate(columns)
+    # By rows already, but for a few seams, which a merging sort likes.
+    keys = i * np.int64(shape[1]) + j
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    new = np.ones(keys.size, bool)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    where = np.empty(keys.size, np.intp)
+    where[order] = np.cumsum(new) - 1
+    entries = order[new]
+    ends = np.zeros(shape[0] + 1, np.intp)
+    np.cumsum(np.bincount(i[entries], minlength=shape[0]), out=ends[1:])
+    kind = np.int32 if max(*shape, keys.size) < 2**31 else np.int64
+    layout = sparse.csr_array(
+        (np.ones(entries.size), j[entries].astype(kind), ends.astype(kind)), shape=shape
+    )
+    return Pattern(layout), Gathering(where, entries.size)
+
+
+def added(a: Any, b: Any) -> Any:
+    """The sum of two matrices, each `Entries` or an ndarray."""
+    if isinstance(a, Entries) and isinstance(b, Entries):
+        if a.pattern is b.pattern:
+            return Entries(a.pattern, a.data + b.data)
+        known = a.pattern.plus(b.pattern)
+        return Entries(known.pattern, known.gathering(np.concatenate([a.data, b.data])))
+    full = [m.csr().toarray() if isinstance(m, Entries) else m for m in (a, b)]
+    return full[0] + full[1]
+
+
+class Patterns:
+    """Those of the matrices on the way from some sources to all that depends on them."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Pattern] = {}
+        self._layouts: dict[Any, tuple[list[Any], Pattern, Gathering]] = {}
+
+    def entries(self, key: Any, matrix: sparse.csr_array) -> Entries:
+        """A matrix, with the pattern that it had before if it has it still."""
+        known = self._known.get(key)
+        if known is None or not known.fits(matrix):
+            known = self._known[key] = Pattern(matrix)
+        return Entries(known, matrix.data)
+
+    def identity(self, size: int) -> Entries:
+        key = ("identity", size)
+        if key not in self._known:
+            self._known[key] = Pattern(sparse.eye_array(size, format="csr"))
+        return Entries(self._known[key], np.ones(size))
+
+    def of(self, key: Any, linear: LinearMap) -> Entries:
+        """A map's own matrix."""
+        if isinstance(linear, Scale) and key in self._known:
+            return Entries(self._known[key], linear.weights())
+        return self.entries(key, linear.as_sparse())
+
+    def product(self, key: Any, linear: LinearMap, matrix: Entries) -> Entries:
+        """A map's matrix times another one."""
+        if isinstance(linear, Scale) and linear.source == linear.target:
+            if type(linear.weight) in NUMBERS:
+                same = linear.weight == 1
+                return matrix if same else Entries(matrix.pattern, linear.weight * matrix.data)
+            return Entries(matrix.pattern, linear.weights()[matrix.pattern.rows] * matrix.data)
+        return self.entries(key, sparse.csr_array(linear.lmul(matrix.csr())))
+
+    def assembled(
+        self, parts: Sequence[tuple[int, int, Any]], shape: tuple[int, int]
+    ) -> sparse.csr_array:
+        """Matrices, each from a row and a column on, as one."""
+        only = parts[0][2] if len(parts) == 1 else None
+        if isinstance(only, Entries) and only.pattern.shape == shape:
+            return only.csr()
+        layout = [(i, j, m.pattern if isinstance(m, Entries) else m.shape) for i, j, m in parts]
+        key = (shape, *((i, j, id(p) if isinstance(p, Pattern) else p) for i, j, p in layout))
+        known = self._layouts.get(key)
+        if known is None:
+            # The patterns are kept with what is known of them, and so their ids.
+            known = self._layouts[key] = (layout, *together(layout, shape))
+            while len(self._layouts) > KEPT:
+                del self._layouts[next(iter(self._layouts))]
+        _, pattern, gathering = known
+        data = [m.data if isinstance(m, Entries) else m.ravel() for _, _, m in parts]
+        return Entries(pattern, gathering(np.concatenate([np.zeros(0), *data]))).csr()

@@ -1,0 +1,284 @@
+"""What determines what, before any number is known: blocks in the order of their solving.
+
+Constraints and variables form a bipartite graph. A maximum flow, each equation giving as many
+units as it has entries, pairs them; what stays unpaired leads to the under- and overdetermined
+parts (Dulmage and Mendelsohn 1958), and the strong components of what is paired are the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+from scipy.sparse import csgraph
+
+from lagrad.errors import StructureError
+from lagrad.expressions.expression import Expression, Variable
+from lagrad.systems.lazy import lazily
+from lagrad.systems.matching import deficient_parts, matched
+from lagrad.systems.system import Constraint, System
+
+nx = lazily("networkx")
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Constraints that are solved together for their variables.
+
+    An explicit block evaluates one definition. An implicit one solves `equations` for
+    `unknowns`; its `definitions` are evaluated on the way.
+    """
+
+    variables: tuple[Variable, ...]
+    constraints: tuple[Constraint, ...]
+
+    @cached_property
+    def unknowns(self) -> tuple[Variable, ...]:
+        return tuple(v for v in self.variables if v.role == "unknown")
+
+    @cached_property
+    def equations(self) -> tuple[Constraint, ...]:
+        return tuple(c for c in self.constraints if c.variable is None)
+
+    @cached_property
+    def definitions(self) -> tuple[Constraint, ...]:
+        return tuple(c for c in self.constraints if c.variable is not None)
+
+    @property
+    def explicit(self) -> bool:
+        return all(c.variable is not None for c in self.constraints)
+
+    @cached_property
+    def size(self) -> int:
+        """The number of scalar unknowns."""
+        return sum(v.size for v in self.unknowns)
+
+    @property
+    def label(self) -> str:
+        names = [v.name for v in self.variables]
+        return "{" + ", ".join(names[:6]) + (", …" if len(names) > 6 else "") + "}"
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The blocks of a system, in the order in which they are solved."""
+
+    blocks: tuple[Block, ...]
+    pairs: dict[int, list[Expression]]  # by a unit's root: the nodes that it is paired with
+
+    def determines(self, constraint: Constraint) -> list[Variable]:
+        """What a constraint is solved for: its own variable, or the unknowns it is paired with.
+
+        An equation may be paired with the value of a definition, and that with an unknown.
+        """
+        if constraint.variable is not None:
+            return [constraint.variable]
+        found: dict[Variable, None] = {}
+        seen: set[int] = set()
+        stack = list(self.pairs.get(id(constraint), []))
+        while stack:
+            node = stack.pop()
+            if isinstance(node, Variable) and node.role == "unknown":
+                found[node] = None
+            elif node.index not in seen:
+                seen.add(node.index)
+                stack.extend(self.pairs.get(-node.index - 1, []))
+        return list(found)
+
+    @cached_property
+    def runs(self) -> tuple[tuple[Block, ...], ...]:
+        """The blocks with neighbouring explicit ones put together."""
+        runs: list[list[Block]] = []
+        for block in self.blocks:
+            if runs and block.explicit and runs[-1][0].explicit:
+                runs[-1].append(block)
+            else:
+                runs.append([block])
+        return tuple(tuple(run) for run in runs)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Unit:
+    """A vertex pair of the graph: a constraint, or a node that several constraints share."""
+
+    root: Expression
+    constraint: Constraint | None
+
+    @property
+    def size(self) -> int:
+        return self.root.size if self.constraint is None else self.constraint.size
+
+    @property
+    def own(self) -> Expression | None:
+        """The node that the unit evaluates; None of an equation."""
+        return self.root if self.constraint is None else self.constraint.variable
+
+
+def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
+    """The units of a system and, for each, the indices of variables and shared nodes in it.
+
+    Each node is walked once: one that a second constraint reaches becomes a unit of its own.
+    """
+    owner: dict[int, int] = {}
+    shared: dict[int, Expression] = {}
+    # An equation of size zero states nothing, and an unknown of size zero is known.
+    constraints = [c for c in system.constraints.values() if c.size or c.variable is not None]
+    for number, constraint in enumerate(constraints):
+        stack = list(constraint.roots)
+        while stack:
+            node = stack.pop()
+            if node.primitive is None:
+                continue
+            seen = owner.setdefault(node.index, number)
+            if seen != number:
+                shared[node.index] = node
+            elif node.index not in shared:
+                stack.extend(a for a in node.arguments if owner.get(a.index) != number)
+    units = [Unit(c.roots[0], c) for c in constraints]
+    units += [Unit(shared[i], None) for i in sorted(shared)]
+    incidence = []
+    for unit in units:
+        reached: dict[int, None] = {}
+        visited = set()
+        root_itself = unit.constraint is not None and unit.root.index in shared
+        stack = (
+            [unit.root] if root_itself or unit.root.primitive is None else list(unit.root.arguments)
+        )
+        while stack:
+            node = stack.pop()
+            if node.index in visited:
+                continue
+            visited.add(node.index)
+            if node.index in shared or determined(node):
+                reached[node.index] = None
+            else:
+                stack.extend(node.arguments)
+        if unit.own is not None:
+            reached[unit.own.index] = None
+        incidence.append(list(reached))
+    return units, incidence
+
+
+def determined(node: Expression) -> bool:
+    """Whether a node is a variable that constraints determine."""
+    return isinstance(node, Variable) and (
+        node.role == "defined" or (node.role == "unknown" and node.size > 0)
+    )
+
+
+def analyse(system: System) -> Structure:
+    """The blocks of a system; StructureError where its equations cannot determine it."""
+    constraints = list(system.constraints.values())
+    if all(c.variable is not None for c in constraints) and not system.with_role("unknown"):
+        # Definitions name only what was there before them: their order is a solving order.
+        return Structure(
+            tuple(Block((c.variable,), (c,)) for c in constraints if c.variable is not None), {}
+        )
+    units, incidence = units_and_incidence(system)
+    variables = [v for v in system.variables.values() if determined(v)]
+    nodes: list[Expression] = [*variables, *(u.root for u in units if not u.constraint)]
+    column = {node.index: j for j, node in enumerate(nodes)}
+    pattern = _pattern(incidence, column, len(nodes))
+    unit_sizes = np.array([u.size for u in units])
+    node_sizes = np.array([n.size for n in nodes])
+    pairs = matched(pattern, unit_sizes, node_sizes)
+    _require_square(units, nodes, pattern, pairs, unit_sizes, node_sizes)
+    return Structure(_blocks(units, nodes, pattern, pairs), _paired(units, nodes, pairs))
+
+
+def _paired(
+    units: Sequence[Unit], nodes: Sequence[Expression], pairs: Any
+) -> dict[int, list[Expression]]:
+    """The nodes that each equation, or each evaluated node, is paired with."""
+    found: dict[int, list[Expression]] = {}
+    for i, unit in enumerate(units):
+        key = id(unit.constraint) if unit.own is None else -unit.own.index - 1
+        found[key] = [nodes[j] for j in pairs.indices[pairs.indptr[i] : pairs.indptr[i + 1]]]
+    return found
+
+
+def _pattern(incidence: Sequence[Sequence[int]], column: dict[int, int], width: int) -> Any:
+    rows = np.repeat(np.arange(len(incidence)), [len(i) for i in incidence])
+    columns = np.array([column[j] for reached in incidence for j in reached], dtype=int)
+    entries = (np.ones(columns.size, dtype=np.int32), (rows, columns))
+    return sparse.csr_array(sparse.coo_array(entries, shape=(len(incidence), width)))
+
+
+def _require_square(
+    units: Sequence[Unit],
+    nodes: Sequence[Expression],
+    pattern: Any,
+    pairs: Any,
+    unit_sizes: Any,
+    node_sizes: Any,
+) -> None:
+    paired = int(pairs.sum())
+    if paired == unit_sizes.sum() == node_sizes.sum():
+        return
+    parts = deficient_parts(pattern, pairs, unit_sizes, node_sizes)
+    lines = []
+    for what, (rows, columns) in zip(("over", "under"), parts, strict=True):
+        equations = [c for i in rows if (c := units[i].constraint) is not None]
+        variables = [v for j in columns if isinstance(v := nodes[j], Variable)]
+        # A definition and its own variable always balance: only the rest is in question.
+        stated = [c for c in equations if c.variable is None]
+        unknown = [v for v in variables if v.role == "unknown"]
+        if not stated and not unknown:
+            continue
+        have, want = sum(c.size for c in stated), sum(v.size for v in unknown)
+        lines.append(
+            f"  {what}determined: {have} equation{'s' * (have != 1)} for {want} "
+            f"unknown{'s' * (want != 1)}: equations {listed([c.name for c in stated])}; "
+            f"unknowns {listed([v.name for v in unknown])}."
+        )
+    lines.append("  Add or drop equations so that each part has as many as unknowns.")
+    raise StructureError("the system is structurally singular.\n" + "\n".join(lines))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row, the first dozen of many."""
+    if not names:
+        return "none"
+    rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(map(repr, names[:12])) + rest
+
+
+def _blocks(
+    units: Sequence[Unit], nodes: Sequence[Expression], pattern: Any, pairs: Any
+) -> tuple[Block, ...]:
+    """Strong components in the order of dependence, ties in the order of declaration."""
+    m, n = pattern.shape
+    # A unit needs the values of its nodes; a node needs the units that it is paired with. A
+    # definition is never inverted: its own node needs it, whatever the two are paired with.
+    place = {node.index: j for j, node in enumerate(nodes)}
+    own = [(place[unit.own.index], i) for i, unit in enumerate(units) if unit.own is not None]
+    rows, columns = np.array(own, dtype=int).reshape(-1, 2).T
+    entries = (np.ones(rows.size, dtype=np.int32), (rows, columns))
+    evaluated = sparse.coo_array(entries, shape=(n, m))
+    needs = sparse.block_array([[None, pattern], [pairs.T + evaluated, None]], format="csr")
+    if needs.shape != (m + n, m + n):
+        needs = sparse.csr_array((m + n, m + n))
+    count, labels = csgraph.connected_components(needs, directed=True, connection="strong")
+    edges = needs.tocoo()
+    between = labels[edges.row] != labels[edges.col]
+    after, before = labels[edges.row][between], labels[edges.col][between]
+    # csgraph does not document the order of its labels, so it is checked before it is used.
+    order = list(range(count))
+    if not (before < after).all():
+        condensed = nx.DiGraph()
+        condensed.add_nodes_from(range(count))
+        condensed.add_edges_from(zip(before.tolist(), after.tolist(), strict=True))
+        order = list(nx.lexicographical_topological_sort(condensed))
+    constraints: list[list[Constraint]] = [[] for _ in range(count)]
+    variables: list[list[Variable]] = [[] for _ in range(count)]
+    for i, unit in enumerate(units):
+        if unit.constraint is not None:
+            constraints[labels[i]].append(unit.constraint)
+    for j, node in enumerate(nodes):
+        if isinstance(node, Variable):
+            variables[labels[m + j]].append(node)
+    return tuple(Block(tuple(variables[k]), tuple(constraints[k])) for k in order if constraints[k])

@@ -1,0 +1,230 @@
+"""Derivatives compared with differences of the function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lagrad.differences import along
+from lagrad.errors import InvalidValue, NotFinite, WrongDerivative
+from lagrad.systems.linearization import joined
+from lagrad.transforms.directional import hvp, jvp, vjp
+from lagrad.transforms.gradient import grad
+from lagrad.transforms.trace import argument_names, at_hand
+from lagrad.trees import flatten
+from lagrad.typing import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One kind of derivative beside its differences."""
+
+    what: str
+    error: float
+    correlation: float
+
+    def __str__(self) -> str:
+        return f"{self.what}: relative error {self.error:.1e}, correlation {self.correlation:.9f}"
+
+
+@dataclass(frozen=True, slots=True)
+class GradientCheck:
+    """What a check of derivatives found.
+
+    Attributes
+    ----------
+    comparisons : tuple
+        Each with `what`, `error` (the largest difference over the largest value) and
+        `correlation` of derivatives and differences over all directions.
+    worst : str
+        The entry of the arguments at which they differ most.
+    tol : float
+        The relative error that is allowed.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    worst: str
+    tol: float
+
+    @property
+    def error(self) -> float:
+        """The largest relative error."""
+        return max(c.error for c in self.comparisons)
+
+    @property
+    def passed(self) -> bool:
+        return all(c.error <= self.tol for c in self.comparisons)
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.comparisons), f"worst entry: {self.worst}"])
+
+
+def check_gradient(
+    f: Callable[..., Any],
+    *args: Any,
+    order: int = 1,
+    directions: int = 5,
+    tol: float = 1e-6,
+    seed: int = 0,
+) -> GradientCheck:
+    """Compare a function's derivatives with centred differences along random directions.
+
+    Parameters
+    ----------
+    f : callable
+        A function in NumPy; its result may be nested.
+    *args
+        All its arguments; every one is differentiated by.
+    order : {1, 2}
+        2 compares Hessian-vector products with differences of the gradient as well, of a
+        function with one argument and a scalar result.
+    directions : int
+        How many random directions; steps are relative to each argument's size.
+    tol : float
+        The relative error that is allowed.
+    seed : int
+
+    Returns
+    -------
+    GradientCheck
+        Both modes' relative error and correlation, and the worst entry.
+
+    Raises
+    ------
+    WrongDerivative
+        A derivative differs by more than `tol`; the message is the report.
+    NotFinite
+        The function is not finite near its arguments.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> report = lg.check_gradient(lambda x: np.sum(np.sin(x)), np.array([0.5, 1.0]), order=2)
+    >>> report.passed, len(report.comparisons)
+    (True, 3)
+    """
+    if order not in (1, 2) or directions < 1 or not tol > 0:
+        raise InvalidValue(
+            f"order={order!r}, directions={directions!r}, tol={tol!r}; expected 1 or 2, at least "
+            "one direction, and a tolerance above zero."
+        )
+    if order == 2 and len(args) != 1:
+        raise InvalidValue("order=2 is for functions of one argument; put them into a tuple.")
+    point = Point(f, args)
+    rng = np.random.default_rng(seed)
+    # Entries of all sizes are moved by their argument's size.
+    moves = rng.standard_normal((directions, point.vector.size)) * point.sizes
+    differences = np.stack([point.difference(move) for move in moves])
+    if not np.isfinite(differences).all():
+        raise NotFinite("the function is NaN or infinite near its arguments.")
+    forward = np.stack([point.forward(move) for move in moves])
+    weights = rng.standard_normal(differences.shape[1])
+    gradient = point.backward(weights)
+    comparisons = [
+        compared("forward mode", forward, differences),
+        compared("reverse mode", moves @ gradient, differences @ weights),
+    ]
+    if order == 2:
+        second, expected = point.second(moves)
+        comparisons.append(compared("second order", second, expected))
+    report = GradientCheck(tuple(comparisons), "", tol)
+    worst = point.worst(weights, gradient) if not report.passed else "none is off"
+    report = GradientCheck(tuple(comparisons), worst, tol)
+    if not report.passed:
+        raise WrongDerivative(f"derivatives differ by more than {tol:.1e}.\n{report}")
+    return report
+
+
+def compared(what: str, found: Array, expected: Array) -> Comparison:
+    size = max(float(np.abs(expected).max()), float(np.abs(found).max()))
+    error = float(np.abs(found - expected).max()) / size if size else 0.0
+    a, b = np.ravel(found), np.ravel(expected)
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return Comparison(what, error, float(a @ b) / lengths if lengths else 1.0)
+
+
+class Point:
+    """A function at its arguments, between vectors."""
+
+    def __init__(self, f: Callable[..., Any], args: Sequence[Any]) -> None:
+        self.f = f
+        leaves, self.tree = flatten(tuple(args))
+        # In double precision, whatever it is used in: differences need the digits.
+        self.leaves = [at_hand(leaf, "an argument").astype(float) for leaf in leaves]
+        self.vector = joined(self.leaves)
+        scale = [max(1e-3, float(np.abs(leaf).max(initial=0.0))) for leaf in self.leaves]
+        self.sizes = np.repeat(scale, [leaf.size for leaf in self.leaves])
+        names = argument_names(f, len(args))
+        parts = zip(names, args, strict=True)
+        self.names = [path for name, arg in parts for path in flatten(arg)[1].paths(name)]
+
+    def nested(self, vector: Array) -> tuple[Any, ...]:
+        pieces, start = [], 0
+        for leaf in self.leaves:
+            piece = vector[start : start + leaf.size].reshape(leaf.shape)
+            pieces.append(piece.astype(leaf.dtype)[()])
+            start += leaf.size
+        found: tuple[Any, ...] = self.tree.unflatten(pieces)
+        return found
+
+    def flat(self, value: Any) -> Array:
+        return joined([np.asarray(leaf, dtype=float) for leaf in flatten(value)[0]])
+
+    def value(self, vector: Array) -> Array:
+        return self.flat(self.f(*self.nested(vector)))
+
+    def difference(self, move: Array) -> Array:
+        """The derivative along a move, whose length is that of the arguments."""
+        with np.errstate(all="ignore"):
+            shifted = lambda share: self.value(self.vector + share * move)
+            return along(shifted, np.array(0.0), np.array(1.0))
+
+    def forward(self, move: Array) -> Array:
+        return self.flat(jvp(self.f, self.nested(self.vector), self.nested(move))[1])
+
+    def backward(self, weights: Array) -> Array:
+        value, pull = vjp(self.f, *self.nested(self.vector))
+        leaves, tree = flatten(value)
+        pieces, start = [], 0
+        for leaf in leaves:
+            array = np.asarray(leaf)
+            pieces.append(weights[start : start + array.size].reshape(array.shape))
+            start += array.size
+        return self.flat(pull(tree.unflatten(pieces)))
+
+    def second(self, moves: Array) -> tuple[Array, Array]:
+        """Hessian-vector products and differences of the gradient."""
+        (x,) = self.nested(self.vector)
+        gradient = grad(self.f)
+        found, expected = [], []
+        for move in moves:
+            (direction,) = self.nested(move)
+            found.append(self.flat(hvp(self.f, x, direction)))
+            shifted = lambda share, m=move: self.flat(
+                gradient(*self.nested(self.vector + share * m))
+            )
+            expected.append(along(shifted, np.array(0.0), np.array(1.0)))
+        return np.stack(found), np.stack(expected)
+
+    def worst(self, weights: Array, gradient: Array) -> str:
+        """The entry whose derivative is off most, by one difference for each, up to a thousand."""
+        worst, where = -1.0, ""
+        count = 0
+        for name, leaf in zip(self.names, self.leaves, strict=True):
+            for k in range(min(leaf.size, 1000)):
+                move = np.zeros(self.vector.size)
+                move[count + k] = self.sizes[count + k]
+                expected = float(self.difference(move) @ weights) / self.sizes[count + k]
+                off = abs(gradient[count + k] - expected) * self.sizes[count + k]
+                if not off <= worst:
+                    index = [int(i) for i in np.unravel_index(k, leaf.shape)]
+                    worst = off
+                    where = (
+                        f"{name}{index if index else ''}: derivative "
+                        f"{gradient[count + k]:.9g}, difference {expected:.9g}"
+                    )
+            count += leaf.size
+        return where

@@ -1,0 +1,345 @@
+"""Derivatives of plain functions: the function becomes a program, and the program is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import InvalidFunction, InvalidValue
+from lagrad.expressions.expression import Expression
+from lagrad.programs.derived_programs import adjoint
+from lagrad.programs.explicit_gradient import Road, direct
+from lagrad.programs.solution import Solution
+from lagrad.solving.certificate import Policy
+from lagrad.systems.rewriting import inlined
+from lagrad.systems.system import System
+from lagrad.transforms.float_check import require_followed
+from lagrad.transforms.not_finite import where_not_finite
+from lagrad.transforms.trace import Argument, Trace, name_of
+from lagrad.transforms.trace import trace as traced
+from lagrad.transforms.tracing_graph import Tracing, tracing
+from lagrad.typing import Array
+
+
+def positions_of(argnums: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
+    """The positions of arguments, counted from the front."""
+    single = isinstance(argnums, (int, np.integer))
+    if not single and not isinstance(argnums, (tuple, list)):
+        raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
+    wanted: Sequence[Any] = (argnums,) if single else tuple(argnums)  # type: ignore[arg-type]
+    if not wanted or not all(isinstance(k, (int, np.integer)) for k in wanted):
+        raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
+    for k in wanted:
+        if not -count <= k < count:
+            raise InvalidValue(
+                f"argnums={argnums!r}, but {name!r} was called with {count} positional "
+                f"argument{'s' * (count != 1)}."
+            )
+    found = tuple(int(k) % count for k in wanted)
+    if len(set(found)) < len(found):
+        raise InvalidValue(f"argnums={argnums!r} names an argument twice.")
+    return found
+
+
+def numeric(values: Mapping[str, Array], argument: Argument) -> Any:
+    """Arrays by name in the structure of an argument; a scalar is a NumPy float."""
+    return argument.tree.unflatten([plain(values[name]) for name in argument.names])
+
+
+def plain(value: Any) -> Any:
+    array = np.array(value)
+    return array[()] if array.ndim == 0 else array
+
+
+def solved(trace: Trace, policy: Policy | None) -> Solution:
+    """The traced program solved at the arguments at hand."""
+    try:
+        solution = trace.program.solved(trace.values, trace.starts, policy)
+    except ArithmeticError as error:
+        if (culprit := where_not_finite(trace)) is not None:
+            raise culprit from error
+        raise
+    require_followed(trace, solution)
+    return solution
+
+
+def returned(trace: Trace, solution: Solution) -> Any:
+    """What the function itself returned, as numbers."""
+    return trace.tree.unflatten([plain(solution[name]) for name in trace.outputs])
+
+
+def require_floats(trace: Trace) -> None:
+    """InvalidFunction for a result of truths or integers, which has no derivative."""
+    if trace.discrete:
+        raise InvalidFunction(
+            f"{trace.program.name!r} returned truths or integers, which have no derivative; "
+            "return floats."
+        )
+
+
+def scalar_output(trace: Trace, name: str, what: str) -> str:
+    """The one output, which must have one entry."""
+    shapes = [trace.program.variables[n].shape for n in trace.outputs]
+    if len(shapes) != 1 or trace.program.variables[trace.outputs[0]].size != 1:
+        shown = shapes[0] if len(shapes) == 1 else shapes
+        raise InvalidFunction(
+            f"{what} needs a function with a scalar result; {name!r} returned shape {shown}. "
+            "Return its sum or mean, or use lg.jacobian."
+        )
+    return trace.outputs[0]
+
+
+def placed(
+    derived: System, trace: Trace, seeds: Mapping[str, Expression], outer: Tracing
+) -> dict[str, Expression]:
+    """A program derived from a trace, stated in the outer trace; its variables' values there."""
+    given = {
+        **{name: outer.lift(value) for name, value in trace.values.items()},
+        **{name: outer.lift(value) for name, value in trace.captured.items()},
+        **{name: outer.lift(value) for name, value in trace.given.items()},
+        **seeds,
+    }
+    found = inlined(derived, outer.system, given, trace.starts)
+    outer.inherit(trace.program, trace.guards, found)
+    return found
+
+
+class Keeper:
+    """A function that keeps its traces."""
+
+    function: Callable[..., Any]
+
+    def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a transform makes of the function at these arguments."""
+        raise NotImplementedError
+
+
+class Transform:
+    """A function of the same arguments as another one, made from its trace."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        argnums: int | Sequence[int],
+        accuracy: float | None,
+        on_failure: str,
+    ) -> None:
+        if not callable(function):
+            raise InvalidFunction(f"{function!r} is no function.")
+        self.function = function
+        self.argnums = argnums
+        self.accuracy = accuracy
+        self.on_failure = on_failure
+        self.__name__ = f"{type(self).__name__}_of_{name_of(function)}"
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.function, Keeper) and tracing() is None:
+            return self.function.run(self, args, kwargs)
+        return self.of(traced(self.plain, args, kwargs, self.positions(len(args))))
+
+    @property
+    def plain(self) -> Callable[..., Any]:
+        """The function itself."""
+        return self.function.function if isinstance(self.function, Keeper) else self.function
+
+    def positions(self, count: int) -> tuple[int, ...]:
+        return positions_of(self.argnums, count, name_of(self.function))
+
+    def solved(self, trace: Trace) -> Solution:
+        accuracy = trace.program.accuracy() if self.accuracy is None else self.accuracy
+        return solved(trace, Policy(accuracy, self.on_failure))
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else MethodType(self, owner)
+
+    def of(self, trace: Trace) -> Any:
+        """The derivative, as numbers or as values of the function traced around."""
+        require_floats(trace)
+        outer = tracing()
+        if outer is not None and trace.symbolic:
+            return self.stated(trace, outer)
+        return self.numbers(trace)
+
+    def numbers(self, trace: Trace) -> Any:
+        """The result as numbers, by a plan of its own where there is nothing to solve."""
+        if (road := self.road(trace)) is not None:
+            found = road([trace.values[name] for name in road.inputs])
+            if found is not None:
+                return self.arrangement(trace)(found)
+        return self.computed(trace, self.solved(trace))
+
+    def road(self, trace: Trace) -> Road | None:
+        """The plan of a trace without equations; None where there is none."""
+        return None
+
+    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
+        """How the result is made of what that plan gives."""
+        raise NotImplementedError
+
+    def in_structure(self, trace: Trace, build: Callable[[Argument], Any]) -> Any:
+        found = tuple(build(argument) for argument in trace.arguments)
+        return found[0] if isinstance(self.argnums, (int, np.integer)) else found
+
+    def computed(self, trace: Trace, solution: Solution) -> Any:
+        """The result as numbers."""
+        raise NotImplementedError
+
+    def stated(self, trace: Trace, outer: Tracing) -> Any:
+        """The result as values of an outer trace."""
+        raise NotImplementedError
+
+
+class Straight(Transform):
+    """What one plan computes where there are no equations."""
+
+    def road(self, trace: Trace) -> Road | None:
+        if any(guard.kind == "float()" for guard in trace.guards):
+            return None  # to be compared with differences
+        return direct(trace.program.compiled(), trace.outputs, self.output(trace))
+
+    def output(self, trace: Trace) -> str | None:
+        """The output that is differentiated."""
+        return None
+
+    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
+        return trace.tree.unflatten
+
+
+class Primal(Straight):
+    """The function itself."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function, (), None, "raise")
+
+    def positions(self, count: int) -> tuple[int, ...]:
+        return ()
+
+    def computed(self, trace: Trace, solution: Solution) -> Any:
+        return returned(trace, solution)
+
+
+class Gradient(Straight):
+    with_value = False
+
+    def output(self, trace: Trace) -> str | None:
+        return scalar_output(trace, name_of(self.function), "grad")
+
+    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
+        names = {name: k for k, name in enumerate(trace.parameters, 1)}
+        places = [([names[n] for n in a.names], a.tree) for a in trace.arguments]
+        single = isinstance(self.argnums, (int, np.integer))
+
+        def arranged(found: list[Array]) -> Any:
+            parts = tuple([tree.unflatten([found[k] for k in where]) for where, tree in places])
+            gradient = parts[0] if single else parts
+            return (trace.tree.unflatten(found[:1]), gradient) if self.with_value else gradient
+
+        return arranged
+
+    def computed(self, trace: Trace, solution: Solution) -> Any:
+        name = scalar_output(trace, name_of(self.function), "grad")
+        found = solution.gradient(name)
+        gradient = self.in_structure(trace, lambda a: numeric(found, a))
+        return (returned(trace, solution), gradient) if self.with_value else gradient
+
+    def stated(self, trace: Trace, outer: Tracing) -> Any:
+        name = scalar_output(trace, name_of(self.function), "grad")
+        derived = adjoint(trace.program.compiled(), name)
+        found = placed(derived.system, trace, {}, outer)
+        gradient = self.in_structure(
+            trace,
+            lambda a: a.tree.unflatten([found[derived.gradients[n]] for n in a.names]),
+        )
+        return (found[name], gradient) if self.with_value else gradient
+
+
+class ValueAndGradient(Gradient):
+    with_value = True
+
+
+class Certified(Transform):
+    """Of a function that returns a scalar and more: its result, the gradient, the certificate."""
+
+    def computed(self, trace: Trace, solution: Solution) -> Any:
+        found = solution.gradient(trace.outputs[0])
+        gradient = self.in_structure(trace, lambda a: numeric(found, a))
+        return returned(trace, solution), gradient, found.certificate
+
+
+def grad(
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    accuracy: float | None = None,
+    on_failure: str = "raise",
+) -> Callable[..., Any]:
+    """Return the function that computes the gradient of `f`.
+
+    Parameters
+    ----------
+    f : callable
+        A function in NumPy with a scalar result. It is traced at each call, so that whatever it
+        closes over, and whichever branch it takes, is as it is then.
+    argnums : int or sequence of ints
+        Which positional arguments to differentiate by.
+    accuracy : float, optional
+        The relative error to which the gradient must be certified: 1e-6 by default, 1e-3 for
+        float32.
+    on_failure : {"raise", "warn"}
+        What happens where it cannot be certified.
+
+    Returns
+    -------
+    callable
+        Of the same arguments; the gradient has the structure of the argument, and is a tuple
+        where `argnums` is a sequence.
+
+    Raises
+    ------
+    InvalidFunction, InvalidValue
+        When it is called: a result that is no scalar, or `argnums` out of range.
+    NotConverged, SingularSystem, NotFinite
+        When it is called: the gradient cannot be certified.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> lg.grad(lambda x: np.sum(x**2))(np.array([1.0, 2.0])).tolist()
+    [2.0, 4.0]
+    >>> float(lg.grad(lg.grad(np.cos))(0.0))
+    -1.0
+    """
+    return Gradient(f, argnums, accuracy, on_failure)
+
+
+def value_and_grad(
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    accuracy: float | None = None,
+    on_failure: str = "raise",
+) -> Callable[..., Any]:
+    """Return the function that computes the value of `f` and its gradient.
+
+    Parameters
+    ----------
+    f, argnums, accuracy, on_failure
+        As of `grad`.
+
+    Returns
+    -------
+    callable
+        Of the same arguments; it returns a tuple of both.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> value, gradient = lg.value_and_grad(lambda x: x**3)(2.0)
+    >>> float(value), float(gradient)
+    (8.0, 12.0)
+    """
+    return ValueAndGradient(f, argnums, accuracy, on_failure)

@@ -1,0 +1,158 @@
+"""SciPy's minimize over nested values, with exact derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+
+from lagrad.errors import InvalidFunction, InvalidValue
+from lagrad.solving.iterations import takes
+from lagrad.systems.linearization import joined
+from lagrad.transforms.directional import hvp
+from lagrad.transforms.gradient import value_and_grad
+from lagrad.transforms.jacobian import hessian
+from lagrad.transforms.trace import at_hand
+from lagrad.trees import flatten
+from lagrad.typing import Array
+
+
+def minimize(
+    f: Callable[..., Any],
+    x0: Any,
+    args: Sequence[Any] = (),
+    method: str = "L-BFGS-B",
+    *,
+    bounds: Any = None,
+    tol: float | None = None,
+    callback: Callable[[Any], Any] | None = None,
+    options: dict[str, Any] | None = None,
+    accuracy: float | None = None,
+    on_failure: str = "raise",
+) -> scipy.optimize.OptimizeResult:
+    """Return SciPy's result of minimising a function over nested values.
+
+    Parameters
+    ----------
+    f : callable
+        `f(x, *args)`, in NumPy, with a scalar result; `lg.compile(f)` keeps its trace.
+    x0 : nested arrays
+        Where to start.
+    args : sequence
+        Further arguments of `f`.
+    method : str
+        A method of `scipy.optimize.minimize`. It is given gradients, Hessian-vector products or
+        Hessians, whichever it takes.
+    bounds : pair, or nested pairs, optional
+        `(low, high)` for all entries, or two values in the structure of `x0`; None is no bound.
+    tol, options
+        As of SciPy.
+    callback : callable, optional
+        Called with each iterate, in the structure of `x0`.
+    accuracy, on_failure
+        As of `grad`.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        SciPy's own, with `x` and `jac` in the structure of `x0`.
+
+    Raises
+    ------
+    InvalidValue
+        A start outside its bounds, or an unknown method.
+    InvalidFunction
+        The result of `f` is no scalar.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> f = lambda p: (p["a"] - 1) ** 2 + np.sum((p["b"] - p["a"]) ** 2)
+    >>> result = lg.minimize(f, {"a": 0.0, "b": np.zeros(2)})
+    >>> result.x["b"].round(5).tolist()
+    [1.0, 1.0]
+    """
+    leaves, tree = flatten(x0)
+    if not leaves:
+        raise InvalidFunction(f"minimize needs a start with at least one array; got {x0!r}.")
+    starts = [at_hand(leaf, "the start of minimize") for leaf in leaves]
+    ends = np.cumsum([s.size for s in starts])[:-1]
+
+    def nested(x: Array) -> Any:
+        pieces = np.split(np.asarray(x, dtype=float), ends)
+        return tree.unflatten(
+            [p.reshape(s.shape).astype(s.dtype)[()] for p, s in zip(pieces, starts, strict=True)]
+        )
+
+    def vector(value: Any) -> Array:
+        return joined([np.asarray(leaf, dtype=float) for leaf in tree.leaves_of(value, "a value")])
+
+    both = value_and_grad(f, accuracy=accuracy, on_failure=on_failure)
+
+    def objective(x: Array) -> tuple[float, Array]:
+        value, gradient = both(nested(x), *args)
+        return float(value), vector(gradient)
+
+    def product(x: Array, direction: Array) -> Array:
+        return vector(hvp(lambda z: f(z, *args), nested(x), nested(direction)))
+
+    def matrix(x: Array) -> Array:
+        rows = flatten(hessian(lambda z: f(nested_of(z, starts, tree), *args))(np.asarray(x)))[0]
+        return rows[0]
+
+    needs = takes(method)
+    point = joined(starts).astype(float)
+    limits = None if bounds is None else limited(bounds, starts, tree, point)
+    result = scipy.optimize.minimize(
+        objective if needs.gradient else lambda x: objective(x)[0],
+        point,
+        jac=True if needs.gradient else None,
+        hess=matrix if needs.hessian else None,
+        hessp=product if needs.product else None,
+        method=method,
+        bounds=limits,
+        tol=tol,
+        callback=None if callback is None else lambda x: callback(nested(x)),
+        options=options,
+    )
+    result.x = nested(result.x)
+    for name in ("jac", "grad"):
+        if np.size(result.get(name, ())) == point.size:
+            result[name] = nested(result[name])
+    return result
+
+
+def nested_of(vector: Any, starts: Sequence[Array], tree: Any) -> Any:
+    """A traced vector in the structure of the start."""
+    pieces, start = [], 0
+    for s in starts:
+        pieces.append(np.reshape(vector[start : start + s.size], s.shape))
+        start += s.size
+    return tree.unflatten(pieces)
+
+
+def limited(bounds: Any, starts: Sequence[Array], tree: Any, point: Array) -> Any:
+    """SciPy's bounds from a pair, of numbers or of nested values; the start must be inside."""
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        raise InvalidValue(f"bounds={bounds!r}; expected a pair (low, high).")
+    sides = []
+    for bound, none in zip(bounds, (-np.inf, np.inf), strict=True):
+        if bound is None or (np.ndim(bound) == 0 and not isinstance(bound, dict)):
+            sides.append(np.full(point.size, none if bound is None else float(bound)))
+        else:
+            leaves = tree.leaves_of(bound, "a bound")
+            full = [
+                np.broadcast_to(np.asarray(leaf, float), s.shape)
+                for leaf, s in zip(leaves, starts, strict=True)
+            ]
+            sides.append(joined(full))
+    low, high = sides
+    outside = np.flatnonzero(~((low <= point) & (point <= high)))
+    if outside.size:
+        k = int(outside[0])
+        raise InvalidValue(
+            f"the start {point[k]:g} is outside its bounds [{low[k]:g}, {high[k]:g}] (entry {k})."
+        )
+    return scipy.optimize.Bounds(low, high)

@@ -1,0 +1,282 @@
+"""A call of a plain function as a program."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import InvalidFunction, LeakedValue, UnsupportedType
+from lagrad.expressions.expression import Expression, stacked
+from lagrad.expressions.real_arrays import NUMBERS, real_array
+from lagrad.programs.program import Program
+from lagrad.systems.system import real_floats
+from lagrad.transforms.trace_cache import interned
+from lagrad.transforms.tracing_graph import Guard, Tracing, entered, tracing
+from lagrad.trees import Tree, flatten
+from lagrad.typing import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A function and what it was called with; `positions` are those of the trace's arguments."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Argument:
+    """A nested argument as parameters: their names, and the values or outer expressions given."""
+
+    tree: Tree
+    names: tuple[Any, ...]
+    given: tuple[Any, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A function at some arguments, as a program.
+
+    Attributes
+    ----------
+    program : Program
+        The structure; equal ones are one object.
+    arguments : tuple of Argument
+        Those that the program has parameters for.
+    outputs : tuple of str
+        The names of the variables that are returned.
+    tree : Tree
+        The structure of what is returned.
+    values : dict
+        For each parameter and array of data its value at hand.
+    captured : dict
+        For data that are values of a function traced around this one, that value.
+    starts : dict
+        Where unknowns start.
+    guards : tuple of Guard
+        What was asked on the way, by nodes of the program.
+    passed : tuple of str or None
+        For each leaf of all arguments the name of what it became, if anything.
+    call : Call
+        The call itself.
+    discrete : bool
+        Whether a leaf of the result is of truths or integers.
+    """
+
+    program: Program
+    arguments: tuple[Argument, ...]
+    outputs: tuple[str, ...]
+    tree: Tree
+    values: dict[str, Array]
+    captured: dict[str, Expression]
+    starts: dict[str, Array]
+    guards: tuple[Guard, ...]
+    passed: tuple[str | None, ...]
+    call: Call
+    discrete: bool
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of all parameters, argument by argument."""
+        return [name for argument in self.arguments for name in argument.names]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What each parameter was given: an array, or a value of an outer function."""
+        return {
+            name: value
+            for argument in self.arguments
+            for name, value in zip(argument.names, argument.given, strict=True)
+        }
+
+    @property
+    def symbolic(self) -> bool:
+        """Whether a function traced around this one has a part in it."""
+        given = (value for argument in self.arguments for value in argument.given)
+        return bool(self.captured) or any(isinstance(value, Expression) for value in given)
+
+
+def argument_names(function: Callable[..., Any], count: int) -> list[str]:
+    """Names for so many positional arguments."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()  # type: ignore[assignment]
+    positional = [
+        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return [*positional, *(f"argument_{k}" for k in range(len(positional), count))][:count]
+
+
+def identifier_of(path: str, system: Program) -> str:
+    """A path as a name that the system has not yet."""
+    name = re.sub(r"\W", "_", path)
+    return system.free(name if name.isidentifier() else f"_{name}")
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return "function" if name == "<lambda>" else name
+
+
+def trace(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    positions: Sequence[int],
+    *,
+    opaque: bool = True,
+    shared: bool = True,
+    passed: bool = False,
+    repeating: bool = False,
+) -> Trace:
+    """A call of a function as a program, its arguments at `positions` as parameters.
+
+    With `passed` floats among the other arguments become data by name. One that is `repeating`
+    stands for all steps of a loop.
+    """
+    if not callable(function):
+        raise InvalidFunction(f"{function!r} is no function.")
+    name = name_of(function)
+    program = Program(name)
+    outer = tracing()
+    graph = program.arena = Tracing(name, program, outer, opaque, repeating)
+    keywords = sorted(kwargs)
+    names = [*argument_names(function, len(args)), *keywords]
+    traced = [*args, *(kwargs[name] for name in keywords)]
+    found: dict[int, Argument] = {}
+    for position in positions:
+        found[position], traced[position] = parameters_of(
+            traced[position], names[position], graph, "parameter"
+        )
+    arguments = [found[position] for position in positions]
+    if passed:
+        for k in range(len(traced)):
+            if k not in found:
+                found[k], traced[k] = parameters_of(traced[k], names[k], graph, "data")
+    own = [name for k in range(len(traced)) if k in found for name in found[k].names]
+    with entered(graph):
+        count = len(args)
+        result = function(*traced[:count], **dict(zip(keywords, traced[count:], strict=True)))
+        leaves, tree = flatten(result)
+        roots = [output_of(leaf, graph, name) for leaf in leaves]
+        discrete = any(root.dtype.kind != "f" for root in roots)
+    if result is None:
+        raise InvalidFunction(f"{name} returned None; return the value to be differentiated.")
+    outputs = tuple(
+        program.define(identifier_of(path, program), root).name
+        for path, root in zip(tree.paths("output"), roots, strict=True)
+    )
+    captured = {variable.name: value for value, variable in graph.captured.items()}
+    given = {
+        v.name: graph.values[v.index]
+        for v in program.variables.values()
+        if v.index in graph.values and v.role in ("parameter", "data")
+    }
+    starts = {v.name: v.start for v in program.with_role("unknown")}
+    guards = tuple(graph.guards.values())
+    if shared:
+        known = interned(program, guards)
+        if known is not program:
+            program.arena.ended = True
+            guards = tuple(Guard(known.arena.nodes[g.node.index], g.kind, g.answer) for g in guards)
+        program = known
+    call = Call(function, tuple(args), dict(kwargs), tuple(positions))
+    passes = tuple(own)
+    return Trace(
+        program,
+        tuple(arguments),
+        outputs,
+        tree,
+        given,
+        captured,
+        starts,
+        guards,
+        passes,
+        call,
+        discrete,
+    )
+
+
+def traceable(leaf: Any) -> bool:
+    """Whether a leaf that nothing is differentiated by is data: a float, or an array of floats."""
+    if isinstance(leaf, np.ndarray):
+        return bool(leaf.dtype.kind == "f")
+    return isinstance(leaf, (float, np.floating))
+
+
+def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Argument, Any]:
+    """A nested argument, and the same with variables for its leaves."""
+    leaves, tree = flatten(value)
+    if not leaves and role == "parameter":
+        raise InvalidFunction(f"argument {name!r} is {value!r}, which has no arrays in it.")
+    names: list[str | None] = []
+    variables, taken = [], []
+    for path, given in zip(tree.paths(name), leaves, strict=True):
+        leaf = given
+        if isinstance(given, np.ndarray) and given.dtype == object:
+            leaf = stacked(given)  # np.asarray of a traced value, or an array of several
+        if role == "data" and not traceable(leaf):
+            names.append(None)
+            variables.append(leaf)
+            taken.append(leaf)
+            continue
+        what = f"argument {path!r}"
+        array = real_array(leaf, what) if role == "data" else at_hand(leaf, what)
+        # "output" is the name of what comes back.
+        own = identifier_of(f"{path}_" if path.split("_")[0] == "output" else path, graph.system)
+        variable = graph.system.leaf(own, role, array.shape, array.dtype, None)
+        graph.values[variable.index] = array
+        variables.append(variable)
+        names.append(own)
+        taken.append(leaf)
+    return Argument(tree, tuple(names), tuple(taken)), tree.unflatten(variables)
+
+
+def at_hand(leaf: Any, what: str) -> Array:
+    """The numbers of a leaf, which may be traced."""
+    if isinstance(leaf, Expression):
+        if not isinstance(leaf.graph, Tracing):
+            raise UnsupportedType(
+                f"{what} is {leaf!r} of a declared program. Implicit functions stand in functions: "
+                "write one, and take lg.trace of it where a program is wanted, or declare unknowns "
+                "and equations."
+            )
+        current = tracing()
+        inside = current is not None and (leaf.graph is current or current.encloses(leaf.graph))
+        if not inside or leaf.graph.ended:
+            raise LeakedValue(
+                f"{what} is {leaf!r} of {leaf.graph.name!r}, whose trace is over, or goes on in "
+                "another thread. Return values from the function instead of storing them, and "
+                "call transforms in the thread of the function that is traced."
+            )
+        leaf = leaf.graph.value(leaf)
+        array = np.asarray(leaf)
+        return array if array.dtype.kind == "f" else array.astype(float)
+    return real_floats(what, leaf)
+
+
+def declared(value: Any) -> bool:
+    """Whether a value is one of a declared program, which has no number yet."""
+    return isinstance(value, Expression) and not isinstance(value.graph, Tracing)
+
+
+def output_of(leaf: Any, graph: Tracing, name: str) -> Expression:
+    """A leaf of a function's result as a node."""
+    if type(leaf) in NUMBERS and not isinstance(leaf, float):
+        raise InvalidFunction(
+            f"{name} returned the {type(leaf).__name__} {leaf!r}, which depends on no argument; "
+            "return a traced value or a float."
+        )
+    try:
+        node = graph.lift(leaf)
+    except UnsupportedType as error:
+        raise InvalidFunction(f"{name} returned {leaf!r}, which is no array: {error}") from None
+    return node

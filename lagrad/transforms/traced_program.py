@@ -1,0 +1,67 @@
+"""A traced function as a declared program, to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lagrad.errors import TracedValueError
+from lagrad.expressions.expression import Expression
+from lagrad.programs.program import Program
+from lagrad.systems.rewriting import inlined
+from lagrad.systems.system import OPTIONS
+from lagrad.transforms.float_check import require_followed
+from lagrad.transforms.trace import Trace
+from lagrad.transforms.trace import trace as traced
+
+
+def trace(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Program:
+    """Return a function at some arguments as a program.
+
+    Parameters
+    ----------
+    f : callable
+        A function in NumPy.
+    *args
+        Its arguments; each becomes a parameter, or several where it is nested, named after the
+        function's own.
+    **kwargs
+        Passed on as they are.
+
+    Returns
+    -------
+    Program
+        Its output is named "output", or "output_…" for each leaf of a nested result. Branches
+        are those taken at these arguments.
+
+    Examples
+    --------
+    >>> import numpy as np, lagrad as lg
+    >>> p = lg.trace(lambda x, y: np.sin(x) * y, 0.0, 2.0)
+    >>> float(p.solve(x=0.0).gradient("output")["x"])
+    2.0
+    """
+    found = traced(f, args, kwargs, range(len(args)), opaque=False, shared=False)
+    if found.symbolic:
+        raise TracedValueError(
+            f"lg.trace was given, or {found.program.name!r} closes over, a value that is traced: "
+            "it would become a number. Call the function itself there, or trace it outside."
+        )
+    require_followed(found, None)
+    return declared(found)
+
+
+def declared(trace: Trace) -> Program:
+    """A traced program as one that was declared: with starts, and with values of parameters."""
+    program = trace.program
+    system = Program(program.name)
+    given: dict[str, Expression] = {}
+    for argument in trace.arguments:
+        for name in argument.names:
+            value = trace.values[name]
+            own = f"{name}_" if name in OPTIONS else name
+            given[name] = system.parameter(own, value=value)
+    found = inlined(program, system, given, trace.starts)
+    for name in trace.outputs:
+        system.define(name, found[name])
+    return system

@@ -1,0 +1,211 @@
+"""The graph of a function that is being traced, its arguments' values at hand.
+
+While a function is traced, values of the arguments answer what Python asks (`if`, `while`,
+indices), and each answer is kept as a guard. Arrays that the function closes over, and values of
+a function traced around it, become data: the program's structure is the same whatever they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import LeakedValue, ShapeMismatch, UnsupportedType
+from lagrad.expressions.expression import Constant, Expression, Graph, Variable
+from lagrad.expressions.real_arrays import real_array
+from lagrad.expressions.traversal import ancestors
+from lagrad.programs.program import Program
+from lagrad.systems.rewriting import restated
+from lagrad.systems.system import definitions
+from lagrad.typing import Array
+
+CURRENT: ContextVar[Tracing | None] = ContextVar("lagrad_tracing", default=None)
+KINDS: dict[str, Callable[[Any], Any]] = {"bool()": bool, "float()": float, "int()": int}
+
+
+def tracing() -> Tracing | None:
+    """The innermost function that is being traced."""
+    return CURRENT.get()
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What Python asked of a node, and was answered."""
+
+    node: Expression
+    kind: str
+    answer: Any
+
+    def holds(self, value: Array) -> bool:
+        """Whether the answer would be the same."""
+        try:
+            return bool(answered(self.kind, value) == self.answer)
+        except (OverflowError, ValueError):  # no integer
+            return False
+
+
+def answered(kind: str, value: Array) -> Any:
+    number = np.asarray(value).item()
+    if kind != "an index":
+        return KINDS[kind](number)
+    if number != int(number):
+        raise UnsupportedType(f"{number!r} was asked as an index; it is no whole number.")
+    return int(number)
+
+
+class Tracing(Graph):
+    """The graph of a function that is being traced."""
+
+    __slots__ = (
+        "arrays",
+        "captured",
+        "guards",
+        "opaque",
+        "outer",
+        "recording",
+        "repeating",
+        "system",
+        "values",
+    )
+
+    def __init__(
+        self, name: str, system: Program, outer: Tracing | None, opaque: bool, repeating: bool
+    ) -> None:
+        super().__init__(name, 1 if outer is None else outer.depth + 1)
+        self.system = system
+        self.outer = outer
+        self.opaque = opaque  # whether arrays are data, so that they are not in the structure
+        # Whether it stands for many calls, so that nothing can be asked of its values.
+        self.repeating: bool = repeating or (outer is not None and outer.repeating)
+        self.recording = True
+        self.values: dict[int, Array] = {}
+        self.captured: dict[Expression, Variable] = {}
+        self.arrays: dict[int, tuple[Any, Expression]] = {}
+        self.guards: dict[tuple[int, str], Guard] = {}
+
+    def data(self, value: Array, stem: str, shape: Any, dtype: Any) -> Variable:
+        """A variable that is given, and that nothing is differentiated by."""
+        name = f"{stem}_{len(self.system.variables)}"
+        variable = self.system.leaf(self.system.free(name), "data", shape, dtype, None)
+        if value is not None:
+            self.values[variable.index] = value
+        return variable
+
+    def array(self, value: Any) -> Expression:
+        if not self.opaque or not self.recording:
+            return self.constant(value)
+        known = self.arrays.get(id(value))
+        if known is not None:
+            original, node = known
+            # The same array again, unless it was changed in place in between.
+            if np.array_equal(original, self.values[node.index], equal_nan=value.dtype.kind == "f"):
+                return node
+        array = real_array(value, "an array")
+        node = self.data(array, "array", array.shape, array.dtype)
+        self.arrays[id(value)] = (value, node)
+        return node
+
+    def foreign(self, value: Expression) -> Expression:
+        found = self.captured.get(value)
+        if found is None:
+            if not isinstance(value.graph, Tracing) and not self.repeating:
+                raise LeakedValue(
+                    f"{value!r} belongs to the declared program {value.graph.name!r}; a function "
+                    "that is traced has no use for it. Implicit functions stand in functions: take "
+                    "lg.trace of one where a program is wanted, or declare unknowns and equations."
+                )
+            if isinstance(value.graph, Tracing) and not self.encloses(value.graph):
+                raise LeakedValue(
+                    f"{value!r} belongs to {value.graph.name!r}, whose trace is over or is not one "
+                    f"around {self.name!r}: it was stored outside of its function and used later. "
+                    "Return it from the function instead."
+                )
+            # Its value at hand is that of the outer graph.
+            found = self.captured[value] = self.data(None, "outer", value.shape, value.dtype)
+        return found
+
+    def encloses(self, graph: Graph) -> bool:
+        """Whether a graph is one of the functions traced around this one."""
+        outer = self.outer
+        while outer is not None and outer is not graph:
+            outer = outer.outer
+        return outer is not None
+
+    def equation(self, lhs: Any, rhs: Any) -> Any:
+        return False if rhs is None else np.equal(lhs, rhs)
+
+    def asked(self, node: Expression, kind: str) -> Any:
+        if self.ended or not self.recording:
+            raise LeakedValue(
+                f"{kind} was asked of {node!r} after the trace of {self.name!r} was over; return "
+                "the value from the function instead of storing it elsewhere."
+            )
+        if node.size != 1:
+            raise ShapeMismatch(
+                f"{kind} was asked of {node!r}, which has {node.size} entries; "
+                "use np.any, np.all or one of its entries."
+            )
+        answer = answered(kind, self.value(node))
+        self.guards[node.index, kind] = Guard(node, kind, answer)
+        return answer
+
+    def inherit(
+        self, program: Program, guards: Sequence[Guard], values: Mapping[str, Expression]
+    ) -> None:
+        """Take over what was asked in a function that became a part of this one."""
+        nodes = restated([guard.node for guard in guards], program, self, values)
+        for guard, node in zip(guards, nodes, strict=True):
+            self.guards[node.index, guard.kind] = Guard(node, guard.kind, guard.answer)
+
+    def value(self, node: Expression) -> Array:
+        """The value of a node at the arguments at hand."""
+        if not isinstance(node.graph, Tracing):
+            # Of a declared program: a loop's step is traced for its shape.
+            return np.zeros(node.shape, node.dtype)
+        if node.graph is not self:
+            return node.graph.value(node)
+        defined = definitions(self.system)
+        values = self.values
+        outer = {variable.index: value for value, variable in self.captured.items()}
+        with np.errstate(all="ignore"):
+            for n in ancestors([node], lambda n: n.index in values, defined):
+                if n.index in values:
+                    continue
+                if isinstance(n, Constant):
+                    values[n.index] = n.value
+                elif n.index in defined:
+                    values[n.index] = values[defined[n.index].index]
+                elif n.index in outer:
+                    values[n.index] = (self.outer or self).value(outer[n.index])
+                elif isinstance(n, Variable):
+                    self._solve_for(n)
+                else:
+                    assert n.primitive is not None
+                    kernel = n.primitive.kernel(n.parameters)
+                    values[n.index] = kernel(*[values[a.index] for a in n.arguments])
+        return values[node.index]
+
+    def _solve_for(self, unknown: Variable) -> None:
+        """Find the values of the unknowns that one implicit function introduced."""
+        # Of nodes that are traced `==` makes an equation.
+        group = next(g for g in self.system.groups if any(u is unknown for u in g.unknowns))
+        arguments = [self.value(node) for node in group.arguments]
+        start = [v.start for v in group.unknowns]
+        found = group.approach.finish(arguments, start)
+        for variable, value in zip(group.unknowns, found, strict=True):
+            self.values[variable.index] = value
+
+
+@contextmanager
+def entered(graph: Tracing) -> Iterator[None]:
+    token = CURRENT.set(graph)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+        graph.recording = False
