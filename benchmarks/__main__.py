@@ -24,10 +24,7 @@ PARTS = {
     "speed": speed,
     "loops": loops,
 }
-HEAD = [
-    "| work | measured | ratio | target | | seconds |",
-    "|---|---|---|---|---|---|",
-]
+HEAD = ["| work | measured | ratio | target | | seconds |", "|---|---|---|---|---|---|"]
 
 
 def line(row: Row) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 EPSILON = float(np.finfo(float).eps)
 # The error of the four-point formula is h⁴f⁽⁵⁾/30, its rounding about ε f/h.
@@ -33,7 +32,7 @@ def along(
     return (8.0 * difference(1.0) - difference(2.0)) / (12.0 * h)
 
 
-def centred(value: Callable[..., Any]) -> Callable[..., Any]:
+def centred(value: Function) -> Function:
     """The rule of a primitive in forward mode, by differences of its value."""
 
     def jvp(tangents: tuple[Array, ...], y: Array, *x: Array) -> Array:

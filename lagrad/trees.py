@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lagrad.errors import StructureMismatch, UnsupportedType
+from lagrad.typing import Function
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,7 @@ def _taken(value: Any, leaves: list[Any]) -> Tree:
     return LEAF
 
 
-def tree_map(function: Callable[..., Any], value: Any, *others: Any) -> Any:
+def tree_map(function: Function, value: Any, *others: Any) -> Any:
     """The nested value of a function's results, leaf by leaf of values of one structure."""
     leaves, tree = flatten(value)
     columns = [tree.leaves_of(other, "a value") for other in others]

@@ -40,11 +40,7 @@ def test_sums_and_assemblies_are_scipys(seed, rows, columns, density):
             (2 * rows + 2, 2 * columns),
         )
         zero = np.zeros((rows, columns))
-        expected = [
-            [(a + b).toarray(), zero],
-            [zero, b.toarray()],
-            [full, np.zeros((2, columns))],
-        ]
+        expected = [[(a + b).toarray(), zero], [zero, b.toarray()], [full, np.zeros((2, columns))]]
         np.testing.assert_allclose(whole.toarray(), np.block(expected))
 
 

@@ -17,7 +17,8 @@ from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.mkl import log1p
 from lagrad.compiler.plan import OFTEN, Plan
 from lagrad.compiler.vector_program import Lanes
-from lagrad.expressions.expression import Graph, Variable
+from lagrad.expressions.expression import Variable
+from lagrad.expressions.graph import Graph
 from lagrad.programs.explicit_gradient import direct
 from lagrad.transforms.trace import trace
 

@@ -13,7 +13,8 @@ from scipy import special
 
 import lagrad as lg
 from lagrad.compiler.plan import Plan
-from lagrad.expressions.expression import Constant, Expression, Graph, Variable
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import Graph
 from lagrad.expressions.traversal import ancestors
 from lagrad.primitives.kernels import (
     Index,

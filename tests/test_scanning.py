@@ -19,7 +19,8 @@ from lagrad.compiler import scalar_opcodes as loops
 from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.plan import Plan
 from lagrad.compiler.scalarize import scalarised
-from lagrad.expressions.expression import Graph, Variable
+from lagrad.expressions.expression import Variable
+from lagrad.expressions.graph import Graph
 
 RNG = np.random.default_rng(5)
 FAST = pytest.mark.skipif(loops.compiled() is None, reason="extra fast")

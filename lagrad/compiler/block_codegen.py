@@ -14,7 +14,7 @@ from lagrad.compiler.mkl import vectorised
 from lagrad.compiler.operation import Operation, is_elementwise
 from lagrad.compiler.scalar_opcodes import TOTALS
 from lagrad.compiler.vector_program import ARITHMETIC, Rows, in_lanes, run_lanes
-from lagrad.typing import Shape
+from lagrad.typing import DType, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Out:
     """A value that leaves a group: `parts` says whether one part for each block, to be added."""
 
     shape: Shape
-    dtype: np.dtype[Any]
+    dtype: DType
     parts: bool
 
 
@@ -71,14 +71,14 @@ class Writer:
         self.arguments = arguments
         self.out_of = {place: i for i, place in enumerate(kept)}
         self.outs = [self._out(operations[place]) for place in kept]
-        self.scratch: list[np.dtype[Any]] = []
+        self.scratch: list[DType] = []
         self.rows, self.fixed = Rows(), dict[int, int]()
         self.dtype = Counter(operations[p].dtype for p in places).most_common(1)[0][0]
         rowed = lanes and self.dtype.char in "df"
         self.inner = {p for p in places if rowed and self._arithmetic(operations[p])}
         self.order = self._staged(places)
         self.last = {a: p for p in self.order for a in operations[p].arguments}
-        self.free: dict[np.dtype[Any], list[int]] = {}
+        self.free: dict[DType, list[int]] = {}
         self.held: dict[int, int] = {}  # which scratch array holds a value
         self.named = set(arguments)  # the values that the source has a name for
         self.waiting: list[int] = []  # those in rows that are asked for, when the program has run

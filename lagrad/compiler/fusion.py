@@ -8,7 +8,7 @@ of a group's values are taken on the way. What only the group needs is never sto
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from lagrad.compiler.operation import Operation, is_elementwise
 from lagrad.compiler.threads import run_in_parts
 from lagrad.compiler.vector_program import Lanes, in_lanes
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.typing import Array, Shape
+from lagrad.typing import Array, Function, Shape
 
 Key = tuple[Shape, int]  # of a group: the shape, and the level
 # Arrays with fewer entries than this are in cache anyway.
@@ -38,9 +38,9 @@ LONGEST_ROW = 4 * BLOCK
 class Step:
     """A call: from the values at some places to those at others."""
 
-    function: Callable[..., Any]
-    arguments: tuple[int, ...]
-    results: tuple[int, ...]
+    function: Function
+    arguments: Shape
+    results: Shape
     several: bool  # whether it returns a tuple
 
 
@@ -140,11 +140,7 @@ def fusible(place: int, operations: list[Operation], lanes: bool) -> bool:
 
 
 def fused(
-    operations: list[Operation],
-    places: list[int],
-    kept: list[int],
-    shape: Shape,
-    lanes: bool,
+    operations: list[Operation], places: list[int], kept: list[int], shape: Shape, lanes: bool
 ) -> list[Step]:
     """A group as one step; as several where its rows are too long for blocks."""
     inside = set(places)

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.compiler.operation import COMMUTATIVE, Operation, is_elementwise
-from lagrad.compiler.simplification import RULES
+from lagrad.compiler.operation import Operation, is_elementwise
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.expressions.traversal import ancestors
-from lagrad.typing import Shape
+from lagrad.typing import DType, Shape
 
 # Operations on constants up to this size are folded.
 FOLDED = 256
@@ -74,7 +73,7 @@ class Lowered:
         self.operations.append(operation)
         return len(self.operations) - 1
 
-    def _constant(self, value: Any, shape: Shape, dtype: np.dtype[Any]) -> int:
+    def _constant(self, value: Any, shape: Shape, dtype: DType) -> int:
         return self._append(Operation(None, (), (), shape, dtype, value))
 
     def _number(self, place: int) -> Any:
@@ -92,14 +91,13 @@ class Lowered:
         """Where the value of an operation is: that of an equal one, or its own."""
         if is_elementwise(operation):
             operation = self._unspread(operation)
-        rule = RULES.get(operation.name)
-        if rule is not None:
-            found = rule(self, operation)
+        if operation.primitive is not None and operation.primitive.simplify is not None:
+            found = operation.primitive.simplify(self, operation)
             if isinstance(found, int):
                 return found
             operation = found
         arguments = operation.arguments
-        if operation.name in COMMUTATIVE:
+        if operation.primitive is not None and operation.primitive.commutative:
             arguments = tuple(sorted(arguments))
         key = (operation.primitive, operation.parameters, arguments)
         place = self._table.get(key)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from lagrad.typing import Array
+from lagrad.typing import Array, DType, Function
 
 NAMES = (
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "cbrt"),
@@ -34,11 +33,11 @@ def table() -> dict[Any, Any]:
     return {getattr(np, name): getattr(library, name) for name in NAMES if hasattr(library, name)}
 
 
-def vectorised(kernel: Callable[..., Any], dtype: np.dtype[Any]) -> Callable[..., Any]:
+def vectorised(kernel: Function, dtype: DType) -> Function:
     """The function itself, or a faster one for large arrays."""
     if kernel is np.log1p and (dtype == np.float32 or np.log in table()):
         return log1p
-    found: Callable[..., Any] = table().get(kernel, kernel)
+    found: Function = table().get(kernel, kernel)
     return found
 
 

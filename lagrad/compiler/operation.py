@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.expression import Primitive
-from lagrad.typing import Shape
-
-COMMUTATIVE = frozenset(
-    ["add", "multiply", "maximum", "minimum", "fmax", "fmin", "logaddexp", "hypot", "equal"]
-)
+from lagrad.expressions.primitive import Primitive
+from lagrad.typing import DType, Parameters, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +17,10 @@ class Operation:
     """A primitive's application to numbered values; a leaf has no primitive."""
 
     primitive: Primitive | None
-    parameters: tuple[Any, ...]
-    arguments: tuple[int, ...]
+    parameters: Parameters
+    arguments: Shape
     shape: Shape
-    dtype: np.dtype[Any]
+    dtype: DType
     value: Any = None  # of a constant
 
     @property
@@ -38,7 +34,8 @@ class Operation:
     @property
     def owns(self) -> bool:
         """Whether the value is surely an array of its own, no view of another one."""
-        return self.name in ("sum", "contract", "embed", "scatter") or is_elementwise(self)
+        p = self.primitive
+        return p is not None and (p.fresh or p.elementwise)
 
     @property
     def ufunc(self) -> np.ufunc | None:
@@ -50,8 +47,4 @@ class Operation:
 
 def is_elementwise(operation: Operation) -> bool:
     """Whether each entry of the value is made of one entry of each argument."""
-    return operation.name in POINTWISE or operation.ufunc is not None
-
-
-# Functions of entries that are no ufuncs.
-POINTWISE = frozenset(["where", "logistic_share", "exp_ratio", "astype"])
+    return operation.primitive is not None and operation.primitive.elementwise

@@ -15,7 +15,7 @@ from lagrad.compiler.operation import Operation
 from lagrad.compiler.scalar_opcodes import loops
 from lagrad.compiler.vector_program import Lanes
 from lagrad.expressions.expression import Expression
-from lagrad.typing import Array
+from lagrad.typing import Array, Shape
 
 
 class Plan:
@@ -80,14 +80,14 @@ class Plan:
         # What it is made again from, where it turns out to be called often.
         self.lowered = lowered if 0 < len(self.steps) <= STRAIGHT_AT_MOST else None
 
-    def _releases(self, steps: list[Step], operations: list[Operation]) -> list[tuple[int, ...]]:
+    def _releases(self, steps: list[Step], operations: list[Operation]) -> list[Shape]:
         """For each step the large values that nothing needs after it."""
         final: dict[int, int] = {}
         for k, step in enumerate(steps):
             for place in (*step.results, *step.arguments):
                 final[place] = k
         held = {*self.outputs, *(place for place, _ in self.constants)}
-        last: list[tuple[int, ...]] = [()] * len(steps)
+        last: list[Shape] = [()] * len(steps)
         for place, k in final.items():
             size = operations[place].size * operations[place].dtype.itemsize
             if place not in held and size >= RELEASED_FROM:
@@ -104,15 +104,16 @@ class Plan:
         """The outputs' values, in order, for the inputs' values, in order."""
         if self.lowered is not None:
             self._hasten(self.lowered)
-        return (self.run or self.interpreted)(values)
+        # What is not finite is seen by whoever asks for it.
+        with np.errstate(all="ignore"):
+            return (self.run or self.interpreted)(values)
 
     def checked(self, values: Sequence[Array]) -> tuple[list[Array], bool]:
         """The same, without warnings, and whether all of it is finite."""
         if self.alone is not None:
             return self.alone(values)
-        with np.errstate(all="ignore"):
-            found = self(values)
-            return found, all_finite(found)
+        found = self(values)
+        return found, all_finite(found)
 
     def _hasten(self, lowered: Lowered) -> None:
         """Become a function of its own, and that of lanes, as calls add up."""
@@ -152,7 +153,7 @@ RELEASED_FROM = 1 << 16
 
 
 def straight(
-    plan: Plan, steps: list[Step], releases: list[tuple[int, ...]]
+    plan: Plan, steps: list[Step], releases: list[Shape]
 ) -> Callable[[Sequence[Array]], list[Array]]:
     """Steps as the statements of one function."""
     names: dict[str, Any] = {f"v{place}": value for place, value in plan.constants}

@@ -15,7 +15,8 @@ from lagrad.compiler.plan import Plan
 from lagrad.compiler.scalar_levels import Levels, levels
 from lagrad.compiler.scalar_opcodes import BINARY, CODES, IN_PYTHON, loops
 from lagrad.compiler.scalar_source import LONGEST, WRITTEN_FROM, written
-from lagrad.expressions.expression import Constant, Expression, Graph, Variable
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
 from lagrad.primitives.registry import PRIMITIVES
 from lagrad.typing import Array

@@ -18,7 +18,7 @@ from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.operation import Operation
 from lagrad.compiler.scalar_opcodes import CODES
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.typing import Array
+from lagrad.typing import Array, Shape
 
 DOUBLE = np.dtype(float)
 # Operations on single numbers from which calls of NumPy are better, for each of these.
@@ -42,7 +42,7 @@ class Scalarised:
         self.second: list[Array] = []
         self.size = 0
 
-    def constant(self, value: Any, shape: tuple[int, ...]) -> Array:
+    def constant(self, value: Any, shape: Shape) -> Array:
         """The places of a constant's entries."""
         entries = np.broadcast_to(np.asarray(value, float), shape).ravel()
         begin = len(self.numbers)
@@ -50,7 +50,7 @@ class Scalarised:
         # Negative: the constants' number is not known yet.
         return (-1 - np.arange(begin, begin + entries.size)).reshape(shape)
 
-    def fresh(self, shape: tuple[int, ...]) -> Array:
+    def fresh(self, shape: Shape) -> Array:
         begin = self.size
         self.size += math.prod(shape)
         return np.arange(begin, self.size).reshape(shape)
@@ -62,7 +62,7 @@ class Scalarised:
         self.second.append(second.ravel())
         return self.fresh(first.shape)
 
-    def total(self, places: Array, axes: tuple[int, ...]) -> Array:
+    def total(self, places: Array, axes: Shape) -> Array:
         """Sums over axes, as chains of additions."""
         rest = [k for k in range(places.ndim) if k not in axes]
         shape = [places.shape[k] for k in rest]

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from lagrad.compiler.operation import Operation
 from lagrad.compiler.scalar_opcodes import CODES, TOTALS, compiled
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.typing import Array
+from lagrad.typing import Array, DType, Shape
 
 DOUBLE = np.dtype(float)
 # What a processor does to vectors by itself; other functions libraries do better.
@@ -28,7 +27,7 @@ ARITHMETIC = frozenset(
 FINITE = 30
 
 
-def in_lanes(operation: Operation, operations: list[Operation], dtype: np.dtype[Any]) -> bool:
+def in_lanes(operation: Operation, operations: list[Operation], dtype: DType) -> bool:
     """Whether an operation has a code, a dtype, and arguments of that dtype, or numbers."""
     return (
         operation.name in CODES
@@ -136,7 +135,7 @@ class Lanes:
         places: list[int],
         kept: list[int],
         arguments: list[int],
-        shape: tuple[int, ...],
+        shape: Shape,
     ) -> None:
         self.shape, self.count = shape, math.prod(shape)
         rows = Rows()

@@ -6,16 +6,16 @@ have millions of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS, named
 from lagrad.expressions.expression import Expression
+from lagrad.typing import Function
 
 
-def method(name: str) -> Callable[..., Any]:
+def method(name: str) -> Function:
     """The method of an array that is NumPy's function of the same name."""
 
     def call(self: Expression, *args: Any, **kwargs: Any) -> Any:
@@ -49,7 +49,7 @@ def astype(x: Expression, dtype: Any) -> Any:
     return FUNCTIONS[np.astype](x, dtype)
 
 
-OWN: dict[str, Callable[..., Any]] = {
+OWN: dict[str, Function] = {
     "copy": itself,
     "__copy__": itself,
     "__deepcopy__": itself,
@@ -62,7 +62,7 @@ for _name, _function in OWN.items():
 Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
 
 
-def operator(ufunc: np.ufunc, reflected: bool = False) -> Callable[..., Any]:
+def operator(ufunc: np.ufunc, reflected: bool = False) -> Function:
     """The method of an operator, past NumPy's dispatch where both sides are known to be simple."""
 
     def call(self: Expression, other: Any) -> Any:

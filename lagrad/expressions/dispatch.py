@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from lagrad.errors import LagradError, ShapeMismatch, UnsupportedFunction
+from lagrad.typing import Function
 
 # Filled by `lagrad.primitives` as it is imported, and never changed afterwards.
-UFUNCS: dict[np.ufunc, Callable[..., Any]] = {}
-FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
+UFUNCS: dict[np.ufunc, Function] = {}
+FUNCTIONS: dict[Function, Function] = {}
 # The primitives of ufuncs that make doubles of doubles.
 OF_DOUBLES: dict[np.ufunc, Any] = {}
-REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {
+REDUCTIONS: dict[np.ufunc, Function] = {
     np.add: np.sum,
     np.multiply: np.prod,
     np.maximum: np.max,
@@ -22,7 +22,7 @@ REDUCTIONS: dict[np.ufunc, Callable[..., Any]] = {
 }
 
 
-def named(name: str, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def named(name: str, handler: Function, *args: Any, **kwargs: Any) -> Any:
     """A handler's result; what it cannot take becomes an error with the function's name."""
     try:
         return handler(*args, **kwargs)

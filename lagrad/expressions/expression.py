@@ -1,38 +1,29 @@
-"""The traced value: a node in a graph of primitives, written in NumPy.
-
-A `Graph` keeps its nodes in the order of their making, so that a node's arguments always come
-before it, and stores equal nodes once. A primitive is data: how to evaluate, what shape comes
-out, and one linear map for each argument.
-"""
+"""The traced value: a node in a graph of primitives, written in NumPy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import scipy.sparse as sparse
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from lagrad.errors import (
-    ForeignValue,
     InPlaceUpdate,
     InvalidEquation,
-    LeakedValue,
     ShapeMismatch,
     TracedValueError,
     UnsupportedFunction,
-    UnsupportedType,
 )
 from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, REDUCTIONS, UFUNCS, named
-from lagrad.expressions.linear_maps import Joint, LinearMap
-from lagrad.expressions.real_arrays import NUMBERS, real_array
-from lagrad.typing import Shape
+from lagrad.expressions.real_arrays import NUMBERS
+from lagrad.typing import DType, Function, Parameters, Shape
 
-DOUBLE = np.dtype(float)
+if TYPE_CHECKING:
+    from lagrad.expressions.graph import Graph
+    from lagrad.expressions.primitive import Primitive
 
 
 class Equation:
@@ -59,169 +50,6 @@ class Equation:
         )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Primitive:
-    """One operation on arrays: its value, its output's shape and dtype, its local partials.
-
-    Attributes
-    ----------
-    name : str
-    kernel : callable
-        `kernel(parameters)` is the function of the arguments' arrays that computes the value.
-    infer : callable
-        `infer(arguments, parameters)` is the output's shape and dtype.
-    partial : callable
-        `partial(node, k)` is the `LinearMap` of argument `k`, or None where it is zero.
-    code : callable
-        `code(texts, parameters)` is the operation as NumPy source.
-    joint : callable, optional
-        `joint(node, ks)` are the `Joint` maps of several arguments.
-    """
-
-    name: str
-    kernel: Callable[[tuple[Any, ...]], Callable[..., Any]]
-    infer: Callable[[tuple[Expression, ...], tuple[Any, ...]], tuple[Shape, np.dtype[Any]]]
-    partial: Callable[[Expression, int], LinearMap | None]
-    code: Callable[[Sequence[str], tuple[Any, ...]], str]
-    joint: Callable[[Expression, tuple[int, ...]], Sequence[Joint]] | None = None
-
-    def __call__(
-        self, graph: Graph, *arguments: Any, parameters: tuple[Any, ...] = ()
-    ) -> Expression:
-        return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)
-
-
-class Graph:
-    """The nodes of one program, in the order of their making; equal nodes are one.
-
-    A function that is traced while another one is has a graph inside the other's: `depth` counts
-    them, and a value of an outer one that is met is taken up by `foreign`.
-    """
-
-    __slots__ = ("depth", "ended", "matrices", "name", "nodes", "table")
-
-    def __init__(self, name: str, depth: int = 0) -> None:
-        self.name = name
-        self.depth = depth
-        self.ended = False  # whether it belongs to a trace that is over
-        self.nodes: list[Expression] = []
-        self.table: dict[Any, Expression] = {}
-        # Sparse matrices that were met, by their identity, each with the copy that was taken.
-        self.matrices: dict[int, tuple[Any, Any]] = {}
-
-    @contextmanager
-    def reopened(self) -> Iterator[None]:
-        """Take further nodes, though the trace be over."""
-        ended, self.ended = self.ended, False
-        try:
-            yield
-        finally:
-            self.ended = ended
-
-    def apply(
-        self, primitive: Primitive, arguments: tuple[Expression, ...], parameters: tuple[Any, ...]
-    ) -> Expression:
-        """The node of a primitive's application, new or found."""
-        if len(arguments) == 2:
-            left, right = arguments
-            key: Any = (primitive, parameters, left.index, right.index)
-        else:
-            key = (primitive, parameters, *[a.index for a in arguments])
-        node = self.table.get(key)
-        if node is None:
-            if self.ended:
-                raise LeakedValue(
-                    f"{arguments[0]!r} was traced by {self.name!r}, which is over: it has no value "
-                    "any more. Return it from the function instead of storing it elsewhere."
-                )
-            shape, dtype = primitive.infer(arguments, parameters)
-            for a in arguments:
-                if type(a) is not Constant:
-                    node = Operation(self, primitive, arguments, parameters, shape, dtype)
-                    break
-            else:
-                value = primitive.kernel(parameters)(*[a.value for a in arguments])
-                node = self.constant(value)
-            self.table[key] = node
-        return node
-
-    def scalars(self, primitive: Primitive, arguments: tuple[Expression, ...]) -> Expression | None:
-        """The node of a function of doubles, known to be one; None where an argument is none.
-
-        This is `apply` for programs of millions of scalars.
-        """
-        variable = False
-        # A number as the key, which the garbage collector has no work with.
-        key = id(primitive)
-        for a in arguments:
-            if a.dtype is not DOUBLE or a.shape:
-                return None
-            variable |= type(a) is not Constant
-            key = key << 32 | a.index
-        if not variable or self.ended:
-            return None
-        node = self.table.get(key)
-        if node is None:
-            node = self.table[key] = Operation(self, primitive, arguments, (), (), DOUBLE)
-        return node
-
-    def constant(self, value: Any) -> Constant:
-        """The node of a number or of an array, which is copied."""
-        if type(value) in NUMBERS:
-            # Zeros have signs, and NaN equals nothing.
-            key: Any = (type(value), value if value == value != 0 else repr(value))
-        else:
-            value = real_array(value, "a constant")
-            key = (value.dtype.str, value.shape, value.tobytes()) if value.nbytes <= 256 else None
-        node = self.table.get(key) if key is not None else None
-        if node is None:
-            node = Constant(self, value)
-            if key is not None:
-                self.table[key] = node
-        assert isinstance(node, Constant)
-        return node
-
-    def lift(self, value: Any) -> Expression:
-        """`value` as a node of this graph."""
-        if isinstance(value, Expression):
-            return value if value.graph is self else self.foreign(value)
-        if type(value) in NUMBERS:
-            return self.constant(value)
-        if isinstance(value, Equation):
-            raise InvalidEquation.used_as_value(value)
-        if sparse.issparse(value):
-            raise UnsupportedFunction(
-                "a scipy.sparse matrix meets traced values as the left side of `@` only."
-            )
-        array = np.asarray(value)
-        if array.dtype == object:
-            found: Expression = stacked(array, self)
-            return found
-        return self.array(value if isinstance(value, np.ndarray) else array)
-
-    def array(self, value: Any) -> Expression:
-        """An array of numbers as a node."""
-        return self.constant(value)
-
-    def foreign(self, value: Expression) -> Expression:
-        """A value of another graph as a node of this one."""
-        raise ForeignValue(
-            f"{value!r} belongs to program {value.graph.name!r}, "
-            f"and is used in program {self.name!r}; declare it there as a parameter."
-        )
-
-    def asked(self, node: Expression, kind: str) -> Any:
-        """The number that Python asks of a node."""
-        raise TracedValueError(
-            f"{kind} was asked of {node!r}, which has no value while the program is declared; "
-            "np.where(condition, a, b) chooses between values."
-        )
-
-    def equation(self, lhs: Any, rhs: Any) -> Any:
-        """What `lhs == rhs` is."""
-        return Equation(lhs, rhs)
-
-
 def innermost(values: Any) -> Graph | None:
     """The graph of the traced value that was traced last among `values`; None without any."""
     found: Graph | None = None
@@ -239,21 +67,6 @@ def innermost(values: Any) -> Graph | None:
         if graph is not None and (found is None or graph.depth > found.depth):
             found = graph
     return found
-
-
-def stacked(array: np.ndarray[Any, Any], graph: Graph | None = None) -> Any:
-    """The traced value of an object array whose entries are traced values and numbers."""
-    entries = list(array.ravel())
-    if array.ndim == 0 and isinstance(entries[0], Expression):
-        return entries[0] if graph is None else graph.lift(entries[0])
-    if not all(isinstance(e, (Expression, int, float, np.number)) for e in entries):
-        odd = next(e for e in entries if not isinstance(e, (Expression, int, float, np.number)))
-        raise UnsupportedType(f"an object array holds {odd!r}; expected traced values or numbers.")
-    if graph is not None:
-        entries = [graph.lift(e) for e in entries]
-    rows: Any = np.stack(entries)
-    shape = array.shape + rows.shape[1:]
-    return np.reshape(rows, shape) if array.ndim != 1 else rows
 
 
 class Expression(NDArrayOperatorsMixin):
@@ -282,9 +95,9 @@ class Expression(NDArrayOperatorsMixin):
         graph: Graph,
         primitive: Primitive | None,
         arguments: tuple[Expression, ...],
-        parameters: tuple[Any, ...],
+        parameters: Parameters,
         shape: Shape,
-        dtype: np.dtype[Any],
+        dtype: DType,
     ) -> None:
         self.graph = graph
         self.primitive = primitive
@@ -347,9 +160,7 @@ class Expression(NDArrayOperatorsMixin):
             )
         return named(ufunc.__name__, handler, graph, *inputs)
 
-    def __array_function__(
-        self, func: Callable[..., Any], types: Any, args: Any, kwargs: Any
-    ) -> Any:
+    def __array_function__(self, func: Function, types: Any, args: Any, kwargs: Any) -> Any:
         handler = FUNCTIONS.get(func)
         if handler is None:
             raise UnsupportedFunction.missing(getattr(func, "__name__", str(func)))
@@ -431,7 +242,7 @@ class Expression(NDArrayOperatorsMixin):
         return format(float(self), spec) if spec else repr(self)
 
 
-class Operation(Expression):
+class Application(Expression):
     """A primitive applied to other nodes.
 
     It stands beside `Variable` and `Constant`, not above them: Python swaps the sides of `a == b`
@@ -460,7 +271,7 @@ class Variable(Expression):
     __slots__ = ("name", "role", "start")
 
     def __init__(
-        self, graph: Graph, name: str, role: str, shape: Shape, dtype: np.dtype[Any], start: Any
+        self, graph: Graph, name: str, role: str, shape: Shape, dtype: DType, start: Any
     ) -> None:
         super().__init__(graph, None, (), (), shape, dtype)
         self.name = name

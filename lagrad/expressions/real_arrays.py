@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import UnsupportedType
+from lagrad.typing import Array
 
 # Numbers of Python, which take the dtype of what they meet; NumPy's own scalars do not.
 NUMBERS = (bool, int, float)
 
 
-def real_array(value: Any, what: str) -> np.ndarray[Any, Any]:
+def real_array(value: Any, what: str) -> Array:
     """A read-only copy of real numbers; `what` names them in the error."""
     if isinstance(value, (np.ma.MaskedArray, np.matrix)):
         raise UnsupportedType(

@@ -111,8 +111,7 @@ class Problem:
         if plan is None:
             found = self.at(point)
             return [found[v.name] for v in self.outputs]
-        with np.errstate(all="ignore"):
-            return plan([*self.pieces(point), *self.data.values()])
+        return plan([*self.pieces(point), *self.data.values()])
 
 
 # An objective that has fallen so far, relative to its first value, has no minimum.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from lagrad.transforms.not_finite import where_not_finite
 from lagrad.transforms.trace import Trace, at_hand, name_of, trace
 from lagrad.transforms.tracing_graph import Tracing, tracing
 from lagrad.trees import flatten
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 # How often a function may take other branches at its solution than on the way there.
 BRANCHES = 50
@@ -35,7 +35,7 @@ BORDER = 1e-9
 
 
 def fixed_point(
-    step: Callable[..., Any],
+    step: Function,
     start: Any,
     *args: Any,
     solver: Any = "anderson",
@@ -99,7 +99,7 @@ def fixed_point(
 
 
 def root(
-    residual: Callable[..., Any],
+    residual: Function,
     start: Any,
     *args: Any,
     solver: Any = "newton",
@@ -147,11 +147,11 @@ def root(
 
 
 def argmin(
-    objective: Callable[..., Any],
+    objective: Function,
     start: Any,
     *args: Any,
     solver: Any = "newton",
-    gradient: Callable[..., Any] | None = None,
+    gradient: Function | None = None,
     linear: LinearSolver | None = None,
     products: str = "exact",
     preconditioner: Any = None,
@@ -233,11 +233,7 @@ def argmin(
 
 
 def implicit(
-    kind: str,
-    function: Callable[..., Any],
-    start: Any,
-    args: Sequence[Any],
-    how: Mapping[str, Any],
+    kind: str, function: Function, start: Any, args: Sequence[Any], how: Mapping[str, Any]
 ) -> Any:
     """The solution of an implicit function, as numbers or as unknowns of the outer trace."""
     if not callable(function):

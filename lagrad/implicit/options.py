@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,9 @@ from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.krylov import CG, GMRES, Krylov
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.solving.iterations import Anderson, Minimize, Picard
+from lagrad.typing import Function
 
-SOLVERS: dict[str, Callable[..., Any]] = {"anderson": Anderson, "picard": Picard}
+SOLVERS: dict[str, Function] = {"anderson": Anderson, "picard": Picard}
 
 
 def options(

@@ -22,6 +22,7 @@ from lagrad.transforms.stop_gradient import stop_gradient
 from lagrad.transforms.trace import at_hand, declared, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import flatten, tree_map
+from lagrad.typing import Function
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +122,7 @@ class Reversible:
 
 
 def unrolled(
-    kind: str,
-    function: Callable[..., Any],
-    start: Any,
-    args: Sequence[Any],
-    how: Unrolled | Reversible,
+    kind: str, function: Function, start: Any, args: Sequence[Any], how: Unrolled | Reversible
 ) -> Any:
     """The result of an iteration for a fixed point or an argmin."""
     begin = start.value if isinstance(start, WarmStart) else start
@@ -168,7 +165,7 @@ def unrolled(
 
 
 def run(
-    step: Callable[..., Any], state: Any, settings: dict[str, Any] | None, how: Unrolled, what: str
+    step: Function, state: Any, settings: dict[str, Any] | None, how: Unrolled, what: str
 ) -> tuple[Any, str]:
     """The steps, those before the last ones held constant, and what to call them."""
     first = 0 if how.last is None else max(0, how.steps - how.last)
@@ -215,7 +212,7 @@ def as_before(state: Any, before: Any) -> Any:
     )
 
 
-def curvature(function: Callable[..., Any], kind: str, start: Any, args: Sequence[Any]) -> float:
+def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) -> float:
     """The largest curvature at a start, by power iteration, held constant."""
     if kind == "gradient":
         raise InvalidValue("argmin(gradient=…, differentiate=lg.Unrolled(…)) needs an optimizer=….")

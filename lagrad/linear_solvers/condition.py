@@ -9,9 +9,7 @@ import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.linear_solvers.base import (
-    Factors,
-)
+from lagrad.linear_solvers.base import Factors
 from lagrad.typing import Array
 
 

@@ -17,8 +17,10 @@ from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.traversal import ancestors
 from lagrad.loops.chain import Chain
+from lagrad.primitives.contraction import product as contraction
+from lagrad.primitives.elementwise import add
 from lagrad.systems.system import definitions
-from lagrad.typing import Array
+from lagrad.typing import Array, Shape
 
 # Sums from this size on; smaller ones cost less than their bookkeeping.
 LARGE = 4096
@@ -40,13 +42,13 @@ class Product:
     """
 
     factors: tuple[Expression, Expression]
-    axes: tuple[tuple[int, ...], tuple[int, ...]]
+    axes: tuple[Shape, Shape]
     shapes: tuple[tuple[int, int], tuple[int, int]]
 
     @classmethod
     def of(cls, node: Expression) -> Product | None:
         """A contraction as one; None of what is none, or is large in what it sums over."""
-        if node.primitive is None or node.primitive.name != "contract":
+        if node.primitive is not contraction:
             return None
         inputs, out = node.parameters[0].split("->")
         first, second = inputs.split(",")
@@ -211,7 +213,7 @@ def sums_of(chain: Chain) -> list[Sum]:
         addends, stack = [], [resolved(variables[after])]
         while stack:
             node = stack.pop()
-            if node.primitive is not None and node.primitive.name == "add":
+            if node.primitive is add:
                 stack.extend(map(resolved, node.arguments))
             else:
                 addends.append(node)

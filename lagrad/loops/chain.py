@@ -24,7 +24,7 @@ from lagrad.programs.program import Program
 from lagrad.programs.tangent_program import tangent
 from lagrad.systems.rewriting import copied, given
 from lagrad.systems.system import definitions
-from lagrad.typing import Array, Shape
+from lagrad.typing import Array, DType, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Chain:
         return self.ends[-1] if self.ends else 0
 
     @cached_property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> DType:
         kinds = [self.step.variables[n].dtype for n in (*self.after, *self.outputs)]
         return np.result_type(*kinds)
 
@@ -193,7 +193,7 @@ class Chain:
         """The inputs and constants among some arguments."""
         return tuple(self.given[k] for k in ks if k >= len(self.states))
 
-    def _back(self, ks: tuple[int, ...]) -> Back:
+    def _back(self, ks: Shape) -> Back:
         """The step's pull-back to arguments `ks`."""
         active = self.active(ks)
         source = self.differentiable((*self.states, *active))
@@ -208,7 +208,7 @@ class Chain:
         assert isinstance(found, Back)
         return found
 
-    def adjoint(self, ks: tuple[int, ...]) -> Chain:
+    def adjoint(self, ks: Shape) -> Chain:
         """The chain of the multipliers, and of what flows back to arguments `ks`.
 
         Its states are the cotangents of this one's, the sums that flow to constants, and the
@@ -234,16 +234,14 @@ class Chain:
             progress=self.progress,
         )
 
-    def flowing(self, ks: tuple[int, ...], parts: Sequence[Any], last: Sequence[Any]) -> list[Any]:
+    def flowing(self, ks: Shape, parts: Sequence[Any], last: Sequence[Any]) -> list[Any]:
         """Where the adjoint chain starts: the last states' cotangents, no sums, those states."""
         back = self._back(ks)
         sums = [back.step.variables[name] for name in back.before]
         zeros = [np.zeros(v.shape, v.dtype) for v in sums]
         return [*parts[: len(self.states)], *zeros, *(last[k] for k in back.known)]
 
-    def gathered(
-        self, ks: tuple[int, ...], flowing: Sequence[Any], stacks: Sequence[Any]
-    ) -> list[Any]:
+    def gathered(self, ks: Shape, flowing: Sequence[Any], stacks: Sequence[Any]) -> list[Any]:
         """For each of some arguments what has come back to it.
 
         From the last states of the adjoint chain, and from its outputs.
@@ -260,7 +258,7 @@ class Chain:
             for k in ks
         ]
 
-    def tangent(self, ks: tuple[int, ...]) -> Chain:
+    def tangent(self, ks: Shape) -> Chain:
         """The chain with the tangents of its states after them, and those of its outputs only."""
         active = self.active(ks)
         source = self.differentiable((*self.states, *active))

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.expression import Expression, Primitive
+from lagrad.errors import UnsupportedFunction
+from lagrad.expressions.expression import Expression
+from lagrad.expressions.primitive import Primitive
 from lagrad.loops.chain import Chain
 from lagrad.loops.joint_rules import Rule, expansion, joint_maps
-from lagrad.loops.run import reverse, run
-from lagrad.typing import Array
+from lagrad.loops.run import breaks_at, broken, reverse, run
+from lagrad.typing import Array, Parameters, Shape
 
 
-def pull(
-    node: Any, arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
-) -> list[Any]:
+def pull(node: Any, arguments: Sequence[Any], cotangent: Any, ks: Shape, chain: Chain) -> list[Any]:
     """What flows back to arguments."""
     if chain.storage is not None or chain.before:
         value = REVERSED(node.graph, node, cotangent, *arguments, parameters=(chain, ks))
@@ -33,9 +33,7 @@ def pull(
     return pulled(arguments, cotangent, ks, chain)
 
 
-def pulled(
-    arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...], chain: Chain
-) -> list[Any]:
+def pulled(arguments: Sequence[Any], cotangent: Any, ks: Shape, chain: Chain) -> list[Any]:
     """The same by the chain in reverse over all states."""
     graph = cotangent.graph
     m, count = len(chain.states), len(chain.outputs)
@@ -94,6 +92,60 @@ def single_partial(node: Expression, k: int) -> Any:
     return joint_maps(rule(node.parameters[0]), node, (k,))[0]
 
 
+def longest(lowered: Any, operation: Any) -> Any:
+    """One run of a loop where two differ in what they keep of its steps.
+
+    What the one with less keeps comes first in the value of the other.
+    """
+    (chain,) = operation.parameters
+    key = ("chain", chain.way, operation.arguments)
+    place = lowered._table.get(key)
+    if place is not None:
+        known = lowered.operations[place].parameters[0]
+        common = min(len(known.outputs), len(chain.outputs))
+        if known.outputs[:common] == chain.outputs[:common]:
+            if len(chain.outputs) > len(known.outputs):
+                more = replace(chain, storage=known.storage, recording=known.recording)
+                lowered.operations[place] = replace(operation, parameters=(more,))
+            return place
+    place = lowered._table[key] = lowered._append(operation)
+    return place
+
+
+def remembered(lowered: Any, operation: Any) -> Any:
+    """The run of a loop whose way back is asked for leaves a record of its states."""
+    chain, place = operation.parameters[0], operation.arguments[0]
+    run = lowered.operations[place]
+    same = run.primitive is CHAIN and run.parameters[0].way == chain.way
+    if same and (chain.storage is not None or chain.exact):
+        recording = replace(run.parameters[0], storage=chain.storage, recording=True)
+        lowered.operations[place] = replace(run, parameters=(recording,))
+    return operation
+
+
+def diverges(parameters: Parameters, arguments: Sequence[Array]) -> str | None:
+    """The step at which a loop stops being finite."""
+    (chain,) = parameters
+    step = breaks_at(chain, arguments)
+    return (
+        None if step is None else f"a loop diverges: {broken(chain.step.name, step, chain.length)}"
+    )
+
+
+def unwritten(module: Any, node: Expression, texts: Sequence[str]) -> str:
+    raise UnsupportedFunction(
+        "source() writes derivatives of loops that store all states: leave out checkpoints=, "
+        "memory=, disk= and inverses."
+    )
+
+
+def written(module: Any, node: Expression, texts: Sequence[str]) -> str:
+    (chain,) = node.parameters
+    counts = (len(chain.states), len(chain.inputs))
+    how = f"{module.step(chain)}, {counts}, {chain.length}, {chain.backwards}"
+    return f"_chain({how}, {', '.join(texts)})"
+
+
 CHAIN = Primitive(
     "chain",
     lambda parameters: functools.partial(run, parameters[0]),
@@ -101,10 +153,14 @@ CHAIN = Primitive(
     single_partial,
     lambda texts, parameters: f"chain({', '.join(texts)})",
     lambda node, ks: joint_maps(rule(node.parameters[0]), node, ks),
+    simplify=longest,
+    source=written,
+    repeats=lambda parameters: parameters[0].step,
+    breaks=diverges,
 )
 
 
-def expanded(arguments: Sequence[Any], chain: Chain, ks: tuple[int, ...]) -> Any:
+def expanded(arguments: Sequence[Any], chain: Chain, ks: Shape) -> Any:
     """What `REVERSED` computes, by chains over all states: to be differentiated again."""
     _, cotangent, *rest = arguments
     found = pulled(rest, cotangent, ks, chain)
@@ -122,7 +178,7 @@ def reversed_rule(node: Expression) -> Rule:
     return RULES[key]
 
 
-def reversed_kernel(parameters: tuple[Any, ...]) -> Any:
+def reversed_kernel(parameters: Parameters) -> Any:
     chain, ks = parameters
 
     def kernel(value: Array, cotangent: Array, *arguments: Array) -> Array:
@@ -132,7 +188,7 @@ def reversed_kernel(parameters: tuple[Any, ...]) -> Any:
     return kernel
 
 
-def reversed_kind(arguments: Sequence[Expression], parameters: tuple[Any, ...]) -> Any:
+def reversed_kind(arguments: Sequence[Expression], parameters: Parameters) -> Any:
     chain, ks = parameters
     return (sum(arguments[2 + k].size for k in ks),), chain.dtype
 
@@ -146,4 +202,6 @@ REVERSED = Primitive(
     lambda node, k: joint_maps(reversed_rule(node), node, (k,))[0],
     lambda texts, parameters: f"chain_reversed({', '.join(texts)})",
     lambda node, ks: joint_maps(reversed_rule(node), node, ks),
+    simplify=remembered,
+    source=unwritten,
 )

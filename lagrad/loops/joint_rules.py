@@ -15,12 +15,13 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.compiler.plan import Plan
-from lagrad.expressions.expression import Expression, Graph, Variable
+from lagrad.expressions.expression import Expression, Variable
+from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Joint, LinearMap
 from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.rewriting import restated
 from lagrad.systems.system import System
-from lagrad.typing import Shape, Value
+from lagrad.typing import Kind, Shape, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Rule:
         `push(node, arguments, tangents)` is the node's tangent, for tangents by argument.
     """
 
-    pull: Callable[[Value, Sequence[Value], Value, tuple[int, ...]], list[Value]]
+    pull: Callable[[Value, Sequence[Value], Value, Shape], list[Value]]
     push: Callable[[Value, Sequence[Value], dict[int, Value]], Value]
     plans: dict[Any, Plan] = field(default_factory=dict)
 
@@ -43,7 +44,7 @@ class Rule:
 class Formulas:
     """The formulas of one node: what its maps share."""
 
-    def __init__(self, rule: Rule, node: Expression, ks: tuple[int, ...]) -> None:
+    def __init__(self, rule: Rule, node: Expression, ks: Shape) -> None:
         self.rule, self.ks = rule, ks
         nodes = (node, *node.arguments)
         self.kinds = [(n.shape, n.dtype) for n in nodes]
@@ -86,10 +87,7 @@ class Formulas:
         return found
 
     def _plan(
-        self,
-        what: Any,
-        more: Sequence[tuple[Shape, np.dtype[Any]]],
-        formula: Callable[[Any, Any, Any], list[Value]],
+        self, what: Any, more: Sequence[Kind], formula: Callable[[Any, Any, Any], list[Value]]
     ) -> Plan:
         """The formula as a plan of the node's value, its arguments, and what is given."""
         key = (what, *self.kinds)
@@ -171,15 +169,13 @@ class Everywhere(LinearMap):
         return sparse.csr_array(np.ones((math.prod(self.target), math.prod(self.source))))
 
 
-def joint_maps(rule: Rule, node: Expression, ks: tuple[int, ...]) -> list[Joint]:
+def joint_maps(rule: Rule, node: Expression, ks: Shape) -> list[Joint]:
     """The maps of a node's arguments `ks`."""
     formulas, slots = Formulas(rule, node, ks), dict[int, int]()
     return [FormulaMap(formulas, k, (node, *node.arguments), slots) for k in ks]
 
 
-def expansion(
-    formula: Callable[[Sequence[Any]], Any], kinds: Sequence[tuple[Shape, np.dtype[Any]]]
-) -> Rule:
+def expansion(formula: Callable[[Sequence[Any]], Any], kinds: Sequence[Kind]) -> Rule:
     """The rule of a primitive that equals a formula of its arguments."""
     system = System("expansion")
     leaves = [
@@ -201,7 +197,7 @@ def expansion(
     def named(arguments: Sequence[Any]) -> dict[str, Any]:
         return {f"a{i}": a for i, a in enumerate(arguments)}
 
-    def pull(_: Any, arguments: Sequence[Any], cotangent: Any, ks: tuple[int, ...]) -> list[Any]:
+    def pull(_: Any, arguments: Sequence[Any], cotangent: Any, ks: Shape) -> list[Any]:
         flowing = symbolic_tape.empty()
         if (place := slot(root.index)) is not None:
             flowing[place] = seed

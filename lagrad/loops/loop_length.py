@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import NotConverged
-from lagrad.expressions.expression import Primitive, innermost
+from lagrad.expressions.expression import innermost
 from lagrad.expressions.linear_maps import Scale
+from lagrad.expressions.primitive import Primitive
 from lagrad.loops.chain import Chain
 from lagrad.loops.checkpoints import Record, Shelf, Storage, recorded
 from lagrad.loops.run import shown
@@ -101,6 +102,7 @@ COUNT = Primitive(
     lambda arguments, parameters: ((), np.dtype(float)),
     lambda node, k: None,
     lambda texts, parameters: f"chain_count({', '.join(texts)})",
+    source=lambda module, node, texts: "0.0",  # the loop that was traced has that length already
 )
 
 
@@ -120,6 +122,7 @@ SETTLED = Primitive(
     lambda arguments, parameters: (arguments[0].shape, arguments[0].dtype),
     lambda node, k: None if k else Scale(1.0, node.shape, node.shape),
     lambda texts, parameters: f"settled({texts[0]})",
+    source=lambda module, node, texts: f"_settled({texts[0]}, {texts[1]})",
 )
 
 

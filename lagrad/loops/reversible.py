@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lagrad.errors import InvalidFunction
 from lagrad.transforms.trace import name_of
+from lagrad.typing import Function
 
 
 @dataclass(frozen=True, eq=False)
 class Reversible:
     """A step with its inverse; or one of momentum, `exact`, with the gradient in its place."""
 
-    step: Callable[..., Any]
-    inverse: Callable[..., Any]
+    step: Function
+    inverse: Function
     exact: bool = False
 
     def __call__(self, *arguments: Any) -> Any:
         return self.step(*arguments)
 
 
-def reversible(step: Callable[..., Any], inverse: Callable[..., Any]) -> Reversible:
+def reversible(step: Function, inverse: Function) -> Reversible:
     """Return a step for loops that keep no states: those before are found by its inverse.
 
     Parameters
@@ -63,7 +63,7 @@ def reversible(step: Callable[..., Any], inverse: Callable[..., Any]) -> Reversi
     return Reversible(step, inverse)
 
 
-def without_inputs(step: Callable[..., Any]) -> Callable[..., Any]:
+def without_inputs(step: Function) -> Function:
     """A step of a state alone as one of a state and of no inputs."""
 
     def single(state: Any, _: None) -> tuple[Any, None]:
@@ -75,7 +75,7 @@ def without_inputs(step: Callable[..., Any]) -> Callable[..., Any]:
     return single
 
 
-def require_called(kind: str, function: Callable[..., Any], name: str, count: int) -> None:
+def require_called(kind: str, function: Function, name: str, count: int) -> None:
     """InvalidFunction where a function cannot be called with so many arguments."""
     try:
         inspect.signature(function).bind(*range(count))

@@ -17,7 +17,7 @@ from lagrad.loops.chain import Chain
 from lagrad.loops.checkpoints import RECORDS, Record, Shelf, recorded
 from lagrad.loops.exact_momentum import Exact
 from lagrad.loops.schedules import Advance, reversal
-from lagrad.typing import Array
+from lagrad.typing import Array, Shape
 
 State = list[Array]
 T = TypeVar("T")
@@ -158,7 +158,7 @@ def broken(name: str, step: int, length: int) -> str:
 
 
 def reverse(
-    chain: Chain, ks: tuple[int, ...], value: Array, cotangent: Array, arguments: Sequence[Array]
+    chain: Chain, ks: Shape, value: Array, cotangent: Array, arguments: Sequence[Array]
 ) -> list[Array]:
     """What flows back to arguments `ks` of a loop."""
     back, flowing, parts, stacks = ready(chain, ks, value, cotangent)
@@ -176,7 +176,7 @@ def reverse(
 
 
 def ready(
-    chain: Chain, ks: tuple[int, ...], value: Array, cotangent: Array
+    chain: Chain, ks: Shape, value: Array, cotangent: Array
 ) -> tuple[Chain, State, State, State]:
     """The adjoint chain, what flows into it, the parts of the cotangent, and room for outputs."""
     back = chain.adjoint(ks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from lagrad.loops.run import breaks_at, broken, run
 from lagrad.transforms.trace import Trace, at_hand, declared, name_of, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import Tree, flatten
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 # The bytes of memory that there are; states of loops may take a quarter unless told.
 PHYSICAL = (
@@ -30,7 +30,7 @@ PHYSICAL = (
 
 
 def scan(
-    step: Callable[..., Any],
+    step: Function,
     state: Any,
     inputs: Any = None,
     length: int | None = None,
@@ -104,7 +104,7 @@ def scan(
 
 
 def iterate(
-    step: Callable[..., Any],
+    step: Function,
     state: Any,
     length: int,
     *,
@@ -156,7 +156,7 @@ class Loop:
     """A call of a loop: what it is given, and its step as a program."""
 
     def __init__(
-        self, kind: str, step: Callable[..., Any], state: Any, inputs: Any, length: int | None
+        self, kind: str, step: Function, state: Any, inputs: Any, length: int | None
     ) -> None:
         if not callable(step):
             raise InvalidFunction(f"{kind} takes a function; got {step!r}.")
@@ -236,7 +236,7 @@ class Loop:
         return Storage(count, min(near, count), folder)
 
     @property
-    def _both(self) -> Callable[..., Any]:
+    def _both(self) -> Function:
         """The step, and in a third place of its result what its inverse makes of the state."""
         inverse = self.inverse
         if inverse is None:
@@ -306,10 +306,7 @@ class Loop:
         return chain, values, outputs
 
     def run(
-        self,
-        backwards: bool,
-        storage: Storage | None,
-        progress: bool = False,
+        self, backwards: bool, storage: Storage | None, progress: bool = False
     ) -> tuple[Any, Any]:
         """The last state and the stacked outputs, as numbers or as values of the outer trace."""
         chain, constants, outputs = self.stated(backwards, storage, progress)
@@ -390,7 +387,7 @@ def first_of(leaf: Any, what: str) -> Array:
     return np.zeros(leaf.shape, leaf.dtype) if declared(leaf) else at_hand(leaf, what)
 
 
-def counting(step: Callable[..., Any]) -> Callable[..., Any]:
+def counting(step: Function) -> Function:
     """A step that is given the number of steps, and has no use for it."""
 
     def counted(state: Any, x: Any, steps: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +16,12 @@ from lagrad.loops.scan import Loop, iterate
 from lagrad.transforms.trace import declared, name_of, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import tree_map
+from lagrad.typing import Function
 
 
 def while_loop(
-    condition: Callable[..., Any],
-    step: Callable[..., Any],
+    condition: Function,
+    step: Function,
     state: Any,
     max_steps: int,
     *,
@@ -112,11 +112,7 @@ def while_loop(
 
 
 def masked(
-    condition: Callable[..., Any],
-    step: Callable[..., Any],
-    state: Any,
-    max_steps: int,
-    storage: tuple[Any, Any, Any],
+    condition: Function, step: Function, state: Any, max_steps: int, storage: tuple[Any, Any, Any]
 ) -> Any:
     """The same where the length cannot be found beforehand.
 

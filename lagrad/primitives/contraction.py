@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import scipy.sparse as sparse
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction, UnsupportedType
 from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
-from lagrad.expressions.expression import Expression, Graph
+from lagrad.expressions.expression import Expression
+from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap
+from lagrad.expressions.notation import ATOM, PRODUCT, Rendered, Style, bracketed
 from lagrad.primitives.kernels import (
     SparseConstant,
     contract,
@@ -22,15 +25,8 @@ from lagrad.primitives.kernels import (
     sparse_product,
 )
 from lagrad.primitives.product_maps import Contract, Convolve, SparseProduct
-from lagrad.primitives.registry import (
-    Parameters,
-    declare,
-    graph_of,
-    implements,
-    keyword_free,
-    lifted,
-)
-from lagrad.typing import Shape
+from lagrad.primitives.registry import declare, graph_of, implements, keyword_free, lifted
+from lagrad.typing import Parameters, Shape
 
 
 def _contract_shape(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
@@ -53,30 +49,43 @@ def _contract_partial(node: Expression, k: int) -> LinearMap:
 
 
 def _contract_code(texts: Any, parameters: Parameters) -> str:
-    (subscripts,) = parameters
+    form = _ordered(*parameters)
+    return (form or f"np.einsum({parameters[0]!r}, {{0}}, {{1}})").format(*texts)
+
+
+def _ordered(subscripts: str) -> str | None:
+    """A product of matrices and vectors, written with `@`; None of other contractions."""
     inputs, out = subscripts.split("->")
     a, b = inputs.split(",")
     if 0 < len(a) <= 2 and 0 < len(b) <= 2 and a[-1] == b[0] and out == a[:-1] + b[1:]:
-        return f"{texts[0]} @ {texts[1]}"
+        return "{0} @ {1}"
     if len(a) == 2 and len(b) == 1 and a[0] == b and out == a[1]:
-        return f"{texts[0]}.T @ {texts[1]}"
+        return "{0}.T @ {1}"
     if len(a) == 1 and len(b) == 2 and a == b[1] and out == b[0]:
-        return f"{texts[1]} @ {texts[0]}"
-    return f"np.einsum({subscripts!r}, {texts[0]}, {texts[1]})"
+        return "{1} @ {0}"
+    return None
 
 
-_contract = declare(
+def _multiplied(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rendered:
+    return style.call(node, [bracketed(term, ATOM) for term in terms]), PRODUCT
+
+
+product = declare(
     "contract",
     lambda parameters: contraction(parameters[0]),
     _contract_shape,
     _contract_partial,
     _contract_code,
+    fresh=True,
+    notation=lambda style, node, terms: (
+        _multiplied(style, node, terms) if _ordered(*node.parameters) is not None else None
+    ),
 )
 
 
 @implements(contract)
 def _traced_contract(subscripts: str, a: Any, b: Any) -> Expression:
-    return _contract(graph_of(a, b), a, b, parameters=(subscripts,))
+    return product(graph_of(a, b), a, b, parameters=(subscripts,))
 
 
 def _canonical(subscripts: str, operands: list[Expression]) -> tuple[list[str], str]:
@@ -273,6 +282,8 @@ _sparse_product = declare(
     ),
     lambda node, k: SparseProduct(node.parameters[0], node.arguments[0].shape),
     lambda texts, parameters: f"A @ {texts[0]}",
+    notation=_multiplied,
+    source=lambda module, node, texts: f"{module.sparse(node.parameters[0].matrix)} @ {texts[0]}",
 )
 FUNCTIONS[sparse_product] = lambda x, constant: _sparse_product(x.graph, x, parameters=(constant,))
 
@@ -285,8 +296,8 @@ def _sparse_matmul(matrix: Any, x: Expression) -> Expression:
     kept = known.get(id(matrix))
     if kept is None or not _same(kept[0], matrix, kept[1]):
         kept = known[id(matrix)] = (matrix, SparseConstant(matrix))
-    product: Expression = sparse_product(x, kept[1])
-    return product
+    found: Expression = sparse_product(x, kept[1])
+    return found
 
 
 def _same(known: Any, matrix: Any, constant: SparseConstant) -> bool:

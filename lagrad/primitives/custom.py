@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,13 @@ import scipy.sparse as sparse
 
 from lagrad.differences import centred
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expressions.expression import Expression, Primitive
+from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import LinearMap
-from lagrad.primitives.registry import Parameters, graph_of
-from lagrad.typing import Shape, Value
+from lagrad.expressions.primitive import Primitive
+from lagrad.primitives.registry import graph_of
+from lagrad.typing import DType, Function, Kind, Parameters, Shape, Value
 
-Rule = Callable[..., Any]
+Rule = Function
 
 
 class Custom(LinearMap):
@@ -79,7 +79,7 @@ class Custom(LinearMap):
         return sparse.csr_array(np.reshape([np.ravel(self.rmv(r)) for r in basis], (rows, columns)))
 
 
-def precision(arguments: Any) -> np.dtype[Any]:
+def precision(arguments: Any) -> DType:
     """The dtype of a value: single where all arguments are."""
     return np.result_type(
         np.float32, *(np.asarray(a).dtype if np.isscalar(a) else a.dtype for a in arguments)
@@ -94,14 +94,21 @@ def shaped(value: Value, shape: Shape, rule: str) -> Value:
     return value
 
 
+def unwritten(module: Any, node: Expression, texts: Any) -> str:
+    assert node.primitive is not None
+    raise UnsupportedFunction(
+        f"{node.primitive.name} is a primitive of your own: source() writes NumPy's only."
+    )
+
+
 def primitive(
-    value: Callable[..., Any],
+    value: Function,
     *,
     vjp: Rule | None = None,
     jvp: Rule | str | None = None,
-    shape: Callable[..., Any] | None = None,
+    shape: Function | None = None,
     name: str | None = None,
-) -> Callable[..., Any]:
+) -> Function:
     """Return a function that works on traced values, from one of arrays and its derivative.
 
     Parameters
@@ -150,13 +157,11 @@ def primitive(
             f"primitive({named}) needs a rule: vjp=… or jvp=…, or jvp='centered' for differences."
         )
 
-    def kernel(parameters: Parameters) -> Callable[..., Any]:
+    def kernel(parameters: Parameters) -> Function:
         (expected,) = parameters
         return lambda *x: shaped(np.asarray(value(*x), dtype=precision(x)), expected, named)
 
-    def infer(
-        arguments: tuple[Expression, ...], parameters: Parameters
-    ) -> tuple[Shape, np.dtype[Any]]:
+    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
         return parameters[0], precision(arguments)
 
     def partial(node: Expression, k: int) -> LinearMap:
@@ -169,6 +174,7 @@ def primitive(
         infer,
         partial,
         lambda texts, parameters: f"{named.strip('<>')}({', '.join(texts)})",
+        source=unwritten,
     )
 
     def function(*x: Any) -> Any:

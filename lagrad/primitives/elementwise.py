@@ -12,27 +12,50 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.expressions import notation
 from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
-from lagrad.expressions.expression import Constant, Expression, Graph
+from lagrad.expressions.expression import Constant, Expression
+from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap, Scale
 from lagrad.expressions.real_arrays import NUMBERS
+from lagrad.primitives import simplification
 from lagrad.primitives.kernels import exp_ratio, logistic_share
-from lagrad.primitives.registry import (
-    Parameters,
-    broadcast,
-    call,
-    declare,
-    elementwise,
-    graph_of,
-    implements,
-)
-from lagrad.typing import Value
+from lagrad.primitives.registry import broadcast, call, declare, elementwise, graph_of, implements
+from lagrad.typing import Function, Kind, Parameters, Value
 
-add = elementwise(np.add, lambda y, a, b: 1, lambda y, a, b: 1)
-subtract = elementwise(np.subtract, lambda y, a, b: 1, lambda y, a, b: -1)
-multiply = elementwise(np.multiply, lambda y, a, b: b, lambda y, a, b: a)
-divide = elementwise(np.true_divide, lambda y, a, b: 1 / b, lambda y, a, b: -y / b)
-negative = elementwise(np.negative, lambda y, x: -1)
+add = elementwise(
+    np.add,
+    lambda y, a, b: 1,
+    lambda y, a, b: 1,
+    commutative=True,
+    simplify=simplification.total,
+    notation=notation.plus,
+)
+subtract = elementwise(
+    np.subtract,
+    lambda y, a, b: 1,
+    lambda y, a, b: -1,
+    simplify=simplification.difference,
+    notation=notation.minus,
+)
+multiply = elementwise(
+    np.multiply,
+    lambda y, a, b: b,
+    lambda y, a, b: a,
+    commutative=True,
+    simplify=simplification.product,
+    notation=notation.times,
+)
+divide = elementwise(
+    np.true_divide,
+    lambda y, a, b: 1 / b,
+    lambda y, a, b: -y / b,
+    simplify=simplification.quotient,
+    notation=notation.over,
+)
+negative = elementwise(
+    np.negative, lambda y, x: -1, simplify=simplification.opposite, notation=notation.opposite
+)
 
 
 def power_by_base(y: Value, x: Value, n: Value) -> Value:
@@ -52,15 +75,21 @@ def power_by_exponent(y: Value, x: Value, n: Value) -> Value:
     return y * np.log(np.where(np.equal(x, 0), 1, x))
 
 
-power = elementwise(np.power, power_by_base, power_by_exponent)
+power = elementwise(
+    np.power,
+    power_by_base,
+    power_by_exponent,
+    simplify=simplification.power,
+    notation=notation.to_the,
+)
 
-absolute = elementwise(np.absolute, lambda y, x: np.sign(x), name="abs")
-sign = elementwise(np.sign, None)
+absolute = elementwise(np.absolute, lambda y, x: np.sign(x), name="abs", kink=True)
+sign = elementwise(np.sign, None, kink=True)
 floor = elementwise(np.floor, None)
 ceil = elementwise(np.ceil, None)
 sqrt = elementwise(np.sqrt, lambda y, x: 0.5 / y)
 cbrt = elementwise(np.cbrt, lambda y, x: 1 / (3 * np.square(y)))
-square = elementwise(np.square, lambda y, x: 2 * x)
+square = elementwise(np.square, lambda y, x: 2 * x, notation=notation.squared)
 reciprocal = elementwise(np.reciprocal, lambda y, x: -np.square(y))
 exp = elementwise(np.exp, lambda y, x: y)
 exp2 = elementwise(np.exp2, lambda y, x: y * math.log(2))
@@ -86,17 +115,13 @@ tanh = elementwise(np.tanh, lambda y, x: 1 - np.square(y))
 arcsinh = elementwise(np.arcsinh, lambda y, x: 1 / np.hypot(1, x))
 arccosh = elementwise(np.arccosh, lambda y, x: 1 / np.sqrt((x - 1) * (x + 1)))
 arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
-hypot = elementwise(np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y)
+hypot = elementwise(np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, commutative=True)
 
 
-def pairwise(
-    name: str, kernel: Callable[..., Any], *partials: Callable[..., Any]
-) -> Callable[..., Expression]:
+def pairwise(name: str, kernel: Function, *partials: Function) -> Callable[..., Expression]:
     """A function of two arrays, entry by entry, that is no ufunc."""
 
-    def infer(
-        arguments: tuple[Expression, ...], parameters: Parameters
-    ) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
         shape = broadcast(name, [a.shape for a in arguments])
         return shape, np.result_type(*map(weak_dtype, arguments), np.float32)
 
@@ -105,7 +130,8 @@ def pairwise(
         return Scale(weight, node.arguments[k].shape, node.shape)
 
     plain = getattr(kernel, "__wrapped__", kernel)  # without the search for traced values
-    made = declare(name, lambda parameters: plain, infer, partial, call(f"_{name}"))
+    code = call(f"_{name}")
+    made = declare(name, lambda parameters: plain, infer, partial, code, elementwise=True)
     handler = lambda a, b: made(graph_of(a, b), a, b)
     FUNCTIONS[kernel] = handler
     return handler
@@ -116,17 +142,13 @@ def weak_dtype(node: Expression) -> Any:
 
 
 # s = eᵃ/(eᵃ + eᵇ) has ∂s/∂a = s(1 − s) = −∂s/∂b.
-pairwise(
-    "logistic_share",
-    logistic_share,
-    lambda s, a, b: s * (1 - s),
-    lambda s, a, b: s * (s - 1),
-)
+pairwise("logistic_share", logistic_share, lambda s, a, b: s * (1 - s), lambda s, a, b: s * (s - 1))
 pairwise("exp_ratio", exp_ratio, lambda w, x, y: w, lambda w, x, y: -w)
 logaddexp = elementwise(
     np.logaddexp,
     lambda y, a, b: logistic_share(a, b),
     lambda y, a, b: logistic_share(b, a),
+    commutative=True,
 )
 
 
@@ -146,21 +168,20 @@ def chosen(compare: np.ufunc, missing: bool) -> Callable[[Value, Value], Value]:
     return weight
 
 
-COMPARISONS: tuple[Any, ...] = (
-    *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
-    *(np.logical_and, np.logical_or, np.logical_xor),
-)
-QUESTIONS: tuple[Any, ...] = (np.logical_not, np.isfinite, np.isnan, np.isinf)
-
-for _ufunc in COMPARISONS:
-    elementwise(_ufunc, None, None)
-for _ufunc in QUESTIONS:
-    elementwise(_ufunc, None)
+equal = elementwise(np.equal, None, None, commutative=True, notation=notation.compared("=="))
+INEQUALITIES = {np.less: "<", np.less_equal: "<=", np.greater: ">", np.greater_equal: ">="}
+for _ufunc, _sign in INEQUALITIES.items():
+    elementwise(_ufunc, None, None, notation=notation.compared(_sign))
+for _name in ("not_equal", "logical_and", "logical_or", "logical_xor"):
+    elementwise(getattr(np, _name), None, None)
+for _name in ("logical_not", "isfinite", "isnan", "isinf"):
+    elementwise(getattr(np, _name), None)
 
 
 def extreme(ufunc: np.ufunc, compare: np.ufunc, missing: bool) -> None:
     weight = chosen(compare, missing)
-    elementwise(ufunc, lambda y, a, b: weight(a, b), lambda y, a, b: weight(b, a))
+    partials = (lambda y, a, b: weight(a, b), lambda y, a, b: weight(b, a))
+    elementwise(ufunc, *partials, commutative=True, kink=True)
 
 
 extreme(np.maximum, np.greater, missing=False)
@@ -180,9 +201,7 @@ del OF_DOUBLES[np.negative]
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
 
 
-def _where_infer(
-    arguments: tuple[Expression, ...], parameters: Parameters
-) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _where_infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
     values = [
         a.value if isinstance(a, Constant) and type(a.value) in NUMBERS else a.dtype
         for a in arguments[1:]
@@ -199,7 +218,13 @@ def _where_partial(node: Expression, k: int) -> LinearMap | None:
 
 
 where = declare(
-    "where", lambda parameters: np.where, _where_infer, _where_partial, call("np.where")
+    "where",
+    lambda parameters: np.where,
+    _where_infer,
+    _where_partial,
+    call("np.where"),
+    elementwise=True,
+    kink=True,
 )
 
 
@@ -226,6 +251,8 @@ cast = declare(
         else None
     ),
     lambda texts, parameters: f"np.astype({texts[0]}, np.{np.dtype(parameters[0])})",
+    elementwise=True,
+    simplify=simplification.shaped,
 )
 
 
@@ -235,7 +262,7 @@ def _astype(x: Expression, dtype: Any, copy: bool = True) -> Expression:
     return x if dtype == x.dtype else cast(x.graph, x, parameters=(dtype.str,))
 
 
-def _questioned(reduction: Callable[..., Any]) -> Callable[..., Any]:
+def _questioned(reduction: Function) -> Function:
     """np.any or np.all: whether the largest, or the smallest, truth is one."""
 
     def handler(a: Any, axis: Any = None, keepdims: Any = False) -> Any:

@@ -15,9 +15,11 @@ from lagrad.errors import ShapeMismatch, TracedValueError
 from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import LinearMap, Reindex, Transpose
+from lagrad.expressions.notation import ATOM, bracketed, postfix, shortened
+from lagrad.primitives import simplification
 from lagrad.primitives.kernels import Index, decode_key, embed, encode_key, gather, scatter
-from lagrad.primitives.registry import Parameters, call, declare, implements
-from lagrad.typing import Shape
+from lagrad.primitives.registry import call, declare, implements
+from lagrad.typing import Kind, Parameters, Shape
 
 Move = Callable[[Any], Any]
 
@@ -33,18 +35,17 @@ def _reindex(
     shape: Callable[[Shape, Parameters], Shape],
     undo: Callable[[Expression], Move],
     code: Callable[[Sequence[str], Parameters], str],
+    **traits: Any,
 ) -> Any:
     """A shaping primitive: a function of arrays and traced values alike, and what undoes it."""
 
     def partial(node: Expression, k: int) -> LinearMap:
         return Reindex(forward(node.parameters), undo(node), node.arguments[0].shape, node.shape)
 
-    def infer(
-        arguments: tuple[Expression, ...], parameters: Parameters
-    ) -> tuple[Shape, np.dtype[Any]]:
+    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
         return shape(arguments[0].shape, parameters), arguments[0].dtype
 
-    return declare(name, forward, infer, partial, code)
+    return declare(name, forward, infer, partial, code, **traits)
 
 
 reshape = _reindex(
@@ -53,12 +54,17 @@ reshape = _reindex(
     lambda shape, parameters: parameters[0],
     lambda node: lambda c: np.reshape(c, node.arguments[0].shape),
     call("np.reshape"),
+    simplify=simplification.shaped,
 )
+
+
+def _reversed(axes: Sequence[int]) -> bool:
+    return axes == tuple(range(len(axes)))[::-1]
 
 
 def _transpose_code(texts: Sequence[str], parameters: Parameters) -> str:
     (axes,) = parameters
-    if axes == tuple(range(len(axes)))[::-1]:
+    if _reversed(axes):
         return f"np.transpose({texts[0]})"
     return f"np.transpose({texts[0]}, {axes})"
 
@@ -69,6 +75,10 @@ transpose = _reindex(
     lambda shape, parameters: tuple(shape[i] for i in parameters[0]),
     lambda node: lambda c: np.transpose(c, tuple(map(int, np.argsort(node.parameters[0])))),
     _transpose_code,
+    simplify=simplification.turned,
+    notation=lambda style, node, terms: (
+        style.transpose(terms[0]) if _reversed(node.parameters[0]) and not style.numpy else None
+    ),
 )
 
 
@@ -90,13 +100,21 @@ _getitem = _reindex(
     lambda shape, parameters: probe(shape)[decode_key(parameters[0])].shape,
     lambda node: lambda c: embed(c, node.parameters[0], node.arguments[0].shape),
     lambda texts, parameters: f"{texts[0]}[{_key_text(parameters[0])}]",
+    simplify=simplification.back("embed"),
+    notation=postfix,
 )
+
+
+def _boxed(parameters: Parameters) -> bool:
+    """Whether what is embedded is a box of its surroundings: it is padded."""
+    key, shape = parameters
+    return len(key) == len(shape) and all(isinstance(k, tuple) and k[2] in (None, 1) for k in key)
 
 
 def _embed_code(texts: Sequence[str], parameters: Parameters) -> str:
     """Padding where the place is a box, and a helper's call elsewhere."""
     key, shape = parameters
-    if len(key) == len(shape) and all(isinstance(k, tuple) and k[2] in (None, 1) for k in key):
+    if _boxed(parameters):
         ends = [slice(*k).indices(n) for k, n in zip(key, shape, strict=True)]
         widths = tuple((a, n - b) for (a, b, _), n in zip(ends, shape, strict=True))
         return f"np.pad({texts[0]}, {widths})"
@@ -109,6 +127,10 @@ _embed = _reindex(
     lambda shape, parameters: parameters[1],
     lambda node: lambda c: c[decode_key(node.parameters[0])],
     _embed_code,
+    fresh=True,
+    notation=shortened(
+        lambda node, text: f"{'pad' if _boxed(node.parameters) else 'embed'}({text})"
+    ),
 )
 
 
@@ -128,6 +150,17 @@ _gather = _reindex(
     lambda shape, parameters: parameters[0].array.shape,
     lambda node: lambda c: scatter(c, node.parameters[0]),
     _gather_code,
+    simplify=simplification.back("scatter"),
+    notation=lambda style, node, terms: (
+        (f"{bracketed(terms[0], ATOM)}[…]", ATOM)
+        if not (style.numpy or node.parameters[1])
+        else postfix(style, node, terms)
+    ),
+    source=lambda module, node, texts: (
+        _gather_code(texts, node.parameters)
+        if node.parameters[1]
+        else f"_gather({texts[0]}, {module.stored(node.parameters[0].array)})"
+    ),
 )
 FUNCTIONS[gather] = lambda x, index: _gather(x.graph, x, parameters=(index, ""))
 
@@ -148,6 +181,11 @@ _scatter = declare(
     _scatter_partial,
     lambda texts, parameters: (
         f"_scatter({texts[0]}, {parameters[0].array.tolist()}, {parameters[0].source})"
+    ),
+    fresh=True,
+    notation=shortened(lambda node, text: f"scatter({text})"),
+    source=lambda module, node, texts: (
+        f"_scatter({texts[0]}, {module.stored(node.parameters[0].array)}, {node.shape})"
     ),
 )
 FUNCTIONS[scatter] = lambda c, index: _scatter(c.graph, c, parameters=(index,))

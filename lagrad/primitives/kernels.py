@@ -17,10 +17,10 @@ import scipy.sparse as sparse
 from scipy import special
 
 from lagrad.errors import UnsupportedType
-from lagrad.typing import Array
+from lagrad.typing import Array, Function, Shape
 
 
-def overridable(function: Callable[..., Any]) -> Callable[..., Any]:
+def overridable(function: Function) -> Function:
     """A function that hands over to `__array_function__` of its first two arguments."""
 
     @functools.wraps(function)
@@ -39,7 +39,7 @@ class Index:
 
     __slots__ = ("array", "has_gaps", "injective", "key", "source")
 
-    def __init__(self, array: Array, source: tuple[int, ...]) -> None:
+    def __init__(self, array: Array, source: Shape) -> None:
         self.array = np.ascontiguousarray(array, dtype=np.intp)
         self.array.flags.writeable = False
         self.source = source
@@ -151,7 +151,7 @@ def decode_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @overridable
-def embed(c: Array, key: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
+def embed(c: Array, key: tuple[Any, ...], shape: Shape) -> Array:
     """The transpose of basic indexing: `c` in its place among zeros of the given shape."""
     out = np.zeros(shape, dtype=c.dtype)
     out[decode_key(key)] = c
@@ -292,7 +292,7 @@ DIRECT: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def contraction_sizes(subscripts: str, *shapes: tuple[int, ...]) -> dict[str, int]:
+def contraction_sizes(subscripts: str, *shapes: Shape) -> dict[str, int]:
     """The length of every label; ValueError where two operands disagree."""
     sizes: dict[str, int] = {}
     for labels, shape in zip(subscripts.split("->")[0].split(","), shapes, strict=True):

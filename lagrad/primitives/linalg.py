@@ -13,8 +13,8 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Sum
 from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Contract, Solve
-from lagrad.primitives.registry import Parameters, call, declare, implements, lifted
-from lagrad.typing import Shape
+from lagrad.primitives.registry import call, declare, implements, lifted
+from lagrad.typing import Function, Parameters, Shape
 
 HEAD = "abcdefgh"
 
@@ -25,7 +25,7 @@ def _square(x: Expression, name: str) -> Expression:
     return x
 
 
-def _nan_where_singular(function: Callable[..., Any], shape: Callable[..., Shape]) -> Any:
+def _nan_where_singular(function: Function, shape: Callable[..., Shape]) -> Any:
     """A function of LAPACK that returns NaN for what has no answer, as ufuncs do."""
 
     def kernel(*x: Any) -> Any:

@@ -11,13 +11,15 @@ import numpy as np
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Transpose
+from lagrad.expressions.notation import Notation, shortened
+from lagrad.primitives import simplification
 from lagrad.primitives.kernels import stop_gradient
 from lagrad.primitives.product_maps import Running
-from lagrad.primitives.registry import Parameters, declare, implements, keyword_free, lifted
-from lagrad.typing import Shape
+from lagrad.primitives.registry import declare, implements, keyword_free, lifted
+from lagrad.typing import DType, Parameters, Shape
 
 NO_VALUE = np._NoValue
-Axes = tuple[int, ...]
+Axes = Shape
 
 
 def normal_axis(axis: Any, ndim: int) -> Axes:
@@ -66,8 +68,13 @@ def _axis_code(name: str) -> Any:
     return code
 
 
-def _sum_dtype(x: Expression) -> np.dtype[Any]:
-    found: np.dtype[Any] = np.sum(np.zeros(1, x.dtype)).dtype
+def _of_all(name: str) -> Notation:
+    """The reduction of a whole array, which needs no axes."""
+    return shortened(lambda node, text: f"{name}({text})" if node.shape == () else None)
+
+
+def _sum_dtype(x: Expression) -> DType:
+    found: DType = np.sum(np.zeros(1, x.dtype)).dtype
     return found
 
 
@@ -80,6 +87,8 @@ sum_ = declare(
     ),
     lambda node, k: Transpose(spread_map(node.arguments[0].shape, node.parameters[0])),
     _axis_code("sum"),
+    fresh=True,
+    notation=_of_all("sum"),
 )
 
 
@@ -98,6 +107,10 @@ broadcast_to = declare(
     lambda arguments, parameters: (parameters[0], arguments[0].dtype),
     lambda node, k: Scale(1, node.arguments[0].shape, node.shape),
     lambda texts, parameters: f"np.broadcast_to({texts[0]}, {parameters[0]})",
+    simplify=simplification.shaped,
+    notation=lambda style, node, terms: (
+        terms[0] if node.arguments[0].shape == () and not style.numpy else None
+    ),
 )
 
 
@@ -169,6 +182,8 @@ def _extreme(name: str, function: Any) -> None:
         ),
         partial,
         _axis_code(name),
+        kink=True,
+        notation=_of_all(name),
     )
 
     @implements(function)

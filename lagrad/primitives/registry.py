@@ -10,24 +10,26 @@ import numpy as np
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
-from lagrad.expressions.expression import Constant, Expression, Graph, Primitive, innermost
+from lagrad.expressions.expression import Constant, Expression, innermost
+from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap, Scale
-from lagrad.typing import Shape
+from lagrad.expressions.primitive import Primitive
+from lagrad.typing import DType, Function, Kind, Parameters, Shape
 
 PRIMITIVES: dict[str, Primitive] = {}
-Parameters = tuple[Any, ...]
 
 
 def declare(
     name: str,
-    kernel: Callable[[Parameters], Callable[..., Any]],
-    infer: Callable[[tuple[Expression, ...], Parameters], tuple[Shape, np.dtype[Any]]],
+    kernel: Callable[[Parameters], Function],
+    infer: Callable[[tuple[Expression, ...], Parameters], Kind],
     partial: Callable[[Expression, int], LinearMap | None],
     code: Callable[[Sequence[str], Parameters], str],
+    **traits: Any,
 ) -> Primitive:
-    """A primitive, entered into the table."""
+    """A primitive, entered into the table; its traits are the other fields of `Primitive`."""
     assert name not in PRIMITIVES, name
-    primitive = PRIMITIVES[name] = Primitive(name, kernel, infer, partial, code)
+    primitive = PRIMITIVES[name] = Primitive(name, kernel, infer, partial, code, **traits)
     return primitive
 
 
@@ -36,12 +38,10 @@ def call(name: str) -> Callable[[Sequence[str], Parameters], str]:
     return lambda texts, parameters: f"{name}({', '.join([*texts, *map(repr, parameters)])})"
 
 
-def implements(
-    *functions: Callable[..., Any],
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def implements(*functions: Function) -> Callable[[Function], Function]:
     """Enter a function as the traced form of NumPy's."""
 
-    def register(handler: Callable[..., Any]) -> Callable[..., Any]:
+    def register(handler: Function) -> Function:
         for function in functions:
             FUNCTIONS[function] = handler
         return handler
@@ -83,9 +83,9 @@ def keyword_free(name: str, **keywords: Any) -> None:
 
 
 @functools.lru_cache(maxsize=4096)
-def ufunc_dtype(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> np.dtype[Any]:
+def ufunc_dtype(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> DType:
     """The output's dtype; a Python type stands for a number of that type."""
-    resolved: np.dtype[Any] = ufunc.resolve_dtypes((*kinds, None))[-1]
+    resolved: DType = ufunc.resolve_dtypes((*kinds, None))[-1]
     return resolved
 
 
@@ -110,9 +110,10 @@ def broadcast(name: str, shapes: Sequence[Shape]) -> Shape:
 
 def elementwise(
     ufunc: np.ufunc,
-    *partials: Callable[..., Any] | None,
+    *partials: Function | None,
     name: str | None = None,
     module: str = "np",
+    **traits: Any,
 ) -> Primitive:
     """A ufunc as a primitive.
 
@@ -121,11 +122,9 @@ def elementwise(
     """
     name = name or ufunc.__name__
     # By the shapes and dtypes of the arguments: what has come out before.
-    known: dict[Any, tuple[Shape, np.dtype[Any]]] = {}
+    known: dict[Any, Kind] = {}
 
-    def infer(
-        arguments: tuple[Expression, ...], parameters: Parameters
-    ) -> tuple[Shape, np.dtype[Any]]:
+    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
         signature = tuple([(a.shape, dtype_kind(a)) for a in arguments])
         found = known.get(signature)
         if found is None:
@@ -142,7 +141,10 @@ def elementwise(
         weight = rule(node, *node.arguments)
         return Scale(weight, node.arguments[k].shape, node.shape)
 
-    primitive = declare(name, lambda parameters: ufunc, infer, partial, call(f"{module}.{name}"))
+    code = call(f"{module}.{name}")
+    primitive = declare(
+        name, lambda parameters: ufunc, infer, partial, code, elementwise=True, **traits
+    )
     doubles = "d" * ufunc.nin + "->d" in ufunc.types
     if doubles:
         OF_DOUBLES[ufunc] = primitive

@@ -7,7 +7,6 @@ NumPy's function.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,12 @@ from lagrad.errors import InPlaceUpdate, ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import LinearMap, Reindex
+from lagrad.primitives import simplification
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.kernels import decode_key, embed, stop_gradient
 from lagrad.primitives.reduction import normal_axis
 from lagrad.primitives.registry import declare, graph_of, implements, keyword_free, lifted
+from lagrad.typing import Function
 
 
 def _by_positions(name: str) -> None:
@@ -242,11 +243,12 @@ _stop = declare(
     lambda arguments, parameters: (arguments[0].shape, arguments[0].dtype),
     lambda node, k: None,
     lambda texts, parameters: texts[0],
+    simplify=simplification.itself,
 )
 FUNCTIONS[stop_gradient] = lambda x: _stop(x.graph, x)
 
 
-def _constant_like(value: float) -> Callable[..., Any]:
+def _constant_like(value: float) -> Function:
     def traced(a: Expression, dtype: Any = None, **rest: Any) -> Any:
         return np.full(rest.get("shape") or a.shape, value, dtype or a.dtype)
 

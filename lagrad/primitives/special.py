@@ -12,18 +12,11 @@ from lagrad.errors import UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Scale, Transpose
+from lagrad.expressions.notation import shortened
 from lagrad.primitives.kernels import exp_ratio, hurwitz_zeta, logsumexp
 from lagrad.primitives.reduction import kept_shape, normal_axis, reduced_shape, spread_map
-from lagrad.primitives.registry import (
-    Parameters,
-    broadcast,
-    call,
-    declare,
-    elementwise,
-    graph_of,
-    implements,
-)
-from lagrad.typing import Value
+from lagrad.primitives.registry import broadcast, call, declare, elementwise, graph_of, implements
+from lagrad.typing import Parameters, Value
 
 SPECIAL = "scipy.special"
 
@@ -75,9 +68,7 @@ xlog1py = elementwise(
 )
 entr = elementwise(special.entr, lambda y, x: -np.log(x) - 1, module=SPECIAL)
 ndtr = elementwise(
-    special.ndtr,
-    lambda y, x: gaussian(x / math.sqrt(2)) / math.sqrt(2 * math.pi),
-    module=SPECIAL,
+    special.ndtr, lambda y, x: gaussian(x / math.sqrt(2)) / math.sqrt(2 * math.pi), module=SPECIAL
 )
 # exp(x²) erfc(x): what is left of erfc where both underflow.
 erfcx = elementwise(special.erfcx, lambda y, x: 2 * x * y - 2 / math.sqrt(math.pi), module=SPECIAL)
@@ -107,6 +98,7 @@ _logsumexp = declare(
     ),
     _logsumexp_partial,
     _logsumexp_code,
+    notation=shortened(lambda node, text: f"logsumexp({text})" if node.shape == () else None),
 )
 
 

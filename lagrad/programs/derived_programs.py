@@ -20,6 +20,7 @@ from lagrad.solving.compiled_system import Compiled, ImplicitRun, Stretch
 from lagrad.systems.linearization import Linearization
 from lagrad.systems.rewriting import copied
 from lagrad.systems.system import Constraint, System
+from lagrad.typing import Shape
 
 SYMBOLS = ("λ", "μ", "ν", "ξ", "ρ", "σ", "τ", "φ", "χ", "ψ", "ω")
 
@@ -119,7 +120,7 @@ class PullBack:
     def name(self, of: str) -> str:
         return f"{self.symbol}_{of}"
 
-    def define(self, of: str, shape: tuple[int, ...], cotangent: Any) -> Variable:
+    def define(self, of: str, shape: Shape, cotangent: Any) -> Variable:
         """The multiplier, or the gradient, that equals a cotangent."""
         if cotangent is None:
             cotangent = np.zeros(shape)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lagrad.errors import UnsupportedFunction
 from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.notation import Rendered
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.expressions.traversal import ancestors
-from lagrad.primitives import PRIMITIVES
 from lagrad.solving.compiled_system import Compiled, ExplicitRun
-from lagrad.systems.printing import CODE, Rendered, Style, render
+from lagrad.systems.printing import CODE, render
 from lagrad.systems.system import System, definitions
 
 HELPERS = {
@@ -169,14 +169,8 @@ class Writer:
             name: name if name not in RESERVED else f"{name}_of_{system.name}"
             for name in system.variables
         }
-        self.style = Style(
-            name=lambda name: self.called[name],
-            constant=self._constant,
-            times=CODE.times,
-            fraction=CODE.fraction,
-            power=CODE.power,
-            call=self._call,
-            longest=CODE.longest,
+        self.style = replace(
+            CODE, name=lambda name: self.called[name], constant=self._constant, call=self._call
         )
 
     def fresh(self, stem: str) -> str:
@@ -186,7 +180,7 @@ class Writer:
         self.taken.add(f"{stem}{number}")
         return f"{stem}{number}"
 
-    def _stored(self, array: Any) -> str:
+    def stored(self, array: Any) -> str:
         """The name of a constant array."""
         array = np.ascontiguousarray(array)
         name = self.fresh("_c")
@@ -203,47 +197,24 @@ class Writer:
         if value.size and (value == value.flat[0]).all():
             return f"np.full({value.shape}, {literal(value.flat[0].item())})"
         if value.size > 16 or not np.isfinite(value).all():
-            return self._stored(value)
+            return self.stored(value)
         return f"np.array({value.tolist()!r})"
 
     def _call(self, node: Expression, texts: Any) -> str:
         assert node.primitive is not None
-        if node.primitive.name == "sparse_product":
-            matrix = node.parameters[0].matrix
-            parts = [self._stored(a) for a in (matrix.data, matrix.indices, matrix.indptr)]
-            name = self.fresh("_A")
-            built = f"scipy.sparse.csr_array(({', '.join(parts)}), shape={matrix.shape})"
-            self.constants.append(f"{name} = {built}")
-            return f"{name} @ {texts[0]}"
-        if node.primitive.name in ("gather", "scatter") and not (
-            node.primitive.name == "gather" and node.parameters[1]
-        ):
-            index = node.parameters[0]
-            shape = f", {index.source}" if node.primitive.name == "scatter" else ""
-            return f"_{node.primitive.name}({texts[0]}, {self._stored(index.array)}{shape})"
-        if node.primitive.name == "chain":
-            (chain,) = node.parameters
-            counts = (len(chain.states), len(chain.inputs))
-            how = f"{self._step(chain)}, {counts}, {chain.length}, {chain.backwards}"
-            return f"_chain({how}, {', '.join(texts)})"
-        if node.primitive.name == "settled":
-            return f"_settled({texts[0]}, {texts[1]})"
-        if node.primitive.name == "approached":
-            return f"({texts[node.parameters[1]]})"  # what steps ended with
-        if node.primitive.name == "chain_count":
-            return "0.0"  # the loop that was traced has that length already
-        if node.primitive.name == "chain_reversed":
-            raise UnsupportedFunction(
-                "source() writes derivatives of loops that store all states: leave out "
-                "checkpoints=, memory=, disk= and inverses."
-            )
-        if node.primitive.name not in PRIMITIVES:
-            raise UnsupportedFunction(
-                f"{node.primitive.name} is a primitive of your own: source() writes NumPy's only."
-            )
+        if node.primitive.source is not None:
+            return node.primitive.source(self, node, texts)
         return node.primitive.code(texts, node.parameters)
 
-    def _step(self, chain: Any) -> str:
+    def sparse(self, matrix: Any) -> str:
+        """The name of a constant sparse matrix."""
+        parts = [self.stored(a) for a in (matrix.data, matrix.indices, matrix.indptr)]
+        name = self.fresh("_A")
+        built = f"scipy.sparse.csr_array(({', '.join(parts)}), shape={matrix.shape})"
+        self.constants.append(f"{name} = {built}")
+        return name
+
+    def step(self, chain: Any) -> str:
         """The name of a function of a loop's step."""
         asked = (*chain.after, *chain.outputs)
         key = (chain.step, chain.given, asked)

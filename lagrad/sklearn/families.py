@@ -262,11 +262,7 @@ class LassoFamily(Family):
         scaled = X / scale if isinstance(X, np.ndarray) else (X / scale).tocsc()
         alpha, ratio = (1.0, 1.0) if l1.ndim else (float(l1 + l2), float(l1 / (l1 + l2)))
         model = ElasticNet(
-            alpha=alpha,
-            l1_ratio=ratio,
-            fit_intercept=self.intercept,
-            tol=1e-12,
-            max_iter=100_000,
+            alpha=alpha, l1_ratio=ratio, fit_intercept=self.intercept, tol=1e-12, max_iter=100_000
         )
         return {"w": model.fit(scaled, y).coef_ / scale}
 

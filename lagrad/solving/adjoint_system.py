@@ -146,9 +146,7 @@ def assemble(compiled: Compiled, linearization: Linearization, output: Variable)
 
 
 def local_jacobian(
-    linearization: Linearization,
-    variables: Sequence[Variable],
-    constraints: Sequence[Constraint],
+    linearization: Linearization, variables: Sequence[Variable], constraints: Sequence[Constraint]
 ) -> sparse.csr_array:
     """∂(rhs − lhs)/∂v: partials are multiplied within a constraint, and stop at variables."""
     roots = [constraint.roots[0] for constraint in constraints]

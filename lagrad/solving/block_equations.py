@@ -12,6 +12,8 @@ import scipy.sparse as sparse
 from lagrad.compiler.plan import Plan
 from lagrad.errors import StructureError
 from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.linear_maps import Scale
+from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.expressions.traversal import ancestors
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.krylov import Products
@@ -31,21 +33,6 @@ SMALL = 64
 # The Jacobian of an implicit function up to this size is put together; products with a larger
 # one cost less.
 FORMED = 512
-# Primitives whose derivative jumps.
-KINKS = frozenset(
-    [
-        "abs",
-        "sign",
-        "maximum",
-        "minimum",
-        "fmax",
-        "fmin",
-        "where",
-        "max",
-        "min",
-        "project_on_simplex",
-    ]
-)
 
 
 class BlockEquations:
@@ -127,7 +114,7 @@ class BlockEquations:
             right = self.defined.get(node.index)
             if any(a.index in inside for a in (node.arguments if right is None else (right,))):
                 inside.add(node.index)
-            if node.index in inside and node.primitive is not None and node.primitive.name in KINKS:
+            if node.index in inside and node.primitive is not None and node.primitive.kink:
                 return True
         return False
 
@@ -188,8 +175,7 @@ class BlockEquations:
 
     def residual(self, outer: list[Array], point: Array) -> Array:
         """The residual vector at a point, NaN and infinity included."""
-        with np.errstate(all="ignore"):
-            return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
+        return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
 
     def at(self, outer: list[Array], point: Array) -> Local:
         """The equations near a point."""
@@ -242,8 +228,7 @@ class Local:
     def __init__(self, equations: BlockEquations, outer: list[Array], point: Array) -> None:
         self.equations, self.outer, self.point = equations, outer, point
         self.values = [*outer, *split(point, equations.unknowns)]
-        with np.errstate(all="ignore"):
-            found = equations.stages[0](self.values)
+        found = equations.stages[0](self.values)
         count = len(equations.residuals)
         self.residual = joined(found[:count])
         self._kept = found[count:]
@@ -251,14 +236,12 @@ class Local:
     @cached_property
     def terms(self) -> Array:
         """The size of the terms that the residual is a difference of."""
-        with np.errstate(all="ignore"):
-            sizes = self.equations.measure(self.values)
+        sizes = self.equations.measure(self.values)
         pairs = zip(sizes, self.equations.residuals, strict=True)
         return joined([np.broadcast_to(size, node.shape) for size, node in pairs])
 
     def _further(self, stage: Plan) -> list[Array]:
-        with np.errstate(all="ignore"):
-            return stage([*self.values, *self._kept])
+        return stage([*self.values, *self._kept])
 
     @cached_property
     def partials(self) -> Linearization:
@@ -281,35 +264,51 @@ class Local:
         return matrix if matrix.dtype == float else matrix.astype(float)
 
 
-MOST_ADDENDS = 64
-
-
 def magnitude(residual: Expression, leaf: Callable[[Expression], bool]) -> Expression:
     """The sum of the absolute values of what a residual adds up.
 
     A residual is known to rounding of that, however its equation is spelled.
     """
     total: Any = 0.0
-    stack: list[tuple[Expression, Any]] = [(residual, None)]
+    stack: list[tuple[Expression, Any]] = [(residual, 1)]
     count = 1
     while stack:
         node, factor = stack.pop()
-        name = None if node.primitive is None or leaf(node) else node.primitive.name
-        if name in ("add", "subtract", "negative") and count < MOST_ADDENDS:
-            count += len(node.arguments)
-            stack.extend((argument, factor) for argument in node.arguments)
-        elif name in ("multiply", "divide") and isinstance(node.arguments[-1], Constant):
+        found = [] if leaf(node) or count >= MOST_ADDENDS else addends(node)
+        count += len(found)
+        for argument, weight in found:
             # A constant factor scales what is added up below it.
-            inner, constant = node.arguments
-            size = np.abs(constant) if name == "multiply" else np.abs(1.0 / constant)
-            stack.append((inner, size if factor is None else factor * size))
-        elif name == "multiply" and isinstance(node.arguments[0], Constant):
-            constant, inner = node.arguments
-            stack.append((inner, np.abs(constant) if factor is None else factor * np.abs(constant)))
-        else:
-            total = (np.abs(node) if factor is None else factor * np.abs(node)) + total
-    found: Expression = total
+            unit = type(weight) in NUMBERS and abs(weight) == 1
+            stack.append((argument, factor if unit else factor * np.abs(weight)))
+        if not found:
+            unit = type(factor) in NUMBERS and factor == 1
+            total = (np.abs(node) if unit else factor * np.abs(node)) + total
+    assert isinstance(total, Expression)
+    return total
+
+
+def addends(node: Expression) -> list[tuple[Expression, Any]]:
+    """The arguments that a node adds up, each with its constant weight; none of other nodes.
+
+    A sum has constant partials by all of its arguments. A product with a constant has one by the
+    other factor alone, and is that times the factor.
+    """
+    if node.primitive is None or not node.primitive.elementwise:
+        return []
+    found = []
+    # What varies first: most nodes are no sums, and are seen to be none by that.
+    constant = [isinstance(argument, Constant) for argument in node.arguments]
+    for k in sorted(range(len(constant)), key=constant.__getitem__):
+        argument, linear = node.arguments[k], node.primitive.partial(node, k)
+        weight = linear.weight if isinstance(linear, Scale) else None
+        if type(weight) in NUMBERS or isinstance(weight, Constant):
+            found.append((argument, weight))
+        elif not constant[k]:
+            return []
     return found
+
+
+MOST_ADDENDS = 64
 
 
 def entry_name(things: Any, position: int) -> str:

@@ -27,10 +27,7 @@ EPSILON = float(np.finfo(float).eps)
 
 
 def linearised(
-    equations: BlockEquations,
-    outer: list[Array],
-    point: Array,
-    solver: LinearSolver | None = None,
+    equations: BlockEquations, outer: list[Array], point: Array, solver: LinearSolver | None = None
 ) -> Solved:
     """A block at a solution that is known, with factors of its Jacobian there."""
     ending = Ending(equations, outer, point, solver or equations.solver)
@@ -45,11 +42,7 @@ class Ending:
     """A point of a block's, its measure of lengths, and the factors of a Jacobian near it."""
 
     def __init__(
-        self,
-        equations: BlockEquations,
-        outer: list[Array],
-        start: Array,
-        solver: LinearSolver,
+        self, equations: BlockEquations, outer: list[Array], start: Array, solver: LinearSolver
     ) -> None:
         self.equations = equations
         self.outer = outer

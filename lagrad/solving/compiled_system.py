@@ -49,8 +49,7 @@ class ExplicitRun:
             found = self.flat.forward(given)
             values.update(zip(self.variables, found[self._places], strict=True))
             return found
-        with np.errstate(all="ignore"):
-            results = self.plan(given)
+        results = self.plan(given)
         for variable, value in zip(self.variables, results, strict=True):
             values[variable] = np.asarray(value, dtype=variable.dtype)
         return None
@@ -70,8 +69,7 @@ class ImplicitRun:
 
     def evaluate_definitions(self, values: dict[Variable, Array]) -> None:
         """Add the values of the eliminated variables, the unknowns being known."""
-        with np.errstate(all="ignore"):
-            results = self.plan([values[v] for v in self.inputs])
+        results = self.plan([values[v] for v in self.inputs])
         for variable, value in zip(self.definitions, results, strict=True):
             values[variable] = np.asarray(value, dtype=variable.dtype)
 
@@ -199,8 +197,7 @@ class Compiled:
     def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""
         plan = self._given(group)
-        with np.errstate(all="ignore"):
-            return plan([values[v] for v in plan.inputs])  # type: ignore[index]
+        return plan([values[v] for v in plan.inputs])  # type: ignore[index]
 
     def is_given(self, group: Group, values: Mapping[Variable, Array]) -> bool:
         """Whether all of it is known."""
@@ -217,5 +214,4 @@ class Compiled:
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
         """The tape at a solution."""
         known, data = self._planned
-        with np.errstate(all="ignore"):
-            return self.tape.at(data([values[variable] for variable in known]))
+        return self.tape.at(data([values[variable] for variable in known]))

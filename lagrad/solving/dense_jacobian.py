@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.expression import Expression, Primitive
+from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import LinearMap, Scale, Transpose
+from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS
+from lagrad.primitives.indexing import transpose
 from lagrad.primitives.product_maps import Contract
 from lagrad.systems.linearization import Tape
 
@@ -84,10 +86,7 @@ def transposes(a: Any, b: Any) -> bool:
     return (
         isinstance(a, Expression)
         and isinstance(b, Expression)
-        and any(
-            x.primitive is not None and x.primitive.name == "transpose" and x.arguments[0] is y
-            for x, y in pairs
-        )
+        and any(x.primitive is transpose and x.arguments[0] is y for x, y in pairs)
     )
 
 

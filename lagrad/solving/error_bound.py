@@ -9,10 +9,7 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import NotPositiveDefinite
-from lagrad.linear_solvers.base import (
-    ESTIMATE,
-    Factors,
-)
+from lagrad.linear_solvers.base import ESTIMATE, Factors
 from lagrad.linear_solvers.condition import signed
 from lagrad.solving.block_equations import SMALL, BlockEquations, Local
 from lagrad.solving.failures import REMEDY

@@ -41,10 +41,7 @@ def steps_taken(history: list[NewtonStep]) -> list[str]:
 
 
 def story(
-    equations: BlockEquations,
-    what: str,
-    history: list[NewtonStep],
-    correction: float | None = None,
+    equations: BlockEquations, what: str, history: list[NewtonStep], correction: float | None = None
 ) -> str:
     """An error's text: the block, what happened, the last steps, and what may help."""
     lines = [f"the block {equations.block.label} {what}.", *steps_taken(history)]

@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.linear_solvers.base import (
-    Factors,
-    LeastSquares,
-    LinearSolver,
-    Singular,
-    Transposed,
-)
+from lagrad.linear_solvers.base import Factors, LeastSquares, LinearSolver, Singular, Transposed
 from lagrad.linear_solvers.condition import condition_of
 from lagrad.solving.failures import NewtonStep
 from lagrad.solving.profile import Spent

@@ -198,10 +198,7 @@ NEGLIGIBLE = 1e-6
 
 
 def relative_change(
-    found: Mapping[Any, Array],
-    other: Mapping[Any, Array],
-    units: Mapping[Any, float],
-    scale: float,
+    found: Mapping[Any, Array], other: Mapping[Any, Array], units: Mapping[Any, float], scale: float
 ) -> float:
     """The largest relative change among arrays, each measured by its own largest entry.
 

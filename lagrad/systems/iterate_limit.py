@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lagrad.expressions.expression import Expression, Primitive
+from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Scale
+from lagrad.expressions.primitive import Primitive
 from lagrad.systems.system import System
 
 
@@ -40,23 +41,22 @@ def same(node: Expression, k: int) -> Scale | None:
 APPROACHED = Primitive(
     "approached",
     lambda parameters: lambda *arguments: arguments[parameters[1]],
-    lambda arguments, parameters: (
-        arguments[parameters[1]].shape,
-        arguments[parameters[1]].dtype,
-    ),
+    lambda arguments, parameters: (arguments[parameters[1]].shape, arguments[parameters[1]].dtype),
     same,
     lambda texts, parameters: f"approached({texts[parameters[1]]})",
+    simplify=lambda lowered, operation: operation.arguments[operation.parameters[1]],
+    source=lambda module, node, texts: f"({texts[node.parameters[1]]})",  # what steps ended with
 )
 
 
 def labels(nodes: Sequence[Expression]) -> str:
     """What derivatives are of where iterations stand for what they approach, within loops too."""
-    if not any(p is APPROACHED or p.name == "chain" for p in {n.primitive for n in nodes} if p):
+    if not any(p is APPROACHED or p.repeats for p in {n.primitive for n in nodes} if p):
         return ""
     found = []
     for node in nodes:
         if node.primitive is APPROACHED:
             found.append(node.parameters[0].label)
-        elif node.primitive is not None and node.primitive.name == "chain":
-            found.append(labels(node.parameters[0].step.arena.nodes))
+        elif node.primitive is not None and node.primitive.repeats is not None:
+            found.append(labels(node.primitive.repeats(node.parameters).arena.nodes))
     return "; ".join(dict.fromkeys(label for label in found if label))

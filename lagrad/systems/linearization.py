@@ -20,7 +20,7 @@ from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.linear_maps import Joint, LinearMap
 from lagrad.expressions.traversal import ancestors
 from lagrad.systems.sparsity import Entries, Patterns, added, is_small
-from lagrad.typing import Array
+from lagrad.typing import Array, DType, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Tape:
         defined: dict[int, Expression],
     ) -> None:
         self.slots: dict[int, int] = {}
-        self.shapes: list[tuple[int, ...]] = []
-        self.dtypes: list[np.dtype[Any]] = []
+        self.shapes: list[Shape] = []
+        self.dtypes: list[DType] = []
         self.steps: list[Step] = []
         # Whether something depends on the sources with no derivative, as a step function does.
         self.broken = False
@@ -97,19 +97,15 @@ class Tape:
                 self.broken |= any(a.index in slots for a in node.arguments)
                 continue
             active = tuple(k for k, a in enumerate(node.arguments) if a.index in slots)
-            if active and primitive.joint is not None:
-                for own in primitive.joint(node, active):
-                    source = own.slots[own.k] = slots[node.arguments[own.k].index]
-                    self.steps.append(Step(self.slot(node), source, own))
-                continue
-            for k in active:
-                argument = node.arguments[k]
-                partial = primitive.partial(node, k)
+            partials = primitive.partials(node, active) if active else ()
+            for k, partial in zip(active, partials, strict=True):
                 if partial is None:
                     self.broken = True
-                else:
-                    source = slots[argument.index]
-                    self.steps.append(Step(self.slot(node), source, partial))
+                    continue
+                source = slots[node.arguments[k].index]
+                if isinstance(partial, Joint):
+                    partial.slots[k] = source
+                self.steps.append(Step(self.slot(node), source, partial))
 
     @cached_property
     def data(self) -> list[Expression]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.notation import ATOM, POWER, PRODUCT, SIGN, Rendered, Style, bracketed
 from lagrad.expressions.traversal import ancestors
 from lagrad.systems.system import Constraint, System
 
-# Binding strengths: a term is put in brackets where something stronger surrounds it.
-SUM, PRODUCT, SIGN, POWER, ATOM = 1, 2, 3, 4, 9
 LONGEST = 160
 SHOWN = 40
 
@@ -23,25 +21,6 @@ LETTERS = (
     "upsilon phi chi psi omega"
 )
 GREEK = dict(zip("αβγδεζηθικλμνξπρστυφχψω", LETTERS.split(), strict=True))
-
-Rendered = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Style:
-    """How names, numbers, products, fractions, powers and calls are written."""
-
-    name: Callable[[str], str]
-    constant: Callable[[Constant], str]
-    times: str
-    fraction: Callable[[Rendered, Rendered], Rendered]
-    power: Callable[[Rendered, Rendered], Rendered]
-    call: Callable[[Expression, Sequence[str]], str]
-    longest: int = LONGEST
-
-
-def bracketed(term: Rendered, strength: int) -> str:
-    return term[0] if term[1] >= strength else f"({term[0]})"
 
 
 def number(value: float) -> str:
@@ -62,27 +41,14 @@ def constant_text(node: Constant) -> str:
 
 
 def call_text(node: Expression, texts: Sequence[str]) -> str:
-    """The NumPy call without its module, and without what goes without saying."""
-    primitive, argument = node.primitive, node.arguments[0]
-    assert primitive is not None
-    if (
-        primitive.name == "transpose"
-        and primitive.code(["x"], node.parameters) == "np.transpose(x)"
-    ):
-        return f"{texts[0]}ᵀ" if re.fullmatch(r"[\w\[\]:, -]+", texts[0]) else f"({texts[0]})ᵀ"
-    if node.shape == () and primitive.name in ("sum", "max", "min", "logsumexp"):
-        return f"{primitive.name}({texts[0]})"
-    if primitive.name == "where":
-        return f"where({', '.join(texts)})"
-    if primitive.name == "broadcast_to" and argument.shape == ():
-        return texts[0]
-    if primitive.name == "gather" and not node.parameters[1]:
-        return f"{texts[0]}[…]"
-    if primitive.name in ("embed", "scatter"):
-        box = primitive.name == "embed" and "np.pad(" in primitive.code(["x"], node.parameters)
-        return f"{'pad' if box else primitive.name}({texts[0]})"
-    written = primitive.code(texts, node.parameters)
+    """The NumPy call without its module."""
+    assert node.primitive is not None
+    written = node.primitive.code(texts, node.parameters)
     return re.sub(r"\b(np\.linalg|scipy\.special|np)\.", "", written)
+
+
+def text_transpose(term: Rendered) -> Rendered:
+    return f"{bracketed(term, ATOM)}ᵀ", ATOM
 
 
 def text_power(base: Rendered, exponent: Rendered) -> Rendered:
@@ -97,7 +63,9 @@ TEXT = Style(
     times="·",
     fraction=lambda a, b: (f"{bracketed(a, PRODUCT)}/{bracketed(b, SIGN)}", PRODUCT),
     power=text_power,
+    transpose=text_transpose,
     call=call_text,
+    longest=LONGEST,
 )
 
 
@@ -120,8 +88,6 @@ def call_latex(node: Expression, texts: Sequence[str]) -> str:
     if name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "max", "min"):
         return f"\\{name}\\left({texts[0]}\\right)"
     written = call_text(node, texts)
-    if "ᵀ" in written:
-        return written.replace("ᵀ", "^{\\top}")
     return re.sub(r"^(\w+)\(", lambda m: f"\\operatorname{{{m[1]}}}(".replace("_", "\\_"), written)
 
 
@@ -131,6 +97,7 @@ LATEX = Style(
     times=" ",
     fraction=lambda a, b: (f"\\frac{{{a[0]}}}{{{b[0]}}}", ATOM),
     power=lambda a, b: (f"{bracketed(a, ATOM)}^{{{b[0]}}}", POWER),
+    transpose=lambda term: (f"{bracketed(term, ATOM)}^{{\\top}}", ATOM),
     call=call_latex,
     longest=4 * LONGEST,
 )
@@ -141,49 +108,19 @@ CODE = Style(
     times=" * ",
     fraction=lambda a, b: (f"{bracketed(a, PRODUCT)} / {bracketed(b, SIGN)}", PRODUCT),
     power=lambda a, b: (f"{bracketed(a, ATOM)} ** {bracketed(b, ATOM)}", POWER),
+    transpose=lambda term: (f"np.transpose({term[0]})", ATOM),
     call=lambda node, texts: node.primitive.code(texts, node.parameters) if node.primitive else "",
     longest=10**9,
+    numpy=True,
 )
 
 
 def combined(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rendered:
     """One node, given its arguments."""
     assert node.primitive is not None
-    name = node.primitive.name
-    if name == "add":
-        if terms[1][0].startswith("-"):
-            return f"{terms[0][0]} - {terms[1][0][1:]}", SUM
-        return f"{terms[0][0]} + {terms[1][0]}", SUM
-    if name == "subtract":
-        return f"{terms[0][0]} - {bracketed(terms[1], PRODUCT)}", SUM
-    if name == "multiply":
-        left, right = bracketed(terms[0], PRODUCT), bracketed(terms[1], POWER)
-        return left + style.times + right, PRODUCT
-    if name == "divide":
-        return style.fraction(terms[0], terms[1])
-    if name == "negative":
-        return f"-{bracketed(terms[0], PRODUCT)}", SIGN if terms[0][1] > PRODUCT else PRODUCT
-    if name == "power":
-        return style.power(terms[0], terms[1])
-    if name == "square" and style is not CODE:
-        return style.power(terms[0], ("2", ATOM))
-    compare = {
-        "equal": "==",
-        "less": "<",
-        "less_equal": "<=",
-        "greater": ">",
-        "greater_equal": ">=",
-    }
-    if name in compare and style is not CODE:
-        return f"{terms[0][0]} {compare[name]} {terms[1][0]}", 0
-    infix = " @ " in node.primitive.code(["a", "b"][: len(terms)], node.parameters)
-    tight = (
-        infix
-        or name in ("getitem", "gather")
-        or ".T" in node.primitive.code(["a", "b"], node.parameters)
-    )
-    texts = [bracketed(t, ATOM) if tight else t[0] for t in terms]
-    return style.call(node, texts), PRODUCT if infix else ATOM
+    notation = node.primitive.notation
+    found = None if notation is None else notation(style, node, terms)
+    return found or (style.call(node, [text for text, _ in terms]), ATOM)
 
 
 def render(

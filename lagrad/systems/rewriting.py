@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lagrad.expressions.expression import Constant, Expression, Graph, Variable
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import Graph
 from lagrad.expressions.traversal import ancestors
 from lagrad.systems.system import Constraint, System, definitions
 

@@ -22,8 +22,10 @@ from lagrad.errors import (
     UnknownName,
     UnsupportedType,
 )
-from lagrad.expressions.expression import Constant, Equation, Expression, Graph, Variable, stacked
+from lagrad.expressions.expression import Constant, Equation, Expression, Variable
+from lagrad.expressions.graph import Graph, stacked
 from lagrad.expressions.real_arrays import real_array
+from lagrad.typing import Array, DType, Shape
 
 # Keywords of Program.solve, which takes parameters as keywords too.
 OPTIONS = ("start", "newton", "linear", "accuracy", "on_failure")
@@ -40,7 +42,7 @@ class Constraint:
     residual: Expression | None
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         return self.rhs.shape if self.residual is None else self.residual.shape
 
     @property
@@ -126,9 +128,7 @@ class System:
             found = f"{name}_{count}"
         return found
 
-    def leaf(
-        self, name: str, role: str, shape: tuple[int, ...], dtype: np.dtype[Any], start: Any
-    ) -> Variable:
+    def leaf(self, name: str, role: str, shape: Shape, dtype: DType, start: Any) -> Variable:
         """A new variable, of a name that was checked."""
         variable = Variable(self.arena, name, role, shape, dtype, start)
         self.variables[name] = variable
@@ -358,7 +358,7 @@ class System:
     def with_role(self, *roles: str) -> list[Variable]:
         return [v for v in self.variables.values() if v.role in roles]
 
-    def parameter_values(self, given: Mapping[Any, Any]) -> dict[Variable, np.ndarray[Any, Any]]:
+    def parameter_values(self, given: Mapping[Any, Any]) -> dict[Variable, Array]:
         """An array for every parameter, given or declared."""
         named = {self.variable_of(key, "parameter").name: value for key, value in given.items()}
         values = {}
@@ -380,7 +380,7 @@ def identifier(name: Any) -> str:
     return unicodedata.normalize("NFKC", name)
 
 
-def normal_shape(what: str, shape: Any) -> tuple[int, ...] | None:
+def normal_shape(what: str, shape: Any) -> Shape | None:
     """A shape as a tuple of lengths."""
     if shape is None:
         return None
@@ -394,9 +394,7 @@ def normal_shape(what: str, shape: Any) -> tuple[int, ...] | None:
     return normal
 
 
-def declared(
-    what: str, value: Any, shape: Any, dtype: Any
-) -> tuple[np.ndarray[Any, Any] | None, tuple[int, ...], np.dtype[Any]]:
+def declared(what: str, value: Any, shape: Any, dtype: Any) -> tuple[Array | None, Shape, DType]:
     """The value, shape and dtype of a variable from what was given of them."""
     shape = normal_shape(what, shape)
     if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
@@ -412,7 +410,7 @@ def declared(
     return array, array.shape, array.dtype
 
 
-def real_floats(what: str, value: Any) -> np.ndarray[Any, Any]:
+def real_floats(what: str, value: Any) -> Array:
     """A read-only copy of finite floats; integers are promoted."""
     if isinstance(value, Expression):
         raise UnsupportedType(f"{what} was given {value!r}; expected numbers.")
@@ -430,7 +428,7 @@ def real_floats(what: str, value: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def fitted(what: str, value: Any, variable: Variable) -> np.ndarray[Any, Any]:
+def fitted(what: str, value: Any, variable: Variable) -> Array:
     """A value in a variable's shape and dtype."""
     array = value if value is variable.start else real_floats(what, value)
     if array.shape != variable.shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from lagrad.transforms.directional import hvp, jvp, vjp
 from lagrad.transforms.gradient import grad
 from lagrad.transforms.trace import argument_names, at_hand
 from lagrad.trees import flatten
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,7 @@ class GradientCheck:
 
 
 def check_gradient(
-    f: Callable[..., Any],
-    *args: Any,
-    order: int = 1,
-    directions: int = 5,
-    tol: float = 1e-6,
-    seed: int = 0,
+    f: Function, *args: Any, order: int = 1, directions: int = 5, tol: float = 1e-6, seed: int = 0
 ) -> GradientCheck:
     """Compare a function's derivatives with centred differences along random directions.
 
@@ -149,7 +144,7 @@ def compared(what: str, found: Array, expected: Array) -> Comparison:
 class Point:
     """A function at its arguments, between vectors."""
 
-    def __init__(self, f: Callable[..., Any], args: Sequence[Any]) -> None:
+    def __init__(self, f: Function, args: Sequence[Any]) -> None:
         self.f = f
         leaves, self.tree = flatten(tuple(args))
         # In double precision, whatever it is used in: differences need the digits.

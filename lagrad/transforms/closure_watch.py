@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from lagrad.typing import Function
+
 MISSING = object()
 SAMPLED = 64
 SUMMED = 200_000
@@ -62,7 +64,7 @@ def itself(value: Any) -> Any:
 class Watch:
     """The values that a function and the functions it names depend on, as they are now."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Function) -> None:
         self.seen: list[tuple[Callable[[], Any], Any, Any]] = []
         visited: set[int] = set()
         stack: list[Any] = [function]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -21,7 +21,7 @@ from lagrad.transforms.guards import Guards
 from lagrad.transforms.trace import Trace, trace, traceable
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import flatten
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 # Traces that are kept for one structure of arguments: as many branches as that.
 KEPT = 32
@@ -41,7 +41,7 @@ class Kept:
 class Compiled(Keeper):
     """A function, or the derivative of one, that is traced again only where it must be."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Function) -> None:
         if not callable(function):
             raise InvalidFunction(f"{function!r} is no function.")
         inner: Any = getattr(function, "transform", function)
@@ -201,7 +201,7 @@ def as_given(leaf: Any) -> Any:
     return type(leaf), leaf
 
 
-def compile(function: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001
+def compile(function: Function) -> Function:  # noqa: A001
     """Return the same function with its trace kept.
 
     Parameters

@@ -25,6 +25,7 @@ from lagrad.transforms.gradient import (
 from lagrad.transforms.trace import Trace, name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import Tracing, tracing
+from lagrad.typing import Function, Shape
 
 
 class Pullback:
@@ -64,7 +65,7 @@ class Pullback:
 
 
 def require_shapes(
-    what: str, names: Sequence[str], leaves: Sequence[Any], shapes: Sequence[tuple[int, ...]]
+    what: str, names: Sequence[str], leaves: Sequence[Any], shapes: Sequence[Shape]
 ) -> None:
     for name, leaf, shape in zip(names, leaves, shapes, strict=True):
         if np.shape(leaf) != shape:
@@ -73,7 +74,7 @@ def require_shapes(
             )
 
 
-def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
+def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
     """Return the value of a function and its pull-back.
 
     Parameters
@@ -114,7 +115,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], Any]
     return returned(trace, solution), Pullback(trace, solution, None)
 
 
-def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """Return the value of a function and its derivative along a direction.
 
     Parameters
@@ -173,7 +174,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     )
 
 
-def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
+def hvp(f: Function, x: Any, v: Any) -> Any:
     """Return the Hessian of a scalar function times a direction.
 
     Parameters

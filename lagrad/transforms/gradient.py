@@ -21,10 +21,10 @@ from lagrad.transforms.not_finite import where_not_finite
 from lagrad.transforms.trace import Argument, Trace, name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import Tracing, tracing
-from lagrad.typing import Array
+from lagrad.typing import Array, Function, Shape
 
 
-def positions_of(argnums: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
+def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Shape:
     """The positions of arguments, counted from the front."""
     single = isinstance(argnums, (int, np.integer))
     if not single and not isinstance(argnums, (tuple, list)):
@@ -110,7 +110,7 @@ def placed(
 class Keeper:
     """A function that keeps its traces."""
 
-    function: Callable[..., Any]
+    function: Function
 
     def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a transform makes of the function at these arguments."""
@@ -122,7 +122,7 @@ class Transform:
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Function,
         argnums: int | Sequence[int],
         accuracy: float | None,
         on_failure: str,
@@ -142,11 +142,11 @@ class Transform:
         return self.of(traced(self.plain, args, kwargs, self.positions(len(args))))
 
     @property
-    def plain(self) -> Callable[..., Any]:
+    def plain(self) -> Function:
         """The function itself."""
         return self.function.function if isinstance(self.function, Keeper) else self.function
 
-    def positions(self, count: int) -> tuple[int, ...]:
+    def positions(self, count: int) -> Shape:
         return positions_of(self.argnums, count, name_of(self.function))
 
     def solved(self, trace: Trace) -> Solution:
@@ -212,10 +212,10 @@ class Straight(Transform):
 class Primal(Straight):
     """The function itself."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Function) -> None:
         super().__init__(function, (), None, "raise")
 
-    def positions(self, count: int) -> tuple[int, ...]:
+    def positions(self, count: int) -> Shape:
         return ()
 
     def computed(self, trace: Trace, solution: Solution) -> Any:
@@ -251,8 +251,7 @@ class Gradient(Straight):
         derived = adjoint(trace.program.compiled(), name)
         found = placed(derived.system, trace, {}, outer)
         gradient = self.in_structure(
-            trace,
-            lambda a: a.tree.unflatten([found[derived.gradients[n]] for n in a.names]),
+            trace, lambda a: a.tree.unflatten([found[derived.gradients[n]] for n in a.names])
         )
         return (found[name], gradient) if self.with_value else gradient
 
@@ -271,12 +270,12 @@ class Certified(Transform):
 
 
 def grad(
-    f: Callable[..., Any],
+    f: Function,
     argnums: int | Sequence[int] = 0,
     *,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> Callable[..., Any]:
+) -> Function:
     """Return the function that computes the gradient of `f`.
 
     Parameters
@@ -317,12 +316,12 @@ def grad(
 
 
 def value_and_grad(
-    f: Callable[..., Any],
+    f: Function,
     argnums: int | Sequence[int] = 0,
     *,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> Callable[..., Any]:
+) -> Function:
     """Return the function that computes the value of `f` and its gradient.
 
     Parameters

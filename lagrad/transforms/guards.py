@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from lagrad.compiler.plan import Plan
 from lagrad.programs.program import Program
 from lagrad.systems.system import definitions
@@ -26,6 +24,5 @@ class Guards:
 
     def hold(self, values: Mapping[str, Any]) -> bool:
         """Whether every answer is the same where the variables have these values."""
-        with np.errstate(all="ignore"):
-            found = self.plan([values[name] for name in self.names])
+        found = self.plan([values[name] for name in self.names])
         return all(g.holds(value) for g, value in zip(self.guards, found, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from lagrad.programs.solution import Solution
 from lagrad.transforms.gradient import Transform, grad, placed, plain
 from lagrad.transforms.trace import Argument, Trace
 from lagrad.transforms.tracing_graph import Tracing
+from lagrad.typing import Function
 
 
 def built(values: Mapping[str, Any], argument: Argument) -> Any:
@@ -74,13 +75,13 @@ class Jacobian(Transform):
 
 
 def jacobian(
-    f: Callable[..., Any],
+    f: Function,
     argnums: int | Sequence[int] = 0,
     *,
     sparse: bool = False,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> Callable[..., Any]:
+) -> Function:
     """Return the function that computes the Jacobian of `f`.
 
     Parameters
@@ -111,13 +112,13 @@ def jacobian(
 
 
 def hessian(
-    f: Callable[..., Any],
+    f: Function,
     argnums: int | Sequence[int] = 0,
     *,
     sparse: bool = False,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> Callable[..., Any]:
+) -> Function:
     """Return the function that computes the Hessian of `f`, the Jacobian of its gradient.
 
     Parameters

@@ -16,11 +16,11 @@ from lagrad.transforms.gradient import value_and_grad
 from lagrad.transforms.jacobian import hessian
 from lagrad.transforms.trace import at_hand
 from lagrad.trees import flatten
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 
 def minimize(
-    f: Callable[..., Any],
+    f: Function,
     x0: Any,
     args: Sequence[Any] = (),
     method: str = "L-BFGS-B",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lagrad.compiler.plan import Plan
 from lagrad.errors import NotFinite
-from lagrad.loops.diagnosis import diverging
+from lagrad.systems.system import definitions
 from lagrad.transforms.trace import Trace
 
 
@@ -20,4 +21,14 @@ def where_not_finite(trace: Trace) -> NotFinite | None:
                 f"{what} of shape {values.shape}, which {trace.program.name!r} computes with, is "
                 f"{values[tuple(place)]} at {place}."
             )
-    return diverging(trace)
+    program = trace.program
+    if program.with_role("unknown"):
+        return None
+    inputs = [program.variables[name] for name in trace.values]
+    for node in program.arena.nodes:
+        if node.primitive is not None and node.primitive.breaks is not None:
+            arguments = Plan(inputs, node.arguments, definitions(program))
+            given = arguments(list(trace.values.values()))
+            if (said := node.primitive.breaks(node.parameters, given)) is not None:
+                return NotFinite(said)
+    return None

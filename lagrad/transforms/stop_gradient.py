@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.expression import stacked
+from lagrad.expressions.graph import stacked
 from lagrad.primitives import kernels
 from lagrad.trees import flatten
 

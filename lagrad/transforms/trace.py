@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lagrad.errors import InvalidFunction, LeakedValue, UnsupportedType
-from lagrad.expressions.expression import Expression, stacked
+from lagrad.expressions.expression import Expression
+from lagrad.expressions.graph import stacked
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.programs.program import Program
 from lagrad.systems.system import real_floats
 from lagrad.transforms.trace_cache import interned
 from lagrad.transforms.tracing_graph import Guard, Tracing, entered, tracing
 from lagrad.trees import Tree, flatten
-from lagrad.typing import Array
+from lagrad.typing import Array, Function, Shape
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
     """A function and what it was called with; `positions` are those of the trace's arguments."""
 
-    function: Callable[..., Any]
+    function: Function
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    positions: tuple[int, ...]
+    positions: Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ class Trace:
         return bool(self.captured) or any(isinstance(value, Expression) for value in given)
 
 
-def argument_names(function: Callable[..., Any], count: int) -> list[str]:
+def argument_names(function: Function, count: int) -> list[str]:
     """Names for so many positional arguments."""
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -121,13 +122,13 @@ def identifier_of(path: str, system: Program) -> str:
     return system.free(name if name.isidentifier() else f"_{name}")
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def name_of(function: Function) -> str:
     name = str(getattr(function, "__name__", type(function).__name__))
     return "function" if name == "<lambda>" else name
 
 
 def trace(
-    function: Callable[..., Any],
+    function: Function,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     positions: Sequence[int],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from lagrad.errors import TracedValueError
@@ -13,9 +12,10 @@ from lagrad.systems.system import OPTIONS
 from lagrad.transforms.float_check import require_followed
 from lagrad.transforms.trace import Trace
 from lagrad.transforms.trace import trace as traced
+from lagrad.typing import Function
 
 
-def trace(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Program:
+def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
     """Return a function at some arguments as a program.
 
     Parameters

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import LeakedValue, ShapeMismatch, UnsupportedType
-from lagrad.expressions.expression import Constant, Expression, Graph, Variable
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import Graph
 from lagrad.expressions.real_arrays import real_array
 from lagrad.expressions.traversal import ancestors
 from lagrad.programs.program import Program

@@ -1,23 +1,26 @@
-"""Rules that leave out of a lowered program what changes nothing."""
+"""Rules by which a lowered program leaves out what changes nothing.
+
+A rule is given the program so far and an operation to be added. It returns the place of a value
+that is equal, or the operation, simpler where it can be. What it asks of both is what
+`compiler/lowering.py` has: operations by place, constants, and which value may stand for another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
-from lagrad.compiler.operation import Operation
 from lagrad.primitives.kernels import Index
 from lagrad.primitives.registry import PRIMITIVES
 
-if TYPE_CHECKING:
-    from lagrad.compiler.lowering import Lowered
+Rule = Callable[[Any, Any], Any]
 
 
-def without(number: float, both: bool) -> Callable[[Lowered, Operation], int | Operation]:
+def without(number: float, both: bool) -> Rule:
     """Leave out an operation with a number that changes nothing, on the right or on both sides."""
 
-    def rule(lowered: Lowered, operation: Operation) -> int | Operation:
+    def rule(lowered: Any, operation: Any) -> Any:
         a, b = operation.arguments
         if lowered.is_number(b, number) and lowered.same_as(a, operation):
             return a
@@ -28,7 +31,7 @@ def without(number: float, both: bool) -> Callable[[Lowered, Operation], int | O
     return rule
 
 
-def product(lowered: Lowered, operation: Operation) -> int | Operation:
+def product(lowered: Any, operation: Any) -> Any:
     """One and minus one as factors."""
     found = without(1, both=True)(lowered, operation)
     if isinstance(found, int):
@@ -40,7 +43,7 @@ def product(lowered: Lowered, operation: Operation) -> int | Operation:
     return operation
 
 
-def total(lowered: Lowered, operation: Operation) -> int | Operation:
+def total(lowered: Any, operation: Any) -> Any:
     """Zero as a term, and the negative of one."""
     found = without(0, both=True)(lowered, operation)
     if isinstance(found, int):
@@ -53,7 +56,7 @@ def total(lowered: Lowered, operation: Operation) -> int | Operation:
     return operation
 
 
-def difference(lowered: Lowered, operation: Operation) -> int | Operation:
+def difference(lowered: Any, operation: Any) -> Any:
     """Nothing taken off, and a negative taken off."""
     found = without(0, both=False)(lowered, operation)
     if isinstance(found, int):
@@ -66,14 +69,17 @@ def difference(lowered: Lowered, operation: Operation) -> int | Operation:
     return operation
 
 
-def opposite(lowered: Lowered, operation: Operation) -> int | Operation:
+quotient = without(1, both=False)
+
+
+def opposite(lowered: Any, operation: Any) -> Any:
     """Minus minus."""
     (a,) = operation.arguments
     term = lowered.operations[a]
     return term.arguments[0] if term.name == "negative" else operation
 
 
-def power(lowered: Lowered, operation: Operation) -> int | Operation:
+def power(lowered: Any, operation: Any) -> Any:
     """First and second powers."""
     base, exponent = operation.arguments
     if operation.dtype.kind == "f" and lowered.same_as(base, operation):
@@ -84,7 +90,7 @@ def power(lowered: Lowered, operation: Operation) -> int | Operation:
     return operation
 
 
-def shaped(lowered: Lowered, operation: Operation) -> int | Operation:
+def shaped(lowered: Any, operation: Any) -> Any:
     """What has its shape and dtype already."""
     (a,) = operation.arguments
     if lowered.same_as(a, operation):
@@ -95,7 +101,7 @@ def shaped(lowered: Lowered, operation: Operation) -> int | Operation:
     return operation
 
 
-def turned(lowered: Lowered, operation: Operation) -> int | Operation:
+def turned(lowered: Any, operation: Any) -> Any:
     """Two transpositions as one, or none."""
     (a,) = operation.arguments
     inner = lowered.operations[a]
@@ -106,10 +112,10 @@ def turned(lowered: Lowered, operation: Operation) -> int | Operation:
     return operation.arguments[0] if axes == tuple(range(len(axes))) else operation
 
 
-def back(transpose: str) -> Callable[[Lowered, Operation], int | Operation]:
+def back(transpose: str) -> Rule:
     """What was put somewhere, taken from there."""
 
-    def rule(lowered: Lowered, operation: Operation) -> int | Operation:
+    def rule(lowered: Any, operation: Any) -> Any:
         (a,) = operation.arguments
         inner = lowered.operations[a]
         if inner.name != transpose or inner.parameters[0] != operation.parameters[0]:
@@ -123,62 +129,5 @@ def back(transpose: str) -> Callable[[Lowered, Operation], int | Operation]:
     return rule
 
 
-def itself(lowered: Lowered, operation: Operation) -> int | Operation:
+def itself(lowered: Any, operation: Any) -> Any:
     return operation.arguments[0]
-
-
-def longest(lowered: Lowered, operation: Operation) -> int:
-    """One run of a loop where two differ in what they keep of its steps.
-
-    What the one with less keeps comes first in the value of the other.
-    """
-    (chain,) = operation.parameters
-    key = ("chain", chain.way, operation.arguments)
-    place = lowered._table.get(key)
-    if place is not None:
-        known = lowered.operations[place].parameters[0]
-        common = min(len(known.outputs), len(chain.outputs))
-        if known.outputs[:common] == chain.outputs[:common]:
-            if len(chain.outputs) > len(known.outputs):
-                more = replace(chain, storage=known.storage, recording=known.recording)
-                lowered.operations[place] = replace(operation, parameters=(more,))
-            return place
-    place = lowered._table[key] = lowered._append(operation)
-    return place
-
-
-def remembered(lowered: Lowered, operation: Operation) -> Operation:
-    """The run of a loop whose way back is asked for leaves a record of its states."""
-    chain, place = operation.parameters[0], operation.arguments[0]
-    run = lowered.operations[place]
-    same = run.name == "chain" and run.parameters[0].way == chain.way
-    if same and (chain.storage is not None or chain.exact):
-        recording = replace(run.parameters[0], storage=chain.storage, recording=True)
-        lowered.operations[place] = replace(run, parameters=(recording,))
-    return operation
-
-
-def approached(lowered: Lowered, operation: Operation) -> int:
-    """What an iteration ends with is itself."""
-    k: int = operation.parameters[1]
-    return operation.arguments[k]
-
-
-RULES: dict[str, Callable[[Lowered, Operation], int | Operation]] = {
-    "approached": approached,
-    "chain": longest,
-    "chain_reversed": remembered,
-    "multiply": product,
-    "add": total,
-    "subtract": difference,
-    "divide": without(1, both=False),
-    "negative": opposite,
-    "power": power,
-    "reshape": shaped,
-    "broadcast_to": shaped,
-    "astype": shaped,
-    "transpose": turned,
-    "gather": back("scatter"),
-    "getitem": back("embed"),
-    "stop_gradient": itself,
-}

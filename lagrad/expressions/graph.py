@@ -1,0 +1,175 @@
+"""The nodes of one program.
+
+A `Graph` keeps its nodes in the order of their making, so that a node's arguments always come
+before it, and stores equal nodes once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from lagrad.errors import (
+    ForeignValue,
+    InvalidEquation,
+    LeakedValue,
+    TracedValueError,
+    UnsupportedFunction,
+    UnsupportedType,
+)
+from lagrad.expressions.expression import Application, Constant, Equation, Expression
+from lagrad.expressions.primitive import Primitive
+from lagrad.expressions.real_arrays import NUMBERS, real_array
+from lagrad.typing import Array, Parameters
+
+DOUBLE = np.dtype(float)
+
+
+class Graph:
+    """The nodes of one program, in the order of their making; equal nodes are one.
+
+    A function that is traced while another one is has a graph inside the other's: `depth` counts
+    them, and a value of an outer one that is met is taken up by `foreign`.
+    """
+
+    __slots__ = ("depth", "ended", "matrices", "name", "nodes", "table")
+
+    def __init__(self, name: str, depth: int = 0) -> None:
+        self.name = name
+        self.depth = depth
+        self.ended = False  # whether it belongs to a trace that is over
+        self.nodes: list[Expression] = []
+        self.table: dict[Any, Expression] = {}
+        # Sparse matrices that were met, by their identity, each with the copy that was taken.
+        self.matrices: dict[int, tuple[Any, Any]] = {}
+
+    @contextmanager
+    def reopened(self) -> Iterator[None]:
+        """Take further nodes, though the trace be over."""
+        ended, self.ended = self.ended, False
+        try:
+            yield
+        finally:
+            self.ended = ended
+
+    def apply(
+        self, primitive: Primitive, arguments: tuple[Expression, ...], parameters: Parameters
+    ) -> Expression:
+        """The node of a primitive's application, new or found."""
+        if len(arguments) == 2:
+            left, right = arguments
+            key: Any = (primitive, parameters, left.index, right.index)
+        else:
+            key = (primitive, parameters, *[a.index for a in arguments])
+        node = self.table.get(key)
+        if node is None:
+            if self.ended:
+                raise LeakedValue(
+                    f"{arguments[0]!r} was traced by {self.name!r}, which is over: it has no value "
+                    "any more. Return it from the function instead of storing it elsewhere."
+                )
+            shape, dtype = primitive.infer(arguments, parameters)
+            for a in arguments:
+                if type(a) is not Constant:
+                    node = Application(self, primitive, arguments, parameters, shape, dtype)
+                    break
+            else:
+                value = primitive.kernel(parameters)(*[a.value for a in arguments])
+                node = self.constant(value)
+            self.table[key] = node
+        return node
+
+    def scalars(self, primitive: Primitive, arguments: tuple[Expression, ...]) -> Expression | None:
+        """The node of a function of doubles, known to be one; None where an argument is none.
+
+        This is `apply` for programs of millions of scalars.
+        """
+        variable = False
+        # A number as the key, which the garbage collector has no work with.
+        key = id(primitive)
+        for a in arguments:
+            if a.dtype is not DOUBLE or a.shape:
+                return None
+            variable |= type(a) is not Constant
+            key = key << 32 | a.index
+        if not variable or self.ended:
+            return None
+        node = self.table.get(key)
+        if node is None:
+            node = self.table[key] = Application(self, primitive, arguments, (), (), DOUBLE)
+        return node
+
+    def constant(self, value: Any) -> Constant:
+        """The node of a number or of an array, which is copied."""
+        if type(value) in NUMBERS:
+            # Zeros have signs, and NaN equals nothing.
+            key: Any = (type(value), value if value == value != 0 else repr(value))
+        else:
+            value = real_array(value, "a constant")
+            key = (value.dtype.str, value.shape, value.tobytes()) if value.nbytes <= 256 else None
+        node = self.table.get(key) if key is not None else None
+        if node is None:
+            node = Constant(self, value)
+            if key is not None:
+                self.table[key] = node
+        assert isinstance(node, Constant)
+        return node
+
+    def lift(self, value: Any) -> Expression:
+        """`value` as a node of this graph."""
+        if isinstance(value, Expression):
+            return value if value.graph is self else self.foreign(value)
+        if type(value) in NUMBERS:
+            return self.constant(value)
+        if isinstance(value, Equation):
+            raise InvalidEquation.used_as_value(value)
+        if sparse.issparse(value):
+            raise UnsupportedFunction(
+                "a scipy.sparse matrix meets traced values as the left side of `@` only."
+            )
+        array = np.asarray(value)
+        if array.dtype == object:
+            found: Expression = stacked(array, self)
+            return found
+        return self.array(value if isinstance(value, np.ndarray) else array)
+
+    def array(self, value: Any) -> Expression:
+        """An array of numbers as a node."""
+        return self.constant(value)
+
+    def foreign(self, value: Expression) -> Expression:
+        """A value of another graph as a node of this one."""
+        raise ForeignValue(
+            f"{value!r} belongs to program {value.graph.name!r}, "
+            f"and is used in program {self.name!r}; declare it there as a parameter."
+        )
+
+    def asked(self, node: Expression, kind: str) -> Any:
+        """The number that Python asks of a node."""
+        raise TracedValueError(
+            f"{kind} was asked of {node!r}, which has no value while the program is declared; "
+            "np.where(condition, a, b) chooses between values."
+        )
+
+    def equation(self, lhs: Any, rhs: Any) -> Any:
+        """What `lhs == rhs` is."""
+        return Equation(lhs, rhs)
+
+
+def stacked(array: Array, graph: Graph | None = None) -> Any:
+    """The traced value of an object array whose entries are traced values and numbers."""
+    entries = list(array.ravel())
+    if array.ndim == 0 and isinstance(entries[0], Expression):
+        return entries[0] if graph is None else graph.lift(entries[0])
+    if not all(isinstance(e, (Expression, int, float, np.number)) for e in entries):
+        odd = next(e for e in entries if not isinstance(e, (Expression, int, float, np.number)))
+        raise UnsupportedType(f"an object array holds {odd!r}; expected traced values or numbers.")
+    if graph is not None:
+        entries = [graph.lift(e) for e in entries]
+    rows: Any = np.stack(entries)
+    shape = array.shape + rows.shape[1:]
+    return np.reshape(rows, shape) if array.ndim != 1 else rows

@@ -1,0 +1,85 @@
+"""A primitive as data: one operation on arrays, and all that is ever asked about it.
+
+How to evaluate it, what shape comes out, one linear map for each argument; and traits, so that
+nothing elsewhere is decided by a primitive's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lagrad.expressions.linear_maps import LinearMap
+from lagrad.expressions.notation import Notation
+from lagrad.typing import Array, Function, Kind, Parameters, Shape
+
+if TYPE_CHECKING:
+    from lagrad.expressions.expression import Expression
+    from lagrad.expressions.graph import Graph
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Primitive:
+    """One operation on arrays: its value, its output's shape and dtype, its local partials.
+
+    Attributes
+    ----------
+    name : str
+    kernel : callable
+        `kernel(parameters)` is the function of the arguments' arrays that computes the value.
+    infer : callable
+        `infer(arguments, parameters)` is the output's shape and dtype.
+    partial : callable
+        `partial(node, k)` is the `LinearMap` of argument `k`, or None where it is zero.
+    code : callable
+        `code(texts, parameters)` is the operation as NumPy source.
+    joint : callable, optional
+        `joint(node, ks)` are the maps of several arguments, where they are found together.
+    notation : callable, optional
+        How a person writes it, where that is not a call: see `notation.py`.
+    source : callable, optional
+        `source(module, node, texts)` is the operation in a module of NumPy source, where `code`
+        alone is not enough: it needs constants or functions of that module.
+    elementwise : bool
+        Whether each entry of the value is made of one entry of each argument. (A ufunc's is.)
+    commutative : bool
+        Whether its two arguments may change places.
+    kink : bool
+        Whether its derivative jumps somewhere.
+    fresh : bool
+        Whether its value is surely an array of its own, no view of an argument. (An elementwise
+        one's is.)
+    simplify : callable, optional
+        `simplify(lowered, operation)` is where an equal value stands already in a lowered
+        program, or a simpler operation: see `primitives/simplification.py`.
+    repeats : callable, optional
+        `repeats(parameters)` is the program that it runs again and again.
+    breaks : callable, optional
+        `breaks(parameters, arguments)` says where it stops being finite, or None.
+    """
+
+    name: str
+    kernel: Callable[[Parameters], Function]
+    infer: Callable[[tuple[Expression, ...], Parameters], Kind]
+    partial: Callable[[Expression, int], LinearMap | None]
+    code: Callable[[Sequence[str], Parameters], str]
+    joint: Callable[[Expression, Shape], Sequence[LinearMap]] | None = None
+    notation: Notation | None = None
+    source: Callable[[Any, Expression, Sequence[str]], str] | None = None
+    elementwise: bool = False
+    commutative: bool = False
+    kink: bool = False
+    fresh: bool = False
+    simplify: Callable[[Any, Any], Any] | None = None
+    repeats: Callable[[Parameters], Any] | None = None
+    breaks: Callable[[Parameters, Sequence[Array]], str | None] | None = None
+
+    def __call__(self, graph: Graph, *arguments: Any, parameters: Parameters = ()) -> Expression:
+        return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)
+
+    def partials(self, node: Expression, ks: Shape) -> Sequence[LinearMap | None]:
+        """The linear map of each of the arguments `ks`; None where it is zero."""
+        if self.joint is not None:
+            return self.joint(node, ks)
+        return [self.partial(node, k) for k in ks]
