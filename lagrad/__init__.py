@@ -43,10 +43,10 @@ from lagrad.loops.while_loop import while_loop
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.kernels import logsumexp
 from lagrad.primitives.special import softmax
-from lagrad.programs.derivatives import Gradient
 from lagrad.programs.program import Program
 from lagrad.programs.solution import Solution
 from lagrad.solving.certificate import Certificate
+from lagrad.solving.derivatives import Gradient
 from lagrad.solving.iterations import Anderson, Minimize, Newton, Picard
 from lagrad.transforms.check_gradient import check_gradient
 from lagrad.transforms.compile import compile  # noqa: A004

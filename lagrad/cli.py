@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch, UnknownName
-from lagrad.programs.derivatives import Gradient
 from lagrad.programs.program import Program
 from lagrad.programs.solution import Solution
 from lagrad.solving.certificate import FIELDS
+from lagrad.solving.derivatives import Gradient
 from lagrad.solving.profile import Spent
 
 DEFAULT = "sellar"

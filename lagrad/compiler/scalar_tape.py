@@ -27,10 +27,10 @@ DOUBLE = np.dtype(float)
 ADD, SUBTRACT, COPY = CODES["add"], CODES["subtract"], CODES["copy"]
 
 
-def flat(
+def scalar_tape(
     inputs: Sequence[Variable], order: Sequence[Expression], defined: dict[int, Expression]
-) -> Flat | None:
-    """The flat tape of nodes in order that are all scalars, and many; None of others.
+) -> ScalarTape | None:
+    """The tape of nodes in order that are all scalars, and many; None of others.
 
     Inputs may be arrays of which entries are taken.
     """
@@ -88,7 +88,7 @@ def flat(
         code.append(known)
         first.append(at)
         second.append(other)
-    return Flat(place, starts, start, numbers, code, first, second)
+    return ScalarTape(place, starts, start, numbers, code, first, second)
 
 
 def entry_of(node: Expression, starts: dict[int, int]) -> int | None:
@@ -102,8 +102,8 @@ def entry_of(node: Expression, starts: dict[int, int]) -> int | None:
     return starts[source.index] + int(node.primitive.kernel(node.parameters)(positions))
 
 
-class Flat:
-    """A flat tape.
+class ScalarTape:
+    """A tape of scalars.
 
     Attributes
     ----------

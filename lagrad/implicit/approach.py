@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
-from scipy.sparse import issparse
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
 
 from lagrad.compiler.plan import Plan
@@ -33,15 +32,16 @@ from lagrad.linear_solvers.modified import Damped, Support
 from lagrad.linear_solvers.neumann import Neumann, NeumannFactors
 from lagrad.linear_solvers.selection import MatrixFreeMinimum
 from lagrad.programs.program import Program
-from lagrad.programs.solution import Solution
 from lagrad.solving.block_equations import FORMED, BlockEquations
 from lagrad.solving.certificate import Policy
 from lagrad.solving.failures import REMEDY
 from lagrad.solving.iterations import Anderson, Minimize, Picard, takes, untold
+from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_block import Solved
+from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.linearization import joined, split
 from lagrad.systems.rewriting import inlined
-from lagrad.systems.system import Group, System, definitions
+from lagrad.systems.system import Group, System, definitions, fitted
 from lagrad.trees import flatten
 from lagrad.typing import Array
 
@@ -61,7 +61,7 @@ class Problem:
         self.varied = [self.program.variables[n] for n in approach.varied]
         self.outputs = [self.program.variables[n] for n in approach.outputs]
         self.data = dict(zip(approach.data, arguments, strict=True))
-        self.solution: Solution | None = None  # the last one of a program with unknowns
+        self.solution: SolvedSystem | None = None  # the last one of a program with unknowns
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -77,28 +77,27 @@ class Problem:
             for p, v in zip(split(point, self.varied), self.varied, strict=True)
         ]
 
-    def at(self, point: Array) -> Solution:
+    def at(self, point: Array) -> SolvedSystem:
         """The program solved, from its last solution."""
         given = dict(zip((v.name for v in self.varied), self.pieces(point), strict=True))
         # What is seen on the way need not be certified; the end is.
         anyhow = Policy(np.inf)
-        self.solution = self.program.solved({**given, **self.data}, self.solution, anyhow)
+        values = {**given, **self.data}
+        self.solution = solve_named(self.program.compiled(), values, self.solution, anyhow)
         return self.solution
 
     def product(self, point: Array, direction: Array) -> Array:
         """The Hessian's product with a direction, of an objective and its gradient."""
         if not np.isfinite(direction).all():
             raise NoDirection(f"a direction of {self.program.name!r} is not finite.")
-        names = (v.name for v in self.varied)
-        along = dict(zip(names, split(direction, self.varied), strict=True))
-        found = self.at(point).tangent(along)
+        along = zip(self.varied, split(direction, self.varied), strict=True)
+        found = self.at(point).tangent({v: fitted("a direction", d, v) for v, d in along})
         return joined([found[v.name] for v in self.outputs[1:]])
 
     def hessian(self, point: Array) -> Array:
         """All of it, by one sweep."""
-        names = [v.name for v in self.varied]
         slopes = self.outputs[1:]
-        found = self.at(point).jacobian([v.name for v in slopes], names)
+        found = self.at(point).jacobian(slopes, self.varied)
         blocks = [
             [np.reshape(found[g.name][v.name], (g.size, v.size)) for v in self.varied]
             for g in slopes
@@ -193,6 +192,10 @@ class Approach:
         return Minimize("trust-exact" if point.size <= 200 else "trust-ncg")
 
     @property
+    def minimises(self) -> bool:
+        return self.kind == "argmin"
+
+    @property
     def settles(self) -> bool:
         """Whether it ends at the solution itself, so that Newton's method has nothing to add."""
         iterated = isinstance(self.method, (Picard, Anderson))
@@ -219,12 +222,13 @@ class Approach:
             return
         jacobian, radius = solved.jacobian, 0.0
         if isinstance(solved.factors, NeumannFactors):
-            radius = solved.factors.growth
-        elif not isinstance(jacobian, LinearOperator) and jacobian.shape[0] <= FACTORED:
-            dense = jacobian.toarray() if issparse(jacobian) else jacobian
-            radius = float(np.abs(np.linalg.eigvals(dense + np.eye(len(dense)))).max())
-        if radius > 1.0 and isinstance(jacobian, LinearOperator):
-            radius = spectral_radius(jacobian, radius)  # the series may grow before it shrinks
+            radius = solved.factors.growth()
+        elif jacobian.known and jacobian.size <= FACTORED:
+            step = jacobian.dense() + np.eye(jacobian.size)
+            radius = float(np.abs(np.linalg.eigvals(step)).max())
+        if radius > 1.0 and not jacobian.known:
+            # The series may grow before it shrinks.
+            radius = spectral_radius(jacobian.matrix, radius)
         if radius > 1.0 + 1e-9:
             raise NotContractive(
                 f"the step of {self.name!r} is no contraction at the fixed point that was "
@@ -411,7 +415,8 @@ class Approach:
         """The values of the unknowns at the solution, certified."""
         system, names = self.block
         values = dict(zip(self.data, arguments, strict=True))
-        solution = system.solved(values, dict(zip(names, start, strict=True)))
+        start_of = dict(zip(names, start, strict=True))
+        solution = solve_named(system.compiled(), values, start_of)
         return [np.asarray(solution[name]) for name in names]
 
 

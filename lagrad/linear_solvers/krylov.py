@@ -14,34 +14,11 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import InvalidValue, NotConverged, NotPositiveDefinite
 from lagrad.linear_solvers.base import Factors, LinearSolver
+from lagrad.linear_solvers.jacobian import Products
 from lagrad.typing import Array
 
 # A relative residual that refinement can start from.
 ENOUGH = 1e-9
-
-
-class Products(sparse_linalg.LinearOperator):  # type: ignore[misc]
-    """A Jacobian by its products; it can be put together, and knows what it is the Jacobian of."""
-
-    def __init__(
-        self,
-        forward: Callable[[Array], Array],
-        backward: Callable[[Array], Array],
-        size: int,
-        dtype: Any,
-        assemble: Callable[[], Any],
-        residual: Callable[[Array], Array] | None = None,
-        point: Array = None,
-    ) -> None:
-        super().__init__(np.dtype(dtype), (size, size))
-        self.forward, self.backward, self.assemble = forward, backward, assemble
-        self.residual, self.point = residual, point
-
-    def _matvec(self, x: Array) -> Array:
-        return self.forward(np.ravel(x))
-
-    def _rmatvec(self, x: Array) -> Array:
-        return self.backward(np.ravel(x))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,16 +204,17 @@ class MINRES(Symmetric):
         return solution, False
 
 
+class NotReached(NotConverged):
+    """An iteration that ended above the residual that was asked for."""
+
+
 class KrylovFactors(Factors):
     iterative = True
 
-    def __init__(self, matrix: Any, solver: Krylov, otherwise: LinearSolver | None = None) -> None:
-        self.matrix = matrix
-        self.factored: Factors | None = None
+    def __init__(self, matrix: Any, solver: Krylov) -> None:
         self.operator = sparse_linalg.aslinearoperator(matrix)
         self.shape = self.operator.shape
         self.solver = solver
-        self.otherwise = otherwise
         # No residual can be told from rounding of the products below this.
         self.tol = max(solver.tol, 50 * float(np.finfo(self.operator.dtype).eps))
         self.preconditioner = preconditioned(solver.preconditioner, matrix)
@@ -246,8 +224,6 @@ class KrylovFactors(Factors):
             self.estimate = 1e-2
 
     def _one(self, right: Array, transposed: bool, tol: float) -> Array:
-        if self.factored is not None:
-            return self.factored.solve(right, transposed)
         scale = float(np.abs(right).max(initial=0.0))
         if scale == 0.0:
             return np.zeros_like(right)
@@ -268,13 +244,7 @@ class KrylovFactors(Factors):
             residual = np.linalg.norm(unit - operator.matvec(solution)) / np.linalg.norm(unit)
         # Where rounding ends an iteration early, refinement shows what that leaves.
         if not residual <= max(10 * self.tol, 2 * tol if tol > self.tol else ENOUGH):
-            if isinstance(self.otherwise, Krylov):
-                self.solver, self.otherwise = self.otherwise, None
-                return self._one(right, transposed, tol)
-            if self.otherwise is not None:
-                self.factored = self.otherwise.factor(self.matrix.assemble())
-                return self.factored.solve(right, transposed)
-            raise NotConverged(
+            raise NotReached(
                 f"{type(self.solver).__name__} stopped at a relative residual of {residual:.1e} "
                 f"(asked: {tol:.1e}) after at most {self.solver.max_steps} steps; "
                 "raise max_steps or restart, loosen tol, give a preconditioner, or use SparseLU."
@@ -282,10 +252,49 @@ class KrylovFactors(Factors):
         return solution * scale
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        if right.ndim == 1:
-            return self._one(right, transposed, tol)
-        columns = [self._one(column, transposed, tol) for column in right.T]
-        return np.stack(columns, axis=1) if columns else right
+        return by_columns(lambda column: self._one(column, transposed, tol), right)
+
+
+def by_columns(solve: Callable[[Array], Array], right: Array) -> Array:
+    """The solutions of right sides of shape (n,) or (n, k), one after the other."""
+    if right.ndim == 1:
+        return solve(right)
+    columns = [solve(column) for column in right.T]
+    return np.stack(columns, axis=1) if columns else right
+
+
+class Successive(Factors):
+    """Factors by the first of several solvers that reaches what is asked of it.
+
+    A solver that once did not is not asked again.
+    """
+
+    iterative = True
+
+    def __init__(self, matrix: Any, first: Krylov, *others: LinearSolver) -> None:
+        self.matrix, self.others = matrix, list(others)
+        self.current: Factors = KrylovFactors(matrix, first)
+        self.shape, self.tol, self.estimate = (
+            self.current.shape,
+            self.current.tol,
+            self.current.estimate,
+        )
+
+    @property
+    def solver(self) -> Any:
+        """The one that is asked now."""
+        return getattr(self.current, "solver", self.current)
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        while True:
+            try:
+                return self.current.solve(right, transposed, tol)
+            except NotReached:
+                if not self.others:
+                    raise
+                following = self.others.pop(0)
+                free = following.matrix_free
+                self.current = following.factor(self.matrix if free else self.matrix.assemble())
 
 
 def preconditioned(given: Any, matrix: Any) -> Callable[[Array, bool], Array] | None:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
-import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.differences import along
 from lagrad.linear_solvers.base import DenseFactors, Factors, LinearSolver
-from lagrad.linear_solvers.krylov import Krylov, Products
+from lagrad.linear_solvers.jacobian import Jacobian, Products
+from lagrad.linear_solvers.krylov import Krylov, by_columns
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.typing import Array
 
@@ -28,25 +27,7 @@ class Damped(LinearSolver):
         return self.base.matrix_free
 
     def factor(self, matrix: Any) -> Factors:
-        if sparse.issparse(matrix):
-            shifted = matrix + self.damping * sparse.eye_array(matrix.shape[0], format="csr")
-            return self.base.factor(shifted)
-        if isinstance(matrix, sparse_linalg.LinearOperator):
-            # A preconditioner made from the entries is that of J itself.
-            return self.base.factor(shifted_products(matrix, self.damping))
-        return self.base.factor(matrix + self.damping * np.eye(matrix.shape[0]))
-
-
-def shifted_products(matrix: Any, damping: float) -> Products:
-    return Products(
-        lambda x: matrix.matvec(x) + damping * x,
-        lambda x: matrix.rmatvec(x) + damping * x,
-        matrix.shape[0],
-        matrix.dtype,
-        matrix.assemble,
-        matrix.residual,
-        matrix.point,
-    )
+        return self.base.factor(Jacobian.of(matrix).shifted(self.damping).matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +89,9 @@ class SupportFactors(Factors):
         self.inner = DenseFactors(columns) if free.size else None
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        if right.ndim == 2:
-            columns = [self.solve(column, transposed) for column in right.T]
-            return np.stack(columns, axis=1) if columns else right
+        return by_columns(lambda column: self._one(column, transposed), right)
+
+    def _one(self, right: Array, transposed: bool) -> Array:
         if self.inner is None:
             return -right
         free = self.free

@@ -11,7 +11,8 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import InvalidValue, NotConverged
 from lagrad.linear_solvers.base import Factors, LinearSolver
-from lagrad.linear_solvers.krylov import GMRES, Products
+from lagrad.linear_solvers.jacobian import Products
+from lagrad.linear_solvers.krylov import GMRES, by_columns
 from lagrad.typing import Array
 
 # Terms still to come from which GMRES is taken for the rest.
@@ -72,8 +73,7 @@ class NeumannFactors(Factors):
         self.solver = solver
         self.tol = max(solver.tol, 50 * float(np.finfo(self.operator.dtype).eps))
         self.step = solver.step if solver.step is not None else self._inverse_of_largest()
-        self.otherwise: Factors | None = None
-        self.growth = 0.0  # of a residual that does not shrink, for each step
+        self.rest: Factors | None = None  # GMRES, once a series did not converge
 
     def _inverse_of_largest(self) -> float:
         """±1/|J|, of the sign of J, by a few steps of the power method."""
@@ -89,37 +89,50 @@ class NeumannFactors(Factors):
         return 1.0 / (1.05 * largest)
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        if right.ndim == 2:
-            columns = [self.solve(column, transposed, tol) for column in right.T]
-            return np.stack(columns, axis=1) if columns else right
-        if self.otherwise is not None:
-            return self.otherwise.solve(right, transposed, tol)
+        return by_columns(lambda column: self._one(column, transposed, tol), right)
+
+    def _one(self, right: Array, transposed: bool, tol: float) -> Array:
+        end = max(self.tol, tol)
+        if self.rest is not None:
+            return self.rest.solve(right, transposed, tol)
+        solution, residual, growth = self._series(right, transposed, end)
+        if growth:
+            self.rest = GMRES(tol=self.solver.tol).factor(self.operator)
+            return self.rest.solve(right, transposed, tol)
+        if residual is None:
+            return solution
+        # Krylov's subspace holds the series' sums, and better ones.
+        rest = GMRES(tol=self.tol).factor(self.operator)
+        left = end * float(np.linalg.norm(right)) / float(np.linalg.norm(residual))
+        return solution + rest.solve(residual, transposed, left)
+
+    def growth(self) -> float:
+        """By how much each term of a vector's series is longer than the last; zero if shorter."""
+        probe = np.random.default_rng(5).standard_normal(self.shape[0])
+        return self._series(probe, False, self.estimate)[2]
+
+    def _series(
+        self, right: Array, transposed: bool, end: float
+    ) -> tuple[Array, Array | None, float]:
+        """A sum, what it leaves where the rest would take long, and its growth if it diverges."""
         # The products themselves: SciPy's wrapper costs as much as a small one.
         operator: Any = self.operator
         product = operator.rmatvec if transposed else operator.matvec
         if isinstance(operator, Products):
             product = operator.backward if transposed else operator.forward
-        terms = self.solver.terms
-        size, end = float(np.linalg.norm(right)), max(self.tol, tol)
-        solution, residual = self.step * right, right
-        before = np.inf
-        for k in range(1, terms or 1000):
+        whole, size = self.solver.terms is None, float(np.linalg.norm(right))
+        solution, residual, before = self.step * right, right, np.inf
+        for k in range(1, self.solver.terms or 1000):
             residual = right - product(solution)
             length = float(np.linalg.norm(residual))
-            if terms is None and not length > end * size:
-                return solution
-            if terms is None and not length < 0.9 * before and k > 3:
-                self.growth = max(self.growth, (length / size) ** (1 / k))
-                break
-            if terms is None and k == 6 and end * size < length:
-                left = math.log(end * size / length) / math.log(length / before)
-                if left > PATIENCE:
-                    # Krylov's subspace holds the series' sums, and better ones.
-                    rest = GMRES(tol=self.tol).factor(self.operator)
-                    return solution + rest.solve(residual, transposed, end * size / length)
+            if whole and not length > end * size:
+                return solution, None, 0.0
+            if whole and not length < 0.9 * before and k > 3:
+                return solution, residual, (length / size) ** (1 / k)
+            if whole and k == 6:
+                terms = math.log(end * size / length) / math.log(length / before)
+                if terms > PATIENCE:
+                    return solution, residual, 0.0
             before = length
             solution = solution + self.step * residual
-        if terms is not None:
-            return solution
-        self.otherwise = GMRES(tol=self.solver.tol).factor(self.operator)
-        return self.otherwise.solve(right, transposed, tol)
+        return solution, residual if whole else None, 0.0

@@ -10,7 +10,7 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.linear_solvers.base import DenseLU, Factors, LinearSolver
 from lagrad.linear_solvers.cholesky import Cholesky
-from lagrad.linear_solvers.krylov import CG, GMRES, KrylovFactors, probed
+from lagrad.linear_solvers.krylov import CG, GMRES, Successive, probed
 from lagrad.linear_solvers.sparse_lu import SparseLU
 
 
@@ -33,8 +33,8 @@ class MatrixFree(LinearSolver):
             probes = np.random.default_rng(1).standard_normal((4, operator.shape[0]))
             signs = {float(np.sign(probe @ operator.matvec(probe))) for probe in probes}
             if len(signs) == 1:
-                return KrylovFactors(operator, CG(tol=self.tol), otherwise=general)
-        return KrylovFactors(operator, general)
+                return Successive(operator, CG(tol=self.tol), general)
+        return general.factor(operator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class MatrixFreeMinimum(LinearSolver):
 
     def factor(self, matrix: Any) -> Factors:
         solver = CG(tol=self.tol, positive=True, max_steps=300)
-        return KrylovFactors(matrix, solver, otherwise=Cholesky())
+        return Successive(matrix, solver, Cholesky())
 
 
 DENSE_UP_TO = 64

@@ -9,6 +9,7 @@ from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.plan import Plan
 from lagrad.compiler.scalarize import Scalarised, scalarised
 from lagrad.programs.program import Program
+from lagrad.solving.solve import solve_named
 from lagrad.systems.system import definitions
 from lagrad.typing import Array
 
@@ -53,5 +54,7 @@ class Evaluation:
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         if self.plan is not None:
             return self.plan(values)
-        at = self.program.solved(dict(zip(self.given, values, strict=True)), self.starts)
+        at = solve_named(
+            self.program.compiled(), dict(zip(self.given, values, strict=True)), self.starts
+        )
         return [at.point.values[self.program.variables[name]] for name in self.asked]

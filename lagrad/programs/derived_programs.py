@@ -16,7 +16,7 @@ import numpy as np
 
 from lagrad.errors import InvalidFunction
 from lagrad.expressions.expression import Equation, Expression, Variable
-from lagrad.solving.compiled_system import Compiled, ImplicitRun, Stretch
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Stretch
 from lagrad.systems.linearization import Linearization
 from lagrad.systems.rewriting import copied
 from lagrad.systems.system import Constraint, System
@@ -35,11 +35,11 @@ class Adjoint:
     seeds: dict[str, str]  # from output to data
 
     @cached_property
-    def compiled(self) -> Compiled:
-        return Compiled(self.system)
+    def compiled(self) -> CompiledSystem:
+        return CompiledSystem(self.system)
 
 
-def adjoint(compiled: Compiled, output: str) -> Adjoint:
+def adjoint(compiled: CompiledSystem, output: str) -> Adjoint:
     """The program of a system's constraints and its multipliers for one output."""
     found = compiled.derived.get(output)
     if found is None:
@@ -53,7 +53,7 @@ def adjoint(compiled: Compiled, output: str) -> Adjoint:
     return found
 
 
-def pullback(compiled: Compiled, outputs: tuple[str, ...]) -> Adjoint:
+def pullback(compiled: CompiledSystem, outputs: tuple[str, ...]) -> Adjoint:
     """The same for the sum of several outputs, each weighted by data: `seeds` are its names."""
     key = ("pullback", *outputs)
     found = compiled.derived.get(key)
@@ -105,7 +105,7 @@ class PullBack:
         unknowns = [v.name for v in system.with_role("unknown")]
         constrained = [c.name for c in self.constraints]
         self.symbol = free_symbol(system, SYMBOLS, [*constrained, *self.parameters, *unknowns])
-        self.compiled = Compiled(system)
+        self.compiled = CompiledSystem(system)
         # The tape's maps hold expressions: what carries numbers back carries symbols back too.
         self.tape = self.compiled.tape
         self.symbolic = Linearization(self.tape, self.tape.steps)

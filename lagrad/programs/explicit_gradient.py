@@ -15,8 +15,8 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.programs.derived_programs import adjoint
-from lagrad.solving.compiled_system import Compiled, ExplicitRun
-from lagrad.solving.scalar_sweep import FlatPoint, FlatSweep
+from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
+from lagrad.solving.scalar_sweep import ScalarPoint, ScalarSweep
 from lagrad.systems.system import definitions
 from lagrad.typing import Array
 
@@ -29,7 +29,7 @@ class Direct:
 
     Parameters
     ----------
-    compiled : Compiled
+    compiled : CompiledSystem
         A system without equations.
     outputs : tuple of str
         The variables whose values are asked for.
@@ -37,7 +37,7 @@ class Direct:
         The one whose gradient is.
     """
 
-    def __init__(self, compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> None:
+    def __init__(self, compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None) -> None:
         system, names = compiled.system, list(outputs)
         if of is not None:
             derived = adjoint(compiled, of)
@@ -73,7 +73,7 @@ class Direct:
 class FlatDirect:
     """The same of a program that is one flat tape."""
 
-    def __init__(self, compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> None:
+    def __init__(self, compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None) -> None:
         (run,), variables = compiled.runs, compiled.system.variables
         assert isinstance(run, ExplicitRun)
         assert compiled.flat is not None
@@ -88,7 +88,7 @@ class FlatDirect:
         memory = self.tape.forward(values)
         if not all_finite([memory]):
             return None
-        sweep = FlatSweep(self.compiled, FlatPoint(self.tape, memory))
+        sweep = ScalarSweep(self.compiled, ScalarPoint(self.tape, memory))
         found = [memory[self.tape.place[v.index]] for v in self.outputs]
         if self.of is not None:
             sweep.seed(self.of, 1.0)
@@ -100,7 +100,7 @@ class FlatDirect:
 Road = Direct | FlatDirect
 
 
-def direct(compiled: Compiled, outputs: tuple[str, ...], of: str | None) -> Road | None:
+def direct(compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None) -> Road | None:
     """The plan for a system without equations, made once; None for others."""
     key = ("direct", outputs, of)
     if key not in compiled.derived:

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from lagrad.expressions.expression import Variable
-from lagrad.programs.derived_programs import Adjoint
+from lagrad.programs.derived_programs import Adjoint, adjoint
 from lagrad.solving.certification import linearised
 from lagrad.solving.compiled_system import ImplicitRun
+from lagrad.solving.derivatives import Derivatives, Entry
 from lagrad.solving.solved_block import Solved
+from lagrad.solving.solved_point import SolvedPoint
+from lagrad.solving.solved_system import SolvedSystem, arrived, pulled
 from lagrad.systems.linearization import joined
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
+
+
+def hessian_vector(
+    solved: SolvedSystem, output: Variable, directions: Mapping[Variable, Array]
+) -> Derivatives[Entry]:
+    """The Hessian of a scalar variable by all parameters, times a direction."""
+    system, point = solved.system, solved.point
+    derived = adjoint(point.compiled, output.name)
+    parameters = system.with_role("parameter")
+    with np.errstate(all="ignore"):
+        found: dict[Any, Array] = {**pulled(sweep := point.sweep(), system, output)}
+        found |= {v: arrived(sweep, v) for v in parameters}
+    known = solved.by_name()
+    for thing, array in found.items():
+        names = derived.gradients if isinstance(thing, Variable) else derived.multipliers
+        known[names[thing.name]] = array
+    there = at_known_solution(derived, known, point.solved)
+    second = SolvedSystem(SolvedPoint(derived.compiled, *there), solved.policy, solved.solve)
+    tangent = second.tangent(
+        {derived.system.variables[v.name]: array for v, array in directions.items()}
+    )
+    return Derivatives(
+        {v: tangent[derived.gradients[v.name]] for v in parameters},
+        "parameter",
+        tangent.certificate,
+    )
 
 
 def at_known_solution(

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lagrad.errors import LagradError, UnsupportedType
 from lagrad.expressions.expression import Variable
 from lagrad.expressions.traversal import ancestors
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.programs import derived_programs as derive
 from lagrad.programs.solution import Solution
-from lagrad.programs.solve import solve
 from lagrad.programs.solve_many import solve_all
 from lagrad.programs.source import source
 from lagrad.solving.certificate import Policy
-from lagrad.solving.compiled_system import Compiled
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.iterations import Newton
+from lagrad.solving.solve import solve
 from lagrad.systems.lazy import lazily
 from lagrad.systems.printing import latex, text
 from lagrad.systems.rewriting import copied
@@ -50,15 +48,20 @@ class Program(System):
     (1.498701133518, 1.037362021894)
     """
 
+    PUBLIC = (
+        *("parameter", "unknown", "define", "subject_to", "solve", "solve_many", "adjoint"),
+        *("source", "graph", "name", "variables", "constraints"),
+    )
+
     def __init__(self, name: str = "program") -> None:
         super().__init__(name)
-        self._compiled: tuple[tuple[int, int], Compiled] | None = None
+        self._compiled: tuple[tuple[int, int], CompiledSystem] | None = None
 
-    def compiled(self) -> Compiled:
+    def compiled(self) -> CompiledSystem:
         """The program's structure and plans, made again after a new declaration only."""
         stamp = (len(self.variables), len(self.constraints))
         if self._compiled is None or self._compiled[0] != stamp:
-            self._compiled = (stamp, Compiled(self))
+            self._compiled = (stamp, CompiledSystem(self))
         return self._compiled[1]
 
     def solve(
@@ -124,7 +127,8 @@ class Program(System):
             raise UnsupportedType(f"solve({values!r}); expected a mapping of parameters, or names.")
         parameters = self.parameter_values({**(values or {}), **named})
         begin = self._start_values(start)
-        return solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
+        found = solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
+        return Solution(found)
 
     def solve_many(
         self,
@@ -182,27 +186,6 @@ class Program(System):
         options = {**options, "accuracy": given, "on_failure": on_failure}
         compiled = self.compiled()
         return solve_all(self.solve, compiled, policy, values, threads, processes, warm, options)
-
-    def solved(
-        self,
-        values: Mapping[str, Any],
-        start: Solution | Mapping[str, Any] | None = None,
-        policy: Policy | None = None,
-    ) -> Solution:
-        """The solution for arrays that fit, by name, the data among them."""
-        variables = self.variables
-        given = {variables[name]: value for name, value in values.items()}
-        known = () if start is None else set(start)
-        begin = {
-            v: start[v.name] if start is not None and v.name in known else v.start
-            for v in self.with_role("unknown")
-        }
-        policy = policy or Policy(self.accuracy())
-        return solve(self.compiled(), given, begin, Newton(), None, policy)
-
-    def accuracy(self) -> float:
-        """The accuracy that is asked for unless told: single precision gives less."""
-        return 1e-3 if any(v.dtype == np.float32 for v in self.variables.values()) else 1e-6
 
     def _start_values(self, start: Solution | Mapping[Any, Any] | None) -> dict[Variable, Any]:
         unknowns = {v.name: v for v in self.with_role("unknown")}

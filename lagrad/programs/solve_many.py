@@ -16,9 +16,11 @@ from lagrad.errors import InvalidValue, LagradError
 from lagrad.programs.solution import Solution
 from lagrad.solving.certificate import Policy
 from lagrad.solving.certification import linearised
-from lagrad.solving.compiled_system import Compiled, ExplicitRun
-from lagrad.solving.scalar_sweep import FlatPoint
-from lagrad.solving.solved_system import SolvedPoint
+from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
+from lagrad.solving.scalar_sweep import ScalarPoint
+from lagrad.solving.solve import solve_named
+from lagrad.solving.solved_point import SolvedPoint
+from lagrad.solving.solved_system import SolvedSystem
 from lagrad.typing import Array
 
 Solve = Callable[..., Solution]
@@ -69,7 +71,7 @@ def cases_of(values: Any) -> list[Any]:
 
 def solve_all(
     solve: Solve,
-    compiled: Compiled,
+    compiled: CompiledSystem,
     policy: Policy,
     values: Any,
     threads: int | None,
@@ -114,7 +116,7 @@ def one_after_another(batch: Batch) -> list[Solution | LagradError]:
 
 
 def in_processes(
-    batch: Batch, compiled: Compiled, policy: Policy, processes: int
+    batch: Batch, compiled: CompiledSystem, policy: Policy, processes: int
 ) -> list[Solution | LagradError]:
     """The cases in child processes; their points are linearised and certified here."""
     if not hasattr(os, "fork"):
@@ -130,7 +132,9 @@ def in_processes(
         if isinstance(outcome, LagradError):
             found.append(outcome)
             continue
-        solution = Solution(recovered(compiled, outcome), policy, reports)
+        solution = Solution(
+            SolvedSystem(recovered(compiled, outcome), policy, solve_named, reports)
+        )
         try:
             policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
         except LagradError as error:
@@ -140,7 +144,7 @@ def in_processes(
     return found
 
 
-def recovered(compiled: Compiled, known: Mapping[str, Array]) -> SolvedPoint:
+def recovered(compiled: CompiledSystem, known: Mapping[str, Array]) -> SolvedPoint:
     """A solved point from its values alone."""
     values = {v: np.asarray(known[v.name]) for v in compiled.system.variables.values()}
     solved, flat = {}, None
@@ -152,5 +156,5 @@ def recovered(compiled: Compiled, known: Mapping[str, Array]) -> SolvedPoint:
     if compiled.flat is not None:
         (run,) = compiled.runs
         assert isinstance(run, ExplicitRun)
-        flat = FlatPoint(compiled.flat, compiled.flat.forward([values[v] for v in run.inputs]))
+        flat = ScalarPoint(compiled.flat, compiled.flat.forward([values[v] for v in run.inputs]))
     return SolvedPoint(compiled, values, solved, flat)

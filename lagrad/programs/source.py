@@ -13,7 +13,7 @@ from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.notation import Rendered
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.expressions.traversal import ancestors
-from lagrad.solving.compiled_system import Compiled, ExplicitRun
+from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
 from lagrad.systems.printing import CODE, render
 from lagrad.systems.system import System, definitions
 
@@ -231,7 +231,7 @@ class Writer:
             self.constants.append("\n".join([*lines, f"    return [{', '.join(found)}]"]))
         return self.steps[key]
 
-    def body(self, compiled: Compiled, asked: list[Variable] | None = None) -> list[str]:
+    def body(self, compiled: CompiledSystem, asked: list[Variable] | None = None) -> list[str]:
         """The statements that find all variables, or what some of them need."""
         needed = list(self.system.variables.values())
         if asked is not None and not self.system.with_role("unknown"):
@@ -295,7 +295,7 @@ class Writer:
         return lines
 
 
-def source(system: System, compiled: Compiled) -> str:
+def source(system: System, compiled: CompiledSystem) -> str:
     """The module of a program: its helpers, its constants, and `solve`."""
     writer = Writer(system)
     parameters = system.with_role("parameter")

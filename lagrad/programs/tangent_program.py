@@ -10,13 +10,13 @@ import numpy as np
 
 from lagrad.expressions.expression import Equation
 from lagrad.programs.derived_programs import free_symbol, require_implicit
-from lagrad.solving.compiled_system import Compiled, ImplicitRun
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.systems.linearization import Linearization
 from lagrad.systems.rewriting import copied
 from lagrad.systems.system import System
 
 
-def tangent(compiled: Compiled) -> Tangent:
+def tangent(compiled: CompiledSystem) -> Tangent:
     """The program of a system's constraints and of all variables' tangents.
 
     Along a direction that is data for each parameter: `seeds` are their names.
@@ -38,8 +38,8 @@ class Tangent:
     seeds: dict[str, str]  # from parameter to data
 
     @cached_property
-    def compiled(self) -> Compiled:
-        return Compiled(self.system)
+    def compiled(self) -> CompiledSystem:
+        return CompiledSystem(self.system)
 
 
 class PushForward:
@@ -50,7 +50,7 @@ class PushForward:
         self.system = system
         self.variables = list(system.variables.values())
         self.symbol = free_symbol(system, ("d",), [v.name for v in self.variables])
-        self.compiled = Compiled(system)
+        self.compiled = CompiledSystem(system)
         self.tape = self.compiled.tape
         self.symbolic = Linearization(self.tape, self.tape.steps)
         self.tangents: list[Any] = self.symbolic.empty()

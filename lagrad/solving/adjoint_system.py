@@ -13,7 +13,7 @@ import scipy.sparse.linalg as sparse_linalg
 from lagrad.errors import SingularSystem
 from lagrad.expressions.expression import Variable
 from lagrad.solving.block_equations import entry_name
-from lagrad.solving.compiled_system import Compiled
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.systems.linearization import Linearization
 from lagrad.systems.system import Constraint
 from lagrad.typing import Array
@@ -121,7 +121,9 @@ def labels(things: Sequence[Any]) -> list[str]:
     return [entry_name([thing], i) for thing in things for i in range(thing.size)]
 
 
-def assemble(compiled: Compiled, linearization: Linearization, output: Variable) -> AdjointSystem:
+def assemble(
+    compiled: CompiledSystem, linearization: Linearization, output: Variable
+) -> AdjointSystem:
     """The adjoint system of an output: every constraint's local partials in their place."""
     variables: list[Variable] = []
     constraints: list[Constraint] = []

@@ -16,7 +16,7 @@ from lagrad.expressions.linear_maps import Scale
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.expressions.traversal import ancestors
 from lagrad.linear_solvers.base import LinearSolver
-from lagrad.linear_solvers.krylov import Products
+from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
 from lagrad.linear_solvers.selection import (
     DENSE_AT_MOST,
     DENSE_FRACTION,
@@ -70,7 +70,7 @@ class BlockEquations:
         self.dtype = np.result_type(*dtypes)
 
     @property
-    def dear(self) -> bool:
+    def costly(self) -> bool:
         """Whether to put the Jacobian together costs many times what the residual does."""
         return self.called and self.dense is not None and self.block.size > SMALL
 
@@ -177,11 +177,11 @@ class BlockEquations:
         """The residual vector at a point, NaN and infinity included."""
         return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
 
-    def at(self, outer: list[Array], point: Array) -> Local:
+    def at(self, outer: list[Array], point: Array) -> LocalEquations:
         """The equations near a point."""
-        return Local(self, outer, point)
+        return LocalEquations(self, outer, point)
 
-    def operator(self, linearization: Linearization, outer: list[Array], point: Array) -> Any:
+    def products(self, linearization: Linearization, outer: list[Array], point: Array) -> Products:
         """The Jacobian by its products alone."""
         slots = self.tape.slots
 
@@ -222,7 +222,7 @@ class BlockEquations:
         ]
 
 
-class Local:
+class LocalEquations:
     """A block's equations near a point: the residual, and what is asked for beside it."""
 
     def __init__(self, equations: BlockEquations, outer: list[Array], point: Array) -> None:
@@ -247,11 +247,11 @@ class Local:
     def partials(self) -> Linearization:
         return self.equations.tape.at(self._further(self.equations.stages[1]))
 
-    def products(self) -> Any:
+    def products(self) -> Operator:
         """The Jacobian by its products alone."""
-        return self.equations.operator(self.partials, self.outer, self.point)
+        return Operator(self.equations.products(self.partials, self.outer, self.point))
 
-    def jacobian(self, solver: LinearSolver) -> Any:
+    def jacobian(self, solver: LinearSolver) -> Jacobian:
         """The Jacobian as the solver wants it: entries, or products."""
         equations = self.equations
         if solver.matrix_free:
@@ -261,7 +261,7 @@ class Local:
         else:
             matrix = self.partials.jacobian(equations.residuals, equations.unknowns, equations.full)
         # Factored in double precision, whatever the unknowns have.
-        return matrix if matrix.dtype == float else matrix.astype(float)
+        return Jacobian(matrix if matrix.dtype == float else matrix.astype(float))
 
 
 def magnitude(residual: Expression, leaf: Callable[[Expression], bool]) -> Expression:

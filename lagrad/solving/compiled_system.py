@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.compiler.scalar_tape import Flat, flat
+from lagrad.compiler.scalar_tape import ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.traversal import ancestors
 from lagrad.solving.block_equations import BlockEquations
@@ -36,14 +36,19 @@ class ExplicitRun:
 
         order = ancestors(self.variables, outside, defined)
         self.inputs = [n for n in order if isinstance(n, Variable) and n.index not in defined]
-        self.flat = flat(self.inputs, order, defined)
+        self.flat = scalar_tape(self.inputs, order, defined)
         if self.flat is None:
             self.plan = Plan(self.inputs, self.variables, defined)
         else:
             self._places = np.array([self.flat.place[v.index] for v in self.variables])
 
+    @property
+    def label(self) -> str:
+        names = [v.name for v in self.variables]
+        return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+
     def evaluate(self, values: dict[Variable, Array]) -> Array | None:
-        """Add the values of the run's variables; those of all nodes of a flat tape."""
+        """Add the values of the run's variables; those of all nodes of a tape of scalars."""
         given = [values[v] for v in self.inputs]
         if self.flat is not None:
             found = self.flat.forward(given)
@@ -110,7 +115,7 @@ def directed(
     return inward, outward
 
 
-class Compiled:
+class CompiledSystem:
     """A system's structure, plans and tape."""
 
     def __init__(self, system: System) -> None:
@@ -150,7 +155,7 @@ class Compiled:
         return self._taped[1]
 
     @property
-    def flat(self) -> Flat | None:
+    def flat(self) -> ScalarTape | None:
         """The whole system as one flat tape, if it is one."""
         run = self.runs[0] if len(self.runs) == 1 else None
         return run.flat if isinstance(run, ExplicitRun) else None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
-import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import null_weights
+from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.solving.block_equations import BlockEquations, entry_name
 
 
@@ -27,7 +26,7 @@ class NewtonStep:
     relative: float
 
 
-def steps_taken(history: list[NewtonStep]) -> list[str]:
+def steps_taken(history: Sequence[NewtonStep]) -> list[str]:
     """The last steps as a table."""
     if not history:
         return []
@@ -41,7 +40,10 @@ def steps_taken(history: list[NewtonStep]) -> list[str]:
 
 
 def story(
-    equations: BlockEquations, what: str, history: list[NewtonStep], correction: float | None = None
+    equations: BlockEquations,
+    what: str,
+    history: Sequence[NewtonStep],
+    correction: float | None = None,
 ) -> str:
     """An error's text: the block, what happened, the last steps, and what may help."""
     lines = [f"the block {equations.block.label} {what}.", *steps_taken(history)]
@@ -57,12 +59,11 @@ REMEDY = (
 )
 
 
-def indefinite(equations: BlockEquations, jacobian: Any, where: str) -> NotPositiveDefinite:
+def indefinite(equations: BlockEquations, jacobian: Jacobian, where: str) -> NotPositiveDefinite:
     """The error for a Hessian that is not positive definite: its least curvature, and where."""
     block, curvature = equations.block, ""
-    if jacobian.shape[0] <= 1500:
-        dense = jacobian.toarray() if sparse.issparse(jacobian) else np.asarray(jacobian)
-        values, vectors = np.linalg.eigh(dense)
+    if jacobian.known and jacobian.size <= 1500:
+        values, vectors = np.linalg.eigh(jacobian.dense())
         name = entry_name(equations.unknowns, int(np.argmax(np.abs(vectors[:, 0]))))
         curvature = (
             f"its least curvature is {values[0]:.3e} (the largest {values[-1]:.3e}), along a "
@@ -75,14 +76,12 @@ def indefinite(equations: BlockEquations, jacobian: Any, where: str) -> NotPosit
 
 
 def singular(
-    equations: BlockEquations, jacobian: Any, where: str, history: list[NewtonStep]
+    equations: BlockEquations, jacobian: Jacobian, where: str, history: Sequence[NewtonStep]
 ) -> SingularSystem:
     """The error for a Jacobian without inverse: which equations are combinations of others."""
     block = equations.block
     lines = [f"the block {block.label} has a singular Jacobian {where}.", *steps_taken(history)]
-    weights = (
-        null_weights(jacobian) if not isinstance(jacobian, sparse_linalg.LinearOperator) else None
-    )
+    weights = null_weights(jacobian.matrix) if jacobian.known else None
     if weights is not None:
         rows = np.flatnonzero(weights > 1e-6 * weights.max())
         names = [

@@ -9,24 +9,28 @@ correction is an iteration, a step that halves the residual is taken without it.
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
-from lagrad.linear_solvers.base import ESTIMATE, LinearSolver
-from lagrad.linear_solvers.condition import signed
-from lagrad.solving.block_equations import BlockEquations, Local, entry_name
-from lagrad.solving.certification import DEAR, INEXACT, Ending
+from lagrad.linear_solvers.base import ESTIMATE, Factors, Indefinite, LinearSolver, Singular
+from lagrad.linear_solvers.jacobian import Jacobian, signed
+from lagrad.solving.block_equations import BlockEquations, LocalEquations, entry_name
 from lagrad.solving.error_bound import errors
-from lagrad.solving.failures import REMEDY, NewtonStep, singular
+from lagrad.solving.failures import REMEDY, NewtonStep, indefinite, singular, story
 from lagrad.solving.iterations import Differences, Newton
-from lagrad.solving.powell import elsewhere
-from lagrad.solving.solved_block import Solved
+from lagrad.solving.profile import Spent
+from lagrad.solving.relative_length import Measure
 from lagrad.typing import Array
 
+# Where a Jacobian costs many times what a residual does, old factors are kept while each step
+# gains this much, and refine what products with the true one show.
+KEPT_GAIN = 0.8
+# The relative residual of a Newton step that is an iteration itself.
+INEXACT = 1e-2
 # Further steps with the same factors are taken where each gains this much. They save a
 # factorisation, and cost every later derivative some substitutions: factors from 1e-3 of the
 # solution need five for a multiplier, from 1e-7 three.
@@ -36,65 +40,95 @@ CHORD_AT_START = 0.03
 NEAR = 0.1
 
 
-def solve_block(
-    equations: BlockEquations,
-    outer: list[Array],
-    start: Array,
-    newton: Newton,
-    solver: LinearSolver,
-) -> tuple[Solved, NotConverged | SingularSystem | None]:
-    """The solution of a block, and what went wrong, with the history, where something did."""
-    search = Search(equations, outer, start, newton, solver)
-    try:
-        with np.errstate(all="ignore"):
-            return search.solved(search.run()), None
-    except (NotConverged, SingularSystem) as error:
-        failed = error
-    if search.stuck and (again := elsewhere(equations, outer, start)) is not None:
-        found = solved_from(equations, outer, again, newton, solver)
-        if found is not None:
-            return found, None
-    left = search.given_up()
-    if left is None:
-        raise failed
-    return left, failed
+class BlockProblem:
+    """A block with all that it is given: evaluated, put together and factored on a stopwatch."""
+
+    def __init__(self, equations: BlockEquations, outer: list[Array], solver: LinearSolver) -> None:
+        self.equations, self.outer, self.solver = equations, outer, solver
+        self.factorisations = 0
+        self.spent = Spent()
+
+    def at(self, point: Array) -> LocalEquations:
+        """The equations near a point."""
+        with self.spent.on("evaluating"):
+            return self.equations.at(self.outer, point)
+
+    def jacobian(self, here: LocalEquations) -> Jacobian:
+        with self.spent.on("assembling"):
+            return here.jacobian(self.solver)
+
+    def factor(self, jacobian: Jacobian, where: str, history: Sequence[NewtonStep] = ()) -> Factors:
+        """Factors, or the error that names what depends on what."""
+        self.factorisations += 1
+        try:
+            with self.spent.on("factorising"):
+                return self.solver.factor(jacobian.matrix)
+        except Indefinite:
+            raise indefinite(self.equations, jacobian, where) from None
+        except Singular:
+            raise singular(self.equations, jacobian, where, history) from None
+        except NotConverged as error:
+            raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
 
 
-def solved_from(
-    equations: BlockEquations,
-    outer: list[Array],
-    start: Array,
-    newton: Newton,
-    solver: LinearSolver,
-) -> Solved | None:
-    """What Newton's method makes of a start that another method found."""
-    search = Search(equations, outer, start, newton, solver)
-    try:
-        with np.errstate(all="ignore"):
-            return search.solved(search.run())
-    except (NotConverged, SingularSystem):
-        return None
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Where a solve went.
+
+    Attributes
+    ----------
+    here : LocalEquations
+        The equations near the last point that was reached.
+    factors : Factors or None
+        Of a Jacobian near it; None where there were none.
+    failure : error or None
+        Why that point is no solution.
+    stuck : bool
+        Whether no step along the Newton direction helped.
+    """
+
+    problem: BlockProblem
+    scale: Measure
+    here: LocalEquations
+    factors: Factors | None
+    history: tuple[NewtonStep, ...] = ()
+    failure: NotConverged | SingularSystem | None = None
+    stuck: bool = False
+
+    def story(self, what: str) -> str:
+        return story(self.problem.equations, what, self.history)
 
 
-class Search(Ending):
-    """One run of Newton's method."""
+def newton(problem: BlockProblem, start: Array, options: Newton) -> Path:
+    """The way from a start to a solution, or to where there was no further step."""
+    search, failure = Search(problem, start, options), None
+    with np.errstate(all="ignore"):
+        try:
+            search.run()
+        except (NotConverged, SingularSystem) as error:
+            failure = error
+        here = problem.at(search.point)
+    found = (search.factors, tuple(search.history), failure, search.stuck)
+    return Path(problem, search.scale, here, *found)
 
-    def __init__(
-        self,
-        equations: BlockEquations,
-        outer: list[Array],
-        start: Array,
-        newton: Newton,
-        solver: LinearSolver,
-    ) -> None:
-        super().__init__(equations, outer, start, solver)
+
+class Search:
+    """One run of Newton's method, as far as it has come."""
+
+    factors: Any = None  # of the Jacobian at the last step, once there was one
+
+    def __init__(self, problem: BlockProblem, start: Array, options: Newton) -> None:
+        self.problem, self.equations = problem, problem.equations
+        self.scale = Measure(problem.equations, start)
+        self.point = start  # the last one that was reached
+        self.history: list[NewtonStep] = []
         # No correction can be told from rounding below this.
-        self.newton = replace(newton, tol=max(newton.tol, 50 * self.scale.epsilon))
+        self.newton = replace(options, tol=max(options.tol, 50 * self.scale.epsilon))
         self.stuck = False  # where no step along the Newton direction helps
 
-    def _correction(self, residual: Array, jacobian: Any, tol: float = INEXACT) -> Array:
+    def _correction(self, residual: Array, jacobian: Jacobian, tol: float = INEXACT) -> Array:
         try:
-            with self.spent.on("solving"):
+            with self.problem.spent.on("solving"):
                 correction = -self.factors.solve(residual, tol=tol)
         except NotConverged as error:
             raise NotConverged(f"the block {self.equations.block.label}: {error}") from None
@@ -106,27 +140,26 @@ class Search(Ending):
             raise singular(self.equations, jacobian, "at step", self.history)
         return correction.astype(self.equations.dtype, copy=False)
 
-    def run(self) -> Array:
-        """The point where Newton's method converges."""
+    def run(self) -> None:
+        """Go to the point where Newton's method converges."""
         equations, newton, scale = self.equations, self.newton, self.scale
         damping, retreats = 1.0, 0
-        here = before = self._at(self.point)
+        here = before = self.problem.at(self.point)
         for _ in range(newton.max_steps):
             residual = here.residual
             if not np.isfinite(residual).all():
                 raise self._not_finite(residual)
-            jacobian = self._jacobian(here)
+            jacobian = self.problem.jacobian(here)
             try:
-                self.factors = self.factor(
-                    jacobian, "at a step" if self.history else "at the start"
-                )
+                where = "at a step" if self.history else "at the start"
+                self.factors = self.problem.factor(jacobian, where, self.history)
             except SingularSystem:
                 # The last step landed where there is no next one: go back half of it.
                 if not self.history or retreats == 20:
                     raise
                 retreats += 1
                 back = before.point + 0.5 * (here.point - before.point)
-                here = self._move(self._at(back.astype(equations.dtype)))
+                here = self._move(self.problem.at(back.astype(equations.dtype)))
                 continue
             correction = self._correction(residual, jacobian, self._forcing())
             last = self.history[-1].correction if self.history else np.inf
@@ -160,7 +193,9 @@ class Search(Ending):
                 self._require_quadratic()
             raise NotConverged(self._story(f"did not converge in {newton.max_steps} steps"))
         self._require_quadratic()
-        return self.point
+
+    def _story(self, what: str, correction: float | None = None) -> str:
+        return story(self.equations, what, self.history, correction)
 
     def _forcing(self) -> float:
         """How well to solve for a correction that an iteration finds.
@@ -171,11 +206,13 @@ class Search(Ending):
         last = self.history[-1].correction if self.history else 1.0
         return float(np.clip(last, 1e-6, INEXACT))
 
-    def _move(self, there: Local) -> Local:
+    def _move(self, there: LocalEquations) -> LocalEquations:
         self.point = there.point
         return there
 
-    def _reached(self, following: Array, here: Local, jacobian: Any, before: float = 0.0) -> bool:
+    def _reached(
+        self, following: Array, here: LocalEquations, jacobian: Jacobian, before: float = 0.0
+    ) -> bool:
         """Whether a correction is within the tolerance, or no more than rounding.
 
         `before` is the length of the one before it.
@@ -187,23 +224,21 @@ class Search(Ending):
         # Entries that are zero, or nearly, are known to rounding only. That is worth finding out
         # where the others have converged, or steps no longer gain.
         length = scale.length(following)
-        if length > 1e-3 or self.newton.tol < length < DEAR * before:
+        if length > 1e-3 or self.newton.tol < length < KEPT_GAIN * before:
             return False
-        terms = here.terms
-        if not isinstance(jacobian, sparse_linalg.LinearOperator):
-            terms = np.maximum(terms, abs(jacobian) @ np.abs(self.point))
+        terms = np.maximum(here.terms, jacobian.absolute_mv(np.abs(self.point)))
         doubt = scale.epsilon * terms
         noise = errors(self.factors, doubt, self.factors.solve(signed(doubt), tol=ESTIMATE))
         return bool((size <= np.maximum(allowed, 10 * noise)).all())
 
     def _chord(
-        self, following: Array, jacobian: Any, correction: Array, here: Local
-    ) -> tuple[bool, Local]:
+        self, following: Array, jacobian: Jacobian, correction: Array, here: LocalEquations
+    ) -> tuple[bool, LocalEquations]:
         """Take further steps with the same factors while each gains enough.
 
         A step costs a fortieth of a factorisation. Whether they converged, and the last place.
         """
-        if self.equations.dear:
+        if self.equations.costly:
             return self._accelerated(following, jacobian, here)
         scale = self.scale
         before = scale.length(correction)
@@ -213,7 +248,7 @@ class Search(Ending):
             length = scale.length(following)
             if length > gain * before:
                 break
-            trial = self._at(here.point + following)
+            trial = self.problem.at(here.point + following)
             if not np.isfinite(trial.residual).all():
                 break
             before, here = length, self._move(trial)
@@ -223,8 +258,10 @@ class Search(Ending):
                 return True, here
         return False, here
 
-    def _accelerated(self, following: Array, jacobian: Any, here: Local) -> tuple[bool, Local]:
-        """Steps with the same factors, combined as Anderson does, while they gain by `DEAR`."""
+    def _accelerated(
+        self, following: Array, jacobian: Jacobian, here: LocalEquations
+    ) -> tuple[bool, LocalEquations]:
+        """Steps with the same factors, combined as Anderson does, while they gain enough."""
         scale, past = self.scale, Differences(8)
         first = ahead = scale.length(following)
         before: tuple[Array, Array] | None = None
@@ -233,12 +270,12 @@ class Search(Ending):
             if before is not None:
                 past.add(image - before[0], following - before[1])
             before = (image, following)
-            trial = self._at(past.combined(image, following))
+            trial = self.problem.at(past.combined(image, following))
             if not np.isfinite(trial.residual).all():
                 break
             following = self._correction(trial.residual, jacobian)
             last, ahead = ahead, scale.length(following)
-            if ahead > first * DEAR**k:
+            if ahead > first * KEPT_GAIN**k:
                 break
             here = self._move(trial)
             if k > 4 and first * 0.4**k < ahead < 1e-1 * first:
@@ -250,8 +287,8 @@ class Search(Ending):
         return False, here
 
     def _damped(
-        self, correction: Array, jacobian: Any, here: Local, damping: float
-    ) -> tuple[float, Local, Array | None]:
+        self, correction: Array, jacobian: Jacobian, here: LocalEquations, damping: float
+    ) -> tuple[float, LocalEquations, Array | None]:
         """The damping taken, where it leads, and the next correction with the same factors.
 
         There is no correction where each is an iteration, and the residual shows the gain.
@@ -263,7 +300,7 @@ class Search(Ending):
         rounding: bool | None = True if short else None
         while damping >= newton.smallest_damping:
             there = (point + damping * correction).astype(point.dtype, copy=False)
-            trial = self._at(there)
+            trial = self.problem.at(there)
             residual = trial.residual
             if np.isfinite(residual).all():
                 if self.factors.iterative and np.linalg.norm(residual) < 0.5 * np.linalg.norm(
@@ -287,12 +324,10 @@ class Search(Ending):
             else:
                 damping *= 0.5
         self.stuck = True
-        raise NotConverged(
-            self._story("makes no progress along the Newton direction", correction=length)
-        )
+        raise NotConverged(self._story("makes no progress along the Newton direction", length))
 
     def _note(
-        self, length: float, trial: Local, damping: float, correction: Array, point: Array
+        self, length: float, trial: LocalEquations, damping: float, correction: Array, point: Array
     ) -> None:
         largest = float(np.abs(trial.residual).max(initial=0.0))
         relative = self.scale.length(correction, self.scale.largest(point))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from lagrad.linear_solvers.base import ESTIMATE, Factors
+from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.solving.solved_block import Solved
 from lagrad.typing import Array
 
@@ -23,14 +22,14 @@ def refined(
     against the true Jacobian until the corrections are rounding, or stall. Where they are too
     far off to converge, the true Jacobian is factored.
     """
-    matrix = solved.adjoint if transposed else solved.jacobian
+    matrix = solved.matrix(transposed)
     scale = np.abs(right).max(initial=0.0)
     if scale == 0.0:
         return np.zeros_like(right), 0.0, 0.0
     unit = right / scale
     if guess is not None and solved.factors.iterative:
         # What a guess leaves is solved for, if that is less.
-        left = right - matrix @ guess
+        left = right - matrix.mv(guess)
         if np.abs(left).max() < 0.5 * scale:
             return _corrected(solved, guess, left, transposed, scale)
     best = _refine(matrix, solved.factors, unit, transposed, solved.contraction)
@@ -50,13 +49,13 @@ def _corrected(
 
 
 def _refine(
-    matrix: Any, factors: Factors, right: Array, transposed: bool, contraction: float
+    matrix: Jacobian, factors: Factors, right: Array, transposed: bool, contraction: float
 ) -> tuple[Array, float, float]:
     epsilon = float(np.finfo(right.dtype).eps)
     solution = factors.solve(right, transposed)
     before = np.inf
     for _ in range(25):
-        residual = right - matrix @ solution
+        residual = right - matrix.mv(solution)
         correction = factors.solve(residual, transposed, tol=ESTIMATE)
         top = float(np.abs(solution).max())
         length = float(np.abs(correction).max()) / top if top else 0.0
@@ -70,5 +69,5 @@ def _refine(
         before = length
         if length * gain <= ENOUGH * epsilon:
             break
-    residual = right - matrix @ solution
+    residual = right - matrix.mv(solution)
     return solution, float(np.abs(residual).max()), max(before * gain, epsilon)

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.compiler.scalar_tape import Flat
+from lagrad.compiler.scalar_tape import ScalarTape
 from lagrad.expressions.expression import Expression
-from lagrad.solving.compiled_system import Compiled
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.systems.system import Constraint
 from lagrad.typing import Array
 
 
-class FlatPoint:
+class ScalarPoint:
     """A flat tape with the values of all its nodes."""
 
-    def __init__(self, tape: Flat, values: Array) -> None:
+    def __init__(self, tape: ScalarTape, values: Array) -> None:
         self.tape, self.values = tape, values
 
     @cached_property
@@ -27,14 +27,14 @@ class FlatPoint:
         return self.tape.partials(self.values)
 
 
-class FlatSweep:
+class ScalarSweep:
     """Cotangents or tangents of all nodes in one array: nothing is solved, nothing in doubt."""
 
     residual = 0.0
     error = 0.0
     truncated, truncation = "", 0.0
 
-    def __init__(self, compiled: Compiled, point: FlatPoint) -> None:
+    def __init__(self, compiled: CompiledSystem, point: ScalarPoint) -> None:
         self.compiled, self.point, self.tape = compiled, point, point.tape
         self.sums = np.zeros(self.tape.size)
         self.apart: dict[int, Array] = {}  # of parameters that nothing uses
@@ -53,6 +53,10 @@ class FlatSweep:
             self.sums[where] += np.ravel(value)
         else:
             self.apart[node.index] = self.apart.get(node.index, 0.0) + np.asarray(value)
+
+    def seed_all(self, seeds: Mapping[Any, Array]) -> None:
+        for node, value in seeds.items():
+            self.seed(node, value)
 
     def value(self, node: Expression) -> Array:
         """What has arrived at a node."""
@@ -74,7 +78,7 @@ class FlatSweep:
 class Multipliers(Mapping[Constraint, Array]):
     """The multiplier of each constraint, made when it is asked for."""
 
-    def __init__(self, sweep: FlatSweep) -> None:
+    def __init__(self, sweep: ScalarSweep) -> None:
         self.sweep = sweep
         self.constraints = sweep.compiled.system.constraints
 

@@ -1,4 +1,4 @@
-"""What is known of the point that a nonlinear solve ended at."""
+"""A block at its solution: the point, the factors near it, and what is known of both."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.linear_solvers.base import Factors, LeastSquares, LinearSolver, Singular, Transposed
-from lagrad.linear_solvers.condition import condition_of
+from lagrad.linear_solvers.jacobian import Jacobian
+from lagrad.solving.error_bound import ErrorBound
 from lagrad.solving.failures import NewtonStep
 from lagrad.solving.profile import Spent
 from lagrad.typing import Array
@@ -21,16 +21,13 @@ class Solved:
     """A block at its solution, with the factors of a Jacobian near it."""
 
     point: Array
-    jacobian: Any  # at the solution: an ndarray, a csr_array or a LinearOperator
+    jacobian: Jacobian  # at the solution
     factors: Factors  # at the point before the last step
     solver: LinearSolver
     history: tuple[NewtonStep, ...]
     factorisations: int
     residual: float
-    error: float  # first-order estimate, relative
-    curvature: float  # relative change of the Jacobian across the error
-    direction: Array  # the error estimated, as a vector
-    against: Array  # what the error of each unknown is measured by
+    bound: ErrorBound
     top: float  # the largest value on the way
     contraction: float  # what one refinement with the factors leaves of an error
     jump: Array | None = None  # where equations have kinks: how far to look beyond them
@@ -44,30 +41,27 @@ class Solved:
         """An estimate of the Jacobian's 1-norm condition number."""
         if isinstance(self.factors, LeastSquares):
             return np.inf
-        return condition_of(self.jacobian, self.factors)
-
-    @cached_property
-    def adjoint(self) -> Any:
-        """The transposed Jacobian."""
-        return self.jacobian.T
+        return self.jacobian.condition(self.factors)
 
     @cached_property
     def exact(self) -> Factors | None:
         """Factors of the true Jacobian, made where the others are too far off to refine with."""
-        if isinstance(self.jacobian, sparse_linalg.LinearOperator):
+        if not self.jacobian.known:
             return None
         try:
-            return self.solver.factor(self.jacobian)
+            return self.solver.factor(self.jacobian.matrix)
         except Singular:
             return None
 
-    def transposed(self, point: Array, against: Array) -> Solved:
+    def matrix(self, transposed: bool) -> Jacobian:
+        return self.jacobian.transposed if transposed else self.jacobian
+
+    def transposed(self, point: Array, sizes: Array) -> Solved:
         """The linear block, at its solution, whose Jacobian is the transpose of this one's."""
         return replace(
             self,
             point=point,
-            against=against,
-            direction=np.zeros_like(point),
-            jacobian=self.jacobian.T,
+            bound=replace(self.bound, direction=np.zeros_like(point), sizes=sizes),
+            jacobian=self.jacobian.transposed,
             factors=Transposed(self.factors),
         )

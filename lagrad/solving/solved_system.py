@@ -1,227 +1,222 @@
-"""A system at its solution: where sweeps start from, and how far their results can be trusted."""
+"""A solved system: its values and, on asking, its derivatives, each certified."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lagrad.compiler.finite import all_finite
+from lagrad.errors import NotFinite
 from lagrad.expressions.expression import Variable
-from lagrad.linear_solvers.base import ESTIMATE
-from lagrad.solving.compiled_system import Compiled, ExplicitRun, ImplicitRun
-from lagrad.solving.scalar_sweep import FlatPoint, FlatSweep
-from lagrad.solving.solved_block import Solved
-from lagrad.solving.sweep import Sweep
-from lagrad.systems.linearization import Linearization, split
-from lagrad.systems.structure import Block
+from lagrad.solving.certificate import Certificate, Policy
+from lagrad.solving.derivatives import Derivatives, Gradient, frozen
+from lagrad.solving.implicit_distance import distance
+from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
+from lagrad.solving.solved_point import SolvedPoint
+from lagrad.systems.system import Constraint, System
 from lagrad.typing import Array
 
-# Roles of variables that nothing solves for.
-GIVEN = ("parameter", "data")
-# How far parameters are moved where equations have kinks, and which change is a jump.
-JUMP, JUMPED = 1e-9, 1e-2
+Values = Mapping[Variable, Array]
 
 
-class SolvedPoint:
-    """Values of all variables, and the factors of every implicit block."""
+class SolvedSystem:
+    """Values of all variables at a solution, and certified derivatives.
+
+    Parameters
+    ----------
+    point : SolvedPoint
+    policy : Policy
+        The accuracy that is asked for, and what happens where it is not reached.
+    solve : callable
+        `solve(compiled, values, start)` solves another system by the same methods.
+    """
 
     def __init__(
         self,
-        compiled: Compiled,
-        values: dict[Variable, Array],
-        solved: dict[Block, Solved],
-        flat: FlatPoint | None = None,
+        point: SolvedPoint,
+        policy: Policy,
+        solve: Callable[..., SolvedSystem],
+        reports: tuple[BlockReport, ...] = (),
+        converged: bool = True,
     ) -> None:
-        for array in values.values():
-            if isinstance(array, np.ndarray):
-                array.flags.writeable = False
-        self.compiled = compiled
-        self.values = values
-        self.solved = solved
-        self.flat = flat
+        self.point, self.policy, self.solve = point, policy, solve
+        self.reports, self.converged = reports, converged
+        self.spent: list[tuple[str, float]] = []  # what was asked for, and its seconds
+
+    @property
+    def system(self) -> System:
+        """The system as it was when it was solved."""
+        return self.point.compiled.system
+
+    def __getitem__(self, name: str) -> Array:
+        return self.point.values[self.system.variables[name]]
+
+    def by_name(self) -> dict[str, Array]:
+        """The value of each variable, by its name."""
+        return {v.name: array for v, array in self.point.values.items()}
 
     @cached_property
-    def linearization(self) -> Linearization:
-        """All local partials at this point."""
-        return self.compiled.linearize(self.values)
-
-    def sweep(self, width: int | None = None, near: Any = None) -> Sweep | FlatSweep:
-        """A new sweep from here."""
-        if self.flat is not None and width is None:
-            return FlatSweep(self.compiled, self.flat)
-        return Sweep(self.compiled, self.linearization, self.solved, width, near)
-
-    @cached_property
-    def moved(self) -> SolvedPoint:
-        """The point with its unknowns moved by their errors, carried on from block to block."""
-        return self._moved({block: solved.direction for block, solved in self.solved.items()}, 0.0)
-
-    @cached_property
-    def kinked(self) -> bool:
-        """Whether some Jacobian may jump near the point."""
-        return any(solved.jump is not None for solved in self.solved.values())
-
-    @cached_property
-    def beyond(self) -> tuple[SolvedPoint, ...]:
-        """The points on both sides of the kinks at which this one may be."""
-        if not self.kinked:
-            return ()
-        jumps = {b: s.direction if s.jump is None else s.jump for b, s in self.solved.items()}
-        back = {block: -jump for block, jump in jumps.items()}
-        # A kink may lie where the unknowns are zero, and have no size to be moved by.
-        return self._moved(jumps, JUMP), self._moved(back, -JUMP)
-
-    def _moved(self, directions: Mapping[Block, Array], share: float) -> SolvedPoint:
-        values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
-        if share:
-            for v, array in values.items():
-                if v.role == "parameter":
-                    step = share * max(1.0, 1e12 * float(np.finfo(v.dtype).eps))
-                    size = np.abs(array)
-                    size = np.where(size > 0, size, largest(array) or 1.0)
-                    values[v] = (array + step * size).astype(v.dtype)
-        for run in self.compiled.runs:
-            if isinstance(run, ExplicitRun):
-                run.evaluate(values)
-                continue
-            solved, unknowns = self.solved[run.block], run.block.unknowns
-            point = solved.point + directions[run.block] + self._response(run, values)
-            values.update(zip(unknowns, split(point, unknowns), strict=True))
-            run.evaluate_definitions(values)
-        return SolvedPoint(self.compiled, values, self.solved)
-
-    def drift(self) -> float:
-        """The largest relative change of an unknown when errors are carried from block to block."""
-        worst = 0.0
-        for block, solved in self.solved.items():
-            for unknown, size in zip(block.unknowns, solved.against, strict=True):
-                change = largest(self.moved.values[unknown] - self.values[unknown])
-                if size <= 10 * change:
-                    size = max(size, NEGLIGIBLE * self.scale)
-                if change:
-                    worst = max(worst, change / size if size else np.inf)
-        return worst
-
-    @cached_property
-    def scale(self) -> float:
-        """The largest value of all but data, those on the way to the solution among them."""
-        if self.flat is not None:
-            return largest(self.flat.values)
-        sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
-        return max([*sizes, *(solved.top for solved in self.solved.values())], default=0.0)
-
-    def seconds_of_evaluation(self) -> float:
-        """How long all definitions and residuals take, once, the best of three times."""
-        best = np.inf
-        for _ in range(3):
-            values, began = dict(self.values), time.perf_counter()
-            for run in self.compiled.runs:
-                if isinstance(run, ExplicitRun):
-                    run.evaluate(values)
-                else:
-                    outer = run.equations.outer_values(values)
-                    run.equations.residual(outer, self.solved[run.block].point)
-                    run.evaluate_definitions(values)
-            best = min(best, time.perf_counter() - began)
-        return best
-
-    def _response(self, run: ImplicitRun, values: Mapping[Variable, Array]) -> Array:
-        """What a block's unknowns make of the moves before it: one step with its factors."""
-        equations, solved = run.equations, self.solved[run.block]
-        if all(values[v] is self.values[v] for v in equations.outer):
-            return 0.0
-        here, there = (
-            equations.residual(equations.outer_values(at), solved.point)
-            for at in (self.values, values)
-        )
-        return -solved.factors.solve(there - here, tol=ESTIMATE)
-
-    def culprit(self) -> str:
-        """The first constraint whose local partials are not finite."""
-        compiled, linearization = self.compiled, self.linearization
-        tape = compiled.tape
-        for stretch in compiled.stretches:
-            for k in stretch.steps:
-                step = linearization.steps[k]
-                data = () if step.map is None else step.map.data
-                if all(np.isfinite(value).all() for value in data):
-                    continue
-                for block in stretch.run.blocks:
-                    for constraint in block.constraints:
-                        if tape.slots.get(constraint.roots[0].index, -1) >= step.target:
-                            return f"at this point the constraint {constraint.name!r}"
-        return "the program"
-
-    def kinks(self) -> str:
-        """A line that names the blocks with kinks, if any."""
-        names = [block.label for block, solved in self.solved.items() if solved.jump is not None]
-        if not names:
-            return ""
-        return (
-            f"  The equations of {', '.join(names)} have kinks (abs, maximum, where, prox), and "
-            "the solution may be at one, where the derivative jumps.\n"
+    def certificate(self) -> Certificate:
+        """The certificate of the primal solve."""
+        solved = self.point.solved.values()
+        error = max((s.bound.error for s in solved), default=0.0)
+        if solved and np.isfinite(error):
+            error = max(error, self.point.drift())
+        return Certificate(
+            converged=self.converged,
+            primal_residual=max((s.residual for s in solved), default=0.0),
+            multiplier_residual=None,
+            estimate=lambda: max((s.condition for s in solved), default=1.0),
+            error_bound=float(error),
         )
 
-    def carried(
+    def profile(self) -> Profile:
+        """Where the time went."""
+        one = self.point.seconds_of_evaluation()
+        derivatives = [DerivativeReport(what, s, s / one) for what, s in self.spent]
+        return Profile(self.reports, tuple(derivatives))
+
+    def gradient(self, output: Variable) -> Gradient:
+        """The derivative of a scalar variable by every parameter."""
+        return self.pullback(cotangent_of(output), f"the gradient of {output.name!r}")
+
+    def pullback(self, cotangents: Values, what: str = "the pull-back") -> Gradient:
+        """The transposed Jacobian times cotangents of some variables."""
+        parameters = self.system.with_role("parameter")
+
+        def carry(sweep: Any) -> dict[Any, Array]:
+            sweep.seed_all(cotangents)
+            sweep.back()
+            return {v: arrived(sweep, v) for v in parameters}
+
+        def again(other: SolvedSystem) -> Mapping[str, Array]:
+            return other.pullback(
+                {other.system.variables[v.name]: a for v, a in cotangents.items()}
+            )
+
+        units = {v: 1 / size for v, size in self._sizes(parameters).items()}
+        values, certificate = self._certified(carry, what, units, again=again)
+        return Gradient(values, "parameter", certificate)
+
+    def multipliers(self, output: Variable) -> Derivatives[Array]:
+        """What a scalar variable gains per unit added to each constraint's right side."""
+        carry = lambda sweep: pulled(sweep, self.system, output)
+        values, certificate = self._certified(carry, f"the multipliers of {output.name!r}", {})
+        return Derivatives(values, "constraint", certificate)
+
+    def tangent(self, directions: Values) -> Derivatives[Array]:
+        """The derivative of every variable along a direction of the parameters."""
+        variables = list(self.system.variables.values())
+
+        def carry(sweep: Any) -> dict[Any, Array]:
+            sweep.seed_all(directions)
+            sweep.forth()
+            return {v: np.asarray(sweep.value(v)).reshape(v.shape) for v in variables}
+
+        values, certificate = self._certified(carry, "the tangent", self._sizes(variables))
+        return Derivatives(values, "variable", certificate)
+
+    def jacobian(
+        self, outputs: Sequence[Variable], inputs: Sequence[Variable]
+    ) -> Derivatives[Derivatives[Array]]:
+        """The derivatives of some variables by some parameters, all found at once.
+
+        Forwards or backwards, whichever has fewer right sides.
+        """
+        rows, columns = sum(v.size for v in outputs), sum(v.size for v in inputs)
+        forward = columns <= rows
+        seeds, ends = (inputs, outputs) if forward else (outputs, inputs)
+        width = min(rows, columns)
+        places = np.cumsum([0, *(s.size for s in seeds)]).tolist()
+
+        def carry(sweep: Any) -> dict[Any, Array]:
+            sweep.seed_all(
+                {s: np.eye(s.size, width, p) for s, p in zip(seeds, places, strict=False)}
+            )
+            if forward:
+                sweep.forth()
+            else:
+                sweep.back()
+            found = {}
+            for node in ends:
+                pieces = np.split(sweep.value(node), places[1:-1], axis=1)
+                for seed, piece in zip(seeds, pieces, strict=True):
+                    of, by = (node, seed) if forward else (seed, node)
+                    found[of, by] = (piece if forward else piece.T).reshape(of.shape + by.shape)
+            return found
+
+        units = {(o, i): self._size(o) / self._size(i) for o in outputs for i in inputs}
+        found, certificate = self._certified(carry, "the Jacobian", units, width)
+        rows_of = {
+            o: Derivatives({i: found[o, i] for i in inputs}, "parameter", certificate)
+            for o in outputs
+        }
+        return Derivatives(rows_of, "variable", certificate)
+
+    def _certified(
         self,
         carry: Callable[[Any], dict[Any, Array]],
-        width: int | None,
+        what: str,
         units: Mapping[Any, float],
-    ) -> tuple[dict[Any, Array], Sweep | FlatSweep, float]:
-        """What a sweep carries, the sweep, and a first-order bound of its relative error.
+        width: int | None = None,
+        again: Callable[[SolvedSystem], Mapping[str, Array]] | None = None,
+    ) -> tuple[dict[Any, Array], Certificate]:
+        """What a sweep carries, with its certificate, required to reach the accuracy.
 
-        The same sweep at the moved point, each block's solution corrected once, shows what the
-        error of the solution does to the result.
+        `again` asks another solution for the same.
         """
-        with np.errstate(all="ignore"):
-            sweep = self.sweep(width)
-            found = carry(sweep)
-            # The refinement's last correction is one sample of rounding, not the worst.
-            error = 4 * sweep.error
-            if self.solved:
-                other = carry(self.moved.sweep(width, near=sweep))
-                error += 2 * relative_change(found, other, units, self.scale)
-            if any(solved.at_kink for solved in self.solved.values()):
-                error = np.inf
-            for point in self.beyond:
-                other = carry(point.sweep(width, near=sweep))
-                change = relative_change(found, other, units, self.scale)
-                error += change if change > JUMPED else 0.0
-        return found, sweep, error
+        began = time.perf_counter()
+        found, sweep, error = self.point.carried(carry, width, units)
+        self.spent.append((what, time.perf_counter() - began))
+        # A sum that overflows says nothing yet.
+        if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
+            self.policy.fail(
+                NotFinite(
+                    f"{what} is NaN or infinite: {self.point.culprit()} is not differentiable."
+                )
+            )
+        said = filter(None, (sweep.truncated, self.point.compiled.label))
+        certificate = replace(
+            self.certificate,
+            multiplier_residual=sweep.residual,
+            error_bound=float(error + self.certificate.error_bound),
+            differentiated="; ".join(said) or "implicit",
+            truncation=sweep.truncation,
+        )
+        if certificate.differentiated != "implicit":
+            compare = lambda: distance(self.system, self.point.values, found, again, self.solve)
+            certificate = replace(certificate, compare=compare)
+        self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
+        return {key: frozen(array) for key, array in found.items()}, certificate
+
+    def _sizes(self, variables: Iterable[Variable]) -> dict[Variable, float]:
+        """The size of each, where errors of solutions are to be measured by it."""
+        return {v: self._size(v) for v in variables} if self.point.solved else {}
+
+    def _size(self, variable: Variable) -> float:
+        """The largest entry of a variable's value; one where that is zero, or as good as zero."""
+        size = float(np.abs(self.point.values[variable]).max(initial=0.0))
+        return size if size > 1e-12 * self.point.scale else 1.0
 
 
-# Of the largest value: what a result that should be zero is measured by.
-NEGLIGIBLE = 1e-6
+def cotangent_of(variable: Variable) -> dict[Variable, Array]:
+    """The cotangent of a variable alone."""
+    return {variable: np.ones(variable.shape, dtype=variable.dtype)}
 
 
-def relative_change(
-    found: Mapping[Any, Array], other: Mapping[Any, Array], units: Mapping[Any, float], scale: float
-) -> float:
-    """The largest relative change among arrays, each measured by its own largest entry.
-
-    One that cannot be told from zero is measured by the largest of all, in the given units, or by
-    a millionth of the largest value in the program: by symmetry, say, it may be zero, and its
-    rounding is that of what cancelled.
-    """
-    sizes = {key: largest(array) for key, array in found.items()}
-    unit = {key: units.get(key) or 1.0 for key in found}
-    top = max((sizes[key] / unit[key] for key in found), default=0.0)
-    widest = max(unit.values(), default=1.0)
-    worst = 0.0
-    for key, array in found.items():
-        change = largest(np.asarray(other[key]) - array) if np.size(array) else 0.0
-        if not np.isfinite(change):
-            return np.inf
-        size = sizes[key]
-        if size <= 10 * change:
-            size = max(size, max(top, NEGLIGIBLE * scale) * widest)
-        if change:
-            worst = max(worst, change / size if size else np.inf)
-    return worst
+def pulled(sweep: Any, system: System, output: Variable) -> dict[Constraint, Array]:
+    """The multipliers of all constraints, by a sweep from an output."""
+    sweep.seed_all(cotangent_of(output))
+    found = sweep.back()
+    return {c: np.asarray(found[c]).reshape(c.shape) for c in system.constraints.values()}
 
 
-def largest(array: Array) -> float:
-    return float(np.abs(array).max(initial=0.0))
+def arrived(sweep: Any, variable: Variable) -> Array:
+    """What a sweep brought to a variable, in its dtype and shape."""
+    found = np.asarray(sweep.value(variable), dtype=variable.dtype)
+    return found if found.shape == variable.shape else found.reshape(variable.shape)

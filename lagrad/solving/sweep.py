@@ -9,14 +9,14 @@ are what is left there.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lagrad.expressions.expression import Expression
 from lagrad.linear_solvers.base import ESTIMATE
-from lagrad.solving.compiled_system import Compiled, ImplicitRun, Stretch
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Stretch
 from lagrad.solving.refinement import refined
 from lagrad.solving.solved_block import Solved
 from lagrad.systems.linearization import Linearization, joined, split
@@ -41,7 +41,7 @@ class Sweep:
 
     def __init__(
         self,
-        compiled: Compiled,
+        compiled: CompiledSystem,
         linearization: Linearization,
         solved: dict[Block, Solved],
         width: int | None = None,
@@ -70,6 +70,10 @@ class Sweep:
         if slot is not None:
             held = self.values[slot]
             self.values[slot] = value if held is None else held + value
+
+    def seed_all(self, seeds: Mapping[Any, Array]) -> None:
+        for node, value in seeds.items():
+            self.seed(node, value)
 
     def value(self, node: Expression) -> Array:
         """What has arrived at a node."""
@@ -121,8 +125,7 @@ class Sweep:
             return self.near.solutions[block]
         solved = self.solved[block]
         solution = solved.factors.solve(right, transposed)
-        matrix = solved.adjoint if transposed else solved.jacobian
-        left = right - matrix @ solution
+        left = right - solved.matrix(transposed).mv(solution)
         size = float(np.abs(right).max(initial=0.0))
         if size:
             self.truncation = max(self.truncation, float(np.abs(left).max()) / size)

@@ -8,7 +8,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -108,6 +108,21 @@ class System:
         kept.variables, kept.constraints = dict(self.variables), dict(self.constraints)
         kept.groups = list(self.groups)
         return kept
+
+    # What users may use: the rest is for the packages above.
+    PUBLIC: ClassVar[tuple[str, ...]] = ()
+
+    def __dir__(self) -> list[str]:
+        return sorted(self.PUBLIC)
+
+    def __getitem__(self, name: str) -> Variable:
+        return self.variable(name)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.variables or any(key is v for v in self.variables.values())
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.variables)
 
     def _named(self, given: Any) -> str:
         name: str = identifier(given)
@@ -357,6 +372,10 @@ class System:
 
     def with_role(self, *roles: str) -> list[Variable]:
         return [v for v in self.variables.values() if v.role in roles]
+
+    def accuracy(self) -> float:
+        """The accuracy that is asked for unless told: single precision gives less."""
+        return 1e-3 if any(v.dtype == np.float32 for v in self.variables.values()) else 1e-6
 
     def parameter_values(self, given: Mapping[Any, Any]) -> dict[Variable, Array]:
         """An array for every parameter, given or declared."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch
-from lagrad.expressions.expression import Expression
+from lagrad.expressions.expression import Expression, Variable
 from lagrad.programs.derived_programs import pullback
-from lagrad.programs.solution import Solution
+from lagrad.programs.hessian_vector import hessian_vector
 from lagrad.programs.tangent_program import tangent
+from lagrad.solving.solved_system import SolvedSystem
+from lagrad.systems.system import fitted
 from lagrad.transforms.gradient import (
     grad,
     numeric,
@@ -25,13 +27,13 @@ from lagrad.transforms.gradient import (
 from lagrad.transforms.trace import Trace, name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import Tracing, tracing
-from lagrad.typing import Function, Shape
+from lagrad.typing import Array, Function, Shape
 
 
 class Pullback:
     """The function from cotangents of a result to cotangents of the arguments."""
 
-    def __init__(self, trace: Trace, solution: Solution | None, outer: Tracing | None) -> None:
+    def __init__(self, trace: Trace, solution: SolvedSystem | None, outer: Tracing | None) -> None:
         self.trace = trace
         self.solution = solution
         self.outer = outer
@@ -59,9 +61,20 @@ class Pullback:
             values: Mapping[str, Any] = {n: found[g] for n, g in derived.gradients.items()}
             results = [a.tree.unflatten([values[n] for n in a.names]) for a in trace.arguments]
         else:
-            values = self.solution.pullback(dict(zip(trace.outputs, leaves, strict=True)))
+            values = self.solution.pullback(fitting(trace, "cotangent", trace.outputs, leaves))
             results = [numeric(values, a) for a in trace.arguments]
         return results[0] if len(results) == 1 else tuple(results)
+
+
+def fitting(
+    trace: Trace, what: str, names: Iterable[str], leaves: Iterable[Any]
+) -> dict[Variable, Array]:
+    """Arrays for variables of a trace, in their dtypes."""
+    variables = [trace.program.variables[name] for name in names]
+    return {
+        v: fitted(f"the {what} of {v.name!r}", leaf, v)
+        for v, leaf in zip(variables, leaves, strict=True)
+    }
 
 
 def require_shapes(
@@ -167,7 +180,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
             trace.tree.unflatten([found[name] for name in names]),
         )
     solution = solved(trace, None)
-    moved = solution.tangent(directions)
+    moved = solution.tangent(fitting(trace, "direction", directions, directions.values()))
     return (
         returned(trace, solution),
         trace.tree.unflatten([plain(moved[name]) for name in trace.outputs]),
@@ -202,8 +215,7 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
         leaves = argument.tree.leaves_of(v, "the direction")
         shapes = [trace.program.variables[n].shape for n in argument.names]
         require_shapes("direction", argument.names, leaves, shapes)
-        found = solved(trace, None).hessian_vector(
-            name, dict(zip(argument.names, leaves, strict=True))
-        )
+        directions = fitting(trace, "direction", argument.names, leaves)
+        found = hessian_vector(solved(trace, None), trace.program.variables[name], directions)
         return numeric(found, argument)
     return jvp(grad(f), (x,), (v,))[1]

@@ -10,7 +10,8 @@ import numpy as np
 from lagrad.differences import along
 from lagrad.errors import TracedValueError
 from lagrad.expressions.expression import Expression
-from lagrad.programs.solution import Solution
+from lagrad.solving.solve import solve_named
+from lagrad.solving.solved_system import SolvedSystem
 from lagrad.transforms.trace import Trace
 from lagrad.transforms.tracing_graph import Tracing
 from lagrad.trees import flatten
@@ -20,7 +21,7 @@ from lagrad.typing import Array
 OFF = 1e-6
 
 
-def require_followed(trace: Trace, solution: Solution | None) -> None:
+def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
     """TracedValueError where `float()` of a traced value took a part of the derivative with it.
 
     Python's floats carry no derivative. Where they only decide something, nothing is lost; where
@@ -29,7 +30,7 @@ def require_followed(trace: Trace, solution: Solution | None) -> None:
     if not any(guard.kind == "float()" for guard in trace.guards):
         return
     if solution is None:
-        solution = trace.program.solved(trace.values, trace.starts)
+        solution = solve_named(trace.program.compiled(), trace.values, trace.starts)
     elif trace.symbolic:
         return  # the function traced around it is followed as a whole
     rng = np.random.default_rng(0)
@@ -39,7 +40,9 @@ def require_followed(trace: Trace, solution: Solution | None) -> None:
         for name, v in values.items()
     }
     with np.errstate(all="ignore"):
-        tangent = solution.tangent({n: d.astype(values[n].dtype) for n, d in direction.items()})
+        tangent = solution.tangent(
+            {trace.program.variables[n]: d.astype(values[n].dtype) for n, d in direction.items()}
+        )
     expected = np.concatenate([np.ravel(tangent[name]) for name in trace.outputs])
     known = np.concatenate([np.ravel(solution[name]) for name in trace.outputs])
 

@@ -12,8 +12,9 @@ from lagrad.errors import InvalidFunction, InvalidValue
 from lagrad.expressions.expression import Expression
 from lagrad.programs.derived_programs import adjoint
 from lagrad.programs.explicit_gradient import Road, direct
-from lagrad.programs.solution import Solution
 from lagrad.solving.certificate import Policy
+from lagrad.solving.solve import solve_named
+from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System
 from lagrad.transforms.float_check import require_followed
@@ -54,10 +55,10 @@ def plain(value: Any) -> Any:
     return array[()] if array.ndim == 0 else array
 
 
-def solved(trace: Trace, policy: Policy | None) -> Solution:
+def solved(trace: Trace, policy: Policy | None) -> SolvedSystem:
     """The traced program solved at the arguments at hand."""
     try:
-        solution = trace.program.solved(trace.values, trace.starts, policy)
+        solution = solve_named(trace.program.compiled(), trace.values, trace.starts, policy)
     except ArithmeticError as error:
         if (culprit := where_not_finite(trace)) is not None:
             raise culprit from error
@@ -66,7 +67,7 @@ def solved(trace: Trace, policy: Policy | None) -> Solution:
     return solution
 
 
-def returned(trace: Trace, solution: Solution) -> Any:
+def returned(trace: Trace, solution: SolvedSystem) -> Any:
     """What the function itself returned, as numbers."""
     return trace.tree.unflatten([plain(solution[name]) for name in trace.outputs])
 
@@ -149,7 +150,7 @@ class Transform:
     def positions(self, count: int) -> Shape:
         return positions_of(self.argnums, count, name_of(self.function))
 
-    def solved(self, trace: Trace) -> Solution:
+    def solved(self, trace: Trace) -> SolvedSystem:
         accuracy = trace.program.accuracy() if self.accuracy is None else self.accuracy
         return solved(trace, Policy(accuracy, self.on_failure))
 
@@ -184,7 +185,7 @@ class Transform:
         found = tuple(build(argument) for argument in trace.arguments)
         return found[0] if isinstance(self.argnums, (int, np.integer)) else found
 
-    def computed(self, trace: Trace, solution: Solution) -> Any:
+    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
         """The result as numbers."""
         raise NotImplementedError
 
@@ -218,7 +219,7 @@ class Primal(Straight):
     def positions(self, count: int) -> Shape:
         return ()
 
-    def computed(self, trace: Trace, solution: Solution) -> Any:
+    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
         return returned(trace, solution)
 
 
@@ -240,9 +241,9 @@ class Gradient(Straight):
 
         return arranged
 
-    def computed(self, trace: Trace, solution: Solution) -> Any:
+    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
         name = scalar_output(trace, name_of(self.function), "grad")
-        found = solution.gradient(name)
+        found = solution.gradient(trace.program.variables[name])
         gradient = self.in_structure(trace, lambda a: numeric(found, a))
         return (returned(trace, solution), gradient) if self.with_value else gradient
 
@@ -263,8 +264,8 @@ class ValueAndGradient(Gradient):
 class Certified(Transform):
     """Of a function that returns a scalar and more: its result, the gradient, the certificate."""
 
-    def computed(self, trace: Trace, solution: Solution) -> Any:
-        found = solution.gradient(trace.outputs[0])
+    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
+        found = solution.gradient(trace.program.variables[trace.outputs[0]])
         gradient = self.in_structure(trace, lambda a: numeric(found, a))
         return returned(trace, solution), gradient, found.certificate
 

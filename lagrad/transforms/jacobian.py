@@ -11,7 +11,7 @@ import scipy.sparse as sparse_matrices
 
 from lagrad.errors import InvalidFunction, NotFinite
 from lagrad.programs.derived_programs import pullback
-from lagrad.programs.solution import Solution
+from lagrad.solving.solved_system import SolvedSystem
 from lagrad.transforms.gradient import Transform, grad, placed, plain
 from lagrad.transforms.trace import Argument, Trace
 from lagrad.transforms.tracing_graph import Tracing
@@ -28,13 +28,14 @@ class Jacobian(Transform):
         super().__init__(function, argnums, *rest)
         self.sparse = sparse
 
-    def computed(self, trace: Trace, solution: Solution) -> Any:
-        names = trace.parameters
+    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
+        names, variables = trace.parameters, trace.program.variables
         if self.sparse:
             matrices = sparse_jacobian(solution, list(trace.outputs), names)
         else:
-            found = solution.jacobian(list(trace.outputs), names)
-            dtypes = {n: trace.program.variables[n].dtype for n in (*trace.outputs, *names)}
+            outputs, inputs = ([variables[n] for n in some] for some in (trace.outputs, names))
+            found = solution.jacobian(outputs, inputs)
+            dtypes = {n: variables[n].dtype for n in (*trace.outputs, *names)}
             matrices = {
                 (o, i): plain(np.asarray(found[o][i], np.result_type(dtypes[o], dtypes[i])))
                 for o in trace.outputs
@@ -145,7 +146,7 @@ def hessian(
 
 
 def sparse_jacobian(
-    solution: Solution, of: Sequence[str], wrt: Sequence[str]
+    solution: SolvedSystem, of: Sequence[str], wrt: Sequence[str]
 ) -> dict[tuple[str, str], Any]:
     """For each variable and each parameter the matrix, (size of one, size of the other).
 
@@ -156,7 +157,7 @@ def sparse_jacobian(
     outputs = {name: solution.system.variables[name] for name in of}
     inputs = {name: solution.system.variables[name] for name in wrt}
     if point.solved:
-        dense = solution.jacobian(list(of), list(wrt))
+        dense = solution.jacobian(list(outputs.values()), list(inputs.values()))
         return {
             (o, i): sparse_matrices.csr_array(dense[o][i].reshape(outputs[o].size, inputs[i].size))
             for o in of

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from lagrad.errors import ForeignValue, UnknownName
 from lagrad.solving.certificate import Certificate
-from lagrad.typing import Array
 
 T = TypeVar("T")
+# What a scalar and an array are read as.
+Entry: TypeAlias = "np.float64 | np.ndarray[Any, np.dtype[Any]]"
 
 
 class Derivatives(Mapping[str, T], Generic[T]):
@@ -48,12 +49,18 @@ class Derivatives(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __dir__(self) -> list[str]:
+        return ["certificate", "get", "items", "keys", "values"]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._values)
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}: {shortened(value)}" for name, value in self._values.items())
         return f"{{{shown}}}"
 
 
-class Gradient(Derivatives[Array]):
+class Gradient(Derivatives[Entry]):
     """The gradient of an output: arrays by parameter, with a certificate."""
 
 
@@ -63,8 +70,14 @@ def shortened(value: Any) -> str:
     return np.array2string(np.asarray(value), threshold=8, edgeitems=2, precision=8)
 
 
-def frozen(value: Any) -> Array:
-    """A read-only array of its own, 0-d for a scalar."""
+def entry(value: Any) -> Entry:
+    """A value as it is read: a NumPy number, or a read-only array."""
+    array = np.asarray(value)
+    return array[()] if array.ndim == 0 else array
+
+
+def frozen(value: Any) -> Entry:
+    """The same, in memory of its own."""
     array = np.array(value)
     array.flags.writeable = False
-    return array
+    return entry(array)

@@ -11,6 +11,7 @@ import numpy as np
 from lagrad.compiler.plan import Plan
 from lagrad.errors import LagradError
 from lagrad.expressions.expression import Equation, Expression, Variable
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
 from lagrad.systems.rewriting import Instead, copied, inlined
 from lagrad.systems.system import System, definitions
@@ -84,20 +85,22 @@ def distance(
     values: Mapping[Variable, Array],
     found: Mapping[Any, Array],
     again: Callable[[Any], Mapping[str, Array]] | None,
+    solve: Callable[..., Any],
 ) -> float | None:
     """How far a derivative is from the implicit one, relative to the latter's largest entry.
 
-    `again` asks another solution for it. None where there is no such derivative.
+    `again` asks another solution for it, which `solve` finds. None where there is no such
+    derivative.
     """
     if again is None or system.with_role("data"):
         return None
     given = {v.name: values[v] for v in system.with_role("parameter")}
     start = {v.name: values[v] for v in system.with_role("unknown")}
     try:
-        exact: Any = implicit(system, values)
+        exact = implicit(system, values)
         if exact is None:
             return None
-        others = again(exact.solve(given, start=start))
+        others = again(solve(CompiledSystem(exact), given, start))
     except LagradError:
         return None
     size = max((float(np.abs(others[key.name]).max(initial=0.0)) for key in found), default=0.0)

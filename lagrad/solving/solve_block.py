@@ -1,0 +1,155 @@
+"""One implicit block: approached, solved by Newton's method, certified, and its derivatives set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
+from lagrad.expressions.expression import Variable
+from lagrad.linear_solvers.base import LinearSolver
+from lagrad.linear_solvers.jacobian import Operator
+from lagrad.linear_solvers.neumann import Neumann
+from lagrad.solving.approach import Approach
+from lagrad.solving.block_equations import BlockEquations
+from lagrad.solving.certification import certify, given_up, linearised
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.iterations import Newton
+from lagrad.solving.newton import BlockProblem, Path, newton
+from lagrad.solving.powell import elsewhere
+from lagrad.solving.solved_block import Solved
+from lagrad.systems.linearization import split
+from lagrad.typing import Array
+
+Failure = NotConverged | SingularSystem
+Values = Mapping[Variable, Array]
+
+
+def solve_block(
+    run: ImplicitRun,
+    compiled: CompiledSystem,
+    values: Values,
+    start: Values,
+    options: Newton,
+    linear: LinearSolver | None,
+) -> tuple[Solved, Failure | None]:
+    """The block at its solution, as its derivatives are to be taken; what went wrong, if it did.
+
+    Where an implicit function introduced the block's unknowns, its approach says how.
+    """
+    inside = set(run.block.unknowns)
+    known = [
+        g
+        for g in compiled.system.groups
+        if inside.issuperset(g.unknowns) and compiled.is_given(g, values)
+    ]
+    # An implicit function inside another one is part of what the outer one iterates.
+    outermost = [g for g in known if not any(set(g.unknowns) < set(h.unknowns) for h in known)]
+    whole = len(outermost) == 1 and set(outermost[0].unknowns) == inside
+    approach: Approach | None = outermost[0].approach if whole else None
+    if approach is None:
+        solver = linear or run.equations.solver
+    else:
+        solver = linear or approach.solver(run.equations)
+        options = options if approach.tol is None else replace(options, tol=approach.tol)
+
+    def approached(how: str) -> dict[Variable, Array] | None:
+        """Where the groups' approaches lead; None where no group has one."""
+        begin, changed = dict(start), False
+        for group in outermost:
+            given = iter(compiled.given_values(group, values))
+            arguments = [next(given) for _ in group.arguments]
+            starts = [
+                begin[v] if node is None else np.asarray(next(given), dtype=v.dtype)
+                for v, node in zip(group.unknowns, group.starts, strict=True)
+            ]
+            pieces = getattr(group.approach, how)(arguments, starts)
+            if pieces is not None:
+                changed = True
+                begin.update(zip(group.unknowns, pieces, strict=True))
+        return begin if changed else None
+
+    equations = run.equations
+    outer = equations.outer_values(values)
+    begin = equations.vector(approached("begin") or start)
+    if approach is not None and approach.settles and (solver.matrix_free or approach.damping):
+        there = linearised(equations, outer, begin, solver)
+        return as_differentiated(there, approach, equations.unknowns), None
+    found: Solved | None = None
+    failure: Failure | None
+    try:
+        found, failure = solved_from(equations, outer, begin, options, solver)
+    except (NotConverged, SingularSystem) as error:
+        failure = error
+    if failure is not None:
+        try:
+            other = approached("otherwise")
+        except NotConverged as nowhere:
+            if isinstance(failure, NotPositiveDefinite):
+                raise NotPositiveDefinite(f"{failure} Further down, {nowhere}") from None
+            raise
+        if other is not None:
+            again = equations.vector(other)
+            found, failure = solved_from(equations, outer, again, options, solver)
+    if found is None:
+        assert failure is not None
+        raise failure
+    if failure is None and approach is not None:
+        found = as_differentiated(found, approach, equations.unknowns)
+    return found, failure
+
+
+def solved_from(
+    equations: BlockEquations,
+    outer: list[Array],
+    start: Array,
+    options: Newton,
+    solver: LinearSolver,
+) -> tuple[Solved, Failure | None]:
+    """What Newton's method makes of a start; Powell's finds another where it makes no progress."""
+    path = newton(BlockProblem(equations, outer, solver), start, options)
+    found, failure = certified(path)
+    if path.stuck and (again := elsewhere(equations, outer, start)) is not None:
+        further, _ = certified(newton(BlockProblem(equations, outer, solver), again, options))
+        if further is not None:
+            return further, None
+    if found is None:
+        found = given_up(path)
+    if found is None:
+        assert failure is not None
+        raise failure
+    return found, failure
+
+
+def certified(path: Path) -> tuple[Solved | None, Failure | None]:
+    """The end of a path, certified; or why it is none."""
+    if path.failure is not None:
+        return None, path.failure
+    try:
+        with np.errstate(all="ignore"):
+            return certify(path), None
+    except (NotConverged, SingularSystem) as error:
+        return None, error
+
+
+def as_differentiated(found: Solved, approach: Approach, unknowns: Sequence[Variable]) -> Solved:
+    """A solved block with what an approach says of its derivatives."""
+    approach.require_contraction(found)
+    if approach.warm is not None:
+        approach.warm.keep(split(found.point, unknowns))
+        found = replace(found, warm=approach.warm)
+    if approach.differentiate is not None:
+        return truncated(found, approach.differentiate)
+    if approach.damping:
+        return replace(found, truncated=f"damping {approach.damping:g}")
+    return found
+
+
+def truncated(solved: Solved, series: Neumann) -> Solved:
+    """A solved block whose derivatives are a series of products."""
+    products = Operator(solved.jacobian.operator())
+    said = "" if series.terms is None else f"Neumann series of {series.terms} terms"
+    factors = series.factor(products.matrix)
+    return replace(solved, jacobian=products, factors=factors, truncated=said)
