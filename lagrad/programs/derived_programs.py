@@ -41,32 +41,29 @@ class Adjoint:
 
 def adjoint(compiled: CompiledSystem, output: str) -> Adjoint:
     """The program of a system's constraints and its multipliers for one output."""
-    found = compiled.derived.get(output)
-    if found is None:
+
+    def make() -> Adjoint:
         copy = copied(compiled.system, f"adjoint_of_{output}_in_{compiled.system.name}")
         variable = copy.variables[output]
-        seeds: dict[Variable, Expression] = {
-            variable: copy.arena.constant(np.ones(variable.shape, variable.dtype))
-        }
-        found = compiled.derived[output] = PullBack(copy, seeds, {}).run()
-    assert isinstance(found, Adjoint)
-    return found
+        seed = copy.arena.constant(np.ones(variable.shape, variable.dtype))
+        return PullBack(copy, {variable: seed}, {}).run()
+
+    return compiled.once(Adjoint, output, make)
 
 
 def pullback(compiled: CompiledSystem, outputs: tuple[str, ...]) -> Adjoint:
     """The same for the sum of several outputs, each weighted by data: `seeds` are its names."""
-    key = ("pullback", *outputs)
-    found = compiled.derived.get(key)
-    if found is None:
+
+    def make() -> Adjoint:
         copy = copied(compiled.system, f"pullback_of_{compiled.system.name}")
-        seeds, names = {}, {}
+        names = {name: copy.free(f"seed_{name}") for name in outputs}
+        seeds: dict[Variable, Expression] = {}
         for name in outputs:
             v = copy.variables[name]
-            names[name] = copy.free(f"seed_{name}")
             seeds[v] = copy.leaf(names[name], "data", v.shape, v.dtype, None)
-        found = compiled.derived[key] = PullBack(copy, seeds, names).run()
-    assert isinstance(found, Adjoint)
-    return found
+        return PullBack(copy, seeds, names).run()
+
+    return compiled.once(Adjoint, outputs, make)
 
 
 def free_symbol(system: System, symbols: Sequence[str], names: Sequence[str]) -> str:

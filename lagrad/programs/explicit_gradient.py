@@ -1,8 +1,9 @@
-"""Values and gradients of programs without equations to solve, as one plan.
+"""Values and gradients of programs without equations to solve, as one straight line.
 
 Where every variable is defined there is nothing to iterate and nothing to certify: the adjoint
-program is a straight line too, and the plan of both shares what they have in common. What comes
-out not finite is left to the solution proper, which says where it comes from.
+program is a straight line too, and one plan of both shares what they have in common. Programs of
+many scalars are swept on their tape. What comes out not finite is left to the solution proper,
+which says where it comes from.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lagrad.typing import Array
 GIVEN = ("parameter", "data")
 
 
-class Direct:
+class ExplicitGradient:
     """The values of some outputs, and the gradient of one of them.
 
     Parameters
@@ -35,22 +36,33 @@ class Direct:
         The variables whose values are asked for.
     of : str or None
         The one whose gradient is.
+
+    Attributes
+    ----------
+    inputs : list of str
+        What it is a function of.
     """
 
     def __init__(self, compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None) -> None:
+        self.compiled, variables = compiled, compiled.system.variables
+        self.outputs = [variables[name] for name in outputs]
+        self.of = None if of is None else variables[of]
+        self.parameters = [] if of is None else compiled.system.with_role("parameter")
+        if compiled.flat is not None:
+            (run,) = compiled.runs
+            self.inputs, self.run = [v.name for v in run.inputs], self._swept
+            return
         system, names = compiled.system, list(outputs)
         if of is not None:
             derived = adjoint(compiled, of)
             system = derived.system
-            names += derived.gradients.values()
+            names += [derived.gradients[v.name] for v in self.parameters]
         given = [v for v in system.variables.values() if v.role in GIVEN]
-        self.inputs = [v.name for v in given]
-        self.outputs = outputs
-        self.parameters = [] if of is None else list(derived.gradients)
+        self.inputs, self.run = [v.name for v in given], self._planned
         results = [system.variables[n] for n in names]
         self.plan = Plan(given, results, definitions(system))
-        # A gradient has its parameter's dtype.
-        wanted = [compiled.system.variables[n].dtype for n in (*outputs, *self.parameters)]
+        # Each result is an array of its own, and a gradient has its parameter's dtype.
+        wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
         self.finish = [
             functools.partial(np.array, dtype=dtype) if shared or dtype != v.dtype else None
             for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=True)
@@ -61,6 +73,9 @@ class Direct:
 
         Each is an array of its own, or a number.
         """
+        return self.run(values)
+
+    def _planned(self, values: Sequence[Array]) -> list[Array] | None:
         found, finite = self.plan.checked(values)
         if not finite:
             return None
@@ -69,27 +84,14 @@ class Direct:
                 found[k] = finish(found[k])[()]
         return found
 
-
-class FlatDirect:
-    """The same of a program that is one flat tape."""
-
-    def __init__(self, compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None) -> None:
-        (run,), variables = compiled.runs, compiled.system.variables
-        assert isinstance(run, ExplicitRun)
-        assert compiled.flat is not None
-        self.compiled, self.tape = compiled, compiled.flat
-        self.inputs = [v.name for v in run.inputs]
-        self.outputs = [variables[name] for name in outputs]
-        self.of = None if of is None else variables[of]
-        self.parameters = [] if of is None else compiled.system.with_role("parameter")
-
-    def __call__(self, values: Sequence[Array]) -> list[Array] | None:
-        """As of `Direct`."""
-        memory = self.tape.forward(values)
+    def _swept(self, values: Sequence[Array]) -> list[Array] | None:
+        tape = self.compiled.flat
+        assert tape is not None
+        memory = tape.forward(values)
         if not all_finite([memory]):
             return None
-        sweep = ScalarSweep(self.compiled, ScalarPoint(self.tape, memory))
-        found = [memory[self.tape.place[v.index]] for v in self.outputs]
+        sweep = ScalarSweep(self.compiled, ScalarPoint(tape, memory))
+        found = [memory[tape.place[v.index]] for v in self.outputs]
         if self.of is not None:
             sweep.seed(self.of, 1.0)
             sweep.back()
@@ -97,14 +99,11 @@ class FlatDirect:
         return found if all_finite(found) else None
 
 
-Road = Direct | FlatDirect
-
-
-def direct(compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None) -> Road | None:
-    """The plan for a system without equations, made once; None for others."""
+def direct(
+    compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None
+) -> ExplicitGradient | None:
+    """The straight line of a system without equations, made once; None for others."""
+    if not all(isinstance(run, ExplicitRun) for run in compiled.runs):
+        return None
     key = ("direct", outputs, of)
-    if key not in compiled.derived:
-        explicit = all(isinstance(run, ExplicitRun) for run in compiled.runs)
-        kind = Direct if compiled.flat is None else FlatDirect
-        compiled.derived[key] = kind(compiled, outputs, of) if explicit else None
-    return compiled.derived[key]  # type: ignore[return-value]
+    return compiled.once(ExplicitGradient, key, lambda: ExplicitGradient(compiled, outputs, of))

@@ -21,12 +21,8 @@ def tangent(compiled: CompiledSystem) -> Tangent:
 
     Along a direction that is data for each parameter: `seeds` are their names.
     """
-    found = compiled.derived.get("tangent")
-    if found is None:
-        copy = copied(compiled.system, f"tangent_of_{compiled.system.name}")
-        found = compiled.derived["tangent"] = PushForward(copy).run()
-    assert isinstance(found, Tangent)
-    return found
+    make = lambda: PushForward(copied(compiled.system, f"tangent_of_{compiled.system.name}")).run()
+    return compiled.once(Tangent, None, make)
 
 
 @dataclass(frozen=True, eq=False)

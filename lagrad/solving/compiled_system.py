@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.structure import Block, Structure, analyse
 from lagrad.systems.system import Group, System, definitions
 from lagrad.typing import Array
+
+T = TypeVar("T")
 
 
 class ExplicitRun:
@@ -121,7 +123,8 @@ class CompiledSystem:
     def __init__(self, system: System) -> None:
         self.system = system = system.snapshot()
         self._arguments: dict[Group, Plan] = {}
-        self.derived: dict[Any, object] = {}  # programs derived from it, by what they are of
+        self._made: dict[tuple[type, Any], Any] = {}
+        self.derived: dict[Any, object] = {}
         self.structure: Structure = analyse(system)
         self.runs: list[ExplicitRun | ImplicitRun] = [
             ExplicitRun(run) if run[0].explicit else ImplicitRun(run[0])
@@ -138,6 +141,13 @@ class CompiledSystem:
         if not all(isinstance(run, ExplicitRun) for run in self.runs):
             # Derivatives of what has to be solved are wanted nearly always.
             _ = self._planned
+
+    def once(self, kind: type[T], key: Any, make: Callable[[], T]) -> T:
+        """What is derived from the system: one object for each kind and key, made at first use."""
+        found = self._made.get((kind, key))
+        if found is None:
+            found = self._made[kind, key] = make()
+        return cast("T", found)
 
     @cached_property
     def label(self) -> str:

@@ -13,8 +13,9 @@ import scipy.sparse as sparse
 from lagrad.compiler.finite import all_finite
 from lagrad.errors import InvalidFunction
 from lagrad.expressions.real_arrays import real_array
-from lagrad.programs.explicit_gradient import Road
+from lagrad.programs.explicit_gradient import ExplicitGradient
 from lagrad.systems.system import real_floats
+from lagrad.transforms.backends import Numbers
 from lagrad.transforms.closure_watch import Watch, inside, sample
 from lagrad.transforms.gradient import Keeper, Primal, Transform
 from lagrad.transforms.guards import Guards
@@ -91,11 +92,11 @@ class Compiled(Keeper):
 
     def _hasten(self, key: Any, kept: Kept) -> None:
         """Keep a shorter way for the next call that is like this one."""
-        road = key[0].road(kept.trace)
-        if road is not None:
+        line = key[0].straight(kept.trace)
+        if line is not None:
             while len(self.express) >= KEYS:
                 del self.express[next(iter(self.express))]
-            self.express[key] = Express(key[0], kept, road)
+            self.express[key] = Express(key[0], kept, line)
 
 
 def bare_arrays(args: Sequence[Any]) -> tuple[list[Array], tuple[Any, ...]] | None:
@@ -119,18 +120,18 @@ def bare_arrays(args: Sequence[Any]) -> tuple[list[Array], tuple[Any, ...]] | No
 class Express:
     """A kept trace for bare arrays, without branches and without equations: one plan."""
 
-    def __init__(self, transform: Transform, kept: Kept, road: Road) -> None:
+    def __init__(self, transform: Transform, kept: Kept, line: ExplicitGradient) -> None:
         trace = kept.trace
-        self.watch, self.road = kept.watch, road
+        self.watch, self.line = kept.watch, line
         self.arranged = transform.arrangement(trace)
         place = {name: k for k, name in enumerate(trace.passed) if name is not None}
         # Of each input, its place among the arguments' leaves, or its value.
-        self.inputs = [(place.get(n), trace.values.get(n)) for n in road.inputs]
+        self.inputs = [(place.get(n), trace.values.get(n)) for n in line.inputs]
 
     def __call__(self, args: Sequence[Array]) -> Any:
         if not self.watch.unchanged() or not all_finite(args):
             return ELSEWHERE
-        found = self.road([value if k is None else args[k] for k, value in self.inputs])
+        found = self.line([value if k is None else args[k] for k, value in self.inputs])
         return ELSEWHERE if found is None else self.arranged(found)
 
 
@@ -148,7 +149,8 @@ def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Any:
     except Exception:
         # On a branch that is not taken anything may happen; one that is will say so again.
         return ELSEWHERE
-    return transform.computed(bound, solution) if guards.hold(solution.by_name()) else ELSEWHERE
+    held = guards.hold(solution.by_name())
+    return transform.result(Numbers(bound, solution)) if held else ELSEWHERE
 
 
 class Call:

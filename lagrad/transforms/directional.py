@@ -2,89 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch
-from lagrad.expressions.expression import Expression, Variable
-from lagrad.programs.derived_programs import pullback
+from lagrad.expressions.expression import Expression
 from lagrad.programs.hessian_vector import hessian_vector
-from lagrad.programs.tangent_program import tangent
-from lagrad.solving.solved_system import SolvedSystem
-from lagrad.systems.system import fitted
-from lagrad.transforms.gradient import (
-    grad,
-    numeric,
-    placed,
-    plain,
-    require_floats,
-    returned,
-    scalar_output,
-    solved,
-)
-from lagrad.transforms.trace import Trace, name_of
+from lagrad.transforms.backends import Numbers, Symbols, plain, require_shapes
+from lagrad.transforms.gradient import grad, require_floats, scalar_output, solved
+from lagrad.transforms.trace import name_of
 from lagrad.transforms.trace import trace as traced
-from lagrad.transforms.tracing_graph import Tracing, tracing
-from lagrad.typing import Array, Function, Shape
+from lagrad.transforms.tracing_graph import tracing
+from lagrad.typing import Function
 
 
 class Pullback:
     """The function from cotangents of a result to cotangents of the arguments."""
 
-    def __init__(self, trace: Trace, solution: SolvedSystem | None, outer: Tracing | None) -> None:
-        self.trace = trace
-        self.solution = solution
-        self.outer = outer
+    def __init__(self, at: Numbers | Symbols) -> None:
+        self.at = at
 
     def __call__(self, cotangent: Any) -> Any:
-        trace = self.trace
+        trace, at = self.at.trace, self.at
         leaves = trace.tree.leaves_of(cotangent, "the cotangent")
-        shapes = [trace.program.variables[name].shape for name in trace.outputs]
-        require_shapes("cotangent", trace.outputs, leaves, shapes)
+        require_shapes(trace, "cotangent", trace.outputs, leaves)
         outer = tracing()
-        if self.solution is None or (
-            outer is not None and any(isinstance(leaf, Expression) for leaf in leaves)
-        ):
-            if outer is None or (self.outer is not None and self.outer.ended):
-                raise LeakedValue(
-                    f"the pull-back of {trace.program.name!r} was made in a traced function that "
-                    "is over; call it there, or make it outside."
-                )
-            derived = pullback(trace.program.compiled(), trace.outputs)
-            seeds = {
-                derived.seeds[n]: outer.lift(leaf)
-                for n, leaf in zip(trace.outputs, leaves, strict=True)
-            }
-            found = placed(derived.system, trace, seeds, outer)
-            values: Mapping[str, Any] = {n: found[g] for n, g in derived.gradients.items()}
-            results = [a.tree.unflatten([values[n] for n in a.names]) for a in trace.arguments]
-        else:
-            values = self.solution.pullback(fitting(trace, "cotangent", trace.outputs, leaves))
-            results = [numeric(values, a) for a in trace.arguments]
-        return results[0] if len(results) == 1 else tuple(results)
-
-
-def fitting(
-    trace: Trace, what: str, names: Iterable[str], leaves: Iterable[Any]
-) -> dict[Variable, Array]:
-    """Arrays for variables of a trace, in their dtypes."""
-    variables = [trace.program.variables[name] for name in names]
-    return {
-        v: fitted(f"the {what} of {v.name!r}", leaf, v)
-        for v, leaf in zip(variables, leaves, strict=True)
-    }
-
-
-def require_shapes(
-    what: str, names: Sequence[str], leaves: Sequence[Any], shapes: Sequence[Shape]
-) -> None:
-    for name, leaf, shape in zip(names, leaves, shapes, strict=True):
-        if np.shape(leaf) != shape:
-            raise ShapeMismatch(
-                f"the {what} of {name!r} has shape {np.shape(leaf)}; expected {shape}."
+        if isinstance(at, Symbols) and (outer is None or at.outer.ended):
+            raise LeakedValue(
+                f"the pull-back of {trace.program.name!r} was made in a traced function that "
+                "is over; call it there, or make it outside."
             )
+        symbolic = isinstance(at, Symbols) or any(isinstance(leaf, Expression) for leaf in leaves)
+        if outer is not None and symbolic:
+            at = Symbols(trace, outer)
+        found = at.pullback(dict(zip(trace.outputs, leaves, strict=True)))
+        results = [a.tree.unflatten([found[n] for n in a.names]) for a in trace.arguments]
+        return results[0] if len(results) == 1 else tuple(results)
 
 
 def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -120,12 +73,12 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
     trace = traced(f, primals, {}, range(len(primals)))
     require_floats(trace)
     outer = tracing()
+    at: Numbers | Symbols
     if outer is not None and trace.symbolic:
-        found = placed(trace.program, trace, {}, outer)
-        value = trace.tree.unflatten([found[name] for name in trace.outputs])
-        return value, Pullback(trace, None, outer)
-    solution = solved(trace, None)
-    return returned(trace, solution), Pullback(trace, solution, None)
+        at = Symbols(trace, outer)
+    else:
+        at = Numbers(trace, solved(trace, None))
+    return trace.tree.unflatten(at.values()), Pullback(at)
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -162,29 +115,19 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     trace = traced(f, primals, {}, range(len(primals)))
     require_floats(trace)
     directions: dict[str, Any] = {}
-    for k, (argument, tangent_) in enumerate(zip(trace.arguments, tangents, strict=True)):
-        leaves = argument.tree.leaves_of(tangent_, f"tangent {k}")
-        shapes = [trace.program.variables[name].shape for name in argument.names]
-        require_shapes("tangent", argument.names, leaves, shapes)
+    for k, (argument, tangent) in enumerate(zip(trace.arguments, tangents, strict=True)):
+        leaves = argument.tree.leaves_of(tangent, f"tangent {k}")
+        require_shapes(trace, "tangent", argument.names, leaves)
         directions.update(zip(argument.names, leaves, strict=True))
     outer = tracing()
-    if outer is not None and (
-        trace.symbolic or any(isinstance(d, Expression) for d in directions.values())
-    ):
-        derived = tangent(trace.program.compiled())
-        seeds = {derived.seeds[name]: outer.lift(d) for name, d in directions.items()}
-        found = placed(derived.system, trace, seeds, outer)
-        names = [derived.tangents[name] for name in trace.outputs]
-        return (
-            trace.tree.unflatten([found[name] for name in trace.outputs]),
-            trace.tree.unflatten([found[name] for name in names]),
-        )
-    solution = solved(trace, None)
-    moved = solution.tangent(fitting(trace, "direction", directions, directions.values()))
-    return (
-        returned(trace, solution),
-        trace.tree.unflatten([plain(moved[name]) for name in trace.outputs]),
-    )
+    symbolic = trace.symbolic or any(isinstance(d, Expression) for d in directions.values())
+    at: Numbers | Symbols
+    if outer is not None and symbolic:
+        at = Symbols(trace, outer)
+    else:
+        at = Numbers(trace, solved(trace, None))
+    moved = at.tangent(directions)
+    return trace.tree.unflatten(at.values()), trace.tree.unflatten(moved)
 
 
 def hvp(f: Function, x: Any, v: Any) -> Any:
@@ -213,9 +156,9 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
         name = scalar_output(trace, name_of(f), "hvp")
         argument = trace.arguments[0]
         leaves = argument.tree.leaves_of(v, "the direction")
-        shapes = [trace.program.variables[n].shape for n in argument.names]
-        require_shapes("direction", argument.names, leaves, shapes)
-        directions = fitting(trace, "direction", argument.names, leaves)
-        found = hessian_vector(solved(trace, None), trace.program.variables[name], directions)
-        return numeric(found, argument)
+        require_shapes(trace, "direction", argument.names, leaves)
+        at = Numbers(trace, solved(trace, None))
+        directions = at.fitting("direction", dict(zip(argument.names, leaves, strict=True)))
+        found = hessian_vector(at.solution, trace.program.variables[name], directions)
+        return argument.tree.unflatten([plain(found[n]) for n in argument.names])
     return jvp(grad(f), (x,), (v,))[1]

@@ -9,23 +9,22 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import InvalidFunction, InvalidValue
-from lagrad.expressions.expression import Expression
-from lagrad.programs.derived_programs import adjoint
-from lagrad.programs.explicit_gradient import Road, direct
+from lagrad.programs.explicit_gradient import ExplicitGradient, direct
 from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.systems.rewriting import inlined
-from lagrad.systems.system import System
+from lagrad.transforms.backends import Backend, Numbers, Symbols, plain
 from lagrad.transforms.float_check import require_followed
 from lagrad.transforms.not_finite import where_not_finite
-from lagrad.transforms.trace import Argument, Trace, name_of
+from lagrad.transforms.trace import Trace, name_of
 from lagrad.transforms.trace import trace as traced
-from lagrad.transforms.tracing_graph import Tracing, tracing
-from lagrad.typing import Array, Function, Shape
+from lagrad.transforms.tracing_graph import tracing
+from lagrad.typing import Function
+
+Positions = tuple[int, ...]
 
 
-def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Shape:
+def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Positions:
     """The positions of arguments, counted from the front."""
     single = isinstance(argnums, (int, np.integer))
     if not single and not isinstance(argnums, (tuple, list)):
@@ -45,16 +44,6 @@ def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Shape:
     return found
 
 
-def numeric(values: Mapping[str, Array], argument: Argument) -> Any:
-    """Arrays by name in the structure of an argument; a scalar is a NumPy float."""
-    return argument.tree.unflatten([plain(values[name]) for name in argument.names])
-
-
-def plain(value: Any) -> Any:
-    array = np.array(value)
-    return array[()] if array.ndim == 0 else array
-
-
 def solved(trace: Trace, policy: Policy | None) -> SolvedSystem:
     """The traced program solved at the arguments at hand."""
     try:
@@ -65,11 +54,6 @@ def solved(trace: Trace, policy: Policy | None) -> SolvedSystem:
         raise
     require_followed(trace, solution)
     return solution
-
-
-def returned(trace: Trace, solution: SolvedSystem) -> Any:
-    """What the function itself returned, as numbers."""
-    return trace.tree.unflatten([plain(solution[name]) for name in trace.outputs])
 
 
 def require_floats(trace: Trace) -> None:
@@ -91,21 +75,6 @@ def scalar_output(trace: Trace, name: str, what: str) -> str:
             "Return its sum or mean, or use lg.jacobian."
         )
     return trace.outputs[0]
-
-
-def placed(
-    derived: System, trace: Trace, seeds: Mapping[str, Expression], outer: Tracing
-) -> dict[str, Expression]:
-    """A program derived from a trace, stated in the outer trace; its variables' values there."""
-    given = {
-        **{name: outer.lift(value) for name, value in trace.values.items()},
-        **{name: outer.lift(value) for name, value in trace.captured.items()},
-        **{name: outer.lift(value) for name, value in trace.given.items()},
-        **seeds,
-    }
-    found = inlined(derived, outer.system, given, trace.starts)
-    outer.inherit(trace.program, trace.guards, found)
-    return found
 
 
 class Keeper:
@@ -147,7 +116,7 @@ class Transform:
         """The function itself."""
         return self.function.function if isinstance(self.function, Keeper) else self.function
 
-    def positions(self, count: int) -> Shape:
+    def positions(self, count: int) -> Positions:
         return positions_of(self.argnums, count, name_of(self.function))
 
     def solved(self, trace: Trace) -> SolvedSystem:
@@ -162,42 +131,39 @@ class Transform:
         require_floats(trace)
         outer = tracing()
         if outer is not None and trace.symbolic:
-            return self.stated(trace, outer)
+            return self.result(Symbols(trace, outer))
         return self.numbers(trace)
 
     def numbers(self, trace: Trace) -> Any:
-        """The result as numbers, by a plan of its own where there is nothing to solve."""
-        if (road := self.road(trace)) is not None:
-            found = road([trace.values[name] for name in road.inputs])
+        """The result as numbers, by a straight line where there is nothing to solve."""
+        if (line := self.straight(trace)) is not None:
+            found = line([trace.values[name] for name in line.inputs])
             if found is not None:
                 return self.arrangement(trace)(found)
-        return self.computed(trace, self.solved(trace))
+        return self.result(Numbers(trace, self.solved(trace)))
 
-    def road(self, trace: Trace) -> Road | None:
-        """The plan of a trace without equations; None where there is none."""
+    def straight(self, trace: Trace) -> ExplicitGradient | None:
+        """What computes a trace without equations; None where there is no such thing."""
         return None
 
-    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
-        """How the result is made of what that plan gives."""
+    def arrangement(self, trace: Trace) -> Callable[[list[Any]], Any]:
+        """How the result is made of values and derivatives in a row."""
         raise NotImplementedError
 
-    def in_structure(self, trace: Trace, build: Callable[[Argument], Any]) -> Any:
-        found = tuple(build(argument) for argument in trace.arguments)
-        return found[0] if isinstance(self.argnums, (int, np.integer)) else found
-
-    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
-        """The result as numbers."""
+    def result(self, at: Backend) -> Any:
+        """The result, of numbers or of symbols."""
         raise NotImplementedError
 
-    def stated(self, trace: Trace, outer: Tracing) -> Any:
-        """The result as values of an outer trace."""
-        raise NotImplementedError
+    def in_structure(self, trace: Trace, found: Mapping[str, Any]) -> Any:
+        """Values by parameter in the structure of the arguments."""
+        parts = tuple([a.tree.unflatten([found[n] for n in a.names]) for a in trace.arguments])
+        return parts[0] if isinstance(self.argnums, (int, np.integer)) else parts
 
 
 class Straight(Transform):
-    """What one plan computes where there are no equations."""
+    """What one straight line computes where there are no equations."""
 
-    def road(self, trace: Trace) -> Road | None:
+    def straight(self, trace: Trace) -> ExplicitGradient | None:
         if any(guard.kind == "float()" for guard in trace.guards):
             return None  # to be compared with differences
         return direct(trace.program.compiled(), trace.outputs, self.output(trace))
@@ -206,8 +172,12 @@ class Straight(Transform):
         """The output that is differentiated."""
         return None
 
-    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
-        return trace.tree.unflatten
+    def result(self, at: Backend) -> Any:
+        row, output = [], self.output(at.trace)
+        if output is not None:
+            found = at.gradient(output)
+            row = [found[name] for name in at.trace.parameters]
+        return self.arrangement(at.trace)([*at.values(), *row])
 
 
 class Primal(Straight):
@@ -216,11 +186,11 @@ class Primal(Straight):
     def __init__(self, function: Function) -> None:
         super().__init__(function, (), None, "raise")
 
-    def positions(self, count: int) -> Shape:
+    def positions(self, count: int) -> Positions:
         return ()
 
-    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
-        return returned(trace, solution)
+    def arrangement(self, trace: Trace) -> Callable[[list[Any]], Any]:
+        return trace.tree.unflatten
 
 
 class Gradient(Straight):
@@ -229,32 +199,17 @@ class Gradient(Straight):
     def output(self, trace: Trace) -> str | None:
         return scalar_output(trace, name_of(self.function), "grad")
 
-    def arrangement(self, trace: Trace) -> Callable[[list[Array]], Any]:
+    def arrangement(self, trace: Trace) -> Callable[[list[Any]], Any]:
         names = {name: k for k, name in enumerate(trace.parameters, 1)}
         places = [([names[n] for n in a.names], a.tree) for a in trace.arguments]
         single = isinstance(self.argnums, (int, np.integer))
 
-        def arranged(found: list[Array]) -> Any:
+        def arranged(found: list[Any]) -> Any:
             parts = tuple([tree.unflatten([found[k] for k in where]) for where, tree in places])
             gradient = parts[0] if single else parts
             return (trace.tree.unflatten(found[:1]), gradient) if self.with_value else gradient
 
         return arranged
-
-    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
-        name = scalar_output(trace, name_of(self.function), "grad")
-        found = solution.gradient(trace.program.variables[name])
-        gradient = self.in_structure(trace, lambda a: numeric(found, a))
-        return (returned(trace, solution), gradient) if self.with_value else gradient
-
-    def stated(self, trace: Trace, outer: Tracing) -> Any:
-        name = scalar_output(trace, name_of(self.function), "grad")
-        derived = adjoint(trace.program.compiled(), name)
-        found = placed(derived.system, trace, {}, outer)
-        gradient = self.in_structure(
-            trace, lambda a: a.tree.unflatten([found[derived.gradients[n]] for n in a.names])
-        )
-        return (found[name], gradient) if self.with_value else gradient
 
 
 class ValueAndGradient(Gradient):
@@ -264,10 +219,11 @@ class ValueAndGradient(Gradient):
 class Certified(Transform):
     """Of a function that returns a scalar and more: its result, the gradient, the certificate."""
 
-    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
-        found = solution.gradient(trace.program.variables[trace.outputs[0]])
-        gradient = self.in_structure(trace, lambda a: numeric(found, a))
-        return returned(trace, solution), gradient, found.certificate
+    def result(self, at: Backend) -> Any:
+        assert isinstance(at, Numbers)
+        found = at.solution.gradient(at.trace.program.variables[at.trace.outputs[0]])
+        gradient = self.in_structure(at.trace, {name: plain(a) for name, a in found.items()})
+        return at.trace.tree.unflatten(at.values()), gradient, found.certificate
 
 
 def grad(

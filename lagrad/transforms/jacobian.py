@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse_matrices
 
 from lagrad.errors import InvalidFunction, NotFinite
-from lagrad.programs.derived_programs import pullback
+from lagrad.expressions.expression import Variable
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.transforms.gradient import Transform, grad, placed, plain
-from lagrad.transforms.trace import Argument, Trace
-from lagrad.transforms.tracing_graph import Tracing
+from lagrad.transforms.backends import Backend, Numbers, plain
+from lagrad.transforms.gradient import Transform, grad
 from lagrad.typing import Function
-
-
-def built(values: Mapping[str, Any], argument: Argument) -> Any:
-    """Values by name in the structure of an argument."""
-    return argument.tree.unflatten([values[name] for name in argument.names])
 
 
 class Jacobian(Transform):
@@ -28,51 +21,45 @@ class Jacobian(Transform):
         super().__init__(function, argnums, *rest)
         self.sparse = sparse
 
-    def computed(self, trace: Trace, solution: SolvedSystem) -> Any:
-        names, variables = trace.parameters, trace.program.variables
-        if self.sparse:
-            matrices = sparse_jacobian(solution, list(trace.outputs), names)
-        else:
-            outputs, inputs = ([variables[n] for n in some] for some in (trace.outputs, names))
-            found = solution.jacobian(outputs, inputs)
-            dtypes = {n: variables[n].dtype for n in (*trace.outputs, *names)}
-            matrices = {
-                (o, i): plain(np.asarray(found[o][i], np.result_type(dtypes[o], dtypes[i])))
-                for o in trace.outputs
-                for i in names
-            }
-        return trace.tree.unflatten(
-            [
-                self.in_structure(
-                    trace, functools.partial(built, {n: matrices[o, n] for n in names})
-                )
-                for o in trace.outputs
-            ]
-        )
+    def result(self, at: Backend) -> Any:
+        trace = at.trace
+        blocks = self.numeric(at) if isinstance(at, Numbers) else self.symbolic(at)
+        rows = [{n: blocks[o, n] for n in trace.parameters} for o in trace.outputs]
+        return trace.tree.unflatten([self.in_structure(trace, row) for row in rows])
 
-    def stated(self, trace: Trace, outer: Tracing) -> Any:
+    def numeric(self, at: Numbers) -> dict[tuple[str, str], Any]:
+        """The matrix of each output by each parameter."""
+        variables = at.trace.program.variables
+        outputs = [variables[name] for name in at.trace.outputs]
+        inputs = [variables[name] for name in at.trace.parameters]
+        if self.sparse:
+            return sparse_jacobian(at.solution, outputs, inputs)
+        found = at.solution.jacobian(outputs, inputs)
+        return {
+            (o.name, i.name): plain(
+                np.asarray(found[o.name][i.name], np.result_type(o.dtype, i.dtype))
+            )
+            for o in outputs
+            for i in inputs
+        }
+
+    def symbolic(self, at: Backend) -> dict[tuple[str, str], Any]:
         if self.sparse:
             raise InvalidFunction(
                 "jacobian(…, sparse=True) returns numbers; inside a traced function use "
                 "jacobian without it, vjp or jvp."
             )
         # One pull-back for each entry of the result, all of the same program.
-        outputs = [trace.program.variables[name] for name in trace.outputs]
-        derived = pullback(trace.program.compiled(), trace.outputs)
-        blocks = []
-        for output in outputs:
-            rows = []
-            for row in np.eye(output.size):
-                seeds = {derived.seeds[v.name]: outer.lift(np.zeros(v.shape)) for v in outputs}
-                seeds[derived.seeds[output.name]] = outer.lift(row.reshape(output.shape))
-                found = placed(derived.system, trace, seeds, outer)
-                rows.append({n: found[g] for n, g in derived.gradients.items()})
-            values = {
-                n: np.reshape(np.stack([row[n] for row in rows]), output.shape + rows[0][n].shape)
-                for n in trace.parameters
-            }
-            blocks.append(self.in_structure(trace, functools.partial(built, values)))
-        return trace.tree.unflatten(blocks)
+        outputs = [at.trace.program.variables[name] for name in at.trace.outputs]
+        zeros = {v.name: np.zeros(v.shape) for v in outputs}
+        blocks = {}
+        for o in outputs:
+            units = np.eye(o.size).reshape(-1, *o.shape)
+            rows = [at.pullback({**zeros, o.name: unit}) for unit in units]
+            for n in at.trace.parameters:
+                stacked = np.stack([row[n] for row in rows])
+                blocks[o.name, n] = np.reshape(stacked, o.shape + rows[0][n].shape)
+        return blocks
 
 
 def jacobian(
@@ -146,31 +133,28 @@ def hessian(
 
 
 def sparse_jacobian(
-    solution: SolvedSystem, of: Sequence[str], wrt: Sequence[str]
+    solution: SolvedSystem, outputs: Sequence[Variable], inputs: Sequence[Variable]
 ) -> dict[tuple[str, str], Any]:
     """For each variable and each parameter the matrix, (size of one, size of the other).
 
     Where nothing is implicit, local partials are multiplied as sparse matrices; through an
     implicit block a derivative is full as a rule, and is solved for.
     """
-    point = solution.point
-    outputs = {name: solution.system.variables[name] for name in of}
-    inputs = {name: solution.system.variables[name] for name in wrt}
+    point, found = solution.point, {}
     if point.solved:
-        dense = solution.jacobian(list(outputs.values()), list(inputs.values()))
-        return {
-            (o, i): sparse_matrices.csr_array(dense[o][i].reshape(outputs[o].size, inputs[i].size))
-            for o in of
-            for i in wrt
-        }
-    found = {}
-    for i, source in inputs.items():
-        with np.errstate(all="ignore"):
-            blocks = point.linearization.blocks([source])
-        for o, output in outputs.items():
-            matrix = sparse_matrices.csr_array(blocks.assembled([output], [source]), copy=True)
+        dense = solution.jacobian(outputs, inputs)
+    for i in inputs:
+        if not point.solved:
+            with np.errstate(all="ignore"):
+                blocks = point.linearization.blocks([i])
+        for o in outputs:
+            if point.solved:
+                full = np.reshape(dense[o.name][i.name], (o.size, i.size))
+                found[o.name, i.name] = sparse_matrices.csr_array(full)
+                continue
+            matrix = sparse_matrices.csr_array(blocks.assembled([o], [i]), copy=True)
             if not np.isfinite(matrix.data).all():
-                raise NotFinite(f"the Jacobian of {o!r} by {i!r} is NaN or infinite.")
+                raise NotFinite(f"the Jacobian of {o.name!r} by {i.name!r} is NaN or infinite.")
             matrix.eliminate_zeros()
-            found[o, i] = matrix
+            found[o.name, i.name] = matrix
     return found
