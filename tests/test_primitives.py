@@ -14,8 +14,7 @@ from scipy import special
 import lagrad as lg
 from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Constant, Expression, Variable
-from lagrad.expressions.graph import Graph
-from lagrad.expressions.traversal import ancestors
+from lagrad.expressions.graph import Graph, ancestors
 from lagrad.primitives.kernels import (
     Index,
     cofactor,

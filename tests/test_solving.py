@@ -54,7 +54,7 @@ def test_solvers_are_chosen_by_size_and_pattern():
 
 
 def test_a_block_whose_jacobian_is_too_large_to_write_down_is_solved_by_gmres(monkeypatch):
-    monkeypatch.setattr("lagrad.solving.block_equations.FACTORABLE_ENTRIES", 10_000)
+    monkeypatch.setattr("lagrad.systems.reduced_block.FACTORABLE_ENTRIES", 10_000)
     monkeypatch.setattr("lagrad.linear_solvers.selection.FACTORABLE_ENTRIES", 10_000)
     monkeypatch.setattr("lagrad.linear_solvers.selection.DENSE_FRACTION", 2.0)
     n = 200

@@ -15,8 +15,8 @@ import numpy as np
 
 from lagrad.compiler.operation import Operation, is_elementwise
 from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.expressions.traversal import ancestors
 from lagrad.typing import DType, Shape
 
 # Operations on constants up to this size are folded.

@@ -6,8 +6,9 @@ before it, and stores equal nodes once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,13 @@ class Graph:
     them, and a value of an outer one that is met is taken up by `foreign`.
     """
 
-    __slots__ = ("depth", "ended", "matrices", "name", "nodes", "table")
+    __slots__ = ("depth", "ended", "lock", "matrices", "name", "nodes", "table")
 
     def __init__(self, name: str, depth: int = 0) -> None:
         self.name = name
         self.depth = depth
         self.ended = False  # whether it belongs to a trace that is over
+        self.lock = RLock()
         self.nodes: list[Expression] = []
         self.table: dict[Any, Expression] = {}
         # Sparse matrices that were met, by their identity, each with the copy that was taken.
@@ -49,12 +51,13 @@ class Graph:
 
     @contextmanager
     def reopened(self) -> Iterator[None]:
-        """Take further nodes, though the trace be over."""
-        ended, self.ended = self.ended, False
-        try:
-            yield
-        finally:
-            self.ended = ended
+        """Take further nodes, though the trace be over, from one thread at a time."""
+        with self.lock:
+            ended, self.ended = self.ended, False
+            try:
+                yield
+            finally:
+                self.ended = ended
 
     def apply(
         self, primitive: Primitive, arguments: tuple[Expression, ...], parameters: Parameters
@@ -173,3 +176,28 @@ def stacked(array: Array, graph: Graph | None = None) -> Any:
     rows: Any = np.stack(entries)
     shape = array.shape + rows.shape[1:]
     return np.reshape(rows, shape) if array.ndim != 1 else rows
+
+
+def ancestors(
+    outputs: Iterable[Expression],
+    known: Callable[[Expression], bool],
+    defined: dict[int, Expression],
+) -> list[Expression]:
+    """The nodes that the outputs need, in order, those that are `known` as leaves.
+
+    A defined variable is looked through to its right side, which comes before it.
+    """
+    found: dict[int, Expression] = {}
+    stack = list(outputs)
+    while stack:
+        node = stack.pop()
+        if node.index in found:
+            continue
+        found[node.index] = node
+        if known(node):
+            continue
+        if node.index in defined:
+            stack.append(defined[node.index])
+        else:
+            stack.extend(node.arguments)
+    return [found[i] for i in sorted(found)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Expression
-from lagrad.expressions.traversal import ancestors
+from lagrad.expressions.graph import ancestors
 from lagrad.loops.chain import Chain
 from lagrad.primitives.contraction import product as contraction
 from lagrad.primitives.elementwise import add

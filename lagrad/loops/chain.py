@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.expressions.expression import Constant, Variable
-from lagrad.expressions.traversal import ancestors
+from lagrad.expressions.graph import ancestors
 from lagrad.loops.checkpoints import Storage
 from lagrad.loops.step_function import Evaluation
 from lagrad.programs.derived_programs import Adjoint, pullback

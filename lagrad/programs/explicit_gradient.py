@@ -16,7 +16,7 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.programs.derived_programs import adjoint
-from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.scalar_sweep import ScalarPoint, ScalarSweep
 from lagrad.systems.system import definitions
 from lagrad.typing import Array
@@ -103,7 +103,7 @@ def direct(
     compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None
 ) -> ExplicitGradient | None:
     """The straight line of a system without equations, made once; None for others."""
-    if not all(isinstance(run, ExplicitRun) for run in compiled.runs):
+    if not compiled.explicit:
         return None
     key = ("direct", outputs, of)
     return compiled.once(ExplicitGradient, key, lambda: ExplicitGradient(compiled, outputs, of))

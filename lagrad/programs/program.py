@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lagrad.errors import LagradError, UnsupportedType
 from lagrad.expressions.expression import Variable
-from lagrad.expressions.traversal import ancestors
+from lagrad.expressions.graph import ancestors
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.programs import derived_programs as derive
 from lagrad.programs.solution import Solution
@@ -61,7 +61,9 @@ class Program(System):
         """The program's structure and plans, made again after a new declaration only."""
         stamp = (len(self.variables), len(self.constraints))
         if self._compiled is None or self._compiled[0] != stamp:
-            self._compiled = (stamp, CompiledSystem(self))
+            compiled = CompiledSystem(self)
+            _ = compiled.runs  # what cannot be solved is said at once
+            self._compiled = (stamp, compiled)
         return self._compiled[1]
 
     def solve(

@@ -88,6 +88,7 @@ def solve_all(
             "threads=, processes= and warm=True exclude one another: a warm start is the solution "
             "of the case before."
         )
+    compiled.prepare()
     batch = Batch(solve, options, cases_of(values))
     count = len(batch.cases)
     if warm:

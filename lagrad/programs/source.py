@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import Rendered
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.expressions.traversal import ancestors
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
 from lagrad.systems.printing import CODE, render
 from lagrad.systems.system import System, definitions

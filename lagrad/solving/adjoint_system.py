@@ -12,9 +12,9 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import SingularSystem
 from lagrad.expressions.expression import Variable
-from lagrad.solving.block_equations import entry_name
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.systems.linearization import Linearization
+from lagrad.systems.reduced_block import entry_name
 from lagrad.systems.system import Constraint
 from lagrad.typing import Array
 

@@ -7,67 +7,56 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
 
 from lagrad.compiler.plan import Plan
-from lagrad.errors import StructureError
 from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors
 from lagrad.expressions.linear_maps import Scale
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.expressions.traversal import ancestors
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
-from lagrad.linear_solvers.selection import (
-    DENSE_AT_MOST,
-    DENSE_FRACTION,
-    FACTORABLE_ENTRIES,
-    automatic,
-)
+from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, automatic
 from lagrad.solving.dense_jacobian import dense_jacobian
-from lagrad.systems.linearization import Linearization, Tape, joined, split
-from lagrad.systems.matching import deficient_parts, matched
-from lagrad.systems.structure import Block, listed
+from lagrad.systems.linearization import Linearization, joined, split
+from lagrad.systems.reduced_block import SMALL, ReducedBlock
+from lagrad.systems.structure import Block
 from lagrad.typing import Array
 
-SMALL = 64
 # The Jacobian of an implicit function up to this size is put together; products with a larger
 # one cost less.
 FORMED = 512
 
 
-class BlockEquations:
+class BlockEquations(ReducedBlock):
     """The residuals of an implicit block, its definitions eliminated.
 
     The vector of unknowns is that of all the block's unknowns in a row, the residual that of
     all its equations.
     """
 
-    def __init__(self, block: Block) -> None:
-        self.block = block
-        self.unknowns = block.unknowns
-        self.residuals = [c.residual for c in block.equations if c.residual is not None]
-        self.defined = {
-            c.variable.index: c.rhs for c in block.definitions if c.variable is not None
-        }
-        inside = {v.index for v in self.unknowns}
-        self.tape = Tape(self.residuals, self.unknowns, self.outside, self.defined)
-        leaves = ancestors(self.residuals, self.outside, self.defined)
-        self.outer = [
-            node
-            for node in leaves
-            if isinstance(node, Variable) and node.index not in inside and self.outside(node)
-        ]
-        self.inputs = [*self.outer, *self.unknowns]
-        self.magnitudes = [magnitude(residual, self.outside) for residual in self.residuals]
-        self.evaluate = Plan(self.inputs, self.residuals, self.defined)
-        self.measure = Plan(self.inputs, self.magnitudes, self.defined)
-        # The Jacobian as one expression, where it has that form.
-        self.dense: Expression | None = None
-        self.called = False  # whether implicit functions introduced its unknowns
-        if len(self.unknowns) == len(self.residuals) == 1:
-            self.dense = dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
-        dtypes = [v.dtype for v in self.unknowns]
-        self.dtype = np.result_type(*dtypes)
+    def __init__(self, block: Block, called: bool) -> None:
+        super().__init__(block)
+        self.called = called  # whether implicit functions introduced its unknowns
+        self.dtype = np.result_type(*[v.dtype for v in self.unknowns])
+
+    @cached_property
+    def evaluate(self) -> Plan:
+        return Plan(self.inputs, self.residuals, self.defined)
+
+    @cached_property
+    def measure(self) -> Plan:
+        """What the terms of each residual add up to in size."""
+        with self.graph.reopened():
+            sizes = [magnitude(residual, self.outside) for residual in self.residuals]
+            return Plan(self.inputs, sizes, self.defined)
+
+    @cached_property
+    def dense(self) -> Expression | None:
+        """The Jacobian as one expression, where it has that form."""
+        if not len(self.unknowns) == len(self.residuals) == 1:
+            return None
+        with self.graph.reopened():
+            return dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
 
     @property
     def costly(self) -> bool:
@@ -95,38 +84,6 @@ class BlockEquations:
         second, third = (Plan(given, goal, self.defined) for goal in goals)
         return first, second, third
 
-    def outside(self, node: Expression) -> bool:
-        """Whether a node is a leaf: its value is given, or an unknown."""
-        return isinstance(node, Variable) and node.index not in self.defined
-
-    @cached_property
-    def linear(self) -> bool:
-        """Whether the Jacobian is the same wherever it is taken."""
-        inside = {v.index for v in self.unknowns}
-        nodes = ancestors(self.tape.data, self.outside, self.defined)
-        return not self.tape.broken and not any(node.index in inside for node in nodes)
-
-    @cached_property
-    def kinked(self) -> bool:
-        """Whether its equations have kinks, beyond which the Jacobian is another one."""
-        inside = {v.index for v in self.unknowns}
-        for node in ancestors(self.residuals, self.outside, self.defined):
-            right = self.defined.get(node.index)
-            if any(a.index in inside for a in (node.arguments if right is None else (right,))):
-                inside.add(node.index)
-            if node.index in inside and node.primitive is not None and node.primitive.kink:
-                return True
-        return False
-
-    @cached_property
-    def pattern(self) -> Any | None:
-        """Where the Jacobian can have entries, or None where that is too much to write down."""
-        if self.tape.entries > FACTORABLE_ENTRIES:
-            return None
-        dense = self.block.size <= SMALL
-        pattern = self.tape.pattern().jacobian(self.residuals, self.unknowns, dense)
-        return sparse.csr_array(pattern) if dense else pattern
-
     @cached_property
     def full(self) -> bool:
         """Whether the Jacobian is put together as an ndarray: small, or mostly full."""
@@ -140,31 +97,6 @@ class BlockEquations:
     def solver(self) -> LinearSolver:
         entries = self.tape.entries if self.pattern is None else int(self.pattern.nnz)
         return automatic(self.block.size, entries)
-
-    def require_structural_rank(self) -> None:
-        """StructureError where some entries of the unknowns cannot be determined."""
-        pattern = self.pattern
-        if pattern is None or self.block.size < 2 or pattern.diagonal().all():
-            return
-        ones = np.ones(self.block.size, dtype=int)
-        pairs = matched(pattern, ones, ones)
-        if pairs.nnz == self.block.size:
-            return
-        (over_rows, over_columns), (under_rows, under_columns) = deficient_parts(
-            pattern, pairs, ones, ones
-        )
-        raise StructureError(
-            f"the block {self.block.label} is structurally singular.\n"
-            + "\n".join(
-                f"  {what}determined: {len(r)} equation(s) for {len(c)} unknown(s): "
-                f"equations {listed([entry_name(self.block.equations, i) for i in r])}; "
-                f"unknowns {listed([entry_name(self.unknowns, j) for j in c])}."
-                for what, r, c in (
-                    ("over", over_rows, over_columns),
-                    ("under", under_rows, under_columns),
-                )
-            )
-        )
 
     def vector(self, values: Mapping[Variable, Array]) -> Array:
         """The unknowns' values as one vector."""
@@ -309,15 +241,3 @@ def addends(node: Expression) -> list[tuple[Expression, Any]]:
 
 
 MOST_ADDENDS = 64
-
-
-def entry_name(things: Any, position: int) -> str:
-    """The name of one scalar among variables or constraints in a row: 'u', or 'u[2, 3]'."""
-    for thing in things:
-        if position < thing.size:
-            if thing.size == 1:
-                return str(thing.name)
-            index = np.unravel_index(position, thing.shape)
-            return f"{thing.name}[{', '.join(str(int(i)) for i in index)}]"
-        position -= thing.size
-    raise IndexError(position)

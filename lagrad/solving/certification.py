@@ -7,12 +7,13 @@ import numpy as np
 from lagrad.errors import NotConverged, SingularSystem
 from lagrad.linear_solvers.base import Factors, LeastSquares, LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, contraction
-from lagrad.solving.block_equations import SMALL, BlockEquations, LocalEquations
+from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.solving.error_bound import ErrorBound, beyond_kinks, error_bound, residual_jumps
 from lagrad.solving.failures import singular
 from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem, Path
 from lagrad.solving.relative_length import Measure
 from lagrad.solving.solved_block import Solved
+from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
 
 EPSILON = float(np.finfo(float).eps)

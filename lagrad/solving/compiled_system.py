@@ -12,7 +12,7 @@ import numpy as np
 from lagrad.compiler.plan import Plan
 from lagrad.compiler.scalar_tape import ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
-from lagrad.expressions.traversal import ancestors
+from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
@@ -36,13 +36,22 @@ class ExplicitRun:
         def outside(node: Expression) -> bool:
             return isinstance(node, Variable) and node.index not in defined
 
-        order = ancestors(self.variables, outside, defined)
-        self.inputs = [n for n in order if isinstance(n, Variable) and n.index not in defined]
-        self.flat = scalar_tape(self.inputs, order, defined)
-        if self.flat is None:
-            self.plan = Plan(self.inputs, self.variables, defined)
-        else:
-            self._places = np.array([self.flat.place[v.index] for v in self.variables])
+        self._order, self._defined = ancestors(self.variables, outside, defined), defined
+        self.inputs = [n for n in self._order if isinstance(n, Variable) and outside(n)]
+
+    @cached_property
+    def flat(self) -> ScalarTape | None:
+        """The run as a tape of scalars, if it is one."""
+        return scalar_tape(self.inputs, self._order, self._defined)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan(self.inputs, self.variables, self._defined)
+
+    @cached_property
+    def _places(self) -> Array:
+        assert self.flat is not None
+        return np.array([self.flat.place[v.index] for v in self.variables])
 
     @property
     def label(self) -> str:
@@ -65,14 +74,17 @@ class ExplicitRun:
 class ImplicitRun:
     """One implicit block."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, called: bool) -> None:
         self.blocks = (block,)
         self.block = block
-        self.equations = BlockEquations(block)
+        self.equations = equations = BlockEquations(block, called)
         self.definitions = [c.variable for c in block.definitions if c.variable is not None]
-        leaves = ancestors(self.definitions, self.equations.outside, self.equations.defined)
-        self.inputs = [n for n in leaves if isinstance(n, Variable) and self.equations.outside(n)]
-        self.plan = Plan(self.inputs, self.definitions, self.equations.defined)
+        leaves = ancestors(self.definitions, equations.outside, equations.defined)
+        self.inputs = [n for n in leaves if isinstance(n, Variable) and equations.outside(n)]
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan(self.inputs, self.definitions, self.equations.defined)
 
     def evaluate_definitions(self, values: dict[Variable, Array]) -> None:
         """Add the values of the eliminated variables, the unknowns being known."""
@@ -125,22 +137,41 @@ class CompiledSystem:
         self._arguments: dict[Group, Plan] = {}
         self._made: dict[tuple[type, Any], Any] = {}
         self.derived: dict[Any, object] = {}
-        self.structure: Structure = analyse(system)
-        self.runs: list[ExplicitRun | ImplicitRun] = [
-            ExplicitRun(run) if run[0].explicit else ImplicitRun(run[0])
-            for run in self.structure.runs
-        ]
+
+    @cached_property
+    def structure(self) -> Structure:
+        return analyse(self.system)
+
+    @cached_property
+    def runs(self) -> list[ExplicitRun | ImplicitRun]:
+        """What is solved in turn; StructureError where equations cannot determine it."""
         # Of an implicit function the start and the method say where to look; a declared block
         # stands or falls with its equations.
-        called = {v for group in system.groups for v in group.unknowns}
+        called = {v for group in self.system.groups for v in group.unknowns}
+        runs: list[ExplicitRun | ImplicitRun] = []
+        for blocks in self.structure.runs:
+            if blocks[0].explicit:
+                runs.append(ExplicitRun(blocks))
+                continue
+            run = ImplicitRun(blocks[0], called.issuperset(blocks[0].unknowns))
+            if not run.equations.called:
+                run.equations.require_structural_rank()
+            runs.append(run)
+        return runs
+
+    @cached_property
+    def explicit(self) -> bool:
+        """Whether there is nothing to solve."""
+        return all(isinstance(run, ExplicitRun) for run in self.runs)
+
+    def prepare(self) -> None:
+        """Compile all that a solve and a gradient need, before several threads ask for it."""
+        _ = self._planned
         for run in self.runs:
-            if isinstance(run, ImplicitRun):
-                run.equations.called = called.issuperset(run.block.unknowns)
-                if not run.equations.called:
-                    run.equations.require_structural_rank()
-        if not all(isinstance(run, ExplicitRun) for run in self.runs):
-            # Derivatives of what has to be solved are wanted nearly always.
-            _ = self._planned
+            if isinstance(run, ExplicitRun):
+                _ = run.flat or run.plan
+            else:
+                _ = run.plan, run.equations.stages, run.equations.measure, run.equations.evaluate
 
     def once(self, kind: type[T], key: Any, make: Callable[[], T]) -> T:
         """What is derived from the system: one object for each kind and key, made at first use."""

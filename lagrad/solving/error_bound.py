@@ -14,9 +14,10 @@ import scipy.sparse.linalg as sparse_linalg
 from lagrad.errors import NotPositiveDefinite
 from lagrad.linear_solvers.base import ESTIMATE, Factors
 from lagrad.linear_solvers.jacobian import Jacobian, signed
-from lagrad.solving.block_equations import SMALL, BlockEquations, LocalEquations
+from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.solving.failures import REMEDY
 from lagrad.solving.relative_length import Measure
+from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
 
 

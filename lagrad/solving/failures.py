@@ -10,7 +10,8 @@ import numpy as np
 from lagrad.errors import NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import null_weights
 from lagrad.linear_solvers.jacobian import Jacobian
-from lagrad.solving.block_equations import BlockEquations, entry_name
+from lagrad.solving.block_equations import BlockEquations
+from lagrad.systems.reduced_block import entry_name
 
 
 @dataclass(frozen=True, slots=True)

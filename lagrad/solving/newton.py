@@ -18,12 +18,13 @@ import numpy as np
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import ESTIMATE, Factors, Indefinite, LinearSolver, Singular
 from lagrad.linear_solvers.jacobian import Jacobian, signed
-from lagrad.solving.block_equations import BlockEquations, LocalEquations, entry_name
+from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.solving.error_bound import errors
 from lagrad.solving.failures import REMEDY, NewtonStep, indefinite, singular, story
 from lagrad.solving.iterations import Differences, Newton
 from lagrad.solving.profile import Spent
 from lagrad.solving.relative_length import Measure
+from lagrad.systems.reduced_block import entry_name
 from lagrad.typing import Array
 
 # Where a Jacobian costs many times what a residual does, old factors are kept while each step

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.expressions.expression import Constant, Expression
+from lagrad.expressions.graph import ancestors
 from lagrad.expressions.linear_maps import Joint, LinearMap
-from lagrad.expressions.traversal import ancestors
 from lagrad.systems.sparsity import Entries, Patterns, added, is_small
 from lagrad.typing import Array, DType, Shape
 

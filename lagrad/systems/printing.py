@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import ATOM, POWER, PRODUCT, SIGN, Rendered, Style, bracketed
-from lagrad.expressions.traversal import ancestors
 from lagrad.systems.system import Constraint, System
 
 LONGEST = 160

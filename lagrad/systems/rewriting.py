@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lagrad.expressions.expression import Constant, Expression, Variable
-from lagrad.expressions.graph import Graph
-from lagrad.expressions.traversal import ancestors
+from lagrad.expressions.graph import Graph, ancestors
 from lagrad.systems.system import Constraint, System, definitions
 
 # What stands in the place of a node, given what its arguments became; None for itself.

@@ -63,7 +63,6 @@ def interned(program: Program, guards: Sequence[Guard] = ()) -> Program:
             if found is not None:
                 SHARED.move_to_end(key)
                 return found
-    program.compiled()
     program.arena.ended = True
     for variable in program.variables.values():
         if variable.role == "unknown":

@@ -17,9 +17,8 @@ import numpy as np
 
 from lagrad.errors import LeakedValue, ShapeMismatch, UnsupportedType
 from lagrad.expressions.expression import Constant, Expression, Variable
-from lagrad.expressions.graph import Graph
+from lagrad.expressions.graph import Graph, ancestors
 from lagrad.expressions.real_arrays import real_array
-from lagrad.expressions.traversal import ancestors
 from lagrad.programs.program import Program
 from lagrad.systems.rewriting import restated
 from lagrad.systems.system import definitions
