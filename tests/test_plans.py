@@ -76,7 +76,7 @@ def the_example(x, w):
 
 def plan_of(f, *arguments):
     found = trace(f, arguments, {}, range(len(arguments)))
-    return direct(found.program.compiled(), found.outputs, found.outputs[0]).plan
+    return direct(found.program, found.outputs, found.outputs[0]).plan
 
 
 def test_value_and_gradient_share_what_they_have_in_common():

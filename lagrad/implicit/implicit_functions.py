@@ -327,7 +327,7 @@ def stated(inner: Trace, kind: str, how: Mapping[str, Any]) -> Approach:
     """The approach of an implicit function, from the trace of what it is given."""
     program, outputs = inner.program, inner.outputs
     if kind == "argmin":
-        derived = adjoint(program.compiled(), outputs[0])
+        derived = adjoint(program, outputs[0])
         assert isinstance(derived.system, Program)
         program = derived.system
         outputs = (*outputs, *(derived.gradients[name] for name in inner.parameters))

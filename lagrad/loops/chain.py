@@ -198,7 +198,7 @@ class Chain:
         active = self.active(ks)
         source = self.differentiable((*self.states, *active))
         results = tuple(dict.fromkeys((*self.after, *self.outputs)))
-        derived = pullback(source.compiled(), results)
+        derived = pullback(source, results)
         sums = tuple(n for n in active if n in self.constants)
         known = derived.compiled.derived
         key = ("back", sums, self.states, self.inputs, self.after)
@@ -262,7 +262,7 @@ class Chain:
         """The chain with the tangents of its states after them, and those of its outputs only."""
         active = self.active(ks)
         source = self.differentiable((*self.states, *active))
-        derived = tangent(source.compiled())
+        derived = tangent(source)
         step = derived.system
         assert isinstance(step, Program)
 

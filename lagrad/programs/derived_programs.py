@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,8 +39,15 @@ class Adjoint:
         return CompiledSystem(self.system)
 
 
-def adjoint(compiled: CompiledSystem, output: str) -> Adjoint:
+class Derivable(Protocol):
+    """A program, which is compiled once."""
+
+    def compiled(self) -> CompiledSystem: ...
+
+
+def adjoint(program: Derivable, output: str) -> Adjoint:
     """The program of a system's constraints and its multipliers for one output."""
+    compiled = program.compiled()
 
     def make() -> Adjoint:
         copy = copied(compiled.system, f"adjoint_of_{output}_in_{compiled.system.name}")
@@ -51,8 +58,9 @@ def adjoint(compiled: CompiledSystem, output: str) -> Adjoint:
     return compiled.once(Adjoint, output, make)
 
 
-def pullback(compiled: CompiledSystem, outputs: tuple[str, ...]) -> Adjoint:
+def pullback(program: Derivable, outputs: tuple[str, ...]) -> Adjoint:
     """The same for the sum of several outputs, each weighted by data: `seeds` are its names."""
+    compiled = program.compiled()
 
     def make() -> Adjoint:
         copy = copied(compiled.system, f"pullback_of_{compiled.system.name}")

@@ -15,8 +15,7 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
-from lagrad.programs.derived_programs import adjoint
-from lagrad.solving.compiled_system import CompiledSystem
+from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.scalar_sweep import ScalarPoint, ScalarSweep
 from lagrad.systems.system import definitions
 from lagrad.typing import Array
@@ -30,8 +29,8 @@ class ExplicitGradient:
 
     Parameters
     ----------
-    compiled : CompiledSystem
-        A system without equations.
+    program : Program
+        One without equations.
     outputs : tuple of str
         The variables whose values are asked for.
     of : str or None
@@ -43,8 +42,9 @@ class ExplicitGradient:
         What it is a function of.
     """
 
-    def __init__(self, compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None) -> None:
-        self.compiled, variables = compiled, compiled.system.variables
+    def __init__(self, program: Derivable, outputs: tuple[str, ...], of: str | None) -> None:
+        self.compiled = compiled = program.compiled()
+        variables = compiled.system.variables
         self.outputs = [variables[name] for name in outputs]
         self.of = None if of is None else variables[of]
         self.parameters = [] if of is None else compiled.system.with_role("parameter")
@@ -54,7 +54,7 @@ class ExplicitGradient:
             return
         system, names = compiled.system, list(outputs)
         if of is not None:
-            derived = adjoint(compiled, of)
+            derived = adjoint(program, of)
             system = derived.system
             names += [derived.gradients[v.name] for v in self.parameters]
         given = [v for v in system.variables.values() if v.role in GIVEN]
@@ -99,11 +99,10 @@ class ExplicitGradient:
         return found if all_finite(found) else None
 
 
-def direct(
-    compiled: CompiledSystem, outputs: tuple[str, ...], of: str | None
-) -> ExplicitGradient | None:
-    """The straight line of a system without equations, made once; None for others."""
+def direct(program: Derivable, outputs: tuple[str, ...], of: str | None) -> ExplicitGradient | None:
+    """The straight line of a program without equations, made once; None for others."""
+    compiled = program.compiled()
     if not compiled.explicit:
         return None
     key = ("direct", outputs, of)
-    return compiled.once(ExplicitGradient, key, lambda: ExplicitGradient(compiled, outputs, of))
+    return compiled.once(ExplicitGradient, key, lambda: ExplicitGradient(program, outputs, of))

@@ -232,7 +232,7 @@ class Program(System):
         1.0
         """
         variable = self.scalar(output)
-        derived = derive.adjoint(self.compiled(), variable.name).system
+        derived = derive.adjoint(self, variable.name).system
         system = copied(derived, derived.name)
         assert isinstance(system, Program)
         return system

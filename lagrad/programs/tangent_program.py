@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 
 from lagrad.expressions.expression import Equation
-from lagrad.programs.derived_programs import free_symbol, require_implicit
+from lagrad.programs.derived_programs import Derivable, free_symbol, require_implicit
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.systems.linearization import Linearization
 from lagrad.systems.rewriting import copied
 from lagrad.systems.system import System
 
 
-def tangent(compiled: CompiledSystem) -> Tangent:
+def tangent(program: Derivable) -> Tangent:
     """The program of a system's constraints and of all variables' tangents.
 
     Along a direction that is data for each parameter: `seeds` are their names.
     """
+    compiled = program.compiled()
     make = lambda: PushForward(copied(compiled.system, f"tangent_of_{compiled.system.name}")).run()
     return compiled.once(Tangent, None, make)
 

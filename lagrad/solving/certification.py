@@ -25,7 +25,7 @@ def linearised(
     equations: BlockEquations, outer: list[Array], point: Array, solver: LinearSolver | None = None
 ) -> Solved:
     """A block at a solution that is known, with factors of its Jacobian there."""
-    problem = BlockProblem(equations, outer, solver or equations.solver)
+    problem = BlockProblem(equations, outer, solver)
     with np.errstate(all="ignore"):
         here = problem.at(point)
         factors = problem.factor(problem.jacobian(here), "at the solution")

@@ -136,6 +136,8 @@ class CompiledSystem:
         self.system = system = system.snapshot()
         self._arguments: dict[Group, Plan] = {}
         self._made: dict[tuple[type, Any], Any] = {}
+        # What derivatives are of where iterations stand for what they approach.
+        self.label = labels(system.arena.nodes)
         self.derived: dict[Any, object] = {}
 
     @cached_property
@@ -164,6 +166,10 @@ class CompiledSystem:
         """Whether there is nothing to solve."""
         return all(isinstance(run, ExplicitRun) for run in self.runs)
 
+    def compiled(self) -> CompiledSystem:
+        """Itself, where a program would compile itself first."""
+        return self
+
     def prepare(self) -> None:
         """Compile all that a solve and a gradient need, before several threads ask for it."""
         _ = self._planned
@@ -179,11 +185,6 @@ class CompiledSystem:
         if found is None:
             found = self._made[kind, key] = make()
         return cast("T", found)
-
-    @cached_property
-    def label(self) -> str:
-        """What derivatives are of where iterations stand for what they approach."""
-        return labels(self.system.arena.nodes)
 
     @property
     def tape(self) -> Tape:

@@ -44,10 +44,17 @@ NEAR = 0.1
 class BlockProblem:
     """A block with all that it is given: evaluated, put together and factored on a stopwatch."""
 
-    def __init__(self, equations: BlockEquations, outer: list[Array], solver: LinearSolver) -> None:
-        self.equations, self.outer, self.solver = equations, outer, solver
+    def __init__(
+        self, equations: BlockEquations, outer: list[Array], solver: LinearSolver | None
+    ) -> None:
+        self.equations, self.outer, self._given = equations, outer, solver
         self.factorisations = 0
         self.spent = Spent()
+
+    @property
+    def solver(self) -> LinearSolver:
+        """The one that was asked for, or that fits the block."""
+        return self._given or self.equations.solver
 
     def at(self, point: Array) -> LocalEquations:
         """The equations near a point."""

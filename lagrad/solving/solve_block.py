@@ -49,9 +49,8 @@ def solve_block(
     outermost = [g for g in known if not any(set(g.unknowns) < set(h.unknowns) for h in known)]
     whole = len(outermost) == 1 and set(outermost[0].unknowns) == inside
     approach: Approach | None = outermost[0].approach if whole else None
-    if approach is None:
-        solver = linear or run.equations.solver
-    else:
+    solver = linear
+    if approach is not None:
         solver = linear or approach.solver(run.equations)
         options = options if approach.tol is None else replace(options, tol=approach.tol)
 
@@ -74,7 +73,7 @@ def solve_block(
     equations = run.equations
     outer = equations.outer_values(values)
     begin = equations.vector(approached("begin") or start)
-    if approach is not None and approach.settles and (solver.matrix_free or approach.damping):
+    if approach is not None and approach.settles and (approach.damping or matrix_free(solver)):
         there = linearised(equations, outer, begin, solver)
         return as_differentiated(there, approach, equations.unknowns), None
     found: Solved | None = None
@@ -101,12 +100,16 @@ def solve_block(
     return found, failure
 
 
+def matrix_free(solver: LinearSolver | None) -> bool:
+    return solver is not None and solver.matrix_free
+
+
 def solved_from(
     equations: BlockEquations,
     outer: list[Array],
     start: Array,
     options: Newton,
-    solver: LinearSolver,
+    solver: LinearSolver | None,
 ) -> tuple[Solved, Failure | None]:
     """What Newton's method makes of a start; Powell's finds another where it makes no progress."""
     path = newton(BlockProblem(equations, outer, solver), start, options)

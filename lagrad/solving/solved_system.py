@@ -173,6 +173,7 @@ class SolvedSystem:
         began = time.perf_counter()
         found, sweep, error = self.point.carried(carry, width, units)
         self.spent.append((what, time.perf_counter() - began))
+        read = {key: frozen(array) for key, array in found.items()}
         # A sum that overflows says nothing yet.
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
             self.policy.fail(
@@ -192,7 +193,7 @@ class SolvedSystem:
             compare = lambda: distance(self.system, self.point.values, found, again, self.solve)
             certificate = replace(certificate, compare=compare)
         self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
-        return {key: frozen(array) for key, array in found.items()}, certificate
+        return read, certificate
 
     def _sizes(self, variables: Iterable[Variable]) -> dict[Variable, float]:
         """The size of each, where errors of solutions are to be measured by it."""

@@ -86,16 +86,16 @@ class Symbols:
         return [self.found[name] for name in self.trace.outputs]
 
     def gradient(self, output: str) -> ByName:
-        derived = adjoint(self.trace.program.compiled(), output)
+        derived = adjoint(self.trace.program, output)
         return self.placed(derived.system, {}, derived.gradients)
 
     def pullback(self, cotangents: ByName) -> ByName:
-        derived = pullback(self.trace.program.compiled(), self.trace.outputs)
+        derived = pullback(self.trace.program, self.trace.outputs)
         seeds = {derived.seeds[name]: c for name, c in cotangents.items()}
         return self.placed(derived.system, seeds, derived.gradients)
 
     def tangent(self, directions: ByName) -> list[Any]:
-        derived = tangent(self.trace.program.compiled())
+        derived = tangent(self.trace.program)
         seeds = {derived.seeds[name]: d for name, d in directions.items()}
         found = self.placed(derived.system, seeds, derived.tangents)
         return [found[name] for name in self.trace.outputs]

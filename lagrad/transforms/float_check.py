@@ -27,7 +27,7 @@ def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
     Python's floats carry no derivative. Where they only decide something, nothing is lost; where
     they are computed with, the derivative along a random direction differs from the function's.
     """
-    if not any(guard.kind == "float()" for guard in trace.guards):
+    if not trace.asked_floats:
         return
     if solution is None:
         solution = solve_named(trace.program.compiled(), trace.values, trace.starts)

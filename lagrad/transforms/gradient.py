@@ -52,7 +52,8 @@ def solved(trace: Trace, policy: Policy | None) -> SolvedSystem:
         if (culprit := where_not_finite(trace)) is not None:
             raise culprit from error
         raise
-    require_followed(trace, solution)
+    if trace.asked_floats:
+        require_followed(trace, solution)
     return solution
 
 
@@ -164,9 +165,9 @@ class Straight(Transform):
     """What one straight line computes where there are no equations."""
 
     def straight(self, trace: Trace) -> ExplicitGradient | None:
-        if any(guard.kind == "float()" for guard in trace.guards):
+        if trace.asked_floats:
             return None  # to be compared with differences
-        return direct(trace.program.compiled(), trace.outputs, self.output(trace))
+        return direct(trace.program, trace.outputs, self.output(trace))
 
     def output(self, trace: Trace) -> str | None:
         """The output that is differentiated."""

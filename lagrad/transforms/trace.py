@@ -98,6 +98,11 @@ class Trace:
         }
 
     @property
+    def asked_floats(self) -> bool:
+        """Whether `float()` took a number out of it, which carries no derivative."""
+        return any(guard.kind == "float()" for guard in self.guards)
+
+    @property
     def symbolic(self) -> bool:
         """Whether a function traced around this one has a part in it."""
         given = (value for argument in self.arguments for value in argument.given)
@@ -146,9 +151,8 @@ def trace(
     if not callable(function):
         raise InvalidFunction(f"{function!r} is no function.")
     name = name_of(function)
-    program = Program(name)
-    outer = tracing()
-    graph = program.arena = Tracing(name, program, outer, opaque, repeating)
+    graph = Tracing(name, tracing(), opaque, repeating)
+    program = graph.system
     keywords = sorted(kwargs)
     names = [*argument_names(function, len(args)), *keywords]
     traced = [*args, *(kwargs[name] for name in keywords)]
