@@ -6,47 +6,38 @@ method it is iterated. It runs where the block of its unknowns is about to be so
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import scipy.optimize
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
 
 from lagrad.compiler.plan import Plan
 from lagrad.errors import (
     InvalidFunction,
-    LagradError,
-    NotContractive,
+    InvalidValue,
     NotConverged,
-    NotPositiveDefinite,
+    ShapeMismatch,
+    UnsupportedType,
 )
 from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.implicit.warm_start import WarmStart
 from lagrad.linear_solvers.base import DenseLU, LinearSolver
-from lagrad.linear_solvers.cholesky import Cholesky
-from lagrad.linear_solvers.modified import Damped, Support
-from lagrad.linear_solvers.neumann import Neumann, NeumannFactors
-from lagrad.linear_solvers.selection import MatrixFreeMinimum
+from lagrad.linear_solvers.krylov import GMRES, Krylov
+from lagrad.linear_solvers.modified import Damped
+from lagrad.linear_solvers.neumann import Neumann
 from lagrad.programs.program import Program
 from lagrad.solving.block_equations import FORMED, BlockEquations
 from lagrad.solving.certificate import Policy
-from lagrad.solving.failures import REMEDY
-from lagrad.solving.iterations import Anderson, Minimize, Picard, takes, untold
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_block import Solved
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.linearization import joined, split
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import Group, System, definitions, fitted
-from lagrad.trees import flatten
+from lagrad.transforms.trace import Trace
 from lagrad.typing import Array
-
-# A fixed point that iteration finds is differentiated by iteration too, unless it is small.
-FACTORED = 256
 
 
 class NoDirection(NotConverged):
@@ -113,17 +104,14 @@ class Problem:
         return plan([*self.pieces(point), *self.data.values()])
 
 
-# An objective that has fallen so far, relative to its first value, has no minimum.
-UNBOUNDED = 1e20
-
-
 @dataclass(frozen=True)
 class Approach:
     """A program that gives step, residual or gradient, and what is done with it.
 
+    Its subclasses are the kinds of implicit functions.
+
     Attributes
     ----------
-    kind : {"fixed_point", "root", "argmin", "gradient"}
     name : str
         Of the function, for messages.
     program : Program
@@ -146,7 +134,13 @@ class Approach:
         The relative error at which Newton's method ends.
     """
 
-    kind: str
+    kind: ClassVar[str]
+    # Methods beside Newton's: their types, how messages name them, and what goes unless asked.
+    methods: ClassVar[tuple[type, ...]] = ()
+    named_methods: ClassVar[tuple[str, ...]] = ()
+    usual: ClassVar[str] = "newton"
+    minimises: ClassVar[bool] = False
+
     name: str
     program: Program
     varied: tuple[str, ...]
@@ -160,195 +154,155 @@ class Approach:
     warm: WarmStart | None = None
     tol: float | None = None
 
+    @classmethod
+    def options(
+        cls,
+        solver: Any,
+        linear: Any,
+        preconditioner: Any,
+        damping: Any,
+        differentiate: Any,
+        tol: Any,
+    ) -> dict[str, Any]:
+        """The fields that the caller of an implicit function decides, checked."""
+        if not isinstance(damping, (int, float, np.number)) or not 0 <= float(damping) < np.inf:
+            raise InvalidValue(f"damping={damping!r}; expected a number of zero or more.")
+        implicit = isinstance(differentiate, str) and differentiate == "implicit"
+        if not isinstance(differentiate, Neumann) and not implicit:
+            raise InvalidValue(
+                f"differentiate={differentiate!r}; expected 'implicit', lg.Neumann(terms=…) "
+                "or lg.Unrolled(steps)."
+            )
+        if tol is not None and not (isinstance(tol, (int, float)) and 0 < tol < 1):
+            raise InvalidValue(f"tol={tol!r}; expected a number between zero and one.")
+        if linear is not None and not isinstance(linear, LinearSolver):
+            raise UnsupportedType(f"linear={linear!r}; expected a solver such as lg.CG().")
+        if linear is None and (solver == "newton-krylov" or preconditioner is not None):
+            linear = cls.iterative_solver()
+        linear = cls.fitting_solver(linear)
+        if preconditioner is not None:
+            if not isinstance(linear, Krylov):
+                raise InvalidValue(
+                    f"preconditioner=… goes with CG, MINRES or GMRES, not {linear!r}."
+                )
+            linear = replace(linear, preconditioner=preconditioner)
+        return {
+            "method": cls.method_of(cls.usual if solver is None else solver, tol),
+            "linear": linear,
+            "damping": float(damping),
+            "tol": tol,
+            "differentiate": None if implicit else cls.fitting_series(differentiate),
+        }
+
+    @classmethod
+    def method_of(cls, solver: Any, tol: float | None) -> Any:
+        """The iteration that a solver's name stands for; None for Newton's method alone."""
+        if isinstance(solver, str):
+            if solver in ("newton", "newton-krylov"):
+                return None
+            if (found := cls.named(solver, tol)) is not None:
+                return found
+        if cls.methods and isinstance(solver, cls.methods):
+            return solver
+        names = ["'newton'", "'newton-krylov'", *cls.named_methods]
+        raise UnsupportedType(
+            f"{cls.kind}(solver={solver!r}); expected {', '.join(names)}"
+            + "".join(f" or lg.{method.__name__}(…)" for method in cls.methods)
+            + "."
+        )
+
+    @classmethod
+    def named(cls, solver: str, tol: float | None) -> Any:
+        """The method of this name, if there is one."""
+        return None
+
+    @classmethod
+    def iterative_solver(cls) -> LinearSolver:
+        return GMRES()
+
+    @classmethod
+    def fitting_solver(cls, linear: LinearSolver | None) -> LinearSolver | None:
+        return linear
+
+    @classmethod
+    def fitting_series(cls, series: Neumann) -> Neumann:
+        return series
+
+    @classmethod
+    def of(cls, inner: Trace, how: Mapping[str, Any]) -> Self:
+        """The approach of an implicit function, from the trace of what it is given."""
+        return cls.from_program(inner, inner.program, inner.outputs, how)
+
+    @classmethod
+    def from_program(
+        cls, inner: Trace, program: Program, outputs: Sequence[str], how: Mapping[str, Any]
+    ) -> Self:
+        return cls(
+            inner.program.name,
+            program,
+            tuple(inner.parameters),
+            tuple(v.name for v in program.with_role("data")),
+            tuple(outputs),
+            tuple(v.name for v in program.with_role("unknown")),
+            **how,
+        )
+
+    @classmethod
+    def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
+        """ShapeMismatch where a function does not return as many numbers as there are unknowns."""
+        outputs = [inner.program.variables[n] for n in inner.outputs]
+        found, wanted = sum(v.size for v in outputs), sum(s.size for s in starts)
+        if found != wanted:
+            raise ShapeMismatch(
+                f"the residual {name!r} has shapes {[v.shape for v in outputs]}, {found} numbers, "
+                f"for {wanted} unknowns; expected as many."
+            )
+
     def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
         """Values of the unknowns from which Newton's method starts."""
-        method, problem = self.method, Problem(self, arguments)
         if self.warm is not None:
-            kept = [*flatten(self.warm.value)[0], *self.warm.inner]
-            start = [
-                np.asarray(k, dtype=s.dtype) for k, s in zip(kept, start, strict=False)
-            ] + list(start[len(kept) :])
-        point = joined(start[: len(self.varied)])
-        if method is None and self.kind == "argmin" and (self.damping or self.inner):
-            # No factorisation on the way shows whether a point is a minimum.
-            method = self.trust_region(point)
-        if isinstance(method, (Picard, Anderson)):
-            point = self._iterated(problem, point)
-        elif isinstance(method, Minimize):
-            point = self.minimised(problem, point, method)
-        return self._all(problem, point, start)
+            start = self.warm.starts(start)
+        problem = Problem(self, arguments)
+        point = self.approached(problem, joined(start[: len(self.varied)]))
+        return self.all_values(problem, point)
+
+    def approached(self, problem: Problem, point: Array) -> Array:
+        """Where the method leads."""
+        return point
 
     def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
         """Another start, where Newton's method alone does not arrive; None where there is none."""
-        if self.kind != "argmin" or self.method is not None:
-            return None
-        problem = Problem(self, arguments)
-        point = joined(start[: len(self.varied)])
-        return self._all(problem, self.minimised(problem, point, self.trust_region(point)), start)
-
-    @staticmethod
-    def trust_region(point: Array) -> Minimize:
-        """A method for Hessians that need not be positive definite."""
-        return Minimize("trust-exact" if point.size <= 200 else "trust-ncg")
-
-    @property
-    def minimises(self) -> bool:
-        return self.kind == "argmin"
+        return None
 
     @property
     def settles(self) -> bool:
         """Whether it ends at the solution itself, so that Newton's method has nothing to add."""
-        iterated = isinstance(self.method, (Picard, Anderson))
-        return iterated or (self.damping > 0 and self.kind == "argmin")
+        return False
 
     def solver(self, equations: BlockEquations) -> LinearSolver:
         """The linear solver of the block that its unknowns form."""
-        # With unknowns of an inner implicit function the system is another than the Hessian's.
-        found = self._usual(equations) if self.linear is None or self.inner else self.linear
+        # With unknowns of an inner implicit function the system is another than its own.
+        found = self.linear
+        if found is None or self.inner:
+            found = self.usual_solver(equations)
         return Damped(found, self.damping) if self.damping else found
 
-    def _usual(self, equations: BlockEquations) -> LinearSolver:
-        if isinstance(self.method, (Picard, Anderson)) and equations.block.size > FACTORED:
-            return Support()
-        if self.kind in ("argmin", "gradient") and not self.inner:
-            if equations.block.size <= FORMED:
-                return Cholesky()
-            return MatrixFreeMinimum(1e-10)
+    def usual_solver(self, equations: BlockEquations) -> LinearSolver:
         return DenseLU() if equations.block.size <= FORMED else equations.solver
 
     def require_contraction(self, solved: Solved) -> None:
         """NotContractive at a fixed point that the plain iteration moves away from."""
-        if not isinstance(self.method, (Picard, Anderson)) or self.inner:
-            return
-        jacobian, radius = solved.jacobian, 0.0
-        if isinstance(solved.factors, NeumannFactors):
-            radius = solved.factors.growth()
-        elif jacobian.known and jacobian.size <= FACTORED:
-            step = jacobian.dense() + np.eye(jacobian.size)
-            radius = float(np.abs(np.linalg.eigvals(step)).max())
-        if radius > 1.0 and not jacobian.known:
-            # The series may grow before it shrinks.
-            radius = spectral_radius(jacobian.matrix, radius)
-        if radius > 1.0 + 1e-9:
-            raise NotContractive(
-                f"the step of {self.name!r} is no contraction at the fixed point that was "
-                f"found: its Jacobian's spectral radius is {radius:.3g}, so that z ← step(z) moves "
-                'away from it. If that point is meant, ask for solver="newton".'
-            )
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
         """NotPositiveDefinite where the objective curves down at what should be its minimum."""
-        problem = Problem(self, arguments)
-        point = joined(values[: len(self.varied)])
-        products = LinearOperator(
-            (point.size, point.size),
-            matvec=lambda v: problem.product(point, np.ravel(v)),
-            dtype=float,
-        )
-        if point.size <= FACTORED:
-            least = float(np.linalg.eigvalsh(products @ np.eye(point.size))[0])
-        else:
-            least = float(eigsh(products, k=1, which="SA", tol=1e-3, return_eigenvectors=False)[0])
-        size = float(np.abs(products @ np.ones(point.size)).max())
-        if least < -1e-8 * size:
-            raise NotPositiveDefinite(
-                f"the argmin of {self.name!r} ended where the least curvature is "
-                f"{least:.3e}: no minimum. {REMEDY}"
-            )
 
-    def _all(self, problem: Problem, point: Array, start: Sequence[Array]) -> list[Array]:
+    def all_values(self, problem: Problem, point: Array) -> list[Array]:
+        """The values of all unknowns, those of inner functions too."""
         pieces = problem.pieces(point)
         if not self.inner:
             return pieces
         solution = problem.at(point)
         return [*pieces, *(np.asarray(solution[name]) for name in self.inner)]
-
-    def _iterated(self, problem: Problem, point: Array) -> Array:
-        def step(z: Array) -> Array:
-            return joined(problem(z))
-
-        found, history = self.method.run(step, point)
-        if history and history[-1] <= self.method.tol:
-            return found
-        # Approached, if slowly: where the system is small, Newton's method does the rest.
-        near = point.size <= FACTORED and history[-1] < 1e-2 * history[0]
-        if not near:
-            raise NotContractive(untold(history, type(self.method).__name__))
-        return found
-
-    def minimised(self, problem: Problem, point: Array, method: Minimize) -> Array:
-        """Where SciPy's minimize ends."""
-
-        best: list[tuple[float, Array]] = []
-        first: list[float] = []
-
-        def objective(z: Array) -> tuple[float, Array]:
-            value, *gradient = problem(z)
-            found = float(np.asarray(value))
-            if best and found < -UNBOUNDED * max(1.0, abs(first[0])):
-                raise NotConverged(
-                    f"{method.method} of {self.name!r} reached {found:.3g}: the objective is "
-                    "unbounded below."
-                )
-            first.append(found)
-            if not best or found <= best[0][0]:
-                best[:] = [(found, z.copy())]
-            return found, joined(gradient).astype(float)
-
-        def hessian(z: Array) -> Array:
-            return problem.hessian(z)
-
-        name, needs = method.method.lower(), takes(method.method)
-        options: dict[str, Any] = {"maxiter": method.max_steps}
-        if name == "l-bfgs-b":
-            options |= {"ftol": 1e-15, "gtol": 1e-10, "maxfun": 20 * method.max_steps}
-        elif method.tol is None and needs.gradient:
-            options["xtol" if name == "newton-cg" else "gtol"] = 1e-10
-        if name.startswith("trust-") and name != "trust-constr":
-            # As far as it goes: where there is no minimum, that is soon seen.
-            options["max_trust_radius"] = 1e12
-        try:
-            with np.errstate(all="ignore"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                result = self._minimised(
-                    objective, problem.product, hessian, point, method, options
-                )
-        except NoDirection:
-            # SciPy's trust-krylov does so now and then where the gradient is as good as zero.
-            return best[0][1]
-        except (ValueError, FloatingPointError, np.linalg.LinAlgError) as error:
-            if isinstance(error, LagradError):
-                raise
-            if best and best[0][0] < first[0]:
-                # Where rounding alone is left to be gained, SciPy's steps end so. What stands
-                # there, Newton's method tells.
-                return best[0][1]
-            raise NotConverged(
-                f"{method.method} of {self.name!r} broke off: {error}. The objective may "
-                "be unbounded below, or not finite near the start."
-            ) from error
-        if not np.isfinite(result.x).all():
-            raise NotConverged(
-                f"{method.method} left the finite numbers: {result.message} Start elsewhere, or "
-                "bound the objective from below."
-            )
-        return np.asarray(result.x)
-
-    @staticmethod
-    def _minimised(
-        objective: Any, product: Any, hessian: Any, point: Array, method: Minimize, options: Any
-    ) -> Any:
-        needs = takes(method.method)
-        return scipy.optimize.minimize(
-            objective if needs.gradient else lambda z: objective(z)[0],
-            point.astype(float),
-            jac=needs.gradient or None,
-            hess=hessian if needs.hessian else None,
-            hessp=product if needs.product else None,
-            method=method.method,
-            tol=method.tol,
-            options=options,
-        )
 
     @cached_property
     def block(self) -> tuple[Program, tuple[str, ...]]:
@@ -376,40 +330,40 @@ class Approach:
 
         They start at `starts`, or at values of the system that are in `nodes`.
         """
-        program = self.program
+        variables = self.program.variables
         unknowns = [
-            into.unknown(
-                into.free(name), program.variables[name].shape, start, program.variables[name].dtype
-            )
+            into.unknown(into.free(name), variables[name].shape, start, variables[name].dtype)
             for name, start in zip(self.varied, starts, strict=False)
         ]
         given = dict(zip(self.data, arguments, strict=True)) | dict(
             zip(self.varied, unknowns, strict=True)
         )
         inner = dict(zip(self.inner, starts[len(self.varied) :], strict=True))
-        found = inlined(program, into, given, inner)
-        outputs = [found[name] for name in self.outputs]
-        if self.kind == "argmin":
-            outputs = outputs[1:]  # the objective itself is before its gradient
-        for k, output in enumerate(outputs):
-            left: Any = unknowns[k] if self.kind == "fixed_point" else into.arena.constant(0.0)
+        found = inlined(self.program, into, given, inner)
+        for k, output in enumerate(self.equated([found[name] for name in self.outputs])):
             name = unknowns[k].name if k < len(unknowns) else into.free(f"residual_{k}")
-            if output.unknown is None and self.kind != "fixed_point":
-                raise InvalidFunction(
-                    f"{self.kind} of {self.name!r}: "
-                    + (
-                        f"its gradient by {unknowns[k].name!r} does not depend on it; the "
-                        "objective is linear there, and has no minimum."
-                        if self.kind in ("argmin", "gradient")
-                        else f"the part {k} of its residual depends on no unknown."
-                    )
-                )
-            into.subject_to(Equation(left, output), name=name)
+            into.subject_to(Equation(self.left_side(into, unknowns, k, output), output), name=name)
         everyone = (*unknowns, *(found[name] for name in self.inner))
-        variables = tuple(v for v in everyone if isinstance(v, Variable))
-        begin = (*nodes, *(None for _ in variables[len(nodes) :]))
-        into.groups.append(Group(variables, tuple(arguments), self, begin))
-        return variables
+        solved = tuple(v for v in everyone if isinstance(v, Variable))
+        begin = (*nodes, *(None for _ in solved[len(nodes) :]))
+        into.groups.append(Group(solved, tuple(arguments), self, begin))
+        return solved
+
+    def equated(self, outputs: list[Expression]) -> list[Expression]:
+        """The outputs that equations are stated of."""
+        return outputs
+
+    def left_side(
+        self, into: System, unknowns: Sequence[Variable], k: int, output: Expression
+    ) -> Any:
+        """What an output equals."""
+        if output.unknown is None:
+            said = self.no_unknown(unknowns[k].name if k < len(unknowns) else "", k)
+            raise InvalidFunction(f"{self.kind} of {self.name!r}: {said}")
+        return into.arena.constant(0.0)
+
+    def no_unknown(self, name: str, k: int) -> str:
+        return f"the part {k} of its residual depends on no unknown."
 
     def finish(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
         """The values of the unknowns at the solution, certified."""
@@ -418,14 +372,3 @@ class Approach:
         start_of = dict(zip(names, start, strict=True))
         solution = solve_named(system.compiled(), values, start_of)
         return [np.asarray(solution[name]) for name in names]
-
-
-def spectral_radius(jacobian: Any, otherwise: float) -> float:
-    """That of a step whose Jacobian, less one, is given; `otherwise` where it is not found."""
-    size = jacobian.shape[0]
-    step = LinearOperator((size, size), matvec=lambda v: jacobian.matvec(v) + v, dtype=float)
-    try:
-        found = eigs(step, k=1, which="LM", tol=1e-4, maxiter=30, return_eigenvectors=False)
-    except ArpackNoConvergence as error:
-        found = error.eigenvalues
-    return float(np.abs(found).max(initial=0.0)) or otherwise

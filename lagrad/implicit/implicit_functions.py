@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, InvalidValue, NotConverged, ShapeMismatch, SingularSystem
+from lagrad.errors import InvalidFunction, InvalidValue, NotConverged, SingularSystem
 from lagrad.expressions.expression import Expression
 from lagrad.implicit.approach import Approach
-from lagrad.implicit.options import options
+from lagrad.implicit.kinds import ArgMin, FixedPoint, Root, Stationary
 from lagrad.implicit.unrolled import Reversible, Unrolled, unrolled
 from lagrad.implicit.warm_start import WarmStart
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.krylov import CG, Krylov
 from lagrad.linear_solvers.modified import Centered
 from lagrad.linear_solvers.neumann import Neumann
-from lagrad.programs.derived_programs import adjoint
-from lagrad.programs.program import Program
 from lagrad.transforms.float_check import require_followed
 from lagrad.transforms.guards import Guards
 from lagrad.transforms.not_finite import where_not_finite
@@ -94,8 +92,8 @@ def fixed_point(
     """
     if isinstance(differentiate, (Unrolled, Reversible)):
         return unrolled("fixed_point", step, start, args, differentiate)
-    how = options("fixed_point", solver, linear, preconditioner, damping, differentiate, tol)
-    return implicit("fixed_point", step, start, args, how)
+    how = FixedPoint.options(solver, linear, preconditioner, damping, differentiate, tol)
+    return implicit(FixedPoint, step, start, args, how)
 
 
 def root(
@@ -142,8 +140,8 @@ def root(
     """
     if isinstance(differentiate, (Unrolled, Reversible)):
         return unrolled("root", residual, start, args, differentiate)
-    how = options("root", solver, linear, preconditioner, damping, differentiate, tol)
-    return implicit("root", residual, start, args, how)
+    how = Root.options(solver, linear, preconditioner, damping, differentiate, tol)
+    return implicit(Root, residual, start, args, how)
 
 
 def argmin(
@@ -219,7 +217,7 @@ def argmin(
     if isinstance(differentiate, (Unrolled, Reversible)):
         kind, function = ("argmin", objective) if gradient is None else ("gradient", gradient)
         return unrolled(kind, function, start, args, differentiate)
-    how = options("argmin", solver, linear, preconditioner, damping, differentiate, tol)
+    how = ArgMin.options(solver, linear, preconditioner, damping, differentiate, tol)
     if products == "centered":
         base = how["linear"] or CG(tol=1e-8, positive=True)
         if not isinstance(base, Krylov):
@@ -228,27 +226,31 @@ def argmin(
     if gradient is not None:
         if how["method"] is not None:
             raise InvalidValue("argmin(gradient=…) is solved by Newton's method; leave solver out.")
-        return implicit("gradient", gradient, start, args, how)
-    return implicit("argmin", objective, start, args, how)
+        return implicit(Stationary, gradient, start, args, how)
+    return implicit(ArgMin, objective, start, args, how)
 
 
 def implicit(
-    kind: str, function: Function, start: Any, args: Sequence[Any], how: Mapping[str, Any]
+    kind: type[Approach],
+    function: Function,
+    start: Any,
+    args: Sequence[Any],
+    how: Mapping[str, Any],
 ) -> Any:
     """The solution of an implicit function, as numbers or as unknowns of the outer trace."""
     if not callable(function):
-        raise InvalidFunction(f"{kind} takes a function; got {function!r}.")
+        raise InvalidFunction(f"{kind.kind} takes a function; got {function!r}.")
     warm = start if isinstance(start, WarmStart) else None
     leaves, tree = flatten(start if warm is None else warm.value)
     if not leaves:
-        raise InvalidFunction(f"{kind} needs a start with at least one array; got {start!r}.")
-    starts = [at_hand(leaf, f"the start of {kind}") for leaf in leaves]
+        raise InvalidFunction(f"{kind.kind} needs a start with at least one array; got {start!r}.")
+    starts = [at_hand(leaf, f"the start of {kind.kind}") for leaf in leaves]
     traced = [leaf if isinstance(leaf, Expression) else None for leaf in leaves]
     outer = tracing()
     for _ in range(BRANCHES):
         inner = trace(function, (tree.unflatten(starts), *args), {}, (0,))
-        checked(inner, kind, starts, name_of(function))
-        approach = stated(inner, kind, {**how, "warm": warm})
+        kind.check(inner, starts, name_of(function))
+        approach = kind.of(inner, {**how, "warm": warm})
         begin = [*starts, *(inner.starts.get(name, 0.0) for name in approach.inner)]
         begin = [
             np.broadcast_to(
@@ -278,9 +280,9 @@ def implicit(
         starts = found[: len(starts)]
     else:
         raise NotConverged(
-            f"{kind} of {name_of(function)!r}: the branches that it takes at each solution are not "
-            f"those on which it was found, {BRANCHES} times over. It has no solution on any of "
-            "them, or jumps there; make it continuous."
+            f"{kind.kind} of {name_of(function)!r}: the branches that it takes at each solution "
+            f"are not those on which it was found, {BRANCHES} times over. It has no solution on "
+            "any of them, or jumps there; make it continuous."
         )
     assert outer is not None
     arguments = outer_values(inner, approach, outer)
@@ -291,56 +293,6 @@ def implicit(
         inner.program, inner.guards, values | dict(zip(approach.data, arguments, strict=True))
     )
     return tree.unflatten(list(unknowns[: len(starts)]))
-
-
-def checked(inner: Trace, kind: str, starts: Sequence[Array], name: str) -> None:
-    """An error where a function does not return what its kind must."""
-    program = inner.program
-    outputs = [program.variables[name] for name in inner.outputs]
-    shapes = [v.shape for v in outputs]
-    if kind == "gradient":
-        name = f"gradient {name}"
-    if kind == "argmin":
-        if len(outputs) != 1 or outputs[0].size != 1:
-            raise InvalidFunction(
-                f"the objective {name!r} returned values of shapes {shapes}; expected one scalar: "
-                "np.sum or np.mean makes one."
-            )
-    elif kind == "fixed_point":
-        found = inner.arguments[0].tree.difference(inner.tree, f"the result of {name!r}")
-        if found:
-            raise ShapeMismatch(found + ": a step returns what it was given.")
-        for path, start, v in zip(inner.arguments[0].names, starts, outputs, strict=True):
-            if v.shape != start.shape or v.dtype != start.dtype:
-                raise ShapeMismatch(
-                    f"the step {name!r} takes {path!r} of shape {start.shape} and dtype "
-                    f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
-                )
-    elif sum(v.size for v in outputs) != sum(s.size for s in starts):
-        raise ShapeMismatch(
-            f"the residual {name!r} has shapes {shapes}, {sum(v.size for v in outputs)} numbers, "
-            f"for {sum(s.size for s in starts)} unknowns; expected as many."
-        )
-
-
-def stated(inner: Trace, kind: str, how: Mapping[str, Any]) -> Approach:
-    """The approach of an implicit function, from the trace of what it is given."""
-    program, outputs = inner.program, inner.outputs
-    if kind == "argmin":
-        derived = adjoint(program, outputs[0])
-        assert isinstance(derived.system, Program)
-        program = derived.system
-        outputs = (*outputs, *(derived.gradients[name] for name in inner.parameters))
-    return Approach(
-        kind,
-        inner.program.name,
-        program,
-        tuple(inner.parameters),
-        tuple(v.name for v in program.with_role("data")),
-        tuple(outputs),
-        tuple(v.name for v in program.with_role("unknown")),
-        **how,
-    )
 
 
 def values_at_hand(inner: Trace, approach: Approach) -> list[Array]:

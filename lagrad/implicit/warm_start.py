@@ -35,6 +35,12 @@ class WarmStart:
         self.multipliers: Array | None = None
         self.inner: list[Array] = []
 
+    def starts(self, start: Sequence[Array]) -> list[Array]:
+        """What is kept in the place of a start, as far as it goes."""
+        kept = [*flatten(self.value)[0], *self.inner]
+        found = [np.asarray(k, dtype=s.dtype) for k, s in zip(kept, start, strict=False)]
+        return [*found, *start[len(kept) :]]
+
     def keep(self, found: Sequence[Array]) -> None:
         """Take note of a solution, the values of inner unknowns after it."""
         _, tree = flatten(self.value)

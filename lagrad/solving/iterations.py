@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy.optimize
 
 from lagrad.errors import InvalidValue
 from lagrad.typing import Array
@@ -206,6 +208,33 @@ class Minimize:
     def __post_init__(self) -> None:
         takes(self.method)
 
+    def run(
+        self,
+        objective: Callable[[Array], tuple[float, Array]],
+        point: Array,
+        hessian: Callable[[Array], Array],
+        product: Callable[[Array, Array], Array],
+    ) -> scipy.optimize.OptimizeResult:
+        """SciPy's result, each stopping rule as tight as the method allows unless `tol` is given.
+
+        Parameters
+        ----------
+        objective : callable
+            The value and the gradient at a point.
+        """
+        name, needs = self.method.lower(), takes(self.method)
+        options: dict[str, Any] = {"maxiter": self.max_steps}
+        if name == "l-bfgs-b":
+            options |= {"ftol": 1e-15, "gtol": 1e-10, "maxfun": 20 * self.max_steps}
+        elif self.tol is None and needs.gradient:
+            options["xtol" if name == "newton-cg" else "gtol"] = 1e-10
+        if name.startswith("trust-") and name != "trust-constr":
+            # As far as it goes: where there is no minimum, that is soon seen.
+            options["max_trust_radius"] = 1e12
+        return minimised(
+            self.method, objective, point, hessian, product, tol=self.tol, options=options
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
@@ -237,7 +266,28 @@ def takes(method: str) -> Needs:
     return found
 
 
-def untold(history: Sequence[float], method: str) -> str:
+def minimised(
+    method: str,
+    objective: Callable[[Array], tuple[float, Array]],
+    point: Array,
+    hessian: Callable[[Array], Array],
+    product: Callable[[Array, Array], Array],
+    **more: Any,
+) -> scipy.optimize.OptimizeResult:
+    """SciPy's `minimize`, given whichever derivatives a method takes."""
+    needs = takes(method)
+    return scipy.optimize.minimize(
+        objective if needs.gradient else lambda x: objective(x)[0],
+        point.astype(float),
+        jac=needs.gradient or None,
+        hess=hessian if needs.hessian else None,
+        hessp=product if needs.product else None,
+        method=method,
+        **more,
+    )
+
+
+def not_reached(history: Sequence[float], method: str) -> str:
     """What a fixed-point iteration that did not end went through."""
     shown = ", ".join(f"{h:.2e}" for h in history[-8:])
     finite = [h for h in history if np.isfinite(h) and h > 0]

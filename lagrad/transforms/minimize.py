@@ -9,7 +9,7 @@ import numpy as np
 import scipy.optimize
 
 from lagrad.errors import InvalidFunction, InvalidValue
-from lagrad.solving.iterations import takes
+from lagrad.solving.iterations import minimised, takes
 from lagrad.systems.linearization import joined
 from lagrad.transforms.directional import hvp
 from lagrad.transforms.gradient import value_and_grad
@@ -102,21 +102,12 @@ def minimize(
         rows = flatten(hessian(lambda z: f(nested_of(z, starts, tree), *args))(np.asarray(x)))[0]
         return rows[0]
 
-    needs = takes(method)
+    takes(method)
     point = joined(starts).astype(float)
     limits = None if bounds is None else limited(bounds, starts, tree, point)
-    result = scipy.optimize.minimize(
-        objective if needs.gradient else lambda x: objective(x)[0],
-        point,
-        jac=True if needs.gradient else None,
-        hess=matrix if needs.hessian else None,
-        hessp=product if needs.product else None,
-        method=method,
-        bounds=limits,
-        tol=tol,
-        callback=None if callback is None else lambda x: callback(nested(x)),
-        options=options,
-    )
+    seen = None if callback is None else lambda x: callback(nested(x))
+    more = {"bounds": limits, "tol": tol, "callback": seen, "options": options}
+    result = minimised(method, objective, point, matrix, product, **more)
     result.x = nested(result.x)
     for name in ("jac", "grad"):
         if np.size(result.get(name, ())) == point.size:

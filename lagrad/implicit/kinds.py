@@ -1,0 +1,289 @@
+"""The kinds of implicit functions: what each states, and how it is approached."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
+
+from lagrad.errors import (
+    InvalidFunction,
+    LagradError,
+    NotContractive,
+    NotConverged,
+    NotPositiveDefinite,
+    ShapeMismatch,
+)
+from lagrad.expressions.expression import Expression, Variable
+from lagrad.implicit.approach import Approach, NoDirection, Problem
+from lagrad.linear_solvers.base import LinearSolver
+from lagrad.linear_solvers.cholesky import Cholesky
+from lagrad.linear_solvers.krylov import CG
+from lagrad.linear_solvers.modified import Support
+from lagrad.linear_solvers.neumann import Neumann, NeumannFactors
+from lagrad.linear_solvers.selection import MatrixFreeMinimum
+from lagrad.programs.derived_programs import adjoint
+from lagrad.programs.program import Program
+from lagrad.solving.block_equations import FORMED, BlockEquations
+from lagrad.solving.failures import REMEDY
+from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached
+from lagrad.solving.solved_block import Solved
+from lagrad.systems.linearization import joined
+from lagrad.systems.system import System
+from lagrad.transforms.trace import Trace
+from lagrad.typing import Array
+
+# A fixed point that iteration finds is differentiated by iteration too, unless it is small.
+FACTORED = 256
+# An objective that has fallen so far, relative to its first value, has no minimum.
+UNBOUNDED = 1e20
+
+
+class Root(Approach):
+    """z with r(z) = 0."""
+
+    kind = "root"
+
+
+@dataclass(frozen=True)
+class FixedPoint(Approach):
+    """z with z = f(z)."""
+
+    kind = "fixed_point"
+    methods = (Picard, Anderson)
+    named_methods = ("'anderson'", "'picard'")
+    usual = "anderson"
+
+    @classmethod
+    def named(cls, solver: str, tol: float | None) -> Any:
+        kinds: dict[str, Any] = {"anderson": Anderson, "picard": Picard}
+        return kinds[solver](tol=tol or 1e-10) if solver in kinds else None
+
+    @classmethod
+    def fitting_series(cls, series: Neumann) -> Neumann:
+        return replace(series, step=-1.0) if series.step is None else series
+
+    @classmethod
+    def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
+        found = inner.arguments[0].tree.difference(inner.tree, f"the result of {name!r}")
+        if found:
+            raise ShapeMismatch(found + ": a step returns what it was given.")
+        outputs = [inner.program.variables[n] for n in inner.outputs]
+        for path, start, v in zip(inner.arguments[0].names, starts, outputs, strict=True):
+            if v.shape != start.shape or v.dtype != start.dtype:
+                raise ShapeMismatch(
+                    f"the step {name!r} takes {path!r} of shape {start.shape} and dtype "
+                    f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
+                )
+
+    @property
+    def settles(self) -> bool:
+        return self.method is not None
+
+    def approached(self, problem: Problem, point: Array) -> Array:
+        if self.method is None:
+            return point
+        found, history = self.method.run(lambda z: joined(problem(z)), point)
+        if history and history[-1] <= self.method.tol:
+            return np.asarray(found)
+        # Approached, if slowly: where the system is small, Newton's method does the rest.
+        if point.size <= FACTORED and history[-1] < 1e-2 * history[0]:
+            return np.asarray(found)
+        raise NotContractive(not_reached(history, type(self.method).__name__))
+
+    def usual_solver(self, equations: BlockEquations) -> LinearSolver:
+        if self.method is not None and equations.block.size > FACTORED:
+            return Support()
+        return super().usual_solver(equations)
+
+    def left_side(
+        self, into: System, unknowns: Sequence[Variable], k: int, output: Expression
+    ) -> Any:
+        return unknowns[k]
+
+    def require_contraction(self, solved: Solved) -> None:
+        if self.method is None or self.inner:
+            return
+        jacobian, radius = solved.jacobian, 0.0
+        if isinstance(solved.factors, NeumannFactors):
+            radius = solved.factors.growth()
+        elif jacobian.known and jacobian.size <= FACTORED:
+            step = jacobian.dense() + np.eye(jacobian.size)
+            radius = float(np.abs(np.linalg.eigvals(step)).max())
+        if radius > 1.0 and not jacobian.known:
+            # The series may grow before it shrinks.
+            radius = spectral_radius(jacobian.matrix, radius)
+        if radius > 1.0 + 1e-9:
+            raise NotContractive(
+                f"the step of {self.name!r} is no contraction at the fixed point that was "
+                f"found: its Jacobian's spectral radius is {radius:.3g}, so that z ← step(z) moves "
+                'away from it. If that point is meant, ask for solver="newton".'
+            )
+
+
+class Minimum(Approach):
+    """What is common to a minimum, stated by its objective or by its gradient."""
+
+    @classmethod
+    def iterative_solver(cls) -> LinearSolver:
+        return CG(positive=True)
+
+    @classmethod
+    def fitting_solver(cls, linear: LinearSolver | None) -> LinearSolver | None:
+        return replace(linear, positive=True) if isinstance(linear, CG) else linear
+
+    def usual_solver(self, equations: BlockEquations) -> LinearSolver:
+        if self.inner:
+            return super().usual_solver(equations)
+        if equations.block.size <= FORMED:
+            return Cholesky()
+        return MatrixFreeMinimum(1e-10)
+
+    def no_unknown(self, name: str, k: int) -> str:
+        return (
+            f"its gradient by {name!r} does not depend on it; the objective is linear there, and "
+            "has no minimum."
+        )
+
+
+class Stationary(Minimum):
+    """z with g(z) = 0, g being the gradient of an objective."""
+
+    kind = "gradient"
+
+    @classmethod
+    def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
+        super().check(inner, starts, f"gradient {name}")
+
+
+class ArgMin(Minimum):
+    """z where L(z) is least."""
+
+    kind = "argmin"
+    methods = (Minimize,)
+    named_methods = ("a method of minimize",)
+    minimises: ClassVar[bool] = True
+
+    @classmethod
+    def named(cls, solver: str, tol: float | None) -> Any:
+        return Minimize(solver, tol)
+
+    @classmethod
+    def of(cls, inner: Trace, how: Mapping[str, Any]) -> Self:
+        derived = adjoint(inner.program, inner.outputs[0])
+        assert isinstance(derived.system, Program)
+        slopes = [derived.gradients[name] for name in inner.parameters]
+        return cls.from_program(inner, derived.system, [*inner.outputs, *slopes], how)
+
+    @classmethod
+    def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
+        outputs = [inner.program.variables[n] for n in inner.outputs]
+        if len(outputs) != 1 or outputs[0].size != 1:
+            raise InvalidFunction(
+                f"the objective {name!r} returned values of shapes {[v.shape for v in outputs]}; "
+                "expected one scalar: np.sum or np.mean makes one."
+            )
+
+    @property
+    def settles(self) -> bool:
+        return self.damping > 0
+
+    def equated(self, outputs: list[Expression]) -> list[Expression]:
+        return outputs[1:]  # the objective itself is before its gradient
+
+    def approached(self, problem: Problem, point: Array) -> Array:
+        if self.method is not None:
+            return self._minimised(problem, point, self.method)
+        if self.damping or self.inner:
+            # No factorisation on the way shows whether a point is a minimum.
+            return self._minimised(problem, point, trust_region(point))
+        return point
+
+    def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
+        if self.method is not None:
+            return None
+        problem, point = Problem(self, arguments), joined(start[: len(self.varied)])
+        return self.all_values(problem, self._minimised(problem, point, trust_region(point)))
+
+    def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
+        problem = Problem(self, arguments)
+        point = joined(values[: len(self.varied)])
+        products = LinearOperator(
+            (point.size, point.size),
+            matvec=lambda v: problem.product(point, np.ravel(v)),
+            dtype=float,
+        )
+        if point.size <= FACTORED:
+            least = float(np.linalg.eigvalsh(products @ np.eye(point.size))[0])
+        else:
+            least = float(eigsh(products, k=1, which="SA", tol=1e-3, return_eigenvectors=False)[0])
+        size = float(np.abs(products @ np.ones(point.size)).max())
+        if least < -1e-8 * size:
+            raise NotPositiveDefinite(
+                f"the argmin of {self.name!r} ended where the least curvature is "
+                f"{least:.3e}: no minimum. {REMEDY}"
+            )
+
+    def _minimised(self, problem: Problem, point: Array, method: Minimize) -> Array:
+        """Where SciPy's minimize ends."""
+
+        best: list[tuple[float, Array]] = []
+        first: list[float] = []
+
+        def objective(z: Array) -> tuple[float, Array]:
+            value, *gradient = problem(z)
+            found = float(np.asarray(value))
+            if best and found < -UNBOUNDED * max(1.0, abs(first[0])):
+                raise NotConverged(
+                    f"{method.method} of {self.name!r} reached {found:.3g}: the objective is "
+                    "unbounded below."
+                )
+            first.append(found)
+            if not best or found <= best[0][0]:
+                best[:] = [(found, z.copy())]
+            return found, joined(gradient).astype(float)
+
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = method.run(objective, point, problem.hessian, problem.product)
+        except NoDirection:
+            # SciPy's trust-krylov does so now and then where the gradient is as good as zero.
+            return best[0][1]
+        except (ValueError, FloatingPointError, np.linalg.LinAlgError) as error:
+            if isinstance(error, LagradError):
+                raise
+            if best and best[0][0] < first[0]:
+                # SciPy's line searches and trust regions break off once a step gains no more
+                # than rounding. Newton's method tells what stands there.
+                return best[0][1]
+            raise NotConverged(
+                f"{method.method} of {self.name!r} broke off: {error}. The objective may "
+                "be unbounded below, or not finite near the start."
+            ) from error
+        if not np.isfinite(result.x).all():
+            raise NotConverged(
+                f"{method.method} left the finite numbers: {result.message} Start elsewhere, or "
+                "bound the objective from below."
+            )
+        return np.asarray(result.x)
+
+
+def trust_region(point: Array) -> Minimize:
+    """A method for Hessians that need not be positive definite."""
+    return Minimize("trust-exact" if point.size <= 200 else "trust-ncg")
+
+
+def spectral_radius(jacobian: Any, otherwise: float) -> float:
+    """That of a step whose Jacobian, less one, is given; `otherwise` where it is not found."""
+    size = jacobian.shape[0]
+    step = LinearOperator((size, size), matvec=lambda v: jacobian.matvec(v) + v, dtype=float)
+    try:
+        found = eigs(step, k=1, which="LM", tol=1e-4, maxiter=30, return_eigenvectors=False)
+    except ArpackNoConvergence as error:
+        found = error.eigenvalues
+    return float(np.abs(found).max(initial=0.0)) or otherwise
