@@ -15,12 +15,12 @@ from lagrad.errors import InvalidFunction
 from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.explicit_gradient import ExplicitGradient
 from lagrad.systems.system import real_floats
-from lagrad.transforms.backends import Numbers
 from lagrad.transforms.closure_watch import Watch, inside, sample
-from lagrad.transforms.gradient import Keeper, Primal, Transform
+from lagrad.transforms.gradient import Primal
 from lagrad.transforms.guards import Guards
 from lagrad.transforms.trace import Trace, trace, traceable
 from lagrad.transforms.tracing_graph import tracing
+from lagrad.transforms.transform import Keeper, Transform
 from lagrad.trees import flatten
 from lagrad.typing import Array, Function
 
@@ -144,13 +144,14 @@ def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Any:
     if guards is None or guards.early:
         held = guards is None or guards.hold(bound.values)
         return transform.numbers(bound) if held else ELSEWHERE
+    at = transform.at(bound)
     try:
-        solution = transform.solved(bound)
+        solution = at.solution
     except Exception:
         # On a branch that is not taken anything may happen; one that is will say so again.
         return ELSEWHERE
     held = guards.hold(solution.by_name())
-    return transform.result(Numbers(bound, solution)) if held else ELSEWHERE
+    return transform.result(at) if held else ELSEWHERE
 
 
 class Call:

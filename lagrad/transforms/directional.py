@@ -8,11 +8,18 @@ from typing import Any
 from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch
 from lagrad.expressions.expression import Expression
 from lagrad.programs.hessian_vector import hessian_vector
-from lagrad.transforms.backends import Numbers, Symbols, plain, require_shapes
-from lagrad.transforms.gradient import grad, require_floats, scalar_output, solved
+from lagrad.transforms.gradient import grad
 from lagrad.transforms.trace import name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import tracing
+from lagrad.transforms.transform import (
+    Numbers,
+    Symbols,
+    plain,
+    require_floats,
+    require_shapes,
+    scalar_output,
+)
 from lagrad.typing import Function
 
 
@@ -73,11 +80,8 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
     trace = traced(f, primals, {}, range(len(primals)))
     require_floats(trace)
     outer = tracing()
-    at: Numbers | Symbols
-    if outer is not None and trace.symbolic:
-        at = Symbols(trace, outer)
-    else:
-        at = Numbers(trace, solved(trace, None))
+    symbolic = outer is not None and trace.symbolic
+    at = Symbols(trace, outer) if symbolic and outer is not None else Numbers(trace)
     return trace.tree.unflatten(at.values()), Pullback(at)
 
 
@@ -122,10 +126,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     outer = tracing()
     symbolic = trace.symbolic or any(isinstance(d, Expression) for d in directions.values())
     at: Numbers | Symbols
-    if outer is not None and symbolic:
-        at = Symbols(trace, outer)
-    else:
-        at = Numbers(trace, solved(trace, None))
+    at = Symbols(trace, outer) if outer is not None and symbolic else Numbers(trace)
     moved = at.tangent(directions)
     return trace.tree.unflatten(at.values()), trace.tree.unflatten(moved)
 
@@ -157,7 +158,7 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
         argument = trace.arguments[0]
         leaves = argument.tree.leaves_of(v, "the direction")
         require_shapes(trace, "direction", argument.names, leaves)
-        at = Numbers(trace, solved(trace, None))
+        at = Numbers(trace)
         directions = at.fitting("direction", dict(zip(argument.names, leaves, strict=True)))
         found = hessian_vector(at.solution, trace.program.variables[name], directions)
         return argument.tree.unflatten([plain(found[n]) for n in argument.names])

@@ -11,8 +11,8 @@ import scipy.sparse as sparse_matrices
 from lagrad.errors import InvalidFunction, NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.transforms.backends import Backend, Numbers, plain
-from lagrad.transforms.gradient import Transform, grad
+from lagrad.transforms.gradient import grad
+from lagrad.transforms.transform import Backend, Numbers, Transform, plain
 from lagrad.typing import Function
 
 

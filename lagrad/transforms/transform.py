@@ -1,0 +1,279 @@
+"""A function made from the trace of another one, and where it finds derivatives.
+
+Numbers come from the solution of the traced program. Symbols are programs derived from it, stated
+in the function that is traced around it, so that they can be derived again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from types import MethodType
+from typing import Any, Protocol
+
+import numpy as np
+
+from lagrad.errors import InvalidFunction, InvalidValue, ShapeMismatch
+from lagrad.expressions.expression import Expression, Variable
+from lagrad.programs.derived_programs import adjoint, pullback
+from lagrad.programs.explicit_gradient import ExplicitGradient
+from lagrad.programs.tangent_program import tangent
+from lagrad.solving.certificate import Policy
+from lagrad.solving.solve import solve_named
+from lagrad.solving.solved_system import SolvedSystem
+from lagrad.systems.rewriting import inlined
+from lagrad.systems.system import System, fitted
+from lagrad.transforms.float_check import require_followed
+from lagrad.transforms.not_finite import where_not_finite
+from lagrad.transforms.trace import Trace, name_of
+from lagrad.transforms.trace import trace as traced
+from lagrad.transforms.tracing_graph import Tracing, tracing
+from lagrad.typing import Array, Function
+
+Positions = tuple[int, ...]
+ByName = Mapping[str, Any]
+
+
+class Backend(Protocol):
+    """Values and derivatives of a trace, by the names of its variables."""
+
+    trace: Trace
+
+    def values(self) -> list[Any]:
+        """What the function returned, leaf by leaf."""
+
+    def gradient(self, output: str) -> ByName:
+        """Of a scalar output, by every parameter."""
+
+    def pullback(self, cotangents: ByName) -> ByName:
+        """The transposed Jacobian times cotangents of all outputs, by every parameter."""
+
+    def tangent(self, directions: ByName) -> list[Any]:
+        """The derivative of each output along directions of all parameters."""
+
+
+class Numbers:
+    """Derivatives as numbers, certified."""
+
+    def __init__(self, trace: Trace, policy: Policy | None = None) -> None:
+        self.trace, self.policy = trace, policy
+
+    @cached_property
+    def solution(self) -> SolvedSystem:
+        """The traced program solved at the arguments at hand."""
+        trace = self.trace
+        try:
+            found = solve_named(trace.program.compiled(), trace.values, trace.starts, self.policy)
+        except ArithmeticError as error:
+            if (culprit := where_not_finite(trace)) is not None:
+                raise culprit from error
+            raise
+        if trace.asked_floats:
+            require_followed(trace, found)
+        return found
+
+    def values(self) -> list[Any]:
+        return [plain(self.solution[name]) for name in self.trace.outputs]
+
+    def gradient(self, output: str) -> ByName:
+        found = self.solution.gradient(self.trace.program.variables[output])
+        return {name: plain(array) for name, array in found.items()}
+
+    def pullback(self, cotangents: ByName) -> ByName:
+        found = self.solution.pullback(self.fitting("cotangent", cotangents))
+        return {name: plain(array) for name, array in found.items()}
+
+    def tangent(self, directions: ByName) -> list[Any]:
+        found = self.solution.tangent(self.fitting("direction", directions))
+        return [plain(found[name]) for name in self.trace.outputs]
+
+    def fitting(self, what: str, arrays: ByName) -> dict[Variable, Array]:
+        """Arrays by variable, each in its dtype."""
+        variables = self.trace.program.variables
+        return {
+            variables[name]: fitted(f"the {what} of {name!r}", array, variables[name])
+            for name, array in arrays.items()
+        }
+
+
+class Symbols:
+    """Derivatives as values of a function that is traced around this one."""
+
+    def __init__(self, trace: Trace, outer: Tracing) -> None:
+        self.trace, self.outer = trace, outer
+        self.found: dict[str, Expression] = {}  # what the trace's variables became
+
+    def values(self) -> list[Any]:
+        if not self.found:
+            self.placed(self.trace.program, {})
+        return [self.found[name] for name in self.trace.outputs]
+
+    def gradient(self, output: str) -> ByName:
+        derived = adjoint(self.trace.program, output)
+        return self.placed(derived.system, {}, derived.gradients)
+
+    def pullback(self, cotangents: ByName) -> ByName:
+        derived = pullback(self.trace.program, self.trace.outputs)
+        seeds = {derived.seeds[name]: c for name, c in cotangents.items()}
+        return self.placed(derived.system, seeds, derived.gradients)
+
+    def tangent(self, directions: ByName) -> list[Any]:
+        derived = tangent(self.trace.program)
+        seeds = {derived.seeds[name]: d for name, d in directions.items()}
+        found = self.placed(derived.system, seeds, derived.tangents)
+        return [found[name] for name in self.trace.outputs]
+
+    def placed(
+        self, derived: System, seeds: ByName, names: Mapping[str, str] | None = None
+    ) -> ByName:
+        """A program derived from the trace, stated in the outer one; some variables' values there.
+
+        `names` are what those variables are called, by what they are derivatives of.
+        """
+        trace = self.trace
+        given = {**trace.values, **trace.captured, **trace.given, **seeds}
+        lifted = {name: self.outer.lift(value) for name, value in given.items()}
+        self.found = inlined(derived, self.outer.system, lifted, trace.starts)
+        self.outer.inherit(trace.program, trace.guards, self.found)
+        return {of: self.found[name] for of, name in (names or {}).items()}
+
+
+def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Positions:
+    """The positions of arguments, counted from the front."""
+    single = isinstance(argnums, (int, np.integer))
+    if not single and not isinstance(argnums, (tuple, list)):
+        raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
+    wanted: Sequence[Any] = (argnums,) if single else tuple(argnums)  # type: ignore[arg-type]
+    if not wanted or not all(isinstance(k, (int, np.integer)) for k in wanted):
+        raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
+    for k in wanted:
+        if not -count <= k < count:
+            raise InvalidValue(
+                f"argnums={argnums!r}, but {name!r} was called with {count} positional "
+                f"argument{'s' * (count != 1)}."
+            )
+    found = tuple(int(k) % count for k in wanted)
+    if len(set(found)) < len(found):
+        raise InvalidValue(f"argnums={argnums!r} names an argument twice.")
+    return found
+
+
+def require_floats(trace: Trace) -> None:
+    """InvalidFunction for a result of truths or integers, which has no derivative."""
+    if trace.discrete:
+        raise InvalidFunction(
+            f"{trace.program.name!r} returned truths or integers, which have no derivative; "
+            "return floats."
+        )
+
+
+def scalar_output(trace: Trace, name: str, what: str) -> str:
+    """The one output, which must have one entry."""
+    shapes = [trace.program.variables[n].shape for n in trace.outputs]
+    if len(shapes) != 1 or trace.program.variables[trace.outputs[0]].size != 1:
+        shown = shapes[0] if len(shapes) == 1 else shapes
+        raise InvalidFunction(
+            f"{what} needs a function with a scalar result; {name!r} returned shape {shown}. "
+            "Return its sum or mean, or use lg.jacobian."
+        )
+    return trace.outputs[0]
+
+
+class Keeper:
+    """A function that keeps its traces."""
+
+    function: Function
+
+    def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a transform makes of the function at these arguments."""
+        raise NotImplementedError
+
+
+class Transform:
+    """A function of the same arguments as another one, made from its trace."""
+
+    def __init__(
+        self,
+        function: Function,
+        argnums: int | Sequence[int],
+        accuracy: float | None,
+        on_failure: str,
+    ) -> None:
+        if not callable(function):
+            raise InvalidFunction(f"{function!r} is no function.")
+        self.function = function
+        self.argnums = argnums
+        self.accuracy = accuracy
+        self.on_failure = on_failure
+        self.__name__ = f"{type(self).__name__}_of_{name_of(function)}"
+        self.__wrapped__ = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self.function, Keeper) and tracing() is None:
+            return self.function.run(self, args, kwargs)
+        return self.of(traced(self.plain, args, kwargs, self.positions(len(args))))
+
+    @property
+    def plain(self) -> Function:
+        """The function itself."""
+        return self.function.function if isinstance(self.function, Keeper) else self.function
+
+    def positions(self, count: int) -> Positions:
+        return positions_of(self.argnums, count, name_of(self.function))
+
+    def at(self, trace: Trace) -> Numbers:
+        """Derivatives as numbers, to the accuracy that was asked for."""
+        accuracy = trace.program.accuracy() if self.accuracy is None else self.accuracy
+        return Numbers(trace, Policy(accuracy, self.on_failure))
+
+    def __get__(self, owner: Any, kind: Any = None) -> Any:
+        return self if owner is None else MethodType(self, owner)
+
+    def of(self, trace: Trace) -> Any:
+        """The derivative, as numbers or as values of the function traced around."""
+        require_floats(trace)
+        outer = tracing()
+        if outer is not None and trace.symbolic:
+            return self.result(Symbols(trace, outer))
+        return self.numbers(trace)
+
+    def numbers(self, trace: Trace) -> Any:
+        """The result as numbers, by a straight line where there is nothing to solve."""
+        if (line := self.straight(trace)) is not None:
+            found = line([trace.values[name] for name in line.inputs])
+            if found is not None:
+                return self.arrangement(trace)(found)
+        return self.result(self.at(trace))
+
+    def straight(self, trace: Trace) -> ExplicitGradient | None:
+        """What computes a trace without equations; None where there is no such thing."""
+        return None
+
+    def arrangement(self, trace: Trace) -> Callable[[list[Any]], Any]:
+        """How the result is made of values and derivatives in a row."""
+        raise NotImplementedError
+
+    def result(self, at: Backend) -> Any:
+        """The result, of numbers or of symbols."""
+        raise NotImplementedError
+
+    def in_structure(self, trace: Trace, found: Mapping[str, Any]) -> Any:
+        """Values by parameter in the structure of the arguments."""
+        parts = tuple([a.tree.unflatten([found[n] for n in a.names]) for a in trace.arguments])
+        return parts[0] if isinstance(self.argnums, (int, np.integer)) else parts
+
+
+def plain(value: Any) -> Any:
+    """An array of the caller's own, or a NumPy number."""
+    array = np.array(value)
+    return array[()] if array.ndim == 0 else array
+
+
+def require_shapes(trace: Trace, what: str, names: Iterable[str], leaves: Iterable[Any]) -> None:
+    """ShapeMismatch for a cotangent or a tangent that does not fit its variable."""
+    for name, leaf in zip(names, leaves, strict=True):
+        shape = trace.program.variables[name].shape
+        if np.shape(leaf) != shape:
+            raise ShapeMismatch(
+                f"the {what} of {name!r} has shape {np.shape(leaf)}; expected {shape}."
+            )
