@@ -30,12 +30,10 @@ ADD, SUBTRACT, COPY = CODES["add"], CODES["subtract"], CODES["copy"]
 def scalar_tape(
     inputs: Sequence[Variable], order: Sequence[Expression], defined: dict[int, Expression]
 ) -> ScalarTape | None:
-    """The tape of nodes in order that are all scalars, and many; None of others.
+    """The tape of nodes in order that are all scalars; None of others.
 
     Inputs may be arrays of which entries are taken.
     """
-    if len(order) < FLAT_FROM:
-        return None
     place: dict[int, int] = {}
     starts: dict[int, int] = {}
     count = 0

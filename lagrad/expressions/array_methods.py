@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS, named
-from lagrad.expressions.expression import Expression
+from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
+from lagrad.expressions.expression import Expression, named
 from lagrad.typing import Function
 
 

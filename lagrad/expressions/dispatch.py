@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.errors import LagradError, ShapeMismatch, UnsupportedFunction
 from lagrad.typing import Function
 
 # Filled by `lagrad.primitives` as it is imported, and never changed afterwards.
@@ -20,15 +19,3 @@ REDUCTIONS: dict[np.ufunc, Function] = {
     np.maximum: np.max,
     np.minimum: np.min,
 }
-
-
-def named(name: str, handler: Function, *args: Any, **kwargs: Any) -> Any:
-    """A handler's result; what it cannot take becomes an error with the function's name."""
-    try:
-        return handler(*args, **kwargs)
-    except LagradError:
-        raise
-    except (TypeError, LookupError) as error:
-        raise UnsupportedFunction(f"np.{name} of traced values: {error}") from error
-    except ValueError as error:
-        raise ShapeMismatch(f"np.{name} of traced values: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -13,17 +13,30 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from lagrad.errors import (
     InPlaceUpdate,
     InvalidEquation,
+    LagradError,
     ShapeMismatch,
     TracedValueError,
     UnsupportedFunction,
 )
-from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, REDUCTIONS, UFUNCS, named
+from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, REDUCTIONS, UFUNCS
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import DType, Function, Parameters, Shape
 
 if TYPE_CHECKING:
     from lagrad.expressions.graph import Graph
     from lagrad.expressions.primitive import Primitive
+
+
+def named(name: str, handler: Function, *args: Any, **kwargs: Any) -> Any:
+    """A handler's result; what it cannot take becomes an error with the function's name."""
+    try:
+        return handler(*args, **kwargs)
+    except LagradError:
+        raise
+    except (TypeError, LookupError) as error:
+        raise UnsupportedFunction(f"np.{name} of traced values: {error}") from error
+    except ValueError as error:
+        raise ShapeMismatch(f"np.{name} of traced values: {error}") from error
 
 
 class Equation:
@@ -134,8 +147,8 @@ class Expression(NDArrayOperatorsMixin):
         return id(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if len(inputs) == 1 and not kwargs and method == "__call__" and ufunc in OF_DOUBLES:
-            node = self.graph.scalars(OF_DOUBLES[ufunc], inputs)
+        if method == "__call__" and not kwargs and ufunc in OF_DOUBLES:
+            node = self._scalar(OF_DOUBLES[ufunc], inputs)
             if node is not None:
                 return node
         if kwargs.pop("out", None) is not None:
@@ -159,6 +172,14 @@ class Expression(NDArrayOperatorsMixin):
                 "use np.where or astype instead."
             )
         return named(ufunc.__name__, handler, graph, *inputs)
+
+    def _scalar(self, primitive: Primitive, inputs: Sequence[Any]) -> Expression | None:
+        """A function of scalars, past all that arrays need; None of other arguments."""
+        graph = self.graph if len(inputs) == 1 else innermost(inputs) or self.graph
+        for x in inputs:
+            if not isinstance(x, (float, Expression)) or (isinstance(x, Expression) and x.shape):
+                return None
+        return graph.scalars(primitive, tuple(map(graph.lift, inputs)))
 
     def __array_function__(self, func: Function, types: Any, args: Any, kwargs: Any) -> Any:
         handler = FUNCTIONS.get(func)

@@ -63,6 +63,8 @@ class Graph:
         self, primitive: Primitive, arguments: tuple[Expression, ...], parameters: Parameters
     ) -> Expression:
         """The node of a primitive's application, new or found."""
+        if primitive.doubles and (scalar := self.scalars(primitive, arguments)) is not None:
+            return scalar
         if len(arguments) == 2:
             left, right = arguments
             key: Any = (primitive, parameters, left.index, right.index)

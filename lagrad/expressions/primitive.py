@@ -43,6 +43,8 @@ class Primitive:
         alone is not enough: it needs constants or functions of that module.
     elementwise : bool
         Whether each entry of the value is made of one entry of each argument. (A ufunc's is.)
+    doubles : bool
+        Whether it makes a double of doubles, so that scalars need no inference.
     commutative : bool
         Whether its two arguments may change places.
     kink : bool
@@ -68,6 +70,7 @@ class Primitive:
     notation: Notation | None = None
     source: Callable[[Any, Expression, Sequence[str]], str] | None = None
     elementwise: bool = False
+    doubles: bool = False
     commutative: bool = False
     kink: bool = False
     fresh: bool = False
@@ -77,9 +80,3 @@ class Primitive:
 
     def __call__(self, graph: Graph, *arguments: Any, parameters: Parameters = ()) -> Expression:
         return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)
-
-    def partials(self, node: Expression, ks: Shape) -> Sequence[LinearMap | None]:
-        """The linear map of each of the arguments `ks`; None where it is zero."""
-        if self.joint is not None:
-            return self.joint(node, ks)
-        return [self.partial(node, k) for k in ks]

@@ -142,17 +142,18 @@ def elementwise(
         return Scale(weight, node.arguments[k].shape, node.shape)
 
     code = call(f"{module}.{name}")
-    primitive = declare(
-        name, lambda parameters: ufunc, infer, partial, code, elementwise=True, **traits
-    )
     doubles = "d" * ufunc.nin + "->d" in ufunc.types
+    primitive = declare(
+        name,
+        lambda parameters: ufunc,
+        infer,
+        partial,
+        code,
+        elementwise=True,
+        doubles=doubles,
+        **traits,
+    )
     if doubles:
         OF_DOUBLES[ufunc] = primitive
-
-    def handler(graph: Graph, *inputs: Any) -> Expression:
-        arguments = tuple(map(graph.lift, inputs))
-        node = graph.scalars(primitive, arguments) if doubles else None
-        return graph.apply(primitive, arguments, ()) if node is None else node
-
-    UFUNCS[ufunc] = handler
+    UFUNCS[ufunc] = primitive
     return primitive

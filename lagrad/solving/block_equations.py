@@ -16,10 +16,8 @@ from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
 from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, automatic
-from lagrad.solving.dense_jacobian import dense_jacobian
 from lagrad.systems.linearization import Linearization, joined, split
 from lagrad.systems.reduced_block import SMALL, ReducedBlock
-from lagrad.systems.structure import Block
 from lagrad.typing import Array
 
 # The Jacobian of an implicit function up to this size is put together; products with a larger
@@ -27,41 +25,43 @@ from lagrad.typing import Array
 FORMED = 512
 
 
-class BlockEquations(ReducedBlock):
+class BlockEquations:
     """The residuals of an implicit block, its definitions eliminated.
 
     The vector of unknowns is that of all the block's unknowns in a row, the residual that of
     all its equations.
     """
 
-    def __init__(self, block: Block, called: bool) -> None:
-        super().__init__(block)
+    def __init__(self, reduced: ReducedBlock, called: bool) -> None:
+        self.reduced, self.block, self.tape = reduced, reduced.block, reduced.tape
+        self.unknowns, self.residuals = reduced.unknowns, reduced.residuals
+        self.outer, self.inputs = reduced.outer, reduced.inputs
         self.called = called  # whether implicit functions introduced its unknowns
         self.dtype = np.result_type(*[v.dtype for v in self.unknowns])
 
     @cached_property
     def evaluate(self) -> Plan:
-        return Plan(self.inputs, self.residuals, self.defined)
+        return Plan(self.inputs, self.residuals, self.reduced.defined)
 
     @cached_property
     def measure(self) -> Plan:
         """What the terms of each residual add up to in size."""
-        with self.graph.reopened():
-            sizes = [magnitude(residual, self.outside) for residual in self.residuals]
-            return Plan(self.inputs, sizes, self.defined)
+        with self.reduced.graph.reopened():
+            sizes = [magnitude(residual, self.reduced.outside) for residual in self.residuals]
+            return Plan(self.inputs, sizes, self.reduced.defined)
 
-    @cached_property
-    def dense(self) -> Expression | None:
-        """The Jacobian as one expression, where it has that form."""
-        if not len(self.unknowns) == len(self.residuals) == 1:
-            return None
-        with self.graph.reopened():
-            return dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
+    @property
+    def linear(self) -> bool:
+        return self.reduced.linear
+
+    @property
+    def kinked(self) -> bool:
+        return self.reduced.kinked
 
     @property
     def costly(self) -> bool:
         """Whether to put the Jacobian together costs many times what the residual does."""
-        return self.called and self.dense is not None and self.block.size > SMALL
+        return self.called and self.reduced.dense is not None and self.block.size > SMALL
 
     @cached_property
     def stages(self) -> tuple[Plan, Plan, Plan]:
@@ -69,33 +69,36 @@ class BlockEquations(ReducedBlock):
 
         The later ones go on from what the first computed.
         """
-        done = {node.index for node in ancestors(self.residuals, self.outside, self.defined)}
+        outside, defined = self.reduced.outside, self.reduced.defined
+        done = {node.index for node in ancestors(self.residuals, outside, defined)}
 
         def known(node: Expression) -> bool:
-            return node.index in done or self.outside(node)
+            return node.index in done or outside(node)
 
-        goals = [self.tape.data, [self.dense] if self.dense is not None else []]
+        goals = [self.tape.data, [self.reduced.dense] if self.reduced.dense is not None else []]
         kept: dict[int, Expression] = {}
-        for node in ancestors([n for goal in goals for n in goal], known, self.defined):
-            if node.index in done and not self.outside(node) and not isinstance(node, Constant):
+        for node in ancestors([n for goal in goals for n in goal], known, defined):
+            if node.index in done and not outside(node) and not isinstance(node, Constant):
                 kept[node.index] = node
         given = [*self.inputs, *kept.values()]
-        first = Plan(self.inputs, [*self.residuals, *kept.values()], self.defined)
-        second, third = (Plan(given, goal, self.defined) for goal in goals)
+        first = Plan(self.inputs, [*self.residuals, *kept.values()], defined)
+        second, third = (Plan(given, goal, defined) for goal in goals)
         return first, second, third
 
     @cached_property
     def full(self) -> bool:
         """Whether the Jacobian is put together as an ndarray: small, or mostly full."""
-        if self.dense is not None or (self.called and self.block.size <= FORMED):
+        if self.reduced.dense is not None or (self.called and self.block.size <= FORMED):
             return True
-        size, pattern = self.block.size, self.pattern
+        size, pattern = self.block.size, self.reduced.pattern
         few = pattern is not None and pattern.nnz < DENSE_FRACTION * size * size
         return size <= SMALL or (size <= DENSE_AT_MOST and not few)
 
     @cached_property
     def solver(self) -> LinearSolver:
-        entries = self.tape.entries if self.pattern is None else int(self.pattern.nnz)
+        entries = (
+            self.tape.entries if self.reduced.pattern is None else int(self.reduced.pattern.nnz)
+        )
         return automatic(self.block.size, entries)
 
     def vector(self, values: Mapping[Variable, Array]) -> Array:
@@ -188,7 +191,7 @@ class LocalEquations:
         equations = self.equations
         if solver.matrix_free:
             return self.products()
-        if equations.dense is not None:
+        if equations.reduced.dense is not None:
             (matrix,) = self._further(equations.stages[2])
         else:
             matrix = self.partials.jacobian(equations.residuals, equations.unknowns, equations.full)

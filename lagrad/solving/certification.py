@@ -11,7 +11,6 @@ from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.solving.error_bound import ErrorBound, beyond_kinks, error_bound, residual_jumps
 from lagrad.solving.failures import singular
 from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem, Path
-from lagrad.solving.relative_length import Measure
 from lagrad.solving.solved_block import Solved
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
@@ -29,12 +28,13 @@ def linearised(
     with np.errstate(all="ignore"):
         here = problem.at(point)
         factors = problem.factor(problem.jacobian(here), "at the solution")
-        return certify(Path(problem, Measure(equations, point), here, factors))
+        problem.scale.see(point)
+        return certify(Path(problem, here, factors))
 
 
 def certify(path: Path) -> Solved:
     """The block at the end of a path, with the true Jacobian there and bounds of the error."""
-    problem, equations, scale = path.problem, path.problem.equations, path.scale
+    problem, equations, scale = path.problem, path.problem.equations, path.problem.scale
     assert path.factors is not None
     here = path.here if path.factors.iterative else polished(path, path.factors)
     residual = here.residual
@@ -77,7 +77,7 @@ def certify(path: Path) -> Solved:
 
 def polished(path: Path, factors: Factors) -> LocalEquations:
     """The end of a path, or one correction further where that has a smaller residual."""
-    problem, here, scale = path.problem, path.here, path.scale
+    problem, here, scale = path.problem, path.here, path.problem.scale
     with problem.spent.on("solving"):
         correction = -factors.solve(here.residual, tol=INEXACT).astype(here.point.dtype)
     if scale.length(correction) > 2 * scale.epsilon:
@@ -119,7 +119,7 @@ def require_regular(path: Path, jacobian: Jacobian, factors: Factors) -> None:
 
 def given_up(path: Path) -> Solved | None:
     """What stands at the last point reached, for those who insist; None without factors."""
-    problem, equations, scale = path.problem, path.problem.equations, path.scale
+    problem, equations, scale = path.problem, path.problem.equations, path.problem.scale
     here = path.here
     jacobian = problem.jacobian(here)
     finite = np.isfinite(here.residual).all()

@@ -10,12 +10,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.compiler.scalar_tape import ScalarTape, scalar_tape
+from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
+from lagrad.systems.reduced_block import ReducedBlock
 from lagrad.systems.structure import Block, Structure, analyse
 from lagrad.systems.system import Group, System, definitions
 from lagrad.typing import Array
@@ -42,7 +43,8 @@ class ExplicitRun:
     @cached_property
     def flat(self) -> ScalarTape | None:
         """The run as a tape of scalars, if it is one."""
-        return scalar_tape(self.inputs, self._order, self._defined)
+        many = len(self._order) >= FLAT_FROM
+        return scalar_tape(self.inputs, self._order, self._defined) if many else None
 
     @cached_property
     def plan(self) -> Plan:
@@ -74,23 +76,29 @@ class ExplicitRun:
 class ImplicitRun:
     """One implicit block."""
 
-    def __init__(self, block: Block, called: bool) -> None:
+    def __init__(self, reduced: ReducedBlock, called: bool) -> None:
+        self.block = block = reduced.block
         self.blocks = (block,)
-        self.block = block
-        self.equations = equations = BlockEquations(block, called)
+        self.equations = BlockEquations(reduced, called)
         self.definitions = [c.variable for c in block.definitions if c.variable is not None]
-        leaves = ancestors(self.definitions, equations.outside, equations.defined)
-        self.inputs = [n for n in leaves if isinstance(n, Variable) and equations.outside(n)]
+        leaves = ancestors(self.definitions, reduced.outside, reduced.defined)
+        self.inputs = [n for n in leaves if isinstance(n, Variable) and reduced.outside(n)]
 
     @cached_property
     def plan(self) -> Plan:
-        return Plan(self.inputs, self.definitions, self.equations.defined)
+        return Plan(self.inputs, self.definitions, self.equations.reduced.defined)
 
     def evaluate_definitions(self, values: dict[Variable, Array]) -> None:
         """Add the values of the eliminated variables, the unknowns being known."""
         results = self.plan([values[v] for v in self.inputs])
         for variable, value in zip(self.definitions, results, strict=True):
             values[variable] = np.asarray(value, dtype=variable.dtype)
+
+
+def variables_of(nodes: Sequence[Expression]) -> list[Variable]:
+    """The variables that nodes depend on, none looked through."""
+    leaves = ancestors(nodes, lambda n: isinstance(n, Variable), {})
+    return [n for n in leaves if isinstance(n, Variable)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +163,11 @@ class CompiledSystem:
             if blocks[0].explicit:
                 runs.append(ExplicitRun(blocks))
                 continue
-            run = ImplicitRun(blocks[0], called.issuperset(blocks[0].unknowns))
-            if not run.equations.called:
-                run.equations.require_structural_rank()
-            runs.append(run)
+            reduced = ReducedBlock(blocks[0])
+            introduced = called.issuperset(reduced.unknowns)
+            if not introduced:
+                reduced.require_structural_rank()
+            runs.append(ImplicitRun(reduced, introduced))
         return runs
 
     @cached_property
@@ -248,14 +257,12 @@ class CompiledSystem:
 
     def is_given(self, group: Group, values: Mapping[Variable, Array]) -> bool:
         """Whether all of it is known."""
-        return all(v in values for v in self._given(group).inputs)
+        return all(v in values for v in variables_of(group.given))
 
     def _given(self, group: Group) -> Plan:
         plan = self._arguments.get(group)
         if plan is None:
-            leaves = ancestors(group.given, lambda n: isinstance(n, Variable), {})
-            inputs = [n for n in leaves if isinstance(n, Variable)]
-            plan = self._arguments[group] = Plan(inputs, group.given)
+            plan = self._arguments[group] = Plan(variables_of(group.given), group.given)
         return plan
 
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:

@@ -48,6 +48,7 @@ class BlockProblem:
         self, equations: BlockEquations, outer: list[Array], solver: LinearSolver | None
     ) -> None:
         self.equations, self.outer, self._given = equations, outer, solver
+        self.scale = Measure(equations)
         self.factorisations = 0
         self.spent = Spent()
 
@@ -55,6 +56,10 @@ class BlockProblem:
     def solver(self) -> LinearSolver:
         """The one that was asked for, or that fits the block."""
         return self._given or self.equations.solver
+
+    def anew(self) -> BlockProblem:
+        """The same, nothing done yet."""
+        return BlockProblem(self.equations, self.outer, self._given)
 
     def at(self, point: Array) -> LocalEquations:
         """The equations near a point."""
@@ -96,7 +101,6 @@ class Path:
     """
 
     problem: BlockProblem
-    scale: Measure
     here: LocalEquations
     factors: Factors | None
     history: tuple[NewtonStep, ...] = ()
@@ -117,7 +121,7 @@ def newton(problem: BlockProblem, start: Array, options: Newton) -> Path:
             failure = error
         here = problem.at(search.point)
     found = (search.factors, tuple(search.history), failure, search.stuck)
-    return Path(problem, search.scale, here, *found)
+    return Path(problem, here, *found)
 
 
 class Search:
@@ -127,7 +131,8 @@ class Search:
 
     def __init__(self, problem: BlockProblem, start: Array, options: Newton) -> None:
         self.problem, self.equations = problem, problem.equations
-        self.scale = Measure(problem.equations, start)
+        self.scale = problem.scale
+        self.scale.see(start)
         self.point = start  # the last one that was reached
         self.history: list[NewtonStep] = []
         # No correction can be told from rounding below this.

@@ -14,13 +14,13 @@ FEW = 16
 class Measure:
     """Lengths of vectors, each unknown measured against its own size."""
 
-    def __init__(self, equations: BlockEquations, start: Array) -> None:
+    def __init__(self, equations: BlockEquations) -> None:
         self.sizes = [v.size for v in equations.unknowns]
         self.starts = np.cumsum([0, *self.sizes[:-1]])
         # A few numbers: in Python, since calls of NumPy would cost more than what they do.
         self.numbers = len(self.sizes) <= FEW and set(self.sizes) == {1}
         self.epsilon = float(np.finfo(equations.dtype).eps)
-        self.top = self.largest(start)
+        self.top: Array = np.zeros(len(self.sizes))  # the largest values on the way
 
     def largest(self, vector: Array) -> Array:
         """The largest entry of each unknown."""

@@ -13,7 +13,6 @@ from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Operator
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.solving.approach import Approach
-from lagrad.solving.block_equations import BlockEquations
 from lagrad.solving.certification import certify, given_up, linearised
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.iterations import Newton
@@ -70,16 +69,17 @@ def solve_block(
                 begin.update(zip(group.unknowns, pieces, strict=True))
         return begin if changed else None
 
-    equations = run.equations
-    outer = equations.outer_values(values)
-    begin = equations.vector(approached("begin") or start)
+    equations, outer = run.equations, run.equations.outer_values(values)
+    problem = BlockProblem(equations, outer, solver)
+    with problem.spent.on("evaluating"):
+        begin = equations.vector(approached("begin") or start)
     if approach is not None and approach.settles and (approach.damping or matrix_free(solver)):
         there = linearised(equations, outer, begin, solver)
         return as_differentiated(there, approach, equations.unknowns), None
     found: Solved | None = None
     failure: Failure | None
     try:
-        found, failure = solved_from(equations, outer, begin, options, solver)
+        found, failure = solved_from(problem, begin, options)
     except (NotConverged, SingularSystem) as error:
         failure = error
     if failure is not None:
@@ -90,8 +90,7 @@ def solve_block(
                 raise NotPositiveDefinite(f"{failure} Further down, {nowhere}") from None
             raise
         if other is not None:
-            again = equations.vector(other)
-            found, failure = solved_from(equations, outer, again, options, solver)
+            found, failure = solved_from(problem.anew(), equations.vector(other), options)
     if found is None:
         assert failure is not None
         raise failure
@@ -105,17 +104,13 @@ def matrix_free(solver: LinearSolver | None) -> bool:
 
 
 def solved_from(
-    equations: BlockEquations,
-    outer: list[Array],
-    start: Array,
-    options: Newton,
-    solver: LinearSolver | None,
+    problem: BlockProblem, start: Array, options: Newton
 ) -> tuple[Solved, Failure | None]:
     """What Newton's method makes of a start; Powell's finds another where it makes no progress."""
-    path = newton(BlockProblem(equations, outer, solver), start, options)
+    path = newton(problem, start, options)
     found, failure = certified(path)
-    if path.stuck and (again := elsewhere(equations, outer, start)) is not None:
-        further, _ = certified(newton(BlockProblem(equations, outer, solver), again, options))
+    if path.stuck and (again := elsewhere(problem.equations, problem.outer, start)) is not None:
+        further, _ = certified(newton(problem.anew(), again, options))
         if further is not None:
             return further, None
     if found is None:

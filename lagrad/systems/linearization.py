@@ -97,8 +97,7 @@ class Tape:
                 self.broken |= any(a.index in slots for a in node.arguments)
                 continue
             active = tuple(k for k, a in enumerate(node.arguments) if a.index in slots)
-            partials = primitive.partials(node, active) if active else ()
-            for k, partial in zip(active, partials, strict=True):
+            for k, partial in zip(active, partials(node, active), strict=True):
                 if partial is None:
                     self.broken = True
                     continue
@@ -160,6 +159,15 @@ class Tape:
                 for step in self.steps
             ],
         )
+
+
+def partials(node: Expression, ks: tuple[int, ...]) -> Sequence[LinearMap | None]:
+    """The linear map of each of a node's arguments `ks`; None where it is zero."""
+    primitive = node.primitive
+    assert primitive is not None
+    if ks and primitive.joint is not None:
+        return primitive.joint(node, ks)
+    return [primitive.partial(node, k) for k in ks]
 
 
 def plus(total: Any, term: Any) -> Any:

@@ -16,6 +16,7 @@ from lagrad.errors import StructureError
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.linear_solvers.selection import FACTORABLE_ENTRIES
+from lagrad.systems.dense_jacobian import dense_jacobian
 from lagrad.systems.linearization import Tape
 from lagrad.systems.matching import deficient_parts, matched
 from lagrad.systems.structure import Block, listed
@@ -42,6 +43,14 @@ class ReducedBlock:
         variables = [node for node in leaves if isinstance(node, Variable) and self.outside(node)]
         self.outer = [v for v in variables if v.index not in inside]
         self.inputs = [*self.outer, *self.unknowns]
+
+    @cached_property
+    def dense(self) -> Expression | None:
+        """The Jacobian as one expression, where it has that form."""
+        if not len(self.unknowns) == len(self.residuals) == 1:
+            return None
+        with self.graph.reopened():
+            return dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
 
     def outside(self, node: Expression) -> bool:
         """Whether a node is a leaf: its value is given, or an unknown."""

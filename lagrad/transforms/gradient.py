@@ -17,8 +17,9 @@ class Straight(Transform):
     """What one straight line computes where there are no equations."""
 
     def straight(self, trace: Trace) -> ExplicitGradient | None:
-        if trace.asked_floats:
-            return None  # to be compared with differences
+        # What asked for a float is to be compared with differences.
+        if trace.asked_floats or trace.program.with_role("unknown"):
+            return None
         return direct(trace.program, trace.outputs, self.output(trace))
 
     def output(self, trace: Trace) -> str | None:

@@ -74,9 +74,9 @@ class Tracing(Graph):
     )
 
     def __init__(self, name: str, outer: Tracing | None, opaque: bool, repeating: bool) -> None:
-        super().__init__(name, 1 if outer is None else outer.depth + 1)
         self.system = Program(name)
         self.system.arena = self
+        super().__init__(name, 1 if outer is None else outer.depth + 1)
         self.outer = outer
         self.opaque = opaque  # whether arrays are data, so that they are not in the structure
         # Whether it stands for many calls, so that nothing can be asked of its values.
