@@ -130,3 +130,7 @@ __all__ = [
     "while_loop",
 ]
 __version__ = "0.1.0"
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

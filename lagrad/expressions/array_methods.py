@@ -60,6 +60,8 @@ OWN: dict[str, Function] = {
 for _name, _function in OWN.items():
     setattr(Expression, _name, _function)
 Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
+_public = (name for name in (*METHODS.split(), *OWN, "flatten", "trace", "var") if name[0] != "_")
+Expression.PUBLIC = (*Expression.PUBLIC, *_public)
 
 
 def operator(ufunc: np.ufunc, reflected: bool = False) -> Function:

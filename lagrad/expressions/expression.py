@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 import scipy.sparse as sparse
@@ -20,6 +20,7 @@ from lagrad.errors import (
 )
 from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, REDUCTIONS, UFUNCS
 from lagrad.expressions.real_arrays import NUMBERS
+from lagrad.public import Public
 from lagrad.typing import DType, Function, Parameters, Shape
 
 if TYPE_CHECKING:
@@ -82,13 +83,15 @@ def innermost(values: Any) -> Graph | None:
     return found
 
 
-class Expression(NDArrayOperatorsMixin):
+class Expression(Public, NDArrayOperatorsMixin):
     """A traced array: what a NumPy function of a program's variables returns.
 
     It has a shape and a dtype, and no value. Every operator and NumPy function that has a rule
     works on it; `==` states an equation.
     """
 
+    # Arrays' methods come with `array_methods.py`.
+    PUBLIC: ClassVar[tuple[str, ...]] = ("T", "dtype", "item", "ndim", "shape", "size")
     unknown: int | None
     __slots__ = (
         "arguments",
@@ -289,6 +292,7 @@ class Constant(Expression):
 class Variable(Expression):
     """A named value of a program: a parameter, an unknown, or a defined one."""
 
+    PUBLIC = ("name",)
     __slots__ = ("name", "role", "start")
 
     def __init__(

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.public import Public
 from lagrad.trees import flatten
 from lagrad.typing import Array
 
 
-class WarmStart:
+class WarmStart(Public):
     """A start that is where the last solve ended: its solution, and its multipliers.
 
     Only the way to a solution depends on it, never what is certified of it.
@@ -29,6 +30,8 @@ class WarmStart:
     >>> round(float(f(1.0)), 6), round(float(warm.value), 6)
     (1.498701, 1.498701)
     """
+
+    PUBLIC = ("value",)
 
     def __init__(self, value: Any) -> None:
         self.value = value

@@ -14,6 +14,7 @@ import scipy.sparse.linalg as sparse_linalg
 from scipy.linalg import lapack
 
 from lagrad.errors import ShapeMismatch, SingularSystem, UnsupportedType
+from lagrad.public import Public
 from lagrad.typing import Array
 
 # The relative residual of solves that estimate the size of an error.
@@ -24,8 +25,10 @@ class Singular(SingularSystem):
     """A factorisation met a zero pivot; the caller knows the names."""
 
 
-class Factors(ABC):
+class Factors(Public, ABC):
     """What solves with one matrix and its transpose, for one or many right sides."""
+
+    PUBLIC = ("shape", "solve", "inverse_norm")
 
     shape: tuple[int, int]
     # Whether each solve is an iteration of its own, which costs what is asked of it.
@@ -117,10 +120,14 @@ class LeastSquares(Factors):
         return product
 
 
-class LinearSolver(ABC):
+class LinearSolver(Public, ABC):
     """A way to solve with a Jacobian; `matrix_free` ones are given products, not entries."""
 
+    PUBLIC = ("factor", "matrix_free")
     matrix_free = False
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *getattr(self, "__dataclass_fields__", ())]
 
     @abstractmethod
     def factor(self, matrix: Any) -> Factors:

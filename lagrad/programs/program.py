@@ -44,7 +44,7 @@ class Program(System):
     >>> E = p.unknown("E", start=1.0)
     >>> equation = p.subject_to(E - e * np.sin(E) == M)
     >>> at = p.solve()
-    >>> round(at["E"], 12), round(float(at.gradient("E")["M"]), 12)
+    >>> float(at["E"].round(12)), float(at.gradient("E")["M"].round(12))
     (1.498701133518, 1.037362021894)
     """
 
@@ -116,7 +116,7 @@ class Program(System):
         >>> a = p.parameter("a")
         >>> z = p.unknown("z", start=1.0)
         >>> equation = p.subject_to(z * z == a)
-        >>> p.solve(a=4.0)["z"]
+        >>> float(p.solve(a=4.0)["z"])
         2.0
         """
         policy = Policy(self.accuracy() if accuracy is None else accuracy, on_failure)
@@ -180,7 +180,7 @@ class Program(System):
         >>> z = p.unknown("z", start=1.0)
         >>> equation = p.subject_to(z * z == p.parameter("a"))
         >>> good, bad = p.solve_many({"a": [4.0, -4.0]})
-        >>> good["z"], type(bad).__name__
+        >>> float(good["z"]), type(bad).__name__
         (2.0, 'NotConverged')
         """
         given = self.accuracy() if accuracy is None else accuracy
@@ -228,7 +228,7 @@ class Program(System):
         >>> p = lg.Program()
         >>> x = p.parameter("x", value=0.0)
         >>> y = p.define("y", np.exp(x))
-        >>> p.adjoint("y").solve()["λ_x"]
+        >>> float(p.adjoint("y").solve()["λ_x"])
         1.0
         """
         variable = self.scalar(output)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lagrad.expressions.expression import Variable
 from lagrad.programs.hessian_vector import hessian_vector
+from lagrad.public import Public
 from lagrad.solving.adjoint_system import AdjointSystem, assemble
 from lagrad.solving.certificate import Certificate
 from lagrad.solving.derivatives import Derivatives, Entry, Gradient, entry, shortened
@@ -17,7 +18,7 @@ from lagrad.systems.system import System, fitted
 from lagrad.typing import Array
 
 
-class Solution:
+class Solution(Public):
     """The values of all variables at a solution, and their derivatives.
 
     Returned by `Program.solve`; immutable. `at[name]` is a NumPy float for a scalar variable, and
@@ -31,9 +32,6 @@ class Solution:
 
     def __init__(self, solved: SolvedSystem) -> None:
         self._solved = solved
-
-    def __dir__(self) -> list[str]:
-        return sorted(self.PUBLIC)
 
     @property
     def certificate(self) -> Certificate:

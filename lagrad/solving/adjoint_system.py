@@ -12,6 +12,7 @@ import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import SingularSystem
 from lagrad.expressions.expression import Variable
+from lagrad.public import Public
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.systems.linearization import Linearization
 from lagrad.systems.reduced_block import entry_name
@@ -20,7 +21,7 @@ from lagrad.typing import Array
 
 
 @dataclass(frozen=True, eq=False)
-class AdjointSystem:
+class AdjointSystem(Public):
     """∂L/∂v = 0 for every variable v that is no parameter: one sparse linear system.
 
     Attributes
@@ -35,6 +36,17 @@ class AdjointSystem:
     variables, constraints : tuples
         What the rows and the columns belong to.
     """
+
+    PUBLIC = (
+        "matrix",
+        "rhs",
+        "variables",
+        "constraints",
+        "labels",
+        "row_labels",
+        "blocks",
+        "solve",
+    )
 
     matrix: sparse.csr_array
     rhs: Array

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lagrad.errors import AccuracyWarning, InvalidValue, LagradError, SingularSystem
+from lagrad.public import Public
 
 FIELDS = ("converged", "primal_residual", "multiplier_residual", "condition", "error_bound")
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(Public):
     """How accurate a solution or a gradient is.
 
     Attributes
@@ -41,6 +42,11 @@ class Certificate:
         solution, of each array's largest entry for a derivative. Rounding of explicit
         evaluations alone is not in it.
     """
+
+    PUBLIC = (
+        *("converged", "primal_residual", "multiplier_residual", "condition", "error_bound"),
+        *("differentiated", "truncation", "distance"),
+    )
 
     converged: bool
     primal_residual: float

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 
 from lagrad.errors import ForeignValue, UnknownName
+from lagrad.public import Public
 from lagrad.solving.certificate import Certificate
 
 T = TypeVar("T")
@@ -15,7 +16,7 @@ T = TypeVar("T")
 Entry: TypeAlias = "np.float64 | np.ndarray[Any, np.dtype[Any]]"
 
 
-class Derivatives(Mapping[str, T], Generic[T]):
+class Derivatives(Public, Mapping[str, T], Generic[T]):
     """Arrays by the name of a variable or of a constraint, or by the thing itself.
 
     Attributes
@@ -23,6 +24,8 @@ class Derivatives(Mapping[str, T], Generic[T]):
     certificate : Certificate
         How accurate they are.
     """
+
+    PUBLIC = ("certificate", "get", "items", "keys", "values")
 
     def __init__(self, values: dict[Any, T], what: str, certificate: Certificate) -> None:
         self._values = {thing.name: value for thing, value in values.items()}
@@ -48,9 +51,6 @@ class Derivatives(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-    def __dir__(self) -> list[str]:
-        return ["certificate", "get", "items", "keys", "values"]
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self._values)

@@ -33,7 +33,7 @@ class Newton:
     >>> p = lg.Program()
     >>> z = p.unknown("z", start=1.0)
     >>> equation = p.subject_to(z * z == 2.0)
-    >>> round(p.solve(newton=lg.Newton(tol=1e-12))["z"], 6)
+    >>> float(p.solve(newton=lg.Newton(tol=1e-12))["z"].round(6))
     1.414214
     """
 

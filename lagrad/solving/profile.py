@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lagrad.public import Public
+
 # Residuals and definitions; Jacobians; their factors; solves with those; the certificate's own
 # residuals and solves.
 PHASES = ("evaluating", "assembling", "factorising", "solving", "certifying")
@@ -76,7 +78,7 @@ class DerivativeReport:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Public):
     """Where the time of a solution and of its derivatives went.
 
     Attributes
@@ -87,6 +89,8 @@ class Profile:
     derivatives : tuple of DerivativeReport
         In the order in which they were asked for.
     """
+
+    PUBLIC = ("blocks", "derivatives", "seconds")
 
     blocks: tuple[BlockReport, ...]
     derivatives: tuple[DerivativeReport, ...]

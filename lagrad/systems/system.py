@@ -8,7 +8,7 @@ import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from lagrad.errors import (
 from lagrad.expressions.expression import Constant, Equation, Expression, Variable
 from lagrad.expressions.graph import Graph, stacked
 from lagrad.expressions.real_arrays import real_array
+from lagrad.public import Public
 from lagrad.typing import Array, DType, Shape
 
 # Keywords of Program.solve, which takes parameters as keywords too.
@@ -32,8 +33,10 @@ OPTIONS = ("start", "newton", "linear", "accuracy", "on_failure")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Constraint:
+class Constraint(Public):
     """`lhs == rhs`, with its residual `rhs − lhs`; `variable` is set where it defines one."""
+
+    PUBLIC = ("name", "lhs", "rhs", "shape", "size")
 
     name: str
     lhs: Expression
@@ -88,7 +91,7 @@ class Group:
         return Group(unknowns, arguments, self.approach, starts)
 
 
-class System:
+class System(Public):
     """Variables and the constraints between them.
 
     A variable's role is "parameter", "unknown" or "defined"; "data" is a given one that nothing is
@@ -108,12 +111,6 @@ class System:
         kept.variables, kept.constraints = dict(self.variables), dict(self.constraints)
         kept.groups = list(self.groups)
         return kept
-
-    # What users may use: the rest is for the packages above.
-    PUBLIC: ClassVar[tuple[str, ...]] = ()
-
-    def __dir__(self) -> list[str]:
-        return sorted(self.PUBLIC)
 
     def __getitem__(self, name: str) -> Variable:
         return self.variable(name)
@@ -238,7 +235,7 @@ class System:
         >>> p = lg.Program()
         >>> x = p.parameter("x", value=0.0)
         >>> y = p.define("y", np.exp(x))
-        >>> p.solve()["y"]
+        >>> float(p.solve()["y"])
         1.0
         """
         name = self._named(name)

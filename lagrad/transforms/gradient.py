@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from lagrad.programs.explicit_gradient import ExplicitGradient, direct
 from lagrad.transforms.trace import Trace, name_of
 from lagrad.transforms.transform import Backend, Numbers, Positions, Transform, plain, scalar_output
 from lagrad.typing import Function
+
+X = TypeVar("X")
+P = ParamSpec("P")
 
 
 class Straight(Transform):
@@ -80,6 +83,18 @@ class Certified(Transform):
         return at.trace.tree.unflatten(at.values()), gradient, found.certificate
 
 
+@overload
+def grad(
+    f: Callable[Concatenate[X, P], Any], *, accuracy: float | None = None, on_failure: str = "raise"
+) -> Callable[Concatenate[X, P], X]: ...
+@overload
+def grad(
+    f: Function,
+    argnums: int | Sequence[int],
+    *,
+    accuracy: float | None = None,
+    on_failure: str = "raise",
+) -> Function: ...
 def grad(
     f: Function,
     argnums: int | Sequence[int] = 0,
@@ -126,6 +141,18 @@ def grad(
     return Gradient(f, argnums, accuracy, on_failure)
 
 
+@overload
+def value_and_grad(
+    f: Callable[Concatenate[X, P], Any], *, accuracy: float | None = None, on_failure: str = "raise"
+) -> Callable[Concatenate[X, P], tuple[float, X]]: ...
+@overload
+def value_and_grad(
+    f: Function,
+    argnums: int | Sequence[int],
+    *,
+    accuracy: float | None = None,
+    on_failure: str = "raise",
+) -> Function: ...
 def value_and_grad(
     f: Function,
     argnums: int | Sequence[int] = 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar
 
 import numpy as np
 import scipy.optimize
@@ -16,12 +16,28 @@ from lagrad.transforms.gradient import value_and_grad
 from lagrad.transforms.jacobian import hessian
 from lagrad.transforms.trace import at_hand
 from lagrad.trees import flatten
-from lagrad.typing import Array, Function
+from lagrad.typing import Array
+
+X = TypeVar("X")
+
+if TYPE_CHECKING:
+
+    class OptimizeResult(dict[str, Any], Generic[X]):
+        """SciPy's result, with the types that it has here."""
+
+        x: X
+        jac: X
+        fun: float
+        success: bool
+        status: int
+        message: str
+        nit: int
+        nfev: int
 
 
 def minimize(
-    f: Function,
-    x0: Any,
+    f: Callable[Concatenate[X, ...], Any],
+    x0: X,
     args: Sequence[Any] = (),
     method: str = "L-BFGS-B",
     *,
@@ -31,7 +47,7 @@ def minimize(
     options: dict[str, Any] | None = None,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> scipy.optimize.OptimizeResult:
+) -> OptimizeResult[X]:
     """Return SciPy's result of minimising a function over nested values.
 
     Parameters
@@ -107,7 +123,7 @@ def minimize(
     limits = None if bounds is None else limited(bounds, starts, tree, point)
     seen = None if callback is None else lambda x: callback(nested(x))
     more = {"bounds": limits, "tol": tol, "callback": seen, "options": options}
-    result = minimised(method, objective, point, matrix, product, **more)
+    result: OptimizeResult[X] = minimised(method, objective, point, matrix, product, **more)
     result.x = nested(result.x)
     for name in ("jac", "grad"):
         if np.size(result.get(name, ())) == point.size:

@@ -18,6 +18,7 @@ from lagrad.expressions.expression import Expression, Variable
 from lagrad.programs.derived_programs import adjoint, pullback
 from lagrad.programs.explicit_gradient import ExplicitGradient
 from lagrad.programs.tangent_program import tangent
+from lagrad.public import Public
 from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
@@ -189,7 +190,7 @@ class Keeper:
         raise NotImplementedError
 
 
-class Transform:
+class Transform(Public):
     """A function of the same arguments as another one, made from its trace."""
 
     def __init__(
