@@ -17,10 +17,11 @@ from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.iterations import Newton
 from lagrad.solving.solve import solve
+from lagrad.systems.declared_values import fitted
 from lagrad.systems.lazy import lazily
 from lagrad.systems.printing import latex, text
 from lagrad.systems.rewriting import copied
-from lagrad.systems.system import System, fitted
+from lagrad.systems.system import System
 
 if TYPE_CHECKING:
     import networkx as nx
