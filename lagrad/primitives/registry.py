@@ -16,6 +16,9 @@ from lagrad.expressions.linear_maps import LinearMap, Scale
 from lagrad.expressions.primitive import Primitive
 from lagrad.typing import DType, Function, Kind, Parameters, Shape
 
+# An operation as NumPy source, of the arguments and the parameters.
+Code = Callable[[Sequence[str], Parameters], str]
+
 PRIMITIVES: dict[str, Primitive] = {}
 
 
@@ -24,7 +27,7 @@ def declare(
     kernel: Callable[[Parameters], Function],
     infer: Callable[[tuple[Expression, ...], Parameters], Kind],
     partial: Callable[[Expression, int], LinearMap | None],
-    code: Callable[[Sequence[str], Parameters], str],
+    code: Code,
     **traits: Any,
 ) -> Primitive:
     """A primitive, entered into the table; its traits are the other fields of `Primitive`."""
@@ -33,9 +36,50 @@ def declare(
     return primitive
 
 
-def call(name: str) -> Callable[[Sequence[str], Parameters], str]:
+def unary(
+    name: str,
+    kernel: Callable[[Parameters], Function],
+    partial: Callable[..., LinearMap | None] | None = None,
+    shape: Callable[..., Shape] = lambda shape, *parameters: shape,
+    dtype: Callable[..., DType] = lambda dtype, *parameters: dtype,
+    code: Code | None = None,
+    **traits: Any,
+) -> Primitive:
+    """A primitive of one array.
+
+    `shape(x.shape, *parameters)` and `dtype(x.dtype, *parameters)` are those of the value, the
+    array's own by default; `partial(y, x, *parameters)` is the linear map, None where it is zero.
+    """
+
+    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
+        (x,) = arguments
+        return shape(x.shape, *parameters), dtype(x.dtype, *parameters)
+
+    def rule(node: Expression, k: int) -> LinearMap | None:
+        return None if partial is None else partial(node, node.arguments[0], *node.parameters)
+
+    return declare(name, kernel, infer, rule, code or call(f"np.{name}"), **traits)
+
+
+def bound(function: Function) -> Callable[[Parameters], Function]:
+    """A kernel: a function of arrays, then of the parameters."""
+    return lambda parameters: (lambda *x: function(*x, *parameters)) if parameters else function
+
+
+def call(name: str) -> Code:
     """The source of a call: the arguments, then the parameters."""
     return lambda texts, parameters: f"{name}({', '.join([*texts, *map(repr, parameters)])})"
+
+
+def written(template: str) -> Code:
+    """The source with the arguments, then the parameters, in the places of a template."""
+    return lambda texts, parameters: template.format(*texts, *parameters)
+
+
+def floating(*dtypes: Any) -> DType:
+    """The common dtype of what has values of floats only, whole numbers as arguments or not."""
+    found: DType = np.result_type(*dtypes, np.float32)
+    return found
 
 
 def implements(*functions: Function) -> Callable[[Function], Function]:
@@ -82,18 +126,17 @@ def keyword_free(name: str, **keywords: Any) -> None:
         raise UnsupportedFunction(f"np.{name}({given[0]}=…) is not supported on traced values.")
 
 
-@functools.lru_cache(maxsize=4096)
-def ufunc_dtype(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> DType:
-    """The output's dtype; a Python type stands for a number of that type."""
-    resolved: DType = ufunc.resolve_dtypes((*kinds, None))[-1]
-    return resolved
-
-
 def dtype_kind(argument: Expression) -> Any:
     """The argument's dtype, or its type for a Python number."""
     if isinstance(argument, Constant) and type(argument.value) in (int, float):
         return type(argument.value)
     return argument.dtype
+
+
+def weak_dtype(*kinds: Any) -> DType:
+    """The common dtype of kinds; a Python number takes that of what it meets."""
+    found: DType = np.result_type(*(k() if isinstance(k, type) else k for k in kinds))
+    return found
 
 
 def broadcast(name: str, shapes: Sequence[Shape]) -> Shape:
@@ -108,43 +151,56 @@ def broadcast(name: str, shapes: Sequence[Shape]) -> Shape:
         raise ShapeMismatch(f"{name} of shapes {shown}: they do not broadcast together.") from None
 
 
+def entrywise(
+    name: str,
+    function: Function,
+    partials: Sequence[Function | float | None],
+    dtype: Callable[..., DType],
+    code: Code,
+    **traits: Any,
+) -> Primitive:
+    """A primitive that makes each entry of its value of one entry of each argument.
+
+    `partials[k](y, *x)` is the derivative of the output by argument `k`, an expression in the
+    output and the arguments, or a number in its place; None where it is zero almost everywhere,
+    and no `partials` where all of them are. `dtype(*kinds)` is the value's dtype.
+    """
+
+    @functools.lru_cache(maxsize=4096)
+    def known(*signature: tuple[Shape, Any]) -> Kind:
+        shapes, kinds = zip(*signature, strict=True)
+        return broadcast(name, shapes), dtype(*kinds)
+
+    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
+        return known(*[(a.shape, dtype_kind(a)) for a in arguments])
+
+    def partial(node: Expression, k: int) -> LinearMap | None:
+        rule = partials[k] if partials else None
+        if rule is None:
+            return None
+        weight = rule(node, *node.arguments) if callable(rule) else rule
+        return Scale(weight, node.arguments[k].shape, node.shape)
+
+    return declare(
+        name, lambda parameters: function, infer, partial, code, elementwise=True, **traits
+    )
+
+
 def elementwise(
     ufunc: np.ufunc,
-    *partials: Function | None,
+    *partials: Function | float | None,
     name: str | None = None,
     module: str = "np",
     **traits: Any,
 ) -> Primitive:
-    """A ufunc as a primitive.
-
-    `partials[k](y, *x)` is the derivative of the output by argument `k`, a number or an
-    expression in the output and the arguments; None where it is zero almost everywhere.
-    """
+    """A ufunc as a primitive."""
     name = name or ufunc.__name__
-    # By the shapes and dtypes of the arguments: what has come out before.
-    known: dict[Any, Kind] = {}
 
-    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
-        signature = tuple([(a.shape, dtype_kind(a)) for a in arguments])
-        found = known.get(signature)
-        if found is None:
-            shape = broadcast(name, [a.shape for a in arguments])
-            found = shape, ufunc_dtype(ufunc, tuple(map(dtype_kind, arguments)))
-            if len(known) < 4096:
-                known[signature] = found
-        return found
+    def dtype(*kinds: Any) -> DType:
+        resolved: DType = ufunc.resolve_dtypes((*kinds, None))[-1]
+        return resolved
 
-    def partial(node: Expression, k: int) -> LinearMap | None:
-        rule = partials[k]
-        if rule is None:
-            return None
-        weight = rule(node, *node.arguments)
-        return Scale(weight, node.arguments[k].shape, node.shape)
-
-    code = call(f"{module}.{name}")
-    primitive = declare(
-        name, lambda parameters: ufunc, infer, partial, code, elementwise=True, **traits
-    )
+    primitive = entrywise(name, ufunc, partials, dtype, call(f"{module}.{name}"), **traits)
     doubles = "d" * ufunc.nin + "->d" in ufunc.types
     if doubles:
         OF_DOUBLES[ufunc] = primitive
