@@ -34,15 +34,18 @@ from lagrad.primitives.registry import (
 from lagrad.typing import Function, Kind, Parameters
 
 
-def _by_axes(x: Expression, move: Function) -> Any:
+def _by_axes(x: Expression, move: Function, name: str) -> Any:
     """What permutes axes: of lengths 2, 3, 4, … without memory they tell where each one goes."""
     marked = move(probe(tuple(range(2, x.ndim + 2))))
     return np.transpose(x, [n - 2 for n in marked.shape])
 
 
-def _by_reshaping(x: Expression, move: Function) -> Any:
+def _by_reshaping(x: Expression, move: Function, name: str) -> Any:
     """What adds or drops axes of length one."""
-    return np.reshape(x, move(probe(x.shape)).shape)
+    try:
+        return np.reshape(x, move(probe(x.shape)).shape)
+    except ValueError as error:
+        raise ShapeMismatch(f"{name} of shape {x.shape}: {error}") from None
 
 
 def _moves(name: str, road: Callable[..., Any]) -> None:
@@ -54,7 +57,7 @@ def _moves(name: str, road: Callable[..., Any]) -> None:
         (x,) = lifted(a)
         move = lambda array: function(array, *args, **kwargs)
         if road is not moved:
-            return road(x, move)
+            return road(x, move, name)
         rest = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
         simple = all(isinstance(v, (int, str, tuple)) for v in [*args, *kwargs.values()])
         return moved(x, move, f"np.{name}({', '.join(['{0}', *rest])})" if simple else "")
