@@ -225,6 +225,21 @@ class Expression(NDArrayOperatorsMixin):
     def __index__(self) -> int:
         return int(self.graph.asked(self, "an index"))
 
+    def reshape(self, *shape: Any) -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Any:
+        return np.transpose(self, axes[0] if len(axes) == 1 else (axes or None))
+
+    def astype(self, dtype: Any) -> Any:
+        return FUNCTIONS[np.astype](self, dtype)
+
+    def copy(self, *memo: Any) -> Expression:
+        """The value itself: traced values never change."""
+        return self
+
+    __copy__ = __deepcopy__ = copy
+
     def item(self) -> float:
         return float(self)
 

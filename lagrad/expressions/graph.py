@@ -44,8 +44,8 @@ class Graph:
         self.ended = False  # whether it belongs to a trace that is over
         self.nodes: list[Expression] = []
         self.table: dict[Any, Expression] = {}
-        # Sparse matrices that were met, by their identity, each with the copy that was taken.
-        self.matrices: dict[int, tuple[Any, Any]] = {}
+        # Copies of the sparse matrices that were met: one of those that are equal.
+        self.matrices: dict[Any, Any] = {}
 
     @contextmanager
     def reopened(self) -> Iterator[None]:

@@ -16,11 +16,11 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.expressions.notation import ATOM, PRODUCT, Rendered, Style, bracketed
+from lagrad.expressions.primitive import Primitive
 from lagrad.primitives.kernels import (
     SparseConstant,
     contract,
     contraction,
-    contraction_sizes,
     convolve_full,
     plain_labels,
     sparse_product,
@@ -37,19 +37,14 @@ from lagrad.primitives.registry import (
     lifted,
     unary,
 )
-from lagrad.typing import Function, Parameters, Shape
+from lagrad.typing import Function, Kind, Parameters
 
 
-def _contract_shape(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
-    (subscripts,) = parameters
-    shapes = [a.shape for a in arguments]
-    try:
-        sizes = contraction_sizes(subscripts, *shapes)
-    except ValueError as error:
-        shown = " and ".join(map(str, shapes))
-        raise ShapeMismatch(f"a product of shapes {shown}: {error}.") from None
-    shape = tuple(sizes[c] for c in subscripts.split("->")[1])
-    return shape, floating(*(a.dtype for a in arguments))
+def _contract_infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
+    inputs, out = parameters[0].split("->")
+    lengths = itertools.chain(*(a.shape for a in arguments))
+    sizes = dict(zip(inputs.replace(",", ""), lengths, strict=True))
+    return tuple(sizes[c] for c in out), floating(*(a.dtype for a in arguments))
 
 
 def _contract_partial(node: Expression, k: int) -> LinearMap:
@@ -80,17 +75,19 @@ def _multiplied(style: Style, node: Expression, terms: Sequence[Rendered]) -> Re
 
 
 product = declare(
-    "contract",
-    lambda parameters: contraction(*parameters),
-    _contract_shape,
-    _contract_partial,
-    lambda texts, parameters: (
-        _ordered(*parameters) or f"np.einsum({parameters[0]!r}, {{0}}, {{1}})"
-    ).format(*texts),
-    fresh=True,
-    notation=lambda style, node, terms: (
-        _multiplied(style, node, terms) if _ordered(*node.parameters) is not None else None
-    ),
+    Primitive(
+        "contract",
+        lambda parameters: contraction(*parameters),
+        _contract_infer,
+        _contract_partial,
+        lambda texts, parameters: (
+            _ordered(*parameters) or f"np.einsum({parameters[0]!r}, {{0}}, {{1}})"
+        ).format(*texts),
+        fresh=True,
+        notation=lambda style, node, terms: (
+            _multiplied(style, node, terms) if _ordered(*node.parameters) is not None else None
+        ),
+    )
 )
 
 
@@ -145,9 +142,10 @@ def _einsum(subscripts: Any, *operands: Any, **rest: Any) -> Any:
     lengths: dict[str, int] = {}
     for term, names in zip(terms, labels, strict=True):
         for name, n in zip(names, term.shape, strict=True):
-            if lengths.setdefault(name, n) not in (n, 1) and n != 1:
+            if lengths.setdefault(name, n) == 1:
+                lengths[name] = n
+            elif n not in (1, lengths[name]):
                 raise ShapeMismatch(f"einsum {subscripts!r}: label {name!r} has two lengths.")
-            lengths[name] = max(lengths[name], n)
     # An axis of length one broadcasts: drop it where another operand has the label.
     for i, (term, names) in enumerate(zip(terms, labels, strict=True)):
         ones = tuple(k for k, c in enumerate(names) if term.shape[k] == 1 != lengths[c])
@@ -234,14 +232,16 @@ def _kron(a: Any, b: Any) -> Any:
 
 
 _convolve = declare(
-    "convolve",
-    lambda parameters: convolve_full,
-    lambda arguments, parameters: (
-        (arguments[0].size + arguments[1].size - 1,),
-        floating(*(a.dtype for a in arguments)),
-    ),
-    lambda node, k: Convolve(node.arguments[1 - k], node.arguments[k].shape),
-    call("np.convolve"),
+    Primitive(
+        "convolve",
+        lambda parameters: convolve_full,
+        lambda arguments, parameters: (
+            (arguments[0].size + arguments[1].size - 1,),
+            floating(*(a.dtype for a in arguments)),
+        ),
+        lambda node, k: Convolve(node.arguments[1 - k], node.arguments[k].shape),
+        call("np.convolve"),
+    )
 )
 FUNCTIONS[convolve_full] = lambda a, v: _convolve(graph_of(a, v), a, v)
 
@@ -277,17 +277,6 @@ FUNCTIONS[sparse_product] = lambda x, constant: _sparse_product(x.graph, x, para
 def _sparse_matmul(matrix: Any, x: Expression) -> Expression:
     if x.ndim not in (1, 2) or matrix.shape[1] != x.shape[0]:
         raise ShapeMismatch(f"a sparse matrix of shape {matrix.shape} @ {x.shape}.")
-    known = x.graph.matrices
-    kept = known.get(id(matrix))
-    if kept is None or not _same(kept[0], matrix, kept[1]):
-        kept = known[id(matrix)] = (matrix, SparseConstant(matrix))
-    found: Expression = sparse_product(x, kept[1])
+    constant = SparseConstant(matrix)
+    found: Expression = sparse_product(x, x.graph.matrices.setdefault(constant, constant))
     return found
-
-
-def _same(known: Any, matrix: Any, constant: SparseConstant) -> bool:
-    """Whether a matrix that was met before still has the numbers of its copy."""
-    if known is not matrix:
-        return False
-    now = sparse.csr_array(matrix)
-    return bool(now.shape == constant.matrix.shape and (now != constant.matrix).nnz == 0)

@@ -298,16 +298,6 @@ DIRECT: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def contraction_sizes(subscripts: str, *shapes: Shape) -> dict[str, int]:
-    """The length of every label; ValueError where two operands disagree."""
-    sizes: dict[str, int] = {}
-    for labels, shape in zip(subscripts.split("->")[0].split(","), shapes, strict=True):
-        for label, n in zip(labels, shape, strict=True):
-            if sizes.setdefault(label, n) != n:
-                raise ValueError(f"lengths {sizes[label]} and {n} for the same axis")
-    return sizes
-
-
 @overridable
 def contract(subscripts: str, a: Array, b: Array) -> Array:
     """`einsum` of two operands, each label in one output or in both operands."""

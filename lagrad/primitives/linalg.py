@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -87,11 +88,13 @@ def _solve_partial(node: Expression, k: int) -> LinearMap:
 
 
 solve = declare(
-    "solve",
-    _nan_where_singular(np.linalg.solve, lambda a, b: b),
-    lambda arguments, parameters: (arguments[1].shape, floating(*(a.dtype for a in arguments))),
-    _solve_partial,
-    call("np.linalg.solve"),
+    Primitive(
+        "solve",
+        _nan_where_singular(np.linalg.solve, lambda a, b: b),
+        lambda arguments, parameters: (arguments[1].shape, floating(*(a.dtype for a in arguments))),
+        _solve_partial,
+        call("np.linalg.solve"),
+    )
 )
 
 
@@ -164,16 +167,13 @@ sign_of_determinant = _of_matrices(
 )
 
 
-@implements(np.linalg.inv)
-def _inv(a: Any) -> Any:
-    x = _square(a, "inv")
-    return inverse(x.graph, x)
+def _of_square(primitive: Primitive, a: Any) -> Expression:
+    x = _square(a, primitive.name)
+    return primitive(x.graph, x)
 
 
-@implements(np.linalg.det)
-def _det(a: Any) -> Any:
-    x = _square(a, "det")
-    return determinant(x.graph, x)
+FUNCTIONS[np.linalg.inv] = functools.partial(_of_square, inverse)
+FUNCTIONS[np.linalg.det] = functools.partial(_of_square, determinant)
 
 
 @implements(np.linalg.slogdet)
@@ -223,8 +223,7 @@ cholesky = _of_matrices("cholesky", np.linalg.cholesky, _cholesky_partial)
 def _cholesky(a: Any, /, *, upper: bool = False) -> Any:
     if upper:
         raise UnsupportedFunction("np.linalg.cholesky(upper=True) on traced values; transpose.")
-    x = _square(a, "cholesky")
-    return cholesky(x.graph, x)
+    return _of_square(cholesky, a)
 
 
 def _eigenvalues_partial(y: Expression, x: Expression) -> LinearMap:

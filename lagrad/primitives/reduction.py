@@ -210,12 +210,11 @@ def _average(
     x, w = lifted(a, weights)
     spread: Any = w
     if w.shape != x.shape:
-        given = axis if isinstance(axis, tuple) else (axis,)
-        axes = normal_axis(axis, x.ndim)
-        if axis is None or w.shape != tuple(x.shape[i] for i in given):
+        given = [] if axis is None else [normal_axis(i, x.ndim)[0] for i in np.atleast_1d(axis)]
+        if not given or w.shape != tuple(x.shape[i] for i in given):
             raise ShapeMismatch(f"average of shape {x.shape} with weights of shape {w.shape}.")
-        spread = np.transpose(w, np.argsort([i % x.ndim for i in given]))
-        spread = np.reshape(spread, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
+        others = [i for i in range(x.ndim) if i not in given]
+        spread = np.expand_dims(np.transpose(w, np.argsort(given)), others)
         spread = np.broadcast_to(spread, x.shape)
     total = np.sum(spread, axis=axis, keepdims=keepdims)
     return np.sum(x * spread, axis=axis, keepdims=keepdims) / total

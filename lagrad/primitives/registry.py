@@ -22,17 +22,10 @@ Code = Callable[[Sequence[str], Parameters], str]
 PRIMITIVES: dict[str, Primitive] = {}
 
 
-def declare(
-    name: str,
-    kernel: Callable[[Parameters], Function],
-    infer: Callable[[tuple[Expression, ...], Parameters], Kind],
-    partial: Callable[[Expression, int], LinearMap | None],
-    code: Code,
-    **traits: Any,
-) -> Primitive:
-    """A primitive, entered into the table; its traits are the other fields of `Primitive`."""
-    assert name not in PRIMITIVES, name
-    primitive = PRIMITIVES[name] = Primitive(name, kernel, infer, partial, code, **traits)
+def declare(primitive: Primitive) -> Primitive:
+    """A primitive, entered into the table."""
+    assert primitive.name not in PRIMITIVES, primitive.name
+    PRIMITIVES[primitive.name] = primitive
     return primitive
 
 
@@ -58,7 +51,8 @@ def unary(
     def rule(node: Expression, k: int) -> LinearMap | None:
         return None if partial is None else partial(node, node.arguments[0], *node.parameters)
 
-    return declare(name, kernel, infer, rule, code or call(f"np.{name}"), **traits)
+    code = code or call(f"np.{name}")
+    return declare(Primitive(name, kernel, infer, rule, code, **traits))
 
 
 def bound(function: Function) -> Callable[[Parameters], Function]:
@@ -104,19 +98,11 @@ def graph_of(*values: Any) -> Graph:
 def lifted(*values: Any) -> tuple[Expression, ...]:
     """Values as nodes of one graph."""
     graph = graph_of(*values)
-    return tuple(
-        graph.lift(
-            np.array(v, dtype=object) if isinstance(v, (list, tuple)) and has_traced(v) else v
-        )
-        for v in values
-    )
 
+    def nested(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and innermost(value) is not None
 
-def has_traced(values: Any) -> bool:
-    """Whether a nested list holds a traced value."""
-    return any(
-        has_traced(v) if isinstance(v, (list, tuple)) else isinstance(v, Expression) for v in values
-    )
+    return tuple(graph.lift(np.array(v, dtype=object) if nested(v) else v) for v in values)
 
 
 def keyword_free(name: str, **keywords: Any) -> None:
@@ -181,9 +167,8 @@ def entrywise(
         weight = rule(node, *node.arguments) if callable(rule) else rule
         return Scale(weight, node.arguments[k].shape, node.shape)
 
-    return declare(
-        name, lambda parameters: function, infer, partial, code, elementwise=True, **traits
-    )
+    kernel = lambda parameters: function
+    return declare(Primitive(name, kernel, infer, partial, code, elementwise=True, **traits))
 
 
 def elementwise(

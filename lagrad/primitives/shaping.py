@@ -17,6 +17,7 @@ from lagrad.errors import InPlaceUpdate, ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import LinearMap, Reindex
+from lagrad.expressions.primitive import Primitive
 from lagrad.primitives import simplification
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.kernels import decode_key, embed, stop_gradient
@@ -148,11 +149,13 @@ def _concatenate_infer(arguments: tuple[Expression, ...], parameters: Parameters
 
 
 _concatenate = declare(
-    "concatenate",
-    lambda parameters: lambda *parts: np.concatenate(parts, *parameters),
-    _concatenate_infer,
-    _concatenate_partial,
-    lambda texts, parameters: f"np.concatenate([{', '.join(texts)}], axis={parameters[0]})",
+    Primitive(
+        "concatenate",
+        lambda parameters: lambda *parts: np.concatenate(parts, *parameters),
+        _concatenate_infer,
+        _concatenate_partial,
+        lambda texts, parameters: f"np.concatenate([{', '.join(texts)}], axis={parameters[0]})",
+    )
 )
 
 
