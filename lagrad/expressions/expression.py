@@ -38,9 +38,7 @@ class Equation:
     def __repr__(self) -> str:
         return f"{self.lhs!r} == {self.rhs!r}"
 
-    def __array_ufunc__(
-        self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any
-    ) -> NoReturn:
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise InvalidEquation.used_as_value(self)
 
     def __bool__(self) -> bool:

@@ -27,7 +27,6 @@ from lagrad.primitives.kernels import (
 )
 from lagrad.primitives.product_maps import Contract, Convolve, SparseProduct
 from lagrad.primitives.registry import (
-    bound,
     call,
     declare,
     floating,
@@ -262,11 +261,11 @@ def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
 
 _sparse_product = unary(
     "sparse_product",
-    bound(sparse_product),
+    sparse_product,
     lambda y, x, constant: SparseProduct(constant, x.shape),
     lambda shape, constant: (constant.shape[0], *shape[1:]),
     lambda dtype, constant: np.result_type(constant.matrix.dtype, dtype),
-    lambda texts, parameters: f"A @ {texts[0]}",
+    "A @ {0}",
     notation=_multiplied,
     source=lambda module, node, texts: f"{module.sparse(node.parameters[0].matrix)} @ {texts[0]}",
 )

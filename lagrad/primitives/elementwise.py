@@ -18,17 +18,7 @@ from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
 from lagrad.primitives import simplification
 from lagrad.primitives.kernels import exp_ratio, logistic_share
-from lagrad.primitives.registry import (
-    Code,
-    bound,
-    call,
-    elementwise,
-    entrywise,
-    graph_of,
-    implements,
-    unary,
-    weak_dtype,
-)
+from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
 from lagrad.typing import Function, Value
 
 add = elementwise(
@@ -117,11 +107,11 @@ arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
 hypot = elementwise(np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, commutative=True)
 
 
-def pairwise(name: str, kernel: Function, *partials: Function, code: Code | None = None) -> None:
+def pairwise(name: str, kernel: Function, *partials: Function, called: str = "") -> None:
     """A function of two arrays, entry by entry, that is no ufunc."""
     plain = getattr(kernel, "__wrapped__", kernel)  # without the search for traced values
-    dtype = lambda *kinds: weak_dtype(*kinds, np.float32)
-    made = entrywise(name, plain, partials, dtype, code or call(f"_{name}"))
+    dtype = lambda *kinds: promoted(*kinds, np.float32)
+    made = entrywise(name, plain, partials, dtype, called or f"_{name}")
     FUNCTIONS[kernel] = lambda a, b: made(graph_of(a, b), a, b)
 
 
@@ -184,8 +174,8 @@ where = entrywise(
     "where",
     np.where,
     (None, lambda y, c, a, b: np.where(c, 1, 0), lambda y, c, a, b: np.where(c, 0, 1)),
-    lambda condition, *kinds: weak_dtype(*kinds),
-    call("np.where"),
+    lambda condition, *kinds: promoted(*kinds),
+    "np.where",
     kink=True,
 )
 
@@ -205,7 +195,7 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max:
 
 cast = unary(
     "astype",
-    bound(lambda x, dtype: np.asarray(x).astype(dtype)),
+    lambda x, dtype: np.asarray(x).astype(dtype),
     lambda y, x, dtype: Scale(1, y.shape, y.shape) if y.dtype.kind == x.dtype.kind == "f" else None,
     dtype=lambda given, dtype: np.dtype(dtype),
     code=lambda texts, parameters: f"np.astype({texts[0]}, np.{np.dtype(parameters[0])})",

@@ -20,8 +20,8 @@ from lagrad.expressions.notation import ATOM, bracketed, postfix, shortened
 from lagrad.expressions.primitive import Primitive
 from lagrad.primitives import simplification
 from lagrad.primitives.kernels import Index, decode_key, embed, encode_key, gather, scatter
-from lagrad.primitives.registry import Code, bound, call, implements, unary
-from lagrad.typing import Parameters, Shape
+from lagrad.primitives.registry import Code, call, implements, unary
+from lagrad.typing import Function, Parameters, Shape
 
 Move = Callable[[Any], Any]
 
@@ -33,10 +33,10 @@ def probe(shape: Shape) -> Any:
 
 def _reindex(
     name: str,
-    kernel: Callable[[Parameters], Move],
+    function: Function,
     shape: Callable[..., Shape],
     undo: Callable[..., Any],
-    code: Code | None = None,
+    code: Code | str | None = None,
     **traits: Any,
 ) -> Primitive:
     """A shaping primitive: a function of arrays and traced values alike, and what undoes it.
@@ -46,14 +46,15 @@ def _reindex(
 
     def partial(y: Expression, x: Expression, *parameters: Any) -> LinearMap:
         back = lambda c: undo(c, x.shape, *parameters)
-        return Reindex(kernel(parameters), back, x.shape, y.shape)
+        return Reindex(made.kernel(parameters), back, x.shape, y.shape)
 
-    return unary(name, kernel, partial, shape, code=code, **traits)
+    made = unary(name, function, partial, shape, code=code, **traits)
+    return made
 
 
 reshape = _reindex(
     "reshape",
-    bound(np.reshape),
+    np.reshape,
     lambda given, shape: shape,
     lambda c, given, shape: np.reshape(c, given),
     simplify=simplification.shaped,
@@ -66,7 +67,7 @@ def _reversed(axes: Sequence[int]) -> bool:
 
 transpose = _reindex(
     "transpose",
-    bound(np.transpose),
+    np.transpose,
     lambda shape, axes: tuple(shape[i] for i in axes),
     lambda c, shape, axes: np.transpose(c, tuple(map(int, np.argsort(axes)))),
     lambda texts, parameters: call("np.transpose")(
@@ -93,10 +94,11 @@ def _key_text(key: Parameters) -> str:
 
 _getitem = _reindex(
     "getitem",
-    lambda parameters: operator.itemgetter(decode_key(*parameters)),
+    operator.getitem,
     lambda shape, key: probe(shape)[decode_key(key)].shape,
     lambda c, shape, key: embed(c, key, shape),
     lambda texts, parameters: f"{texts[0]}[{_key_text(*parameters)}]",
+    kernel=lambda parameters: operator.itemgetter(decode_key(*parameters)),
     simplify=simplification.back("embed"),
     notation=postfix,
 )
@@ -120,7 +122,7 @@ def _embed_code(texts: Sequence[str], parameters: Parameters) -> str:
 
 _embed = _reindex(
     "embed",
-    bound(embed),
+    embed,
     lambda given, key, shape: shape,
     lambda c, given, key, shape: c[decode_key(key)],
     _embed_code,
@@ -155,7 +157,7 @@ def _positions_text(index: Index, module: Any) -> str:
 
 _gather = _reindex(
     "gather",
-    lambda parameters: lambda x: gather(x, parameters[0]),
+    lambda x, index, label: gather(x, index),
     lambda shape, index, label: index.array.shape,
     lambda c, shape, index, label: scatter(c, index),
     _gather_code,
@@ -170,7 +172,7 @@ _gather = _reindex(
 FUNCTIONS[gather] = lambda x, index: _gather(x.graph, x, parameters=(index, ""))
 _scatter = unary(
     "scatter",
-    bound(scatter),
+    scatter,
     lambda y, x, index: Transpose(
         Reindex(lambda t: gather(t, index), lambda c: scatter(c, index), y.shape, x.shape)
     ),

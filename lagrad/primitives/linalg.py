@@ -15,16 +15,7 @@ from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, S
 from lagrad.expressions.primitive import Primitive
 from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Contract, Solve
-from lagrad.primitives.registry import (
-    Code,
-    call,
-    declare,
-    floating,
-    implements,
-    lifted,
-    unary,
-    written,
-)
+from lagrad.primitives.registry import call, declare, floating, implements, lifted, unary
 from lagrad.typing import Function, Shape
 
 HEAD = "abcdefgh"
@@ -46,7 +37,7 @@ def _nan_where_singular(function: Function, shape: Callable[..., Shape]) -> Any:
         except np.linalg.LinAlgError:
             return np.full(shape(*map(np.shape, x)), np.nan, dtype=floating(*x))
 
-    return lambda parameters: kernel
+    return kernel
 
 
 def _of_matrices(
@@ -54,11 +45,11 @@ def _of_matrices(
     function: Function,
     partial: Callable[[Expression, Expression], LinearMap] | None,
     shape: Callable[[Shape], Shape] = lambda shape: shape,
-    code: Code | None = None,
+    code: str | None = None,
 ) -> Primitive:
     """A function of each matrix of a stack; NaN where it has no answer."""
-    kernel, code = _nan_where_singular(function, shape), code or call(f"np.linalg.{name}")
-    return unary(name, kernel, partial, shape, floating, code)
+    kernel = _nan_where_singular(function, shape)
+    return unary(name, kernel, partial, shape, floating, code or f"np.linalg.{name}({{0}})")
 
 
 def _times(spec: str, other: Any, source: Shape, target: Shape | None = None) -> LinearMap:
@@ -90,7 +81,7 @@ def _solve_partial(node: Expression, k: int) -> LinearMap:
 solve = declare(
     Primitive(
         "solve",
-        _nan_where_singular(np.linalg.solve, lambda a, b: b),
+        lambda parameters: _nan_where_singular(np.linalg.solve, lambda a, b: b),
         lambda arguments, parameters: (arguments[1].shape, floating(*(a.dtype for a in arguments))),
         _solve_partial,
         call("np.linalg.solve"),
@@ -143,7 +134,7 @@ def _cofactor_partial(y: Expression, x: Expression) -> LinearMap:
     return Sum(Compose(scale, lift, _trace_with_inverse(x)), second)
 
 
-cofactors = _of_matrices("cofactor", cofactor, _cofactor_partial, code=call("_cofactor"))
+cofactors = _of_matrices("cofactor", cofactor, _cofactor_partial, code="_cofactor({0})")
 FUNCTIONS[cofactor] = lambda x: cofactors(x.graph, x)
 determinant = _of_matrices(
     "det",
@@ -156,14 +147,14 @@ log_determinant = _of_matrices(
     lambda x: np.linalg.slogdet(x)[1],
     lambda y, x: _trace_with_inverse(x),
     lambda shape: shape[:-2],
-    written("np.linalg.slogdet({0})[1]"),
+    "np.linalg.slogdet({0})[1]",
 )
 sign_of_determinant = _of_matrices(
     "signdet",
     lambda x: np.linalg.slogdet(x)[0],
     None,
     lambda shape: shape[:-2],
-    written("np.linalg.slogdet({0})[0]"),
+    "np.linalg.slogdet({0})[0]",
 )
 
 
@@ -251,7 +242,7 @@ eigenvectors = _of_matrices(
     "eigenvectors",
     lambda x: np.linalg.eigh(x)[1],
     _eigenvectors_partial,
-    code=written("np.linalg.eigh({0})[1]"),
+    code="np.linalg.eigh({0})[1]",
 )
 
 

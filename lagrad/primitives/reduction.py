@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.expression import Expression
@@ -16,7 +17,7 @@ from lagrad.expressions.primitive import Primitive
 from lagrad.primitives import simplification
 from lagrad.primitives.kernels import stop_gradient
 from lagrad.primitives.product_maps import Running
-from lagrad.primitives.registry import Code, bound, implements, keyword_free, lifted, unary, written
+from lagrad.primitives.registry import Code, implements, keyword_free, lifted, unary
 from lagrad.typing import Function, Parameters, Shape
 
 NO_VALUE = np._NoValue
@@ -27,13 +28,10 @@ def normal_axis(axis: Any, ndim: int) -> Axes:
     """An axis argument as a sorted tuple of axes counted from the front."""
     if axis is None or axis is NO_VALUE:
         return tuple(range(ndim))
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    if any(not -ndim <= a < ndim for a in axes):
-        raise ShapeMismatch(f"axis {axis} of an array with {ndim} axes.")
-    normal = tuple(sorted(int(a) % ndim for a in axes))
-    if len(set(normal)) < len(normal):
-        raise ShapeMismatch(f"axis {axis} names an axis twice.")
-    return normal
+    try:
+        return tuple(sorted(normalize_axis_tuple(axis, ndim)))
+    except ValueError as error:
+        raise ShapeMismatch(f"axis {axis} of an array with {ndim} axes: {error}.") from None
 
 
 def reduced_shape(shape: Shape, axes: Axes) -> Shape:
@@ -66,12 +64,12 @@ def _axis_code(name: str) -> Code:
 
 
 def reduction(
-    name: str, function: Function, partial: Function, code: Code | None = None, **traits: Any
+    name: str, function: Function, partial: Function, code: str | None = None, **traits: Any
 ) -> Primitive:
     """A primitive that reduces an array over some axes; of a whole array it is written short."""
     return unary(
         name,
-        bound(function),
+        function,
         partial,
         reduced_shape,
         code=code or _axis_code(name),
@@ -110,14 +108,10 @@ sum_ = reduction(
 )
 
 
-@reduces(np.sum)
-def _sum(x: Expression, axes: Axes) -> Expression:
-    return sum_(x.graph, x, parameters=(axes,)) if axes else x
-
-
+reduces(np.sum)(lambda x, axes: sum_(x.graph, x, parameters=(axes,)) if axes else x)
 broadcast_to = unary(
     "broadcast_to",
-    bound(np.broadcast_to),
+    np.broadcast_to,
     lambda y, x, shape: Scale(1, x.shape, shape),
     lambda given, shape: shape,
     simplify=simplification.shaped,
@@ -145,9 +139,7 @@ def _count(x: Expression, axes: Axes) -> int:
     return math.prod(x.shape[i] for i in axes)
 
 
-@reduces(np.mean)
-def _mean(x: Expression, axes: Axes) -> Any:
-    return np.sum(x, axis=axes) / _count(x, axes)
+reduces(np.mean)(lambda x, axes: np.sum(x, axis=axes) / _count(x, axes))
 
 
 @reduces(np.prod)
@@ -242,10 +234,7 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
 
 
 cumsum = unary(
-    "cumsum",
-    bound(np.cumsum),
-    lambda y, x, axis: Running(axis, x.shape),
-    code=written("np.cumsum({0}, axis={1})"),
+    "cumsum", np.cumsum, lambda y, x, axis: Running(axis, x.shape), code="np.cumsum({0}, axis={1})"
 )
 
 

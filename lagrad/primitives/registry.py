@@ -31,17 +31,19 @@ def declare(primitive: Primitive) -> Primitive:
 
 def unary(
     name: str,
-    kernel: Callable[[Parameters], Function],
+    function: Function,
     partial: Callable[..., LinearMap | None] | None = None,
     shape: Callable[..., Shape] = lambda shape, *parameters: shape,
     dtype: Callable[..., DType] = lambda dtype, *parameters: dtype,
-    code: Code | None = None,
+    code: Code | str | None = None,
+    kernel: Callable[[Parameters], Function] | None = None,
     **traits: Any,
 ) -> Primitive:
-    """A primitive of one array.
+    """A primitive of one array, `function(x, *parameters)`.
 
     `shape(x.shape, *parameters)` and `dtype(x.dtype, *parameters)` are those of the value, the
     array's own by default; `partial(y, x, *parameters)` is the linear map, None where it is zero.
+    A `code` that is a string is filled in with the argument and the parameters.
     """
 
     def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
@@ -51,13 +53,16 @@ def unary(
     def rule(node: Expression, k: int) -> LinearMap | None:
         return None if partial is None else partial(node, node.arguments[0], *node.parameters)
 
-    code = code or call(f"np.{name}")
-    return declare(Primitive(name, kernel, infer, rule, code, **traits))
+    if code is None:
+        code = call(f"np.{name}")
+    elif isinstance(code, str):
+        code = written(code)
+    return declare(Primitive(name, kernel or bound(function), infer, rule, code, **traits))
 
 
 def bound(function: Function) -> Callable[[Parameters], Function]:
     """A kernel: a function of arrays, then of the parameters."""
-    return lambda parameters: (lambda *x: function(*x, *parameters)) if parameters else function
+    return lambda parameters: (lambda x: function(x, *parameters)) if parameters else function
 
 
 def call(name: str) -> Code:
@@ -119,7 +124,7 @@ def dtype_kind(argument: Expression) -> Any:
     return argument.dtype
 
 
-def weak_dtype(*kinds: Any) -> DType:
+def promoted(*kinds: Any) -> DType:
     """The common dtype of kinds; a Python number takes that of what it meets."""
     found: DType = np.result_type(*(k() if isinstance(k, type) else k for k in kinds))
     return found
@@ -142,7 +147,7 @@ def entrywise(
     function: Function,
     partials: Sequence[Function | float | None],
     dtype: Callable[..., DType],
-    code: Code,
+    called: str,
     **traits: Any,
 ) -> Primitive:
     """A primitive that makes each entry of its value of one entry of each argument.
@@ -168,6 +173,7 @@ def entrywise(
         return Scale(weight, node.arguments[k].shape, node.shape)
 
     kernel = lambda parameters: function
+    code = call(called)
     return declare(Primitive(name, kernel, infer, partial, code, elementwise=True, **traits))
 
 
@@ -185,7 +191,7 @@ def elementwise(
         resolved: DType = ufunc.resolve_dtypes((*kinds, None))[-1]
         return resolved
 
-    primitive = entrywise(name, ufunc, partials, dtype, call(f"{module}.{name}"), **traits)
+    primitive = entrywise(name, ufunc, partials, dtype, f"{module}.{name}", **traits)
     doubles = "d" * ufunc.nin + "->d" in ufunc.types
     if doubles:
         OF_DOUBLES[ufunc] = primitive

@@ -22,16 +22,7 @@ from lagrad.primitives import simplification
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.kernels import decode_key, embed, stop_gradient
 from lagrad.primitives.reduction import normal_axis
-from lagrad.primitives.registry import (
-    bound,
-    declare,
-    graph_of,
-    implements,
-    keyword_free,
-    lifted,
-    unary,
-    written,
-)
+from lagrad.primitives.registry import declare, graph_of, implements, keyword_free, lifted, unary
 from lagrad.typing import Function, Kind, Parameters
 
 
@@ -115,14 +106,12 @@ def _ravel(a: Any, order: str = "C") -> Any:
 @implements(np.transpose)
 def _traced_transpose(a: Any, axes: Any = None) -> Any:
     (x,) = lifted(a)
-    if axes is None:
-        axes = range(x.ndim)[::-1]
+    axes = range(x.ndim)[::-1] if axes is None else axes
     axes = tuple(int(i) % x.ndim if -x.ndim <= i < x.ndim else -1 for i in axes)
     if sorted(axes) != list(range(x.ndim)):
         raise ShapeMismatch(f"transpose of shape {x.shape}: the axes are no permutation.")
-    if axes == tuple(range(x.ndim)):
-        return x
-    return transpose(x.graph, x, parameters=(axes,))
+    still = axes == tuple(range(x.ndim))
+    return x if still else transpose(x.graph, x, parameters=(axes,))
 
 
 @implements(np.flip)
@@ -237,9 +226,7 @@ def _diff(a: Any, n: int = 1, axis: int = -1, **rest: Any) -> Any:
     return x
 
 
-_stop = unary(
-    "stop_gradient", bound(stop_gradient), code=written("{0}"), simplify=simplification.itself
-)
+_stop = unary("stop_gradient", stop_gradient, code="{0}", simplify=simplification.itself)
 FUNCTIONS[stop_gradient] = lambda x: _stop(x.graph, x)
 
 

@@ -15,7 +15,7 @@ from lagrad.expressions.linear_maps import LinearMap
 from lagrad.primitives.elementwise import pairwise
 from lagrad.primitives.kernels import exp_ratio, hurwitz_zeta, logsumexp
 from lagrad.primitives.reduction import kept_shape, reduces, reduction, total_map
-from lagrad.primitives.registry import call, elementwise, floating, written
+from lagrad.primitives.registry import elementwise, floating
 from lagrad.typing import Shape, Value
 
 of_scipy = functools.partial(elementwise, module="scipy.special")
@@ -41,7 +41,7 @@ pairwise(
     hurwitz_zeta,
     _zeta_by_first,
     lambda y, s, q: -s * hurwitz_zeta(s + 1, q),
-    code=call("scipy.special.zeta"),
+    called="scipy.special.zeta",
 )
 digamma = of_scipy(special.psi, lambda y, x: hurwitz_zeta(2.0, x), name="digamma")
 gammaln = of_scipy(special.gammaln, lambda y, x: special.digamma(x))
@@ -74,13 +74,11 @@ _logsumexp = reduction(
     logsumexp,
     _logsumexp_partial,
     dtype=lambda dtype, axes: floating(dtype),
-    code=written("scipy.special.logsumexp({0}, axis={1!r})"),
+    code="scipy.special.logsumexp({0}, axis={1!r})",
 )
 
 
-@reduces(logsumexp)
-def _traced_logsumexp(x: Expression, axes: Shape) -> Expression:
-    return _logsumexp(x.graph, x, parameters=(axes,))
+reduces(logsumexp)(lambda x, axes: _logsumexp(x.graph, x, parameters=(axes,)))
 
 
 def softmax(x: Any, axis: Any = None) -> Any:
