@@ -17,14 +17,7 @@ from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.expressions.notation import ATOM, PRODUCT, Rendered, Style, bracketed
 from lagrad.expressions.primitive import Primitive
-from lagrad.primitives.kernels import (
-    SparseConstant,
-    contract,
-    contraction,
-    convolve_full,
-    plain_labels,
-    sparse_product,
-)
+from lagrad.primitives import kernels
 from lagrad.primitives.product_maps import Contract, Convolve, SparseProduct
 from lagrad.primitives.registry import (
     call,
@@ -66,7 +59,7 @@ ORDERED = {
 
 def _ordered(subscripts: str) -> str | None:
     """A product of matrices and vectors, written with `@`; None of other contractions."""
-    return ORDERED.get(plain_labels(subscripts))
+    return ORDERED.get(kernels.plain_labels(subscripts))
 
 
 def _multiplied(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rendered:
@@ -76,7 +69,7 @@ def _multiplied(style: Style, node: Expression, terms: Sequence[Rendered]) -> Re
 product = declare(
     Primitive(
         "contract",
-        lambda parameters: contraction(*parameters),
+        lambda parameters: kernels.contraction(*parameters),
         _contract_infer,
         _contract_partial,
         lambda texts, parameters: (
@@ -90,7 +83,7 @@ product = declare(
 )
 
 
-@implements(contract)
+@implements(kernels.contract)
 def _traced_contract(subscripts: str, a: Any, b: Any) -> Expression:
     return product(graph_of(a, b), a, b, parameters=(subscripts,))
 
@@ -233,7 +226,7 @@ def _kron(a: Any, b: Any) -> Any:
 _convolve = declare(
     Primitive(
         "convolve",
-        lambda parameters: convolve_full,
+        lambda parameters: kernels.convolve_full,
         lambda arguments, parameters: (
             (arguments[0].size + arguments[1].size - 1,),
             floating(*(a.dtype for a in arguments)),
@@ -242,7 +235,7 @@ _convolve = declare(
         call("np.convolve"),
     )
 )
-FUNCTIONS[convolve_full] = lambda a, v: _convolve(graph_of(a, v), a, v)
+FUNCTIONS[kernels.convolve_full] = lambda a, v: _convolve(graph_of(a, v), a, v)
 
 
 @implements(np.convolve)
@@ -250,7 +243,7 @@ def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
     a, v = lifted(a, v)
     if a.ndim != 1 or v.ndim != 1 or not a.size or not v.size:
         raise ShapeMismatch(f"convolve of shapes {a.shape} and {v.shape}; expected vectors.")
-    full = convolve_full(a, v)
+    full = kernels.convolve_full(a, v)
     long, short = max(a.size, v.size), min(a.size, v.size)
     first = (short - 1) // 2
     parts = {"same": slice(first, first + long), "valid": slice(short - 1, long)}
@@ -259,9 +252,9 @@ def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
     return full if mode == "full" else full[parts[mode]]
 
 
-_sparse_product = unary(
+_sparse = unary(
     "sparse_product",
-    sparse_product,
+    kernels.sparse_product,
     lambda y, x, constant: SparseProduct(constant, x.shape),
     lambda shape, constant: (constant.shape[0], *shape[1:]),
     lambda dtype, constant: np.result_type(constant.matrix.dtype, dtype),
@@ -269,13 +262,13 @@ _sparse_product = unary(
     notation=_multiplied,
     source=lambda module, node, texts: f"{module.sparse(node.parameters[0].matrix)} @ {texts[0]}",
 )
-FUNCTIONS[sparse_product] = lambda x, constant: _sparse_product(x.graph, x, parameters=(constant,))
+FUNCTIONS[kernels.sparse_product] = lambda x, constant: _sparse(x.graph, x, parameters=(constant,))
 
 
 @implements(sparse.csr_array)
 def _sparse_matmul(matrix: Any, x: Expression) -> Expression:
     if x.ndim not in (1, 2) or matrix.shape[1] != x.shape[0]:
         raise ShapeMismatch(f"a sparse matrix of shape {matrix.shape} @ {x.shape}.")
-    constant = SparseConstant(matrix)
-    found: Expression = sparse_product(x, x.graph.matrices.setdefault(constant, constant))
+    constant = kernels.SparseConstant(matrix)
+    found: Expression = kernels.sparse_product(x, x.graph.matrices.setdefault(constant, constant))
     return found

@@ -188,8 +188,7 @@ def _where(condition: Any, x: Any, y: Any) -> Expression:
 @implements(np.clip)
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
     low, high = (a_min if min is None else min), (a_max if max is None else max)
-    if low is not None:
-        a = np.maximum(a, low)
+    a = a if low is None else np.maximum(a, low)
     return a if high is None else np.minimum(a, high)
 
 
@@ -213,9 +212,8 @@ def _astype(x: Expression, dtype: Any, copy: bool = True) -> Expression:
 def _questioned(reduction: Function) -> Function:
     """np.any or np.all: whether the largest, or the smallest, truth is one."""
 
-    def handler(a: Any, axis: Any = None, keepdims: Any = False) -> Any:
-        keepdims = False if keepdims is np._NoValue else keepdims
-        return np.greater(reduction(np.where(a, 1.0, 0.0), axis=axis, keepdims=keepdims), 0.5)
+    def handler(a: Any, *args: Any, **kwargs: Any) -> Any:
+        return np.greater(reduction(np.where(a, 1.0, 0.0), *args, **kwargs), 0.5)
 
     return handler
 

@@ -133,16 +133,12 @@ _embed = _reindex(
 )
 
 
-@implements(embed)
-def _traced_embed(c: Expression, key: Parameters, shape: Shape) -> Any:
-    return _embed(c.graph, c, parameters=(key, shape))
+FUNCTIONS[embed] = lambda c, key, shape: _embed(c.graph, c, parameters=(key, shape))
 
 
 def _gather_code(texts: Sequence[str], parameters: Parameters, module: Any = None) -> str:
     index, label = parameters
-    if label:
-        return str(label.format(texts[0]))
-    return f"_gather({texts[0]}, {_positions_text(index, module)})"
+    return (label or f"_gather({{0}}, {_positions_text(index, module)})").format(*texts)
 
 
 def _scatter_code(texts: Sequence[str], parameters: Parameters, module: Any = None) -> str:

@@ -54,7 +54,8 @@ def _of_matrices(
 
 def _times(spec: str, other: Any, source: Shape, target: Shape | None = None) -> LinearMap:
     """A product with `other` over stacks; `spec` names the last axes of source, other, target."""
-    inner, fixed, out = (HEAD[: len(source) - 2] + labels for labels in spec.split(","))
+    last = spec.split(",")
+    inner, fixed, out = (HEAD[: len(source) - len(last[0])] + labels for labels in last)
     return Contract((inner, fixed, out), other, source, source if target is None else target)
 
 
@@ -118,20 +119,14 @@ def _trace_with_inverse(x: Expression) -> LinearMap:
 def _cofactor_partial(y: Expression, x: Expression) -> LinearMap:
     # C = det(A) A⁻ᵀ: dC = tr(A⁻¹ dA) C − C dAᵀ A⁻ᵀ.
     shape = x.shape
-    scale = Scale(y, (*shape[:-2], 1, 1), shape)
-    lift = Reindex(
-        lambda t: np.reshape(t, (*shape[:-2], 1, 1)),
-        lambda c: np.reshape(c, shape[:-2]),
-        shape[:-2],
-        (*shape[:-2], 1, 1),
-    )
+    first = Compose(_times(",ij,ij", y, shape[:-2], shape), _trace_with_inverse(x))
     second = Compose(
         Scale(-1, shape, shape),
         _left(y, shape),
         _times("ij,kj,ik", np.linalg.inv(x), shape),
         _turned(shape),
     )
-    return Sum(Compose(scale, lift, _trace_with_inverse(x)), second)
+    return Sum(first, second)
 
 
 cofactors = _of_matrices("cofactor", cofactor, _cofactor_partial, code="_cofactor({0})")

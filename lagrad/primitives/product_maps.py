@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from typing import Any
 
 import numpy as np
@@ -53,24 +54,19 @@ class Contract(LinearMap):
             return matrix if other == out + inner else matrix.T
         return super().as_dense()
 
-    def _columns(self, matrix: Any, start: str, end: str, shape: Shape) -> Any:
-        """The product with every column of a dense matrix at once."""
-        extra = next(c for c in "zyxwvutsrqponmlkjihgfedcba" if c not in "".join(self.subscripts))
-        stack = matrix.reshape((*shape, matrix.shape[1]))
-        product = contract(f"{start}{extra},{self.subscripts[1]}->{end}{extra}", stack, self.other)
-        return product.reshape(-1, matrix.shape[1])
-
     def lmul(self, matrix: Any) -> Any:
-        inner, _, out = self.subscripts
         if sparse.issparse(matrix):
             return super().lmul(matrix)
-        return self._columns(matrix, inner, out, self.source)
+        # The product with every column of a dense matrix at once.
+        inner, other, out = self.subscripts
+        extra = next(c for c in string.ascii_lowercase[::-1] if c not in inner + other + out)
+        stack = matrix.reshape((*self.source, matrix.shape[1]))
+        product = contract(f"{inner}{extra},{other}->{out}{extra}", stack, self.other)
+        return product.reshape(-1, matrix.shape[1])
 
     def rlmul(self, matrix: Any) -> Any:
-        inner, _, out = self.subscripts
-        if sparse.issparse(matrix):
-            return super().rlmul(matrix)
-        return self._columns(matrix, out, inner, self.target)
+        inner, other, out = self.subscripts
+        return Contract((out, other, inner), self.other, self.target, self.source).lmul(matrix)
 
     def as_sparse(self) -> sparse.csr_array:
         sizes = self._sizes()

@@ -53,10 +53,8 @@ def unary(
     def rule(node: Expression, k: int) -> LinearMap | None:
         return None if partial is None else partial(node, node.arguments[0], *node.parameters)
 
-    if code is None:
-        code = call(f"np.{name}")
-    elif isinstance(code, str):
-        code = written(code)
+    code = call(f"np.{name}") if code is None else code
+    code = written(code) if isinstance(code, str) else code
     return declare(Primitive(name, kernel or bound(function), infer, rule, code, **traits))
 
 
@@ -132,9 +130,6 @@ def promoted(*kinds: Any) -> DType:
 
 def broadcast(name: str, shapes: Sequence[Shape]) -> Shape:
     """The common shape; an error that says which function the shapes met in."""
-    first = shapes[0]
-    if all(s == first for s in shapes):
-        return first
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
