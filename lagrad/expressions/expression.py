@@ -162,9 +162,8 @@ class Expression(NDArrayOperatorsMixin):
         handler = FUNCTIONS.get(func)
         if handler is None:
             raise UnsupportedFunction.missing(getattr(func, "__name__", str(func)))
-        if kwargs.get("out") is not None:
+        if kwargs.pop("out", None) is not None:
             raise InPlaceUpdate(f"np.{func.__name__}(out=…) writes in place; use its result.")
-        kwargs.pop("out", None)
         return named(getattr(func, "__name__", "function"), handler, *args, **kwargs)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:

@@ -129,39 +129,39 @@ def _einsum(subscripts: Any, *operands: Any, **rest: Any) -> Any:
     keyword_free("einsum", **{k: v for k, v in rest.items() if k != "optimize"})
     if not isinstance(subscripts, str):
         raise UnsupportedType("np.einsum on traced values takes its subscripts as a string.")
-    terms: list[Any] = list(lifted(*operands))
-    labels, out = _canonical(subscripts, terms)
+    nodes = list(lifted(*operands))
+    labels, out = _canonical(subscripts, nodes)
+    terms: list[tuple[Any, str]] = list(zip(nodes, labels, strict=True))
     lengths: dict[str, int] = {}
-    for term, names in zip(terms, labels, strict=True):
-        for name, n in zip(names, term.shape, strict=True):
+    for x, names in terms:
+        for name, n in zip(names, x.shape, strict=True):
             if lengths.setdefault(name, n) == 1:
                 lengths[name] = n
             elif n not in (1, lengths[name]):
                 raise ShapeMismatch(f"einsum {subscripts!r}: label {name!r} has two lengths.")
     # An axis of length one broadcasts: drop it where another operand has the label.
-    for i, (term, names) in enumerate(zip(terms, labels, strict=True)):
-        ones = tuple(k for k, c in enumerate(names) if term.shape[k] == 1 != lengths[c])
+    for i, (x, names) in enumerate(terms):
+        ones = tuple(k for k, c in enumerate(names) if x.shape[k] == 1 != lengths[c])
         if ones:
-            terms[i] = np.squeeze(term, axis=ones)
-            labels[i] = "".join(c for k, c in enumerate(names) if k not in ones)
+            kept = "".join(c for k, c in enumerate(names) if k not in ones)
+            terms[i] = np.squeeze(x, axis=ones), kept
     path: list[Any] = []
     if len(terms) > 2:
-        shapes = [np.broadcast_to(0.0, t.shape) for t in terms]
-        spec = ",".join(labels) + "->" + out
+        shapes = [np.broadcast_to(0.0, x.shape) for x, _ in terms]
+        spec = ",".join(names for _, names in terms) + "->" + out
         found = np.einsum_path(spec, *shapes, optimize="greedy")[0]
         path = [step for step in found[1:] if len(step) == 2]
     steps = itertools.chain(path, itertools.repeat((0, 1)))
     while len(terms) > 1:
         i, j = sorted(next(steps))
-        (y, y_labels), (x, x_labels) = (terms.pop(j), labels.pop(j)), (terms.pop(i), labels.pop(i))
-        later = set(out).union(*labels)
+        (y, y_labels), (x, x_labels) = terms.pop(j), terms.pop(i)
+        later = set(out).union(*(names for _, names in terms))
         x, x_labels = _alone(x, x_labels, later | set(y_labels))
         y, y_labels = _alone(y, y_labels, later | set(x_labels))
-        kept = [c for c in dict.fromkeys(x_labels + y_labels) if c in later]
-        result = "".join(sorted(kept, key=out.find)) if not labels else "".join(kept)
-        terms.append(_traced_contract(f"{x_labels},{y_labels}->{result}", x, y))
-        labels.append(result)
-    x, names = _alone(terms[0], labels[0], set(out))
+        kept = "".join(c for c in dict.fromkeys(x_labels + y_labels) if c in later)
+        result = kept if terms else "".join(sorted(kept, key=out.find))
+        terms.append((_traced_contract(f"{x_labels},{y_labels}->{result}", x, y), result))
+    x, names = _alone(*terms[0], set(out))
     return np.transpose(x, [names.index(c) for c in out])
 
 

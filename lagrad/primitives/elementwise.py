@@ -180,9 +180,7 @@ where = entrywise(
 )
 
 
-@implements(np.where)
-def _where(condition: Any, x: Any, y: Any) -> Expression:
-    return where(graph_of(condition, x, y), condition, x, y)
+FUNCTIONS[np.where] = lambda condition, x, y: where(graph_of(condition, x, y), condition, x, y)
 
 
 @implements(np.clip)
