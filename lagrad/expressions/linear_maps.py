@@ -8,6 +8,7 @@ traced expressions, so one object is the JVP (`mv`), the VJP (`rmv`), the sparse
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 from abc import ABC, abstractmethod
@@ -266,12 +267,9 @@ class Combined(LinearMap):
         return tuple(value for part in self.maps for value in part.data)
 
     def with_data(self, data: tuple[Value, ...]) -> LinearMap:
-        parts, start = [], 0
-        for part in self.maps:
-            stop = start + len(part.data)
-            parts.append(part.with_data(data[start:stop]))
-            start = stop
-        return type(self)(*parts)
+        values = iter(data)
+        taken = [tuple(itertools.islice(values, len(part.data))) for part in self.maps]
+        return type(self)(*(m.with_data(own) for m, own in zip(self.maps, taken, strict=True)))
 
     def pattern(self) -> LinearMap:
         return type(self)(*(part.pattern() for part in self.maps))

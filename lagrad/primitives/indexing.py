@@ -14,7 +14,7 @@ import numpy as np
 
 from lagrad.errors import ShapeMismatch, TracedValueError
 from lagrad.expressions.dispatch import FUNCTIONS
-from lagrad.expressions.expression import Expression
+from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import LinearMap, Reindex, Transpose
 from lagrad.expressions.notation import ATOM, bracketed, postfix, shortened
 from lagrad.expressions.primitive import Primitive
@@ -228,13 +228,11 @@ def _advanced_label(keys: tuple[Any, ...]) -> str:
 @implements(Expression.__getitem__)
 def _index(x: Expression, key: Any) -> Any:
     keys = key if isinstance(key, tuple) else (key,)
-    for k in keys:
-        bounds = (k.start, k.stop, k.step) if isinstance(k, slice) else (k,)
-        if any(isinstance(b, Expression) for b in bounds):
-            raise TracedValueError(
-                "a traced value as an index: what is selected must not depend on the variables; "
-                "np.where(condition, a, b) chooses between values."
-            )
+    if innermost(encode_key(keys)) is not None:
+        raise TracedValueError(
+            "a traced value as an index: what is selected must not depend on the variables; "
+            "np.where(condition, a, b) chooses between values."
+        )
     keys = tuple(int(k) if isinstance(k, np.integer) else k for k in keys)
     try:
         if not all(map(_is_basic, keys)):

@@ -75,8 +75,7 @@ def written(template: str) -> Code:
 
 def floating(*dtypes: Any) -> DType:
     """The common dtype of what has values of floats only, whole numbers as arguments or not."""
-    found: DType = np.result_type(*dtypes, np.float32)
-    return found
+    return np.result_type(*dtypes, np.float32)
 
 
 def implements(*functions: Function) -> Callable[[Function], Function]:
@@ -124,8 +123,7 @@ def dtype_kind(argument: Expression) -> Any:
 
 def promoted(*kinds: Any) -> DType:
     """The common dtype of kinds; a Python number takes that of what it meets."""
-    found: DType = np.result_type(*(k() if isinstance(k, type) else k for k in kinds))
-    return found
+    return np.result_type(*(k() if isinstance(k, type) else k for k in kinds))
 
 
 def broadcast(name: str, shapes: Sequence[Shape]) -> Shape:
@@ -181,11 +179,7 @@ def elementwise(
 ) -> Primitive:
     """A ufunc as a primitive."""
     name = name or ufunc.__name__
-
-    def dtype(*kinds: Any) -> DType:
-        resolved: DType = ufunc.resolve_dtypes((*kinds, None))[-1]
-        return resolved
-
+    dtype = lambda *kinds: ufunc.resolve_dtypes((*kinds, None))[-1]
     primitive = entrywise(name, ufunc, partials, dtype, f"{module}.{name}", **traits)
     doubles = "d" * ufunc.nin + "->d" in ufunc.types
     if doubles:
