@@ -1,7 +1,8 @@
 """NumPy's elementwise functions, one line each: the ufunc, then its partials.
 
-A partial is a function of the output `y` and the arguments. Comparisons, `sign`, `floor` and
-`ceil` are constant almost everywhere. At a kink the derivative is the mean of both sides.
+A partial is a number, or a function of the output `y` and the arguments. Comparisons, `sign`,
+`floor` and `ceil` are constant almost everywhere. At a kink the derivative is the mean of both
+sides.
 """
 
 from __future__ import annotations

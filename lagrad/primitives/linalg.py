@@ -52,6 +52,10 @@ def _of_matrices(
     return unary(name, kernel, partial, shape, floating, code or f"np.linalg.{name}({{0}})")
 
 
+def _per_matrix(shape: Shape) -> Shape:
+    return shape[:-2]
+
+
 def _times(spec: str, other: Any, source: Shape, target: Shape | None = None) -> LinearMap:
     """A product with `other` over stacks; `spec` names the last axes of source, other, target."""
     last = spec.split(",")
@@ -120,36 +124,25 @@ def _cofactor_partial(y: Expression, x: Expression) -> LinearMap:
     # C = det(A) A⁻ᵀ: dC = tr(A⁻¹ dA) C − C dAᵀ A⁻ᵀ.
     shape = x.shape
     first = Compose(_times(",ij,ij", y, shape[:-2], shape), _trace_with_inverse(x))
-    second = Compose(
-        Scale(-1, shape, shape),
-        _left(y, shape),
-        _times("ij,kj,ik", np.linalg.inv(x), shape),
-        _turned(shape),
-    )
+    right = _times("ij,kj,ik", np.linalg.inv(x), shape)
+    second = Compose(Scale(-1, shape, shape), _left(y, shape), right, _turned(shape))
     return Sum(first, second)
 
 
 cofactors = _of_matrices("cofactor", cofactor, _cofactor_partial, code="_cofactor({0})")
 FUNCTIONS[cofactor] = lambda x: cofactors(x.graph, x)
 determinant = _of_matrices(
-    "det",
-    np.linalg.det,
-    lambda y, x: _times("ij,ij,", cofactor(x), x.shape, y.shape),
-    lambda shape: shape[:-2],
+    "det", np.linalg.det, lambda y, x: _times("ij,ij,", cofactor(x), x.shape, y.shape), _per_matrix
 )
 log_determinant = _of_matrices(
     "logabsdet",
     lambda x: np.linalg.slogdet(x)[1],
     lambda y, x: _trace_with_inverse(x),
-    lambda shape: shape[:-2],
+    _per_matrix,
     "np.linalg.slogdet({0})[1]",
 )
 sign_of_determinant = _of_matrices(
-    "signdet",
-    lambda x: np.linalg.slogdet(x)[0],
-    None,
-    lambda shape: shape[:-2],
-    "np.linalg.slogdet({0})[0]",
+    "signdet", lambda x: np.linalg.slogdet(x)[0], None, _per_matrix, "np.linalg.slogdet({0})[0]"
 )
 
 
@@ -193,13 +186,9 @@ def _cholesky_partial(y: Expression, x: Expression) -> LinearMap:
     # dL = L Φ(L⁻¹ dA L⁻ᵀ), Φ the lower triangle with half the diagonal (Murray 2016).
     shape, n = y.shape, y.shape[-1]
     inverse_factor = np.linalg.inv(y)
-    return Compose(
-        _left(y, shape),
-        Scale(np.tri(n) - 0.5 * np.eye(n), shape, shape),
-        _times("ij,kj,ik", inverse_factor, shape),
-        _left(inverse_factor, shape),
-        _from_lower(shape),
-    )
+    half = Scale(np.tri(n) - 0.5 * np.eye(n), shape, shape)
+    right = _times("ij,kj,ik", inverse_factor, shape)
+    return Compose(_left(y, shape), half, right, _left(inverse_factor, shape), _from_lower(shape))
 
 
 cholesky = _of_matrices("cholesky", np.linalg.cholesky, _cholesky_partial)

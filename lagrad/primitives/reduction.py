@@ -45,13 +45,9 @@ def kept_shape(shape: Shape, axes: Axes) -> Shape:
 def total_map(shape: Shape, axes: Axes, weight: Any = None) -> LinearMap:
     """The sum over axes, of what is weighted before where there is a weight."""
     kept = kept_shape(shape, axes)
-    spread = Reindex(
-        lambda t: np.broadcast_to(np.reshape(t, kept), shape),
-        lambda c: np.sum(c, axis=axes),
-        reduced_shape(shape, axes),
-        shape,
-    )
-    total = Transpose(spread)
+    spread = lambda t: np.broadcast_to(np.reshape(t, kept), shape)
+    add = lambda c: np.sum(c, axis=axes)
+    total = Transpose(Reindex(spread, add, reduced_shape(shape, axes), shape))
     return total if weight is None else Compose(total, Scale(weight, shape, shape))
 
 
