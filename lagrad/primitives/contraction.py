@@ -16,27 +16,16 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.expressions.notation import ATOM, PRODUCT, Rendered, Style, bracketed
-from lagrad.expressions.primitive import Primitive
 from lagrad.primitives import kernels
 from lagrad.primitives.product_maps import Contract, Convolve, SparseProduct
-from lagrad.primitives.registry import (
-    call,
-    declare,
-    floating,
-    graph_of,
-    implements,
-    keyword_free,
-    lifted,
-    unary,
-)
-from lagrad.typing import Function, Kind, Parameters
+from lagrad.primitives.registry import call, graph_of, implements, keyword_free, lifted, nary, unary
+from lagrad.typing import Function, Shape
 
 
-def _contract_infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
-    inputs, out = parameters[0].split("->")
-    lengths = itertools.chain(*(a.shape for a in arguments))
-    sizes = dict(zip(inputs.replace(",", ""), lengths, strict=True))
-    return tuple(sizes[c] for c in out), floating(*(a.dtype for a in arguments))
+def _contract_shape(shapes: Sequence[Shape], subscripts: str) -> Shape:
+    inputs, out = subscripts.split("->")
+    sizes = dict(zip(inputs.replace(",", ""), itertools.chain(*shapes), strict=True))
+    return tuple(sizes[c] for c in out)
 
 
 def _contract_partial(node: Expression, k: int) -> LinearMap:
@@ -66,20 +55,18 @@ def _multiplied(style: Style, node: Expression, terms: Sequence[Rendered]) -> Re
     return style.call(node, [bracketed(term, ATOM) for term in terms]), PRODUCT
 
 
-product = declare(
-    Primitive(
-        "contract",
-        lambda parameters: kernels.contraction(*parameters),
-        _contract_infer,
-        _contract_partial,
-        lambda texts, parameters: (
-            _ordered(*parameters) or f"np.einsum({parameters[0]!r}, {{0}}, {{1}})"
-        ).format(*texts),
-        fresh=True,
-        notation=lambda style, node, terms: (
-            _multiplied(style, node, terms) if _ordered(*node.parameters) is not None else None
-        ),
-    )
+product = nary(
+    "contract",
+    lambda parameters: kernels.contraction(*parameters),
+    _contract_shape,
+    _contract_partial,
+    lambda texts, parameters: (
+        _ordered(*parameters) or f"np.einsum({parameters[0]!r}, {{0}}, {{1}})"
+    ).format(*texts),
+    fresh=True,
+    notation=lambda style, node, terms: (
+        _multiplied(style, node, terms) if _ordered(*node.parameters) is not None else None
+    ),
 )
 
 
@@ -223,17 +210,12 @@ def _kron(a: Any, b: Any) -> Any:
     return np.reshape(pairs, np.multiply(pairs.shape[::2], pairs.shape[1::2]))
 
 
-_convolve = declare(
-    Primitive(
-        "convolve",
-        lambda parameters: kernels.convolve_full,
-        lambda arguments, parameters: (
-            (arguments[0].size + arguments[1].size - 1,),
-            floating(*(a.dtype for a in arguments)),
-        ),
-        lambda node, k: Convolve(node.arguments[1 - k], node.arguments[k].shape),
-        call("np.convolve"),
-    )
+_convolve = nary(
+    "convolve",
+    lambda parameters: kernels.convolve_full,
+    lambda shapes: (shapes[0][0] + shapes[1][0] - 1,),
+    lambda node, k: Convolve(node.arguments[1 - k], node.arguments[k].shape),
+    call("np.convolve"),
 )
 FUNCTIONS[kernels.convolve_full] = lambda a, v: _convolve(graph_of(a, v), a, v)
 

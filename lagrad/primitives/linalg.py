@@ -15,7 +15,7 @@ from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, S
 from lagrad.expressions.primitive import Primitive
 from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Contract, Solve
-from lagrad.primitives.registry import call, declare, floating, implements, lifted, unary
+from lagrad.primitives.registry import call, floating, implements, lifted, nary, unary
 from lagrad.typing import Function, Shape
 
 HEAD = "abcdefgh"
@@ -83,14 +83,12 @@ def _solve_partial(node: Expression, k: int) -> LinearMap:
     return Compose(Scale(-1, node.shape, node.shape), solve, product)
 
 
-solve = declare(
-    Primitive(
-        "solve",
-        lambda parameters: _nan_where_singular(np.linalg.solve, lambda a, b: b),
-        lambda arguments, parameters: (arguments[1].shape, floating(*(a.dtype for a in arguments))),
-        _solve_partial,
-        call("np.linalg.solve"),
-    )
+solve = nary(
+    "solve",
+    lambda parameters: _nan_where_singular(np.linalg.solve, lambda a, b: b),
+    lambda shapes: shapes[1],
+    _solve_partial,
+    call("np.linalg.solve"),
 )
 
 

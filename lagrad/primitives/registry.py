@@ -58,6 +58,28 @@ def unary(
     return declare(Primitive(name, kernel or bound(function), infer, rule, code, **traits))
 
 
+def nary(
+    name: str,
+    kernel: Callable[[Parameters], Function],
+    shape: Callable[..., Shape],
+    partial: Callable[[Expression, int], LinearMap],
+    code: Code,
+    dtype: Callable[..., DType] | None = None,
+    **traits: Any,
+) -> Primitive:
+    """A primitive of several arrays.
+
+    `shape(shapes, *parameters)` is that of the value, and `dtype(*dtypes)` its dtype: that of
+    floats by default.
+    """
+
+    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
+        shapes, dtypes = zip(*[(a.shape, a.dtype) for a in arguments], strict=True)
+        return shape(shapes, *parameters), (dtype or floating)(*dtypes)
+
+    return declare(Primitive(name, kernel, infer, partial, code, **traits))
+
+
 def bound(function: Function) -> Callable[[Parameters], Function]:
     """A kernel: a function of arrays, then of the parameters."""
     return lambda parameters: (lambda x: function(x, *parameters)) if parameters else function

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,12 @@ from lagrad.errors import InPlaceUpdate, ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import LinearMap, Reindex
-from lagrad.expressions.primitive import Primitive
 from lagrad.primitives import simplification
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.kernels import decode_key, embed, stop_gradient
 from lagrad.primitives.reduction import normal_axis
-from lagrad.primitives.registry import declare, graph_of, implements, keyword_free, lifted, unary
-from lagrad.typing import Function, Kind, Parameters
+from lagrad.primitives.registry import graph_of, implements, keyword_free, lifted, nary, unary
+from lagrad.typing import Function, Shape
 
 
 def _by_axes(x: Expression, move: Function, name: str) -> Any:
@@ -130,21 +129,17 @@ def _concatenate_partial(node: Expression, k: int) -> LinearMap:
     return Reindex(embedded, operator.itemgetter(decode_key(key)), source, node.shape)
 
 
-def _concatenate_infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
-    (axis,), first = parameters, arguments[0].shape
-    length = sum(a.shape[axis] for a in arguments)
-    dtype = np.result_type(*(a.dtype for a in arguments))
-    return (*first[:axis], length, *first[axis + 1 :]), dtype
+def _concatenate_shape(shapes: Sequence[Shape], axis: int) -> Shape:
+    return (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
 
 
-_concatenate = declare(
-    Primitive(
-        "concatenate",
-        lambda parameters: lambda *parts: np.concatenate(parts, *parameters),
-        _concatenate_infer,
-        _concatenate_partial,
-        lambda texts, parameters: f"np.concatenate([{', '.join(texts)}], axis={parameters[0]})",
-    )
+_concatenate = nary(
+    "concatenate",
+    lambda parameters: lambda *parts: np.concatenate(parts, *parameters),
+    _concatenate_shape,
+    _concatenate_partial,
+    lambda texts, parameters: f"np.concatenate([{', '.join(texts)}], axis={parameters[0]})",
+    np.result_type,
 )
 
 
