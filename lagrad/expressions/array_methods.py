@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
+from lagrad.expressions.dispatch import OF_DOUBLES, UFUNCS
 from lagrad.expressions.expression import Expression, named
 from lagrad.typing import Function
 
@@ -32,36 +32,12 @@ for _name in [*METHODS.split(), "trace", "var"]:
     setattr(Expression, _name, method(_name))
 
 
-def itself(x: Expression, *memo: Any) -> Expression:
-    """A copy: traced values never change."""
-    return x
-
-
-def reshape(x: Expression, *shape: Any) -> Any:
-    return np.reshape(x, shape[0] if len(shape) == 1 else shape)
-
-
-def transpose(x: Expression, *axes: Any) -> Any:
-    return np.transpose(x, axes[0] if len(axes) == 1 else (axes or None))
-
-
-def astype(x: Expression, dtype: Any) -> Any:
-    return FUNCTIONS[np.astype](x, dtype)
-
-
-OWN: dict[str, Function] = {
-    "copy": itself,
-    "__copy__": itself,
-    "__deepcopy__": itself,
-    "reshape": reshape,
-    "transpose": transpose,
-    "astype": astype,
-}
-for _name, _function in OWN.items():
-    setattr(Expression, _name, _function)
 Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
-_public = (name for name in (*METHODS.split(), *OWN, "flatten", "trace", "var") if name[0] != "_")
-Expression.PUBLIC = (*Expression.PUBLIC, *_public)
+Expression.PUBLIC = (
+    *Expression.PUBLIC,
+    *METHODS.split(),
+    *("astype", "copy", "flatten", "reshape", "trace", "transpose", "var"),
+)
 
 
 def operator(ufunc: np.ufunc, reflected: bool = False) -> Function:

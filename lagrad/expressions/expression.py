@@ -52,9 +52,7 @@ class Equation:
     def __repr__(self) -> str:
         return f"{self.lhs!r} == {self.rhs!r}"
 
-    def __array_ufunc__(
-        self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any
-    ) -> NoReturn:
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise InvalidEquation.used_as_value(self)
 
     def __bool__(self) -> bool:
@@ -188,9 +186,8 @@ class Expression(Public, NDArrayOperatorsMixin):
         handler = FUNCTIONS.get(func)
         if handler is None:
             raise UnsupportedFunction.missing(getattr(func, "__name__", str(func)))
-        if kwargs.get("out") is not None:
+        if kwargs.pop("out", None) is not None:
             raise InPlaceUpdate(f"np.{func.__name__}(out=…) writes in place; use its result.")
-        kwargs.pop("out", None)
         return named(getattr(func, "__name__", "function"), handler, *args, **kwargs)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
@@ -248,6 +245,21 @@ class Expression(Public, NDArrayOperatorsMixin):
 
     def __index__(self) -> int:
         return int(self.graph.asked(self, "an index"))
+
+    def reshape(self, *shape: Any) -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Any:
+        return np.transpose(self, axes[0] if len(axes) == 1 else (axes or None))
+
+    def astype(self, dtype: Any) -> Any:
+        return FUNCTIONS[np.astype](self, dtype)
+
+    def copy(self, *memo: Any) -> Expression:
+        """The value itself: traced values never change."""
+        return self
+
+    __copy__ = __deepcopy__ = copy
 
     def item(self) -> float:
         return float(self)

@@ -46,8 +46,8 @@ class Graph:
         self.lock = RLock()
         self.nodes: list[Expression] = []
         self.table: dict[Any, Expression] = {}
-        # Sparse matrices that were met, by their identity, each with the copy that was taken.
-        self.matrices: dict[int, tuple[Any, Any]] = {}
+        # Copies of the sparse matrices that were met: one of those that are equal.
+        self.matrices: dict[Any, Any] = {}
 
     @contextmanager
     def reopened(self) -> Iterator[None]:
@@ -115,12 +115,12 @@ class Graph:
             key: Any = (type(value), value if value == value != 0 else repr(value))
         else:
             value = real_array(value, "a constant")
-            key = (value.dtype.str, value.shape, value.tobytes()) if value.nbytes <= 256 else None
-        node = self.table.get(key) if key is not None else None
+            if value.nbytes > 256:
+                return Constant(self, value)
+            key = (value.dtype.str, value.shape, value.tobytes())
+        node = self.table.get(key)
         if node is None:
-            node = Constant(self, value)
-            if key is not None:
-                self.table[key] = node
+            node = self.table[key] = Constant(self, value)
         assert isinstance(node, Constant)
         return node
 
@@ -170,14 +170,15 @@ def stacked(array: Array, graph: Graph | None = None) -> Any:
     entries = list(array.ravel())
     if array.ndim == 0 and isinstance(entries[0], Expression):
         return entries[0] if graph is None else graph.lift(entries[0])
-    if not all(isinstance(e, (Expression, int, float, np.number)) for e in entries):
-        odd = next(e for e in entries if not isinstance(e, (Expression, int, float, np.number)))
-        raise UnsupportedType(f"an object array holds {odd!r}; expected traced values or numbers.")
+    for e in entries:
+        if not isinstance(e, (Expression, int, float, np.number)):
+            raise UnsupportedType(
+                f"an object array holds {e!r}; expected traced values or numbers."
+            )
     if graph is not None:
         entries = [graph.lift(e) for e in entries]
     rows: Any = np.stack(entries)
-    shape = array.shape + rows.shape[1:]
-    return np.reshape(rows, shape) if array.ndim != 1 else rows
+    return np.reshape(rows, array.shape + rows.shape[1:])
 
 
 def ancestors(

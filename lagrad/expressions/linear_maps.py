@@ -7,7 +7,10 @@ traced expressions, so one object is the JVP (`mv`), the VJP (`rmv`), the sparse
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -178,9 +181,7 @@ class Scale(LinearMap):
         return sparse.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
     def rlmul(self, matrix: Any) -> Any:
-        if self.source == self.target:
-            return self.lmul(matrix)
-        return self.as_sparse().T.tocsr() @ matrix
+        return self.lmul(matrix) if self.source == self.target else LinearMap.rlmul(self, matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,23 +222,12 @@ class Reindex(LinearMap):
         return self.as_sparse() @ matrix
 
 
-@dataclass(frozen=True, slots=True)
 class Transpose(LinearMap):
     """The transpose of a map."""
 
-    base: LinearMap
-
-    @property
-    def source(self) -> Shape:  # type: ignore[override]
-        return self.base.target
-
-    @property
-    def target(self) -> Shape:  # type: ignore[override]
-        return self.base.source
-
-    @property
-    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return self.base.data
+    def __init__(self, base: LinearMap) -> None:
+        self.base, self.data = base, base.data
+        self.source, self.target = base.target, base.source
 
     @property
     def entries(self) -> int:
@@ -266,22 +256,20 @@ class Transpose(LinearMap):
 
 
 class Combined(LinearMap):
-    """Several maps in one, their data in one row."""
+    """Several maps in one, their data in one row; the last one takes what they are given."""
 
     def __init__(self, *maps: LinearMap) -> None:
         self.maps = maps
+        self.source, self.target = maps[-1].source, maps[0].target
 
     @property
     def data(self) -> tuple[Value, ...]:  # type: ignore[override]
         return tuple(value for part in self.maps for value in part.data)
 
     def with_data(self, data: tuple[Value, ...]) -> LinearMap:
-        parts, start = [], 0
-        for part in self.maps:
-            stop = start + len(part.data)
-            parts.append(part.with_data(data[start:stop]))
-            start = stop
-        return type(self)(*parts)
+        values = iter(data)
+        taken = [tuple(itertools.islice(values, len(part.data))) for part in self.maps]
+        return type(self)(*(m.with_data(own) for m, own in zip(self.maps, taken, strict=True)))
 
     def pattern(self) -> LinearMap:
         return type(self)(*(part.pattern() for part in self.maps))
@@ -289,14 +277,6 @@ class Combined(LinearMap):
 
 class Compose(Combined):
     """The product of maps; the last one is applied first."""
-
-    @property
-    def source(self) -> Shape:  # type: ignore[override]
-        return self.maps[-1].source
-
-    @property
-    def target(self) -> Shape:  # type: ignore[override]
-        return self.maps[0].target
 
     @property
     def entries(self) -> int:
@@ -328,31 +308,17 @@ class Sum(Combined):
     """The sum of maps between the same spaces."""
 
     @property
-    def source(self) -> Shape:  # type: ignore[override]
-        return self.maps[0].source
-
-    @property
-    def target(self) -> Shape:  # type: ignore[override]
-        return self.maps[0].target
-
-    @property
     def entries(self) -> int:
         return sum(part.entries for part in self.maps)
 
     def mv(self, tangent: Value) -> Value:
-        out = self.maps[0].mv(tangent)
-        for part in self.maps[1:]:
-            out = out + part.mv(tangent)
-        return out
+        return self._added(lambda part: part.mv(tangent))
 
     def rmv(self, cotangent: Value) -> Value:
-        out = self.maps[0].rmv(cotangent)
-        for part in self.maps[1:]:
-            out = out + part.rmv(cotangent)
-        return out
+        return self._added(lambda part: part.rmv(cotangent))
 
     def as_sparse(self) -> sparse.csr_array:
-        out = self.maps[0].as_sparse()
-        for part in self.maps[1:]:
-            out = out + part.as_sparse()
-        return out
+        return self._added(lambda part: part.as_sparse())
+
+    def _added(self, of: Callable[[LinearMap], Any]) -> Any:
+        return functools.reduce(operator.add, map(of, self.maps))

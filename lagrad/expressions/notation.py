@@ -56,17 +56,13 @@ def times(style: Style, node: Any, terms: Sequence[Rendered]) -> Rendered:
     return style.times.join([bracketed(terms[0], PRODUCT), bracketed(terms[1], POWER)]), PRODUCT
 
 
-def over(style: Style, node: Any, terms: Sequence[Rendered]) -> Rendered:
-    return style.fraction(*terms)
-
-
 def opposite(style: Style, node: Any, terms: Sequence[Rendered]) -> Rendered:
     (term,) = terms
     return f"-{bracketed(term, PRODUCT)}", SIGN if term[1] > PRODUCT else PRODUCT
 
 
-def to_the(style: Style, node: Any, terms: Sequence[Rendered]) -> Rendered:
-    return style.power(*terms)
+over: Notation = lambda style, node, terms: style.fraction(*terms)
+to_the: Notation = lambda style, node, terms: style.power(*terms)
 
 
 def squared(style: Style, node: Any, terms: Sequence[Rendered]) -> Rendered | None:

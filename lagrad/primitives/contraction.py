@@ -16,29 +16,16 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.expressions.notation import ATOM, PRODUCT, Rendered, Style, bracketed
-from lagrad.primitives.kernels import (
-    SparseConstant,
-    contract,
-    contraction,
-    contraction_sizes,
-    convolve_full,
-    sparse_product,
-)
+from lagrad.primitives import kernels
 from lagrad.primitives.product_maps import Contract, Convolve, SparseProduct
-from lagrad.primitives.registry import declare, graph_of, implements, keyword_free, lifted
-from lagrad.typing import Parameters, Shape
+from lagrad.primitives.registry import call, graph_of, implements, keyword_free, lifted, nary, unary
+from lagrad.typing import Function, Shape
 
 
-def _contract_shape(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
-    (subscripts,) = parameters
-    shapes = [a.shape for a in arguments]
-    try:
-        sizes = contraction_sizes(subscripts, *shapes)
-    except ValueError as error:
-        shown = " and ".join(map(str, shapes))
-        raise ShapeMismatch(f"a product of shapes {shown}: {error}.") from None
-    shape = tuple(sizes[c] for c in subscripts.split("->")[1])
-    return shape, np.result_type(*(a.dtype for a in arguments), np.float32)
+def _contract_shape(shapes: Sequence[Shape], subscripts: str) -> Shape:
+    inputs, out = subscripts.split("->")
+    sizes = dict(zip(inputs.replace(",", ""), itertools.chain(*shapes), strict=True))
+    return tuple(sizes[c] for c in out)
 
 
 def _contract_partial(node: Expression, k: int) -> LinearMap:
@@ -48,34 +35,34 @@ def _contract_partial(node: Expression, k: int) -> LinearMap:
     return Contract((operands[k], operands[1 - k], out), other, node.arguments[k].shape, node.shape)
 
 
-def _contract_code(texts: Any, parameters: Parameters) -> str:
-    form = _ordered(*parameters)
-    return (form or f"np.einsum({parameters[0]!r}, {{0}}, {{1}})").format(*texts)
+# Products of matrices and vectors, by the labels of their operands and of the value, in order.
+ORDERED = {
+    "a,a->": "{0} @ {1}",
+    "a,ab->b": "{0} @ {1}",
+    "ab,b->a": "{0} @ {1}",
+    "ab,bc->ac": "{0} @ {1}",
+    "ab,a->b": "{0}.T @ {1}",
+    "a,ba->b": "{1} @ {0}",
+}
 
 
 def _ordered(subscripts: str) -> str | None:
     """A product of matrices and vectors, written with `@`; None of other contractions."""
-    inputs, out = subscripts.split("->")
-    a, b = inputs.split(",")
-    if 0 < len(a) <= 2 and 0 < len(b) <= 2 and a[-1] == b[0] and out == a[:-1] + b[1:]:
-        return "{0} @ {1}"
-    if len(a) == 2 and len(b) == 1 and a[0] == b and out == a[1]:
-        return "{0}.T @ {1}"
-    if len(a) == 1 and len(b) == 2 and a == b[1] and out == b[0]:
-        return "{1} @ {0}"
-    return None
+    return ORDERED.get(kernels.plain_labels(subscripts))
 
 
 def _multiplied(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rendered:
     return style.call(node, [bracketed(term, ATOM) for term in terms]), PRODUCT
 
 
-product = declare(
+product = nary(
     "contract",
-    lambda parameters: contraction(parameters[0]),
+    lambda parameters: kernels.contraction(*parameters),
     _contract_shape,
     _contract_partial,
-    _contract_code,
+    lambda texts, parameters: (
+        _ordered(*parameters) or f"np.einsum({parameters[0]!r}, {{0}}, {{1}})"
+    ).format(*texts),
     fresh=True,
     notation=lambda style, node, terms: (
         _multiplied(style, node, terms) if _ordered(*node.parameters) is not None else None
@@ -83,7 +70,7 @@ product = declare(
 )
 
 
-@implements(contract)
+@implements(kernels.contract)
 def _traced_contract(subscripts: str, a: Any, b: Any) -> Expression:
     return product(graph_of(a, b), a, b, parameters=(subscripts,))
 
@@ -129,43 +116,39 @@ def _einsum(subscripts: Any, *operands: Any, **rest: Any) -> Any:
     keyword_free("einsum", **{k: v for k, v in rest.items() if k != "optimize"})
     if not isinstance(subscripts, str):
         raise UnsupportedType("np.einsum on traced values takes its subscripts as a string.")
-    terms: list[Any] = list(lifted(*operands))
-    labels, out = _canonical(subscripts, terms)
+    nodes = list(lifted(*operands))
+    labels, out = _canonical(subscripts, nodes)
+    terms: list[tuple[Any, str]] = list(zip(nodes, labels, strict=True))
     lengths: dict[str, int] = {}
-    for term, names in zip(terms, labels, strict=True):
-        for name, n in zip(names, term.shape, strict=True):
-            if lengths.setdefault(name, n) not in (n, 1) and n != 1:
+    for x, names in terms:
+        for name, n in zip(names, x.shape, strict=True):
+            if lengths.setdefault(name, n) == 1:
+                lengths[name] = n
+            elif n not in (1, lengths[name]):
                 raise ShapeMismatch(f"einsum {subscripts!r}: label {name!r} has two lengths.")
-            lengths[name] = max(lengths[name], n)
     # An axis of length one broadcasts: drop it where another operand has the label.
-    for i, (term, names) in enumerate(zip(terms, labels, strict=True)):
-        ones = tuple(
-            k
-            for k, (c, n) in enumerate(zip(names, term.shape, strict=True))
-            if n == 1 != lengths[c]
-        )
+    for i, (x, names) in enumerate(terms):
+        ones = tuple(k for k, c in enumerate(names) if x.shape[k] == 1 != lengths[c])
         if ones:
-            terms[i] = np.squeeze(term, axis=ones)
-            labels[i] = "".join(c for k, c in enumerate(names) if k not in ones)
-    path: list[Any] = [(0, 1)] * (len(terms) - 1)
+            kept = "".join(c for k, c in enumerate(names) if k not in ones)
+            terms[i] = np.squeeze(x, axis=ones), kept
+    path: list[Any] = []
     if len(terms) > 2:
-        shapes = [np.broadcast_to(0.0, t.shape) for t in terms]
-        spec = ",".join(labels) + "->" + out
-        path = np.einsum_path(spec, *shapes, optimize="greedy")[0][1:]
-        path = [step for step in path if len(step) == 2] or [(0, 1)] * (len(terms) - 1)
-    for i, j in itertools.chain(path, itertools.repeat((0, 1))):
-        if len(terms) == 1:
-            break
-        i, j = sorted((i, j))
-        (y, y_labels), (x, x_labels) = (terms.pop(j), labels.pop(j)), (terms.pop(i), labels.pop(i))
-        later = set(out).union(*labels)
+        shapes = [np.broadcast_to(0.0, x.shape) for x, _ in terms]
+        spec = ",".join(names for _, names in terms) + "->" + out
+        found = np.einsum_path(spec, *shapes, optimize="greedy")[0]
+        path = [step for step in found[1:] if len(step) == 2]
+    steps = itertools.chain(path, itertools.repeat((0, 1)))
+    while len(terms) > 1:
+        i, j = sorted(next(steps))
+        (y, y_labels), (x, x_labels) = terms.pop(j), terms.pop(i)
+        later = set(out).union(*(names for _, names in terms))
         x, x_labels = _alone(x, x_labels, later | set(y_labels))
         y, y_labels = _alone(y, y_labels, later | set(x_labels))
-        kept = [c for c in dict.fromkeys(x_labels + y_labels) if c in later]
-        result = "".join(sorted(kept, key=out.find)) if not labels else "".join(kept)
-        terms.append(_traced_contract(f"{x_labels},{y_labels}->{result}", x, y))
-        labels.append(result)
-    x, names = _alone(terms[0], labels[0], set(out))
+        kept = "".join(c for c in dict.fromkeys(x_labels + y_labels) if c in later)
+        result = kept if terms else "".join(sorted(kept, key=out.find))
+        terms.append((_traced_contract(f"{x_labels},{y_labels}->{result}", x, y), result))
+    x, names = _alone(*terms[0], set(out))
     return np.transpose(x, [names.index(c) for c in out])
 
 
@@ -175,43 +158,30 @@ def _matmul(graph: Graph, a: Any, b: Any) -> Any:
         raise ShapeMismatch(f"{a.shape} @ {b.shape}: a scalar; use `*`.")
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
         raise ShapeMismatch(f"{a.shape} @ {b.shape}: the inner lengths differ.")
-    left = "i" if a.ndim > 1 else ""
-    right = "k" if b.ndim > 1 else ""
-    lead = a.ndim > 2 or b.ndim > 2
-    head = ("..." if lead and a.ndim > 1 else "", "..." if lead and b.ndim > 1 else "")
-    both = "..." if lead else ""
-    return np.einsum(f"{head[0]}{left}j,{head[1]}j{right}->{both}{left}{right}", a, b)
+    left, i = ("...ij", "i") if a.ndim > 1 else ("j", "")
+    right, k = ("...jk", "k") if b.ndim > 1 else ("j", "")
+    return np.einsum(f"{left},{right}->...{i}{k}", a, b)
 
 
 UFUNCS[np.matmul] = _matmul
 
 
-@implements(np.dot)
-def _dot(a: Any, b: Any) -> Any:
-    a, b = lifted(a, b)
-    if a.ndim == 0 or b.ndim == 0:
-        return a * b
-    return np.tensordot(a, b, axes=([a.ndim - 1], [max(b.ndim - 2, 0)]))
+def _over_last(axis: int) -> Function:
+    """The product over the last axis of `a` and an axis of `b`, counted from its end."""
+
+    def handler(a: Any, b: Any) -> Any:
+        a, b = lifted(a, b)
+        if a.ndim == 0 or b.ndim == 0:
+            return a * b
+        return np.tensordot(a, b, axes=(-1, max(axis, -b.ndim)))
+
+    return handler
 
 
-@implements(np.vdot)
-def _vdot(a: Any, b: Any) -> Any:
-    a, b = lifted(a, b)
-    return np.dot(np.ravel(a), np.ravel(b))
-
-
-@implements(np.inner)
-def _inner(a: Any, b: Any) -> Any:
-    a, b = lifted(a, b)
-    if a.ndim == 0 or b.ndim == 0:
-        return a * b
-    return np.tensordot(a, b, axes=([a.ndim - 1], [b.ndim - 1]))
-
-
-@implements(np.outer)
-def _outer(a: Any, b: Any) -> Any:
-    a, b = lifted(a, b)
-    return np.einsum("i,j->ij", np.ravel(a), np.ravel(b))
+FUNCTIONS[np.dot] = _over_last(-2)
+FUNCTIONS[np.inner] = _over_last(-1)
+FUNCTIONS[np.vdot] = lambda a, b: np.dot(*map(np.ravel, lifted(a, b)))
+FUNCTIONS[np.outer] = lambda a, b: np.einsum("i,j->ij", *map(np.ravel, lifted(a, b)))
 
 
 @implements(np.tensordot)
@@ -222,9 +192,8 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     left, right = ([x] if isinstance(x, int) else list(x) for x in axes)
     if len(left) != len(right):
         raise ShapeMismatch(f"tensordot over {len(left)} axes and {len(right)} axes.")
-    names = string.ascii_letters
-    a_names = list(names[: a.ndim])
-    b_names = list(names[a.ndim : a.ndim + b.ndim])
+    a_names = list(string.ascii_letters[: a.ndim])
+    b_names = list(string.ascii_letters[a.ndim : a.ndim + b.ndim])
     for i, j in zip(left, right, strict=True):
         b_names[j] = a_names[i]
     shared = {a_names[i] for i in left}
@@ -235,26 +204,20 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
 @implements(np.kron)
 def _kron(a: Any, b: Any) -> Any:
     a, b = lifted(a, b)
-    n = max(a.ndim, b.ndim)
-    a = np.reshape(a, (1,) * (n - a.ndim) + a.shape)
-    b = np.reshape(b, (1,) * (n - b.ndim) + b.shape)
-    spread_a = np.reshape(a, tuple(m for k in a.shape for m in (k, 1)))
-    spread_b = np.reshape(b, tuple(m for k in b.shape for m in (1, k)))
-    shape = tuple(i * j for i, j in zip(a.shape, b.shape, strict=True))
-    return np.reshape(spread_a * spread_b, shape)
+    spread_a = np.expand_dims(a, tuple(range(1, 2 * a.ndim, 2)))
+    spread_b = np.expand_dims(b, tuple(range(0, 2 * b.ndim, 2)))
+    pairs: Any = spread_a * spread_b
+    return np.reshape(pairs, np.multiply(pairs.shape[::2], pairs.shape[1::2]))
 
 
-_convolve = declare(
+_convolve = nary(
     "convolve",
-    lambda parameters: convolve_full,
-    lambda arguments, parameters: (
-        (arguments[0].size + arguments[1].size - 1,),
-        np.result_type(*(a.dtype for a in arguments), np.float32),
-    ),
+    lambda parameters: kernels.convolve_full,
+    lambda shapes: (shapes[0][0] + shapes[1][0] - 1,),
     lambda node, k: Convolve(node.arguments[1 - k], node.arguments[k].shape),
-    lambda texts, parameters: f"np.convolve({texts[0]}, {texts[1]})",
+    call("np.convolve"),
 )
-FUNCTIONS[convolve_full] = lambda a, v: _convolve(graph_of(a, v), a, v)
+FUNCTIONS[kernels.convolve_full] = lambda a, v: _convolve(graph_of(a, v), a, v)
 
 
 @implements(np.convolve)
@@ -262,47 +225,32 @@ def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
     a, v = lifted(a, v)
     if a.ndim != 1 or v.ndim != 1 or not a.size or not v.size:
         raise ShapeMismatch(f"convolve of shapes {a.shape} and {v.shape}; expected vectors.")
-    full = convolve_full(a, v)
+    full = kernels.convolve_full(a, v)
     long, short = max(a.size, v.size), min(a.size, v.size)
-    if mode not in ("full", "same", "valid"):
+    first = (short - 1) // 2
+    parts = {"same": slice(first, first + long), "valid": slice(short - 1, long)}
+    if mode not in ("full", *parts):
         raise UnsupportedFunction(f"np.convolve(mode={mode!r}) is not supported.")
-    if mode == "full":
-        return full
-    if mode == "same":
-        return full[(short - 1) // 2 : (short - 1) // 2 + long]
-    return full[short - 1 : long]
+    return full if mode == "full" else full[parts[mode]]
 
 
-_sparse_product = declare(
+_sparse = unary(
     "sparse_product",
-    lambda parameters: lambda x: sparse_product(x, *parameters),
-    lambda arguments, parameters: (
-        (parameters[0].shape[0], *arguments[0].shape[1:]),
-        np.result_type(parameters[0].matrix.dtype, arguments[0].dtype),
-    ),
-    lambda node, k: SparseProduct(node.parameters[0], node.arguments[0].shape),
-    lambda texts, parameters: f"A @ {texts[0]}",
+    kernels.sparse_product,
+    lambda y, x, constant: SparseProduct(constant, x.shape),
+    lambda shape, constant: (constant.shape[0], *shape[1:]),
+    lambda dtype, constant: np.result_type(constant.matrix.dtype, dtype),
+    "A @ {0}",
     notation=_multiplied,
     source=lambda module, node, texts: f"{module.sparse(node.parameters[0].matrix)} @ {texts[0]}",
 )
-FUNCTIONS[sparse_product] = lambda x, constant: _sparse_product(x.graph, x, parameters=(constant,))
+FUNCTIONS[kernels.sparse_product] = lambda x, constant: _sparse(x.graph, x, parameters=(constant,))
 
 
 @implements(sparse.csr_array)
 def _sparse_matmul(matrix: Any, x: Expression) -> Expression:
     if x.ndim not in (1, 2) or matrix.shape[1] != x.shape[0]:
         raise ShapeMismatch(f"a sparse matrix of shape {matrix.shape} @ {x.shape}.")
-    known = x.graph.matrices
-    kept = known.get(id(matrix))
-    if kept is None or not _same(kept[0], matrix, kept[1]):
-        kept = known[id(matrix)] = (matrix, SparseConstant(matrix))
-    found: Expression = sparse_product(x, kept[1])
+    constant = kernels.SparseConstant(matrix)
+    found: Expression = kernels.sparse_product(x, x.graph.matrices.setdefault(constant, constant))
     return found
-
-
-def _same(known: Any, matrix: Any, constant: SparseConstant) -> bool:
-    """Whether a matrix that was met before still has the numbers of its copy."""
-    if known is not matrix:
-        return False
-    now = sparse.csr_array(matrix)
-    return bool(now.shape == constant.matrix.shape and (now != constant.matrix).nnz == 0)

@@ -10,10 +10,10 @@ import scipy.sparse as sparse
 
 from lagrad.differences import centred
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expressions.expression import Expression
+from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.expressions.primitive import Primitive
-from lagrad.primitives.registry import graph_of
+from lagrad.primitives.registry import floating
 from lagrad.typing import DType, Function, Kind, Parameters, Shape, Value
 
 Rule = Function
@@ -39,23 +39,19 @@ class Custom(LinearMap):
         return math.prod(self.source) * math.prod(self.target)
 
     def pattern(self) -> LinearMap:
-        def everywhere(*_: Any) -> Any:
-            return [np.ones(shape) for shape in self.shapes[1:]]
-
-        return Custom(everywhere, None, self.k, (), self.shapes)
+        ones = [np.ones(shape) for shape in self.shapes[1:]]
+        return Custom(lambda *_: ones, None, self.k, (), self.shapes)
 
     def mv(self, tangent: Value) -> Value:
         if self.jvp is None:
-            flat = self.as_sparse() @ np.ravel(tangent)
-            return np.reshape(flat, self.target)
+            return np.reshape(self.as_sparse() @ np.ravel(tangent), self.target)
         tangents: list[Value] = [np.zeros(shape) for shape in self.shapes[1:]]
         tangents[self.k] = tangent
         return shaped(self.jvp(tuple(tangents), *self.data), self.target, "jvp")
 
     def rmv(self, cotangent: Value) -> Value:
         if self.vjp is None:
-            flat = self.as_sparse().T @ np.ravel(cotangent)
-            return np.reshape(flat, self.source)
+            return np.reshape(self.as_sparse().T @ np.ravel(cotangent), self.source)
         found = self.vjp(cotangent, *self.data)
         count = len(self.shapes) - 1
         if count == 1 and not isinstance(found, (tuple, list)):
@@ -70,20 +66,19 @@ class Custom(LinearMap):
                 "this primitive has a rule for one mode only, and the derived program needs the "
                 "other; give both: lg.primitive(f, vjp=…, jvp=…)."
             )
-        rows, columns = math.prod(self.target), math.prod(self.source)
-        if self.jvp is not None:
-            basis = np.eye(columns).reshape(-1, *self.source)
-            found = [np.ravel(self.mv(row)) for row in basis]
-            return sparse.csr_array(np.reshape(found, (columns, rows)).T)
-        basis = np.eye(rows).reshape(-1, *self.target)
-        return sparse.csr_array(np.reshape([np.ravel(self.rmv(r)) for r in basis], (rows, columns)))
+        forward = self.jvp is not None
+        apply, start, end = (
+            (self.mv, self.source, self.target) if forward else (self.rmv, self.target, self.source)
+        )
+        size = math.prod(start)
+        images = [np.ravel(apply(unit)) for unit in np.eye(size).reshape(size, *start)]
+        lines = np.reshape(images, (size, math.prod(end)))
+        return sparse.csr_array(lines.T if forward else lines)
 
 
 def precision(arguments: Any) -> DType:
     """The dtype of a value: single where all arguments are."""
-    return np.result_type(
-        np.float32, *(np.asarray(a).dtype if np.isscalar(a) else a.dtype for a in arguments)
-    )
+    return floating(*(np.asarray(a).dtype if np.isscalar(a) else a.dtype for a in arguments))
 
 
 def shaped(value: Value, shape: Shape, rule: str) -> Value:
@@ -168,19 +163,12 @@ def primitive(
         shapes = (node.shape, *(a.shape for a in node.arguments))
         return Custom(vjp, jvp, k, (node, *node.arguments), shapes)
 
-    made = Primitive(
-        named,
-        kernel,
-        infer,
-        partial,
-        lambda texts, parameters: f"{named.strip('<>')}({', '.join(texts)})",
-        source=unwritten,
-    )
+    code = lambda texts, parameters: f"{named}({', '.join(texts)})"
+    made = Primitive(named, kernel, infer, partial, code, source=unwritten)
 
     def function(*x: Any) -> Any:
-        try:
-            graph = graph_of(*x)
-        except LookupError:
+        graph = innermost(x)
+        if graph is None:
             return value(*x)
         shapes = [a.shape for a in map(graph.lift, x)]
         given = np.shape(value(*map(np.ones, shapes))) if shape is None else shape(*shapes)

@@ -1,13 +1,13 @@
 """NumPy's elementwise functions, one line each: the ufunc, then its partials.
 
-A partial is a function of the output `y` and the arguments. Comparisons, `sign`, `floor` and
-`ceil` are constant almost everywhere. At a kink the derivative is the mean of both sides.
+A partial is a number, or a function of the output `y` and the arguments. Comparisons, `sign`,
+`floor` and `ceil` are constant almost everywhere. At a kink the derivative is the mean of both
+sides.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,27 +16,17 @@ from lagrad.expressions import notation
 from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import Graph
-from lagrad.expressions.linear_maps import LinearMap, Scale
-from lagrad.expressions.real_arrays import NUMBERS
+from lagrad.expressions.linear_maps import Scale
 from lagrad.primitives import simplification
 from lagrad.primitives.kernels import exp_ratio, logistic_share
-from lagrad.primitives.registry import broadcast, call, declare, elementwise, graph_of, implements
-from lagrad.typing import Function, Kind, Parameters, Value
+from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
+from lagrad.typing import Function, Value
 
 add = elementwise(
-    np.add,
-    lambda y, a, b: 1,
-    lambda y, a, b: 1,
-    commutative=True,
-    simplify=simplification.total,
-    notation=notation.plus,
+    np.add, 1, 1, commutative=True, simplify=simplification.total, notation=notation.plus
 )
 subtract = elementwise(
-    np.subtract,
-    lambda y, a, b: 1,
-    lambda y, a, b: -1,
-    simplify=simplification.difference,
-    notation=notation.minus,
+    np.subtract, 1, -1, simplify=simplification.difference, notation=notation.minus
 )
 multiply = elementwise(
     np.multiply,
@@ -54,7 +44,7 @@ divide = elementwise(
     notation=notation.over,
 )
 negative = elementwise(
-    np.negative, lambda y, x: -1, simplify=simplification.opposite, notation=notation.opposite
+    np.negative, -1, simplify=simplification.opposite, notation=notation.opposite
 )
 
 
@@ -84,9 +74,9 @@ power = elementwise(
 )
 
 absolute = elementwise(np.absolute, lambda y, x: np.sign(x), name="abs", kink=True)
-sign = elementwise(np.sign, None, kink=True)
-floor = elementwise(np.floor, None)
-ceil = elementwise(np.ceil, None)
+sign = elementwise(np.sign, kink=True)
+floor = elementwise(np.floor)
+ceil = elementwise(np.ceil)
 sqrt = elementwise(np.sqrt, lambda y, x: 0.5 / y)
 cbrt = elementwise(np.cbrt, lambda y, x: 1 / (3 * np.square(y)))
 square = elementwise(np.square, lambda y, x: 2 * x, notation=notation.squared)
@@ -118,27 +108,12 @@ arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
 hypot = elementwise(np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, commutative=True)
 
 
-def pairwise(name: str, kernel: Function, *partials: Function) -> Callable[..., Expression]:
+def pairwise(name: str, kernel: Function, *partials: Function, called: str = "") -> None:
     """A function of two arrays, entry by entry, that is no ufunc."""
-
-    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
-        shape = broadcast(name, [a.shape for a in arguments])
-        return shape, np.result_type(*map(weak_dtype, arguments), np.float32)
-
-    def partial(node: Expression, k: int) -> LinearMap:
-        weight = partials[k](node, *node.arguments)
-        return Scale(weight, node.arguments[k].shape, node.shape)
-
     plain = getattr(kernel, "__wrapped__", kernel)  # without the search for traced values
-    code = call(f"_{name}")
-    made = declare(name, lambda parameters: plain, infer, partial, code, elementwise=True)
-    handler = lambda a, b: made(graph_of(a, b), a, b)
-    FUNCTIONS[kernel] = handler
-    return handler
-
-
-def weak_dtype(node: Expression) -> Any:
-    return node.value if isinstance(node, Constant) and type(node.value) in NUMBERS else node.dtype
+    dtype = lambda *kinds: promoted(*kinds, np.float32)
+    made = entrywise(name, plain, partials, dtype, called or f"_{name}")
+    FUNCTIONS[kernel] = lambda a, b: made(graph_of(a, b), a, b)
 
 
 # s = eᵃ/(eᵃ + eᵇ) has ∂s/∂a = s(1 − s) = −∂s/∂b.
@@ -152,34 +127,29 @@ logaddexp = elementwise(
 )
 
 
-def chosen(compare: np.ufunc, missing: bool) -> Callable[[Value, Value], Value]:
-    """One where this argument is the extreme one, half where it is a tie.
+equal = elementwise(np.equal, commutative=True, notation=notation.compared("=="))
+INEQUALITIES = {np.less: "<", np.less_equal: "<=", np.greater: ">", np.greater_equal: ">="}
+for _ufunc, _sign in INEQUALITIES.items():
+    elementwise(_ufunc, notation=notation.compared(_sign))
+TRUTHS = "not_equal logical_and logical_or logical_xor logical_not isfinite isnan isinf"
+for _name in TRUTHS.split():
+    elementwise(getattr(np, _name))
 
-    The arguments are compared with each other, not with the value: that may have been computed
-    elsewhere, and differ in its last bit. Where NaNs are `missing`, the other one counts.
-    """
+
+def extreme(ufunc: np.ufunc, compare: np.ufunc, missing: bool) -> None:
+    """The larger or the smaller one; where NaNs are `missing`, the other one counts."""
 
     def weight(this: Value, other: Value) -> Value:
+        """One where this argument is the extreme one, half where it is a tie.
+
+        The arguments are compared with each other, not with the value: that may have been
+        computed elsewhere, and differ in its last bit.
+        """
         first = compare(this, other)
         if missing:
             first = np.logical_or(first, np.isnan(other))
         return np.where(first, 1, np.where(np.equal(this, other), 0.5, 0))
 
-    return weight
-
-
-equal = elementwise(np.equal, None, None, commutative=True, notation=notation.compared("=="))
-INEQUALITIES = {np.less: "<", np.less_equal: "<=", np.greater: ">", np.greater_equal: ">="}
-for _ufunc, _sign in INEQUALITIES.items():
-    elementwise(_ufunc, None, None, notation=notation.compared(_sign))
-for _name in ("not_equal", "logical_and", "logical_or", "logical_xor"):
-    elementwise(getattr(np, _name), None, None)
-for _name in ("logical_not", "isfinite", "isnan", "isinf"):
-    elementwise(getattr(np, _name), None)
-
-
-def extreme(ufunc: np.ufunc, compare: np.ufunc, missing: bool) -> None:
-    weight = chosen(compare, missing)
     partials = (lambda y, a, b: weight(a, b), lambda y, a, b: weight(b, a))
     elementwise(ufunc, *partials, commutative=True, kink=True)
 
@@ -201,56 +171,32 @@ del OF_DOUBLES[np.negative]
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
 
 
-def _where_infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
-    values = [
-        a.value if isinstance(a, Constant) and type(a.value) in NUMBERS else a.dtype
-        for a in arguments[1:]
-    ]
-    return broadcast("where", [a.shape for a in arguments]), np.result_type(*values)
-
-
-def _where_partial(node: Expression, k: int) -> LinearMap | None:
-    condition = node.arguments[0]
-    if k == 0:
-        return None
-    kept = np.where(condition, 1, 0) if k == 1 else np.where(condition, 0, 1)
-    return Scale(kept, node.arguments[k].shape, node.shape)
-
-
-where = declare(
+where = entrywise(
     "where",
-    lambda parameters: np.where,
-    _where_infer,
-    _where_partial,
-    call("np.where"),
-    elementwise=True,
+    np.where,
+    (None, lambda y, c, a, b: np.where(c, 1, 0), lambda y, c, a, b: np.where(c, 0, 1)),
+    lambda condition, *kinds: promoted(*kinds),
+    "np.where",
     kink=True,
 )
 
 
-@implements(np.where)
-def _where(condition: Any, x: Any, y: Any) -> Expression:
-    return where(graph_of(condition, x, y), condition, x, y)
+FUNCTIONS[np.where] = lambda condition, x, y: where(graph_of(condition, x, y), condition, x, y)
 
 
 @implements(np.clip)
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:  # noqa: A002
     low, high = (a_min if min is None else min), (a_max if max is None else max)
-    if low is not None:
-        a = np.maximum(a, low)
+    a = a if low is None else np.maximum(a, low)
     return a if high is None else np.minimum(a, high)
 
 
-cast = declare(
+cast = unary(
     "astype",
-    lambda parameters: lambda x: np.asarray(x).astype(parameters[0]),
-    lambda arguments, parameters: (arguments[0].shape, np.dtype(parameters[0])),
-    lambda node, k: (
-        Scale(1, node.shape, node.shape)
-        if node.dtype.kind == "f" and node.arguments[0].dtype.kind == "f"
-        else None
-    ),
-    lambda texts, parameters: f"np.astype({texts[0]}, np.{np.dtype(parameters[0])})",
+    lambda x, dtype: np.asarray(x).astype(dtype),
+    lambda y, x, dtype: Scale(1, y.shape, y.shape) if y.dtype.kind == x.dtype.kind == "f" else None,
+    dtype=lambda given, dtype: np.dtype(dtype),
+    code=lambda texts, parameters: f"np.astype({texts[0]}, np.{np.dtype(parameters[0])})",
     elementwise=True,
     simplify=simplification.shaped,
 )
@@ -265,9 +211,8 @@ def _astype(x: Expression, dtype: Any, copy: bool = True) -> Expression:
 def _questioned(reduction: Function) -> Function:
     """np.any or np.all: whether the largest, or the smallest, truth is one."""
 
-    def handler(a: Any, axis: Any = None, keepdims: Any = False) -> Any:
-        keepdims = False if keepdims is np._NoValue else keepdims
-        return np.greater(reduction(np.where(a, 1.0, 0.0), axis=axis, keepdims=keepdims), 0.5)
+    def handler(a: Any, *args: Any, **kwargs: Any) -> Any:
+        return np.greater(reduction(np.where(a, 1.0, 0.0), *args, **kwargs), 0.5)
 
     return handler
 
@@ -283,11 +228,7 @@ def _isclose(
     return np.less_equal(np.abs(a - b), atol + rtol * np.abs(b))
 
 
-@implements(np.allclose)
-def _allclose(
-    a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
-) -> Any:
-    return np.all(np.isclose(a, b, rtol, atol))
+implements(np.allclose)(lambda *args, **kwargs: np.all(np.isclose(*args, **kwargs)))
 
 
 @implements(np.array_equal)

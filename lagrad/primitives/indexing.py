@@ -6,6 +6,7 @@ array of positions through the first yields the matrix.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,13 +14,14 @@ import numpy as np
 
 from lagrad.errors import ShapeMismatch, TracedValueError
 from lagrad.expressions.dispatch import FUNCTIONS
-from lagrad.expressions.expression import Expression
+from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import LinearMap, Reindex, Transpose
 from lagrad.expressions.notation import ATOM, bracketed, postfix, shortened
+from lagrad.expressions.primitive import Primitive
 from lagrad.primitives import simplification
 from lagrad.primitives.kernels import Index, decode_key, embed, encode_key, gather, scatter
-from lagrad.primitives.registry import call, declare, implements
-from lagrad.typing import Kind, Parameters, Shape
+from lagrad.primitives.registry import Code, call, implements, unary
+from lagrad.typing import Function, Parameters, Shape
 
 Move = Callable[[Any], Any]
 
@@ -31,29 +33,30 @@ def probe(shape: Shape) -> Any:
 
 def _reindex(
     name: str,
-    forward: Callable[[Parameters], Move],
-    shape: Callable[[Shape, Parameters], Shape],
-    undo: Callable[[Expression], Move],
-    code: Callable[[Sequence[str], Parameters], str],
+    function: Function,
+    shape: Callable[..., Shape],
+    undo: Callable[..., Any],
+    code: Code | str | None = None,
     **traits: Any,
-) -> Any:
-    """A shaping primitive: a function of arrays and traced values alike, and what undoes it."""
+) -> Primitive:
+    """A shaping primitive: a function of arrays and traced values alike, and what undoes it.
 
-    def partial(node: Expression, k: int) -> LinearMap:
-        return Reindex(forward(node.parameters), undo(node), node.arguments[0].shape, node.shape)
+    `undo(c, x.shape, *parameters)` takes a cotangent back to the shape that the array had.
+    """
 
-    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
-        return shape(arguments[0].shape, parameters), arguments[0].dtype
+    def partial(y: Expression, x: Expression, *parameters: Any) -> LinearMap:
+        back = lambda c: undo(c, x.shape, *parameters)
+        return Reindex(made.kernel(parameters), back, x.shape, y.shape)
 
-    return declare(name, forward, infer, partial, code, **traits)
+    made = unary(name, function, partial, shape, code=code, **traits)
+    return made
 
 
 reshape = _reindex(
     "reshape",
-    lambda parameters: lambda x: np.reshape(x, parameters[0]),
-    lambda shape, parameters: parameters[0],
-    lambda node: lambda c: np.reshape(c, node.arguments[0].shape),
-    call("np.reshape"),
+    np.reshape,
+    lambda given, shape: shape,
+    lambda c, given, shape: np.reshape(c, given),
     simplify=simplification.shaped,
 )
 
@@ -62,22 +65,17 @@ def _reversed(axes: Sequence[int]) -> bool:
     return axes == tuple(range(len(axes)))[::-1]
 
 
-def _transpose_code(texts: Sequence[str], parameters: Parameters) -> str:
-    (axes,) = parameters
-    if _reversed(axes):
-        return f"np.transpose({texts[0]})"
-    return f"np.transpose({texts[0]}, {axes})"
-
-
 transpose = _reindex(
     "transpose",
-    lambda parameters: lambda x: np.transpose(x, parameters[0]),
-    lambda shape, parameters: tuple(shape[i] for i in parameters[0]),
-    lambda node: lambda c: np.transpose(c, tuple(map(int, np.argsort(node.parameters[0])))),
-    _transpose_code,
+    np.transpose,
+    lambda shape, axes: tuple(shape[i] for i in axes),
+    lambda c, shape, axes: np.transpose(c, tuple(map(int, np.argsort(axes)))),
+    lambda texts, parameters: call("np.transpose")(
+        texts, () if _reversed(*parameters) else parameters
+    ),
     simplify=simplification.turned,
     notation=lambda style, node, terms: (
-        style.transpose(terms[0]) if _reversed(node.parameters[0]) and not style.numpy else None
+        style.transpose(terms[0]) if _reversed(*node.parameters) and not style.numpy else None
     ),
 )
 
@@ -96,10 +94,11 @@ def _key_text(key: Parameters) -> str:
 
 _getitem = _reindex(
     "getitem",
-    lambda parameters: lambda x: x[decode_key(parameters[0])],
-    lambda shape, parameters: probe(shape)[decode_key(parameters[0])].shape,
-    lambda node: lambda c: embed(c, node.parameters[0], node.arguments[0].shape),
-    lambda texts, parameters: f"{texts[0]}[{_key_text(parameters[0])}]",
+    operator.getitem,
+    lambda shape, key: probe(shape)[decode_key(key)].shape,
+    lambda c, shape, key: embed(c, key, shape),
+    lambda texts, parameters: f"{texts[0]}[{_key_text(*parameters)}]",
+    kernel=lambda parameters: operator.itemgetter(decode_key(*parameters)),
     simplify=simplification.back("embed"),
     notation=postfix,
 )
@@ -123,9 +122,9 @@ def _embed_code(texts: Sequence[str], parameters: Parameters) -> str:
 
 _embed = _reindex(
     "embed",
-    lambda parameters: lambda c: embed(c, *parameters),
-    lambda shape, parameters: parameters[1],
-    lambda node: lambda c: c[decode_key(node.parameters[0])],
+    embed,
+    lambda given, key, shape: shape,
+    lambda c, given, key, shape: c[decode_key(key)],
     _embed_code,
     fresh=True,
     notation=shortened(
@@ -134,21 +133,29 @@ _embed = _reindex(
 )
 
 
-@implements(embed)
-def _traced_embed(c: Expression, key: Parameters, shape: Shape) -> Any:
-    return _embed(c.graph, c, parameters=(key, shape))
+FUNCTIONS[embed] = lambda c, key, shape: _embed(c.graph, c, parameters=(key, shape))
 
 
-def _gather_code(texts: Sequence[str], parameters: Parameters) -> str:
+def _gather_code(texts: Sequence[str], parameters: Parameters, module: Any = None) -> str:
     index, label = parameters
-    return label.format(texts[0]) if label else f"_gather({texts[0]}, {index.array.tolist()})"
+    return (label or f"_gather({{0}}, {_positions_text(index, module)})").format(*texts)
+
+
+def _scatter_code(texts: Sequence[str], parameters: Parameters, module: Any = None) -> str:
+    (index,) = parameters
+    return f"_scatter({texts[0]}, {_positions_text(index, module)}, {index.source})"
+
+
+def _positions_text(index: Index, module: Any) -> str:
+    """Positions as source: a constant of the module where there is one, and a list elsewhere."""
+    return str(index.array.tolist() if module is None else module.stored(index.array))
 
 
 _gather = _reindex(
     "gather",
-    lambda parameters: lambda x: gather(x, parameters[0]),
-    lambda shape, parameters: parameters[0].array.shape,
-    lambda node: lambda c: scatter(c, node.parameters[0]),
+    lambda x, index, label: gather(x, index),
+    lambda shape, index, label: index.array.shape,
+    lambda c, shape, index, label: scatter(c, index),
     _gather_code,
     simplify=simplification.back("scatter"),
     notation=lambda style, node, terms: (
@@ -156,37 +163,20 @@ _gather = _reindex(
         if not (style.numpy or node.parameters[1])
         else postfix(style, node, terms)
     ),
-    source=lambda module, node, texts: (
-        _gather_code(texts, node.parameters)
-        if node.parameters[1]
-        else f"_gather({texts[0]}, {module.stored(node.parameters[0].array)})"
-    ),
+    source=lambda module, node, texts: _gather_code(texts, node.parameters, module),
 )
 FUNCTIONS[gather] = lambda x, index: _gather(x.graph, x, parameters=(index, ""))
-
-
-def _scatter_partial(node: Expression, k: int) -> LinearMap:
-    (index,) = node.parameters
-    return Transpose(
-        Reindex(
-            lambda t: gather(t, index), lambda c: scatter(c, index), node.shape, index.array.shape
-        )
-    )
-
-
-_scatter = declare(
+_scatter = unary(
     "scatter",
-    lambda parameters: lambda c: scatter(c, parameters[0]),
-    lambda arguments, parameters: (parameters[0].source, arguments[0].dtype),
-    _scatter_partial,
-    lambda texts, parameters: (
-        f"_scatter({texts[0]}, {parameters[0].array.tolist()}, {parameters[0].source})"
+    scatter,
+    lambda y, x, index: Transpose(
+        Reindex(lambda t: gather(t, index), lambda c: scatter(c, index), y.shape, x.shape)
     ),
+    lambda shape, index: index.source,
+    code=_scatter_code,
     fresh=True,
     notation=shortened(lambda node, text: f"scatter({text})"),
-    source=lambda module, node, texts: (
-        f"_scatter({texts[0]}, {module.stored(node.parameters[0].array)}, {node.shape})"
-    ),
+    source=lambda module, node, texts: _scatter_code(texts, node.parameters, module),
 )
 FUNCTIONS[scatter] = lambda c, index: _scatter(c.graph, c, parameters=(index,))
 
@@ -219,44 +209,34 @@ def moved(x: Expression, move: Move, label: str = "") -> Any:
     return _gather(x.graph, x, parameters=(Index(positions, x.shape), label))
 
 
+def _is_basic(k: Any) -> bool:
+    """Whether NumPy's basic indexing takes this part of a key."""
+    return k is None or k is Ellipsis or (isinstance(k, (int, slice)) and not isinstance(k, bool))
+
+
 def _advanced_label(keys: tuple[Any, ...]) -> str:
     """An index with arrays in it as source, where it is short."""
-    shown = []
-    for k in keys:
-        if isinstance(k, slice):
-            shown.append(_key_text(encode_key((k,))))
-        elif k is None or k is Ellipsis or isinstance(k, int):
-            shown.append(_key_text((k,)))
-        elif np.size(k) <= 8:
-            shown.append(repr(np.asarray(k).tolist()))
-        else:
-            return ""
+    arrays = [k for k in keys if not _is_basic(k)]
+    if any(np.size(k) > 8 for k in arrays):
+        return ""
+    shown = [
+        _key_text(encode_key((k,))) if _is_basic(k) else repr(np.asarray(k).tolist()) for k in keys
+    ]
     return "{0}[" + ", ".join(shown) + "]"
 
 
 @implements(Expression.__getitem__)
 def _index(x: Expression, key: Any) -> Any:
     keys = key if isinstance(key, tuple) else (key,)
-    parts: list[Any] = []
-    for k in keys:
-        bounds = (k.start, k.stop, k.step) if isinstance(k, slice) else (k,)
-        if any(isinstance(b, Expression) for b in bounds):
-            raise TracedValueError(
-                "a traced value as an index: what is selected must not depend on the variables; "
-                "np.where(condition, a, b) chooses between values."
-            )
-        parts.append(k)
-    basic = all(
-        k is None
-        or k is Ellipsis
-        or isinstance(k, slice)
-        or (isinstance(k, (int, np.integer)) and not isinstance(k, bool))
-        for k in parts
-    )
+    if innermost(encode_key(keys)) is not None:
+        raise TracedValueError(
+            "a traced value as an index: what is selected must not depend on the variables; "
+            "np.where(condition, a, b) chooses between values."
+        )
+    keys = tuple(int(k) if isinstance(k, np.integer) else k for k in keys)
     try:
-        if not basic:
+        if not all(map(_is_basic, keys)):
             return moved(x, lambda positions: positions[key], _advanced_label(keys))
-        plain = tuple(int(k) if isinstance(k, np.integer) else k for k in parts)
-        return _getitem(x.graph, x, parameters=(encode_key(plain),))
+        return _getitem(x.graph, x, parameters=(encode_key(keys),))
     except IndexError as error:
         raise ShapeMismatch(f"{key!r} as an index into shape {x.shape}: {error}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -240,14 +241,19 @@ def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
     return out if keepdims else np.squeeze(out, axis=axis)[()]
 
 
+def plain_labels(subscripts: str) -> str:
+    """The same subscripts with the letters a, b, c, …, in the order of their coming."""
+    names = dict.fromkeys(c for c in subscripts if c.isalpha())
+    letters = dict(zip(names, string.ascii_lowercase, strict=False))
+    return "".join(letters.get(c, c) for c in subscripts)
+
+
 @functools.lru_cache(maxsize=4096)
 def contraction(subscripts: str) -> Callable[[Array, Array], Array]:
     """The product of two tensors as one `matmul` between transposed and reshaped views."""
     inputs, out = subscripts.split("->")
     left, right = inputs.split(",")
-    names = dict.fromkeys(left + right)
-    letters = dict(zip(names, "abcdefghijklmnopqrstuvwxyz", strict=False))
-    plain = "".join(letters.get(c, c) for c in subscripts)
+    plain = plain_labels(subscripts)
     if plain in DIRECT:
         return DIRECT[plain]
     batch = [c for c in left if c in right and c in out]
@@ -290,16 +296,6 @@ DIRECT: dict[str, Callable[[Array, Array], Array]] = {
     "a,b->ba": lambda a, b: np.multiply(a, b[:, None]),
     "abc,acd->abd": np.matmul,
 }
-
-
-def contraction_sizes(subscripts: str, *shapes: Shape) -> dict[str, int]:
-    """The length of every label; ValueError where two operands disagree."""
-    sizes: dict[str, int] = {}
-    for labels, shape in zip(subscripts.split("->")[0].split(","), shapes, strict=True):
-        for label, n in zip(labels, shape, strict=True):
-            if sizes.setdefault(label, n) != n:
-                raise ValueError(f"lengths {sizes[label]} and {n} for the same axis")
-    return sizes
 
 
 @overridable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +12,17 @@ from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Sum
+from lagrad.expressions.primitive import Primitive
 from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Contract, Solve
-from lagrad.primitives.registry import call, declare, implements, lifted
-from lagrad.typing import Function, Parameters, Shape
+from lagrad.primitives.registry import call, floating, implements, lifted, nary, unary
+from lagrad.typing import Function, Shape
 
 HEAD = "abcdefgh"
 
 
-def _square(x: Expression, name: str) -> Expression:
+def _square(a: Any, name: str) -> Expression:
+    (x,) = lifted(a)
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ShapeMismatch(f"np.linalg.{name} of shape {x.shape}; expected (…, n, n).")
     return x
@@ -32,24 +35,42 @@ def _nan_where_singular(function: Function, shape: Callable[..., Shape]) -> Any:
         try:
             return function(*x)
         except np.linalg.LinAlgError:
-            return np.full(shape(*x), np.nan, dtype=np.result_type(*x, np.float32))
+            return np.full(shape(*map(np.shape, x)), np.nan, dtype=floating(*x))
 
-    return lambda parameters: kernel
-
-
-def _times(spec: tuple[str, str, str], other: Any, source: Shape, target: Shape) -> LinearMap:
-    """A product with `other` over stacks; `spec` names the last axes."""
-    head = HEAD[: len(source) - 2] if len(source) > 2 else ""
-    inner, fixed, out = (head + labels for labels in spec)
-    return Contract((inner, fixed, out), other, source, target)
+    return kernel
 
 
-def _like_first(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
-    return arguments[0].shape, np.result_type(arguments[0].dtype, np.float32)
+def _of_matrices(
+    name: str,
+    function: Function,
+    partial: Callable[[Expression, Expression], LinearMap] | None,
+    shape: Callable[[Shape], Shape] = lambda shape: shape,
+    code: str | None = None,
+) -> Primitive:
+    """A function of each matrix of a stack; NaN where it has no answer."""
+    kernel = _nan_where_singular(function, shape)
+    return unary(name, kernel, partial, shape, floating, code or f"np.linalg.{name}({{0}})")
 
 
-def _per_matrix(arguments: tuple[Expression, ...], parameters: Parameters) -> tuple[Shape, Any]:
-    return arguments[0].shape[:-2], np.result_type(arguments[0].dtype, np.float32)
+def _per_matrix(shape: Shape) -> Shape:
+    return shape[:-2]
+
+
+def _times(spec: str, other: Any, source: Shape, target: Shape | None = None) -> LinearMap:
+    """A product with `other` over stacks; `spec` names the last axes of source, other, target."""
+    last = spec.split(",")
+    inner, fixed, out = (HEAD[: len(source) - len(last[0])] + labels for labels in last)
+    return Contract((inner, fixed, out), other, source, source if target is None else target)
+
+
+def _left(matrix: Any, shape: Shape) -> LinearMap:
+    """dA ↦ M dA."""
+    return _times("jk,ij,ik", matrix, shape)
+
+
+def _right(matrix: Any, shape: Shape) -> LinearMap:
+    """dA ↦ dA M."""
+    return _times("ij,jk,ik", matrix, shape)
 
 
 def _solve_partial(node: Expression, k: int) -> LinearMap:
@@ -58,17 +79,14 @@ def _solve_partial(node: Expression, k: int) -> LinearMap:
     if k == 1:
         return solve
     # d(A⁻¹b) = −A⁻¹ dA (A⁻¹b)
-    product = _times(("ij", "jk", "ik"), node, matrix.shape, node.shape)
+    product = _times("ij,jk,ik", node, matrix.shape, node.shape)
     return Compose(Scale(-1, node.shape, node.shape), solve, product)
 
 
-solve = declare(
+solve = nary(
     "solve",
-    _nan_where_singular(np.linalg.solve, lambda a, b: b.shape),
-    lambda arguments, parameters: (
-        arguments[1].shape,
-        np.result_type(arguments[0].dtype, arguments[1].dtype, np.float32),
-    ),
+    lambda parameters: _nan_where_singular(np.linalg.solve, lambda a, b: b),
+    lambda shapes: shapes[1],
     _solve_partial,
     call("np.linalg.solve"),
 )
@@ -87,103 +105,57 @@ def _solve(a: Any, b: Any) -> Any:
     return np.squeeze(out, axis=-1) if b.ndim == 1 else out
 
 
-def _inverse_partial(node: Expression, k: int) -> LinearMap:
-    # dA⁻¹ = −A⁻¹ dA A⁻¹
-    shape = node.shape
-    return Compose(
-        Scale(-1, shape, shape),
-        _times(("jk", "ij", "ik"), node, shape, shape),
-        _times(("ij", "jk", "ik"), node, shape, shape),
-    )
-
-
-inverse = declare(
+# dA⁻¹ = −A⁻¹ dA A⁻¹
+inverse = _of_matrices(
     "inv",
-    _nan_where_singular(np.linalg.inv, np.shape),
-    _like_first,
-    _inverse_partial,
-    call("np.linalg.inv"),
+    np.linalg.inv,
+    lambda y, x: Compose(Scale(-1, y.shape, y.shape), _left(y, y.shape), _right(y, y.shape)),
 )
 
 
-@implements(np.linalg.inv)
-def _inv(a: Any) -> Any:
-    (x,) = lifted(a)
-    return inverse(x.graph, _square(x, "inv"))
-
-
-def _trace_with_inverse(x: Expression, target: Shape) -> LinearMap:
+def _trace_with_inverse(x: Expression) -> LinearMap:
     """dA ↦ tr(A⁻¹ dA)."""
-    return _times(("ij", "ji", ""), np.linalg.inv(x), x.shape, target)
+    return _times("ij,ji,", np.linalg.inv(x), x.shape, x.shape[:-2])
 
 
-determinant = declare(
-    "det",
-    lambda parameters: np.linalg.det,
-    _per_matrix,
-    lambda node, k: _times(
-        ("ij", "ij", ""), cofactor(node.arguments[0]), node.arguments[0].shape, node.shape
-    ),
-    call("np.linalg.det"),
-)
-
-
-def _cofactor_partial(node: Expression, k: int) -> LinearMap:
+def _cofactor_partial(y: Expression, x: Expression) -> LinearMap:
     # C = det(A) A⁻ᵀ: dC = tr(A⁻¹ dA) C − C dAᵀ A⁻ᵀ.
-    (x,) = node.arguments
     shape = x.shape
-    scale = Scale(node, (*shape[:-2], 1, 1), shape)
-    lift = Reindex(
-        lambda t: np.reshape(t, (*shape[:-2], 1, 1)),
-        lambda c: np.reshape(c, shape[:-2]),
-        shape[:-2],
-        (*shape[:-2], 1, 1),
-    )
-    second = Compose(
-        Scale(-1, shape, shape),
-        _times(("jk", "ij", "ik"), node, shape, shape),
-        _times(("ij", "kj", "ik"), np.linalg.inv(x), shape, shape),
-        _turned(shape),
-    )
-    return Sum(Compose(scale, lift, _trace_with_inverse(x, shape[:-2])), second)
+    first = Compose(_times(",ij,ij", y, shape[:-2], shape), _trace_with_inverse(x))
+    right = _times("ij,kj,ik", np.linalg.inv(x), shape)
+    second = Compose(Scale(-1, shape, shape), _left(y, shape), right, _turned(shape))
+    return Sum(first, second)
 
 
-cofactors = declare(
-    "cofactor",
-    _nan_where_singular(cofactor, np.shape),
-    _like_first,
-    _cofactor_partial,
-    call("_cofactor"),
-)
+cofactors = _of_matrices("cofactor", cofactor, _cofactor_partial, code="_cofactor({0})")
 FUNCTIONS[cofactor] = lambda x: cofactors(x.graph, x)
-
-
-@implements(np.linalg.det)
-def _det(a: Any) -> Any:
-    (x,) = lifted(a)
-    return determinant(x.graph, _square(x, "det"))
-
-
-log_determinant = declare(
+determinant = _of_matrices(
+    "det", np.linalg.det, lambda y, x: _times("ij,ij,", cofactor(x), x.shape, y.shape), _per_matrix
+)
+log_determinant = _of_matrices(
     "logabsdet",
-    lambda parameters: lambda x: np.linalg.slogdet(x)[1],
+    lambda x: np.linalg.slogdet(x)[1],
+    lambda y, x: _trace_with_inverse(x),
     _per_matrix,
-    lambda node, k: _trace_with_inverse(node.arguments[0], node.shape),
-    lambda texts, parameters: f"np.linalg.slogdet({texts[0]})[1]",
+    "np.linalg.slogdet({0})[1]",
 )
-sign_of_determinant = declare(
-    "signdet",
-    lambda parameters: lambda x: np.linalg.slogdet(x)[0],
-    _per_matrix,
-    lambda node, k: None,
-    lambda texts, parameters: f"np.linalg.slogdet({texts[0]})[0]",
+sign_of_determinant = _of_matrices(
+    "signdet", lambda x: np.linalg.slogdet(x)[0], None, _per_matrix, "np.linalg.slogdet({0})[0]"
 )
+
+
+def _of_square(primitive: Primitive, a: Any) -> Expression:
+    x = _square(a, primitive.name)
+    return primitive(x.graph, x)
+
+
+FUNCTIONS[np.linalg.inv] = functools.partial(_of_square, inverse)
+FUNCTIONS[np.linalg.det] = functools.partial(_of_square, determinant)
 
 
 @implements(np.linalg.slogdet)
 def _slogdet(a: Any) -> Any:
-    (x,) = lifted(a)
-    _square(x, "slogdet")
+    x = _square(a, "slogdet")
     pair = (sign_of_determinant(x.graph, x), log_determinant(x.graph, x))
     return type(np.linalg.slogdet(np.eye(1)))(*pair)
 
@@ -196,110 +168,76 @@ def _turned(shape: Shape) -> LinearMap:
 
 def _similar(vectors: Any, shape: Shape) -> LinearMap:
     """dA ↦ Vᵀ dA V, for the symmetric dA that LAPACK reads."""
-    return Compose(
-        _times(("ij", "jk", "ik"), vectors, shape, shape),
-        _times(("jk", "ji", "ik"), vectors, shape, shape),
-        _from_lower(shape),
-    )
+    turned = _times("jk,ji,ik", vectors, shape)
+    return Compose(_right(vectors, shape), turned, _from_lower(shape))
 
 
 def _from_lower(shape: Shape) -> LinearMap:
     """What LAPACK reads of a symmetric matrix: its lower triangle, mirrored."""
     n = shape[-1]
-    lower = Scale(np.tril(np.ones((n, n))), shape, shape)
-    strict = Scale(np.tril(np.ones((n, n)), -1), shape, shape)
+    lower = Scale(np.tri(n), shape, shape)
+    strict = Scale(np.tri(n, k=-1), shape, shape)
     return Sum(lower, Compose(_turned(shape), strict))
 
 
-def _cholesky_partial(node: Expression, k: int) -> LinearMap:
+def _cholesky_partial(y: Expression, x: Expression) -> LinearMap:
     # dL = L Φ(L⁻¹ dA L⁻ᵀ), Φ the lower triangle with half the diagonal (Murray 2016).
-    shape, n = node.shape, node.shape[-1]
-    inverse_factor = np.linalg.inv(node)
-    half = np.tril(np.ones((n, n))) - 0.5 * np.eye(n)
-    return Compose(
-        _times(("jk", "ij", "ik"), node, shape, shape),
-        Scale(half, shape, shape),
-        _times(("ij", "kj", "ik"), inverse_factor, shape, shape),
-        _times(("jk", "ij", "ik"), inverse_factor, shape, shape),
-        _from_lower(shape),
-    )
+    shape, n = y.shape, y.shape[-1]
+    inverse_factor = np.linalg.inv(y)
+    half = Scale(np.tri(n) - 0.5 * np.eye(n), shape, shape)
+    right = _times("ij,kj,ik", inverse_factor, shape)
+    return Compose(_left(y, shape), half, right, _left(inverse_factor, shape), _from_lower(shape))
 
 
-cholesky = declare(
-    "cholesky",
-    _nan_where_singular(np.linalg.cholesky, np.shape),
-    _like_first,
-    _cholesky_partial,
-    call("np.linalg.cholesky"),
-)
+cholesky = _of_matrices("cholesky", np.linalg.cholesky, _cholesky_partial)
 
 
 @implements(np.linalg.cholesky)
 def _cholesky(a: Any, /, *, upper: bool = False) -> Any:
-    (x,) = lifted(a)
     if upper:
         raise UnsupportedFunction("np.linalg.cholesky(upper=True) on traced values; transpose.")
-    return cholesky(x.graph, _square(x, "cholesky"))
+    return _of_square(cholesky, a)
 
 
-def _eigenvectors(x: Any) -> Any:
-    return eigenvectors(x.graph, x)
-
-
-def _eigenvalues_partial(node: Expression, k: int) -> LinearMap:
+def _eigenvalues_partial(y: Expression, x: Expression) -> LinearMap:
     # With S = Vᵀ dA V: dw = diag S.
-    (x,) = node.arguments
     shape, n = x.shape, x.shape[-1]
-    vectors = _eigenvectors(x)
     diagonal = Reindex(
         lambda t: np.diagonal(t, 0, -2, -1), lambda c: c[..., None] * np.eye(n), shape, shape[:-1]
     )
-    return Compose(diagonal, _similar(vectors, shape))
+    return Compose(diagonal, _similar(eigenvectors(x.graph, x), shape))
 
 
-def _eigenvectors_partial(node: Expression, k: int) -> LinearMap:
+def _eigenvectors_partial(y: Expression, x: Expression) -> LinearMap:
     # dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal: infinite where eigenvalues are equal.
-    (x,) = node.arguments
     shape, n = x.shape, x.shape[-1]
     values: Any = eigenvalues(x.graph, x)
     gaps = values[..., None, :] - values[..., :, None]
     weights = (1 - np.eye(n)) / (gaps + np.eye(n))
-    return Compose(
-        _times(("jk", "ij", "ik"), node, shape, shape),
-        Scale(weights, shape, shape),
-        _similar(node, shape),
-    )
+    return Compose(_left(y, shape), Scale(weights, shape, shape), _similar(y, shape))
 
 
-eigenvalues = declare(
-    "eigvalsh",
-    _nan_where_singular(np.linalg.eigvalsh, lambda x: x.shape[:-1]),
-    lambda arguments, parameters: (
-        arguments[0].shape[:-1],
-        np.result_type(arguments[0].dtype, np.float32),
-    ),
-    _eigenvalues_partial,
-    call("np.linalg.eigvalsh"),
+eigenvalues = _of_matrices(
+    "eigvalsh", np.linalg.eigvalsh, _eigenvalues_partial, lambda shape: shape[:-1]
 )
-eigenvectors = declare(
+eigenvectors = _of_matrices(
     "eigenvectors",
-    _nan_where_singular(lambda x: np.linalg.eigh(x)[1], np.shape),
-    _like_first,
+    lambda x: np.linalg.eigh(x)[1],
     _eigenvectors_partial,
-    lambda texts, parameters: f"np.linalg.eigh({texts[0]})[1]",
+    code="np.linalg.eigh({0})[1]",
 )
 
 
 @implements(np.linalg.eigvalsh)
 def _eigvalsh(a: Any, UPLO: str = "L") -> Any:
-    (x,) = lifted(a)
     if UPLO != "L":
         raise UnsupportedFunction("np.linalg.eigh(UPLO='U') on traced values; transpose.")
-    return eigenvalues(x.graph, _square(x, "eigh"))
+    x = _square(a, "eigh")
+    return eigenvalues(x.graph, x)
 
 
 @implements(np.linalg.eigh)
 def _eigh(a: Any, UPLO: str = "L") -> Any:
     (x,) = lifted(a)
-    values = np.linalg.eigvalsh(x, UPLO)  # type: ignore[call-overload]
-    return type(np.linalg.eigh(np.eye(1)))(values, _eigenvectors(x))
+    pair: Any = (np.linalg.eigvalsh(x, UPLO), eigenvectors(x.graph, x))  # type: ignore[call-overload]
+    return type(np.linalg.eigh(np.eye(1)))(*pair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import string
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,18 @@ from lagrad.primitives.kernels import SparseConstant, contract, convolve_full, s
 from lagrad.typing import Shape, Value
 
 
-@dataclass(frozen=True, slots=True)
 class Contract(LinearMap):
     """`contract("left,right->out", t, other)`: a product of two tensors, linear in `t`.
 
     Every label of the source stands in `other` or in the output.
     """
 
-    subscripts: tuple[str, str, str]  # of t, of other, of the output
-    other: Value
-    source: Shape
-    target: Shape
-
-    @property
-    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return (self.other,)
+    def __init__(
+        self, subscripts: tuple[str, str, str], other: Value, source: Shape, target: Shape
+    ) -> None:
+        self.subscripts = subscripts  # of t, of other, of the output
+        self.other, self.data = other, (other,)
+        self.source, self.target = source, target
 
     def with_data(self, data: tuple[Value, ...]) -> LinearMap:
         return Contract(self.subscripts, data[0], self.source, self.target)
@@ -43,10 +40,8 @@ class Contract(LinearMap):
 
     def _sizes(self) -> dict[str, int]:
         inner, other, out = self.subscripts
-        sizes = dict(zip(other, self.other.shape, strict=True))
-        sizes.update(zip(out, self.target, strict=True))
-        sizes.update(zip(inner, self.source, strict=True))
-        return sizes
+        lengths = (*self.other.shape, *self.target, *self.source)
+        return dict(zip(other + out + inner, lengths, strict=True))
 
     @property
     def entries(self) -> int:
@@ -54,31 +49,24 @@ class Contract(LinearMap):
 
     def as_dense(self) -> Any:
         inner, other, out = self.subscripts
-        vectors = len(inner) == len(out) == 1
-        if vectors and other == out + inner:
-            return np.asarray(self.other)
-        if vectors and other == inner + out:
-            return np.asarray(self.other).T
-        return self.as_sparse().toarray()
-
-    def _columns(self, matrix: Any, start: str, end: str, shape: Shape) -> Any:
-        """The product with every column of a dense matrix at once."""
-        extra = next(c for c in "zyxwvutsrqponmlkjihgfedcba" if c not in "".join(self.subscripts))
-        stack = matrix.reshape((*shape, matrix.shape[1]))
-        product = contract(f"{start}{extra},{self.subscripts[1]}->{end}{extra}", stack, self.other)
-        return product.reshape(-1, matrix.shape[1])
+        if len(inner) == len(out) == 1 and other in (out + inner, inner + out):
+            matrix = np.asarray(self.other)
+            return matrix if other == out + inner else matrix.T
+        return super().as_dense()
 
     def lmul(self, matrix: Any) -> Any:
-        inner, _, out = self.subscripts
         if sparse.issparse(matrix):
-            return self.as_sparse() @ matrix
-        return self._columns(matrix, inner, out, self.source)
+            return super().lmul(matrix)
+        # The product with every column of a dense matrix at once.
+        inner, other, out = self.subscripts
+        extra = next(c for c in string.ascii_lowercase[::-1] if c not in inner + other + out)
+        stack = matrix.reshape((*self.source, matrix.shape[1]))
+        product = contract(f"{inner}{extra},{other}->{out}{extra}", stack, self.other)
+        return product.reshape(-1, matrix.shape[1])
 
     def rlmul(self, matrix: Any) -> Any:
-        inner, _, out = self.subscripts
-        if sparse.issparse(matrix):
-            return self.as_sparse().T.tocsr() @ matrix
-        return self._columns(matrix, out, inner, self.target)
+        inner, other, out = self.subscripts
+        return Contract((out, other, inner), self.other, self.target, self.source).lmul(matrix)
 
     def as_sparse(self) -> sparse.csr_array:
         sizes = self._sizes()
@@ -98,20 +86,12 @@ class Contract(LinearMap):
         return csr(rows, columns, spread(np.asarray(self.other), other), (height, width))
 
 
-@dataclass(frozen=True, slots=True)
 class SparseProduct(LinearMap):
     """`matrix @ t` for a constant `scipy.sparse` matrix; `t` is (n,) or (n, k)."""
 
-    constant: SparseConstant
-    source: Shape
-
-    @property
-    def matrix(self) -> sparse.csr_array:
-        return self.constant.matrix
-
-    @property
-    def target(self) -> Shape:  # type: ignore[override]
-        return (self.constant.shape[0], *self.source[1:])
+    def __init__(self, constant: SparseConstant, source: Shape) -> None:
+        self.constant, self.matrix, self.source = constant, constant.matrix, source
+        self.target = (constant.shape[0], *source[1:])
 
     @property
     def entries(self) -> int:
@@ -134,16 +114,11 @@ class SparseProduct(LinearMap):
         return sparse.csr_array(sparse.kron(self.matrix, sparse.eye_array(self.source[1])))
 
 
-@dataclass(frozen=True, slots=True)
 class Running(LinearMap):
     """Cumulative sums along one axis."""
 
-    axis: int
-    source: Shape
-
-    @property
-    def target(self) -> Shape:  # type: ignore[override]
-        return self.source
+    def __init__(self, axis: int, source: Shape) -> None:
+        self.axis, self.source, self.target = axis, source, source
 
     @property
     def entries(self) -> int:
@@ -163,20 +138,12 @@ class Running(LinearMap):
         return csr(rows, columns, np.ones(rows.shape), (size, size))
 
 
-@dataclass(frozen=True, slots=True)
 class Convolve(LinearMap):
     """The full discrete convolution of a vector with `other`."""
 
-    other: Value
-    source: Shape
-
-    @property
-    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return (self.other,)
-
-    @property
-    def target(self) -> Shape:  # type: ignore[override]
-        return (self.source[0] + self.other.shape[0] - 1,)
+    def __init__(self, other: Value, source: Shape) -> None:
+        self.other, self.data, self.source = other, (other,), source
+        self.target = (source[0] + other.shape[0] - 1,)
 
     @property
     def entries(self) -> int:
@@ -200,20 +167,12 @@ class Convolve(LinearMap):
         return csr(columns + shift, columns, values, (self.target[0], self.source[0]))
 
 
-@dataclass(frozen=True, slots=True)
 class Solve(LinearMap):
     """`solve(matrix, t)` for stacks of matrices, (…, n, n), and of right sides, (…, n, k)."""
 
-    matrix: Value
-    source: Shape
-
-    @property
-    def data(self) -> tuple[Value, ...]:  # type: ignore[override]
-        return (self.matrix,)
-
-    @property
-    def target(self) -> Shape:  # type: ignore[override]
-        return self.source
+    def __init__(self, matrix: Value, source: Shape) -> None:
+        self.matrix, self.data = matrix, (matrix,)
+        self.source, self.target = source, source
 
     @property
     def entries(self) -> int:

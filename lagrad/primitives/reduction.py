@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Transpose
-from lagrad.expressions.notation import Notation, shortened
+from lagrad.expressions.notation import shortened
+from lagrad.expressions.primitive import Primitive
 from lagrad.primitives import simplification
 from lagrad.primitives.kernels import stop_gradient
 from lagrad.primitives.product_maps import Running
-from lagrad.primitives.registry import declare, implements, keyword_free, lifted
-from lagrad.typing import DType, Parameters, Shape
+from lagrad.primitives.registry import Code, implements, keyword_free, lifted, unary
+from lagrad.typing import Function, Parameters, Shape
 
 NO_VALUE = np._NoValue
 Axes = Shape
@@ -26,13 +28,10 @@ def normal_axis(axis: Any, ndim: int) -> Axes:
     """An axis argument as a sorted tuple of axes counted from the front."""
     if axis is None or axis is NO_VALUE:
         return tuple(range(ndim))
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    if any(not -ndim <= a < ndim for a in axes):
-        raise ShapeMismatch(f"axis {axis} of an array with {ndim} axes.")
-    normal = tuple(sorted(int(a) % ndim for a in axes))
-    if len(set(normal)) < len(normal):
-        raise ShapeMismatch(f"axis {axis} names an axis twice.")
-    return normal
+    try:
+        return tuple(sorted(normalize_axis_tuple(axis, ndim)))
+    except ValueError as error:
+        raise ShapeMismatch(f"axis {axis} of an array with {ndim} axes: {error}.") from None
 
 
 def reduced_shape(shape: Shape, axes: Axes) -> Shape:
@@ -43,70 +42,74 @@ def kept_shape(shape: Shape, axes: Axes) -> Shape:
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
-def spread_map(shape: Shape, axes: Axes) -> Reindex:
-    """The map that repeats a reduced array along the axes that were reduced."""
+def total_map(shape: Shape, axes: Axes, weight: Any = None) -> LinearMap:
+    """The sum over axes, of what is weighted before where there is a weight."""
     kept = kept_shape(shape, axes)
-    return Reindex(
-        lambda t: np.broadcast_to(np.reshape(t, kept), shape),
-        lambda c: np.sum(c, axis=axes),
-        reduced_shape(shape, axes),
-        shape,
-    )
+    spread = lambda t: np.broadcast_to(np.reshape(t, kept), shape)
+    add = lambda c: np.sum(c, axis=axes)
+    total = Transpose(Reindex(spread, add, reduced_shape(shape, axes), shape))
+    return total if weight is None else Compose(total, Scale(weight, shape, shape))
 
 
-def _with_keepdims(out: Any, x: Expression, axes: Axes, keepdims: Any) -> Any:
-    kept = keepdims is not NO_VALUE and bool(keepdims)
-    return np.reshape(out, kept_shape(x.shape, axes)) if kept else out
-
-
-def _axis_code(name: str) -> Any:
-    def code(texts: Any, parameters: Parameters) -> str:
-        axes = parameters[0]
-        shown = axes[0] if len(axes) == 1 else axes
-        return f"np.{name}({texts[0]}, axis={shown!r})"
+def _axis_code(name: str) -> Code:
+    def code(texts: Sequence[str], parameters: Parameters) -> str:
+        (axes,) = parameters
+        return f"np.{name}({texts[0]}, axis={axes[0] if len(axes) == 1 else axes!r})"
 
     return code
 
 
-def _of_all(name: str) -> Notation:
-    """The reduction of a whole array, which needs no axes."""
-    return shortened(lambda node, text: f"{name}({text})" if node.shape == () else None)
+def reduction(
+    name: str, function: Function, partial: Function, code: str | None = None, **traits: Any
+) -> Primitive:
+    """A primitive that reduces an array over some axes; of a whole array it is written short."""
+    return unary(
+        name,
+        function,
+        partial,
+        reduced_shape,
+        code=code or _axis_code(name),
+        notation=shortened(lambda node, text: f"{name}({text})" if node.shape == () else None),
+        **traits,
+    )
 
 
-def _sum_dtype(x: Expression) -> DType:
-    found: DType = np.sum(np.zeros(1, x.dtype)).dtype
-    return found
+def reduces(function: Function, *options: str) -> Callable[[Function], Function]:
+    """Enter `reduce(x, axes, **options)` as the traced form of NumPy's, which keeps axes too."""
+
+    def register(reduce: Function) -> Function:
+        @implements(function)
+        def traced(
+            a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE, **rest: Any
+        ) -> Any:
+            given = {name: rest.pop(name) for name in options if name in rest}
+            keyword_free(function.__name__, dtype=dtype, **rest)
+            (x,) = lifted(a)
+            axes = normal_axis(axis, x.ndim)
+            out = reduce(x, axes, **given)
+            kept = keepdims is not NO_VALUE and keepdims
+            return np.reshape(out, kept_shape(x.shape, axes)) if kept else out
+
+        return reduce
+
+    return register
 
 
-sum_ = declare(
+sum_ = reduction(
     "sum",
-    lambda parameters: functools.partial(np.add.reduce, axis=parameters[0]),
-    lambda arguments, parameters: (
-        reduced_shape(arguments[0].shape, parameters[0]),
-        arguments[0].dtype if arguments[0].dtype.kind == "f" else _sum_dtype(arguments[0]),
-    ),
-    lambda node, k: Transpose(spread_map(node.arguments[0].shape, node.parameters[0])),
-    _axis_code("sum"),
+    np.add.reduce,
+    lambda y, x, axes: total_map(x.shape, axes),
+    dtype=lambda dtype, axes: dtype if dtype.kind == "f" else np.sum(np.zeros(1, dtype)).dtype,
     fresh=True,
-    notation=_of_all("sum"),
 )
 
 
-@implements(np.sum)
-def _sum(a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE, **rest: Any) -> Any:
-    keyword_free("sum", dtype=dtype, **rest)
-    (x,) = lifted(a)
-    axes = normal_axis(axis, x.ndim)
-    out = sum_(x.graph, x, parameters=(axes,)) if axes else x
-    return _with_keepdims(out, x, axes, keepdims)
-
-
-broadcast_to = declare(
+reduces(np.sum)(lambda x, axes: sum_(x.graph, x, parameters=(axes,)) if axes else x)
+broadcast_to = unary(
     "broadcast_to",
-    lambda parameters: lambda x: np.broadcast_to(x, parameters[0]),
-    lambda arguments, parameters: (parameters[0], arguments[0].dtype),
-    lambda node, k: Scale(1, node.arguments[0].shape, node.shape),
-    lambda texts, parameters: f"np.broadcast_to({texts[0]}, {parameters[0]})",
+    np.broadcast_to,
+    lambda y, x, shape: Scale(1, x.shape, shape),
+    lambda given, shape: shape,
     simplify=simplification.shaped,
     notation=lambda style, node, terms: (
         terms[0] if node.arguments[0].shape == () and not style.numpy else None
@@ -128,25 +131,17 @@ def _broadcast_to(array: Expression, shape: Any, subok: bool = False) -> Express
     return broadcast_to(array.graph, array, parameters=(shape,))
 
 
-@implements(np.mean)
-def _mean(
-    a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE, **rest: Any
-) -> Any:
-    keyword_free("mean", dtype=dtype, **rest)
-    (x,) = lifted(a)
-    count = math.prod(x.shape[i] for i in normal_axis(axis, x.ndim))
-    return np.sum(x, axis=axis, keepdims=keepdims) / count
+def _count(x: Expression, axes: Axes) -> int:
+    return math.prod(x.shape[i] for i in axes)
 
 
-@implements(np.prod)
-def _prod(
-    a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = NO_VALUE, **rest: Any
-) -> Any:
+reduces(np.mean)(lambda x, axes: np.sum(x, axis=axes) / _count(x, axes))
+
+
+@reduces(np.prod)
+def _prod(x: Expression, axes: Axes) -> Any:
     # A balanced tree of products: each half's derivative is the other half, so the leave-one-out
     # product comes out of prefixes and suffixes, in linear time, and never out of a division.
-    keyword_free("prod", dtype=dtype, **rest)
-    (x,) = lifted(a)
-    axes = normal_axis(axis, x.ndim)
     others = [i for i in range(x.ndim) if i not in axes]
     factors = np.reshape(np.transpose(x, [*axes, *others]), (-1, *reduced_shape(x.shape, axes)))
     if factors.shape[0] == 0:
@@ -157,70 +152,40 @@ def _prod(
         factors = factors[:half] * factors[half : 2 * half]
         if n % 2:
             factors = np.concatenate([factors, odd])
-    return _with_keepdims(factors[0], x, axes, keepdims)
+    return factors[0]
 
 
 def _extreme(name: str, function: Any) -> None:
     """`max` or `min`, whose derivative is shared equally among equal extremes."""
 
-    def partial(node: Expression, k: int) -> LinearMap:
-        (x,), (axes,) = node.arguments, node.parameters
+    def partial(y: Expression, x: Expression, axes: Axes) -> LinearMap:
         # Of the entries as they are here: the value itself may have been computed elsewhere, and
         # differ in its last bit.
-        top = primitive(node.graph, stop_gradient(x), parameters=(axes,))
+        top = primitive(y.graph, stop_gradient(x), parameters=(axes,))
         hit = np.where(np.equal(x, np.reshape(top, kept_shape(x.shape, axes))), 1.0, 0.0)
         hit = hit.astype(x.dtype)
-        weight = hit / np.sum(hit, axis=axes, keepdims=True)
-        return Compose(Transpose(spread_map(x.shape, axes)), Scale(weight, x.shape, x.shape))
+        return total_map(x.shape, axes, hit / np.sum(hit, axis=axes, keepdims=True))
 
-    primitive = declare(
-        name,
-        lambda parameters: lambda x: function(x, axis=parameters[0]),
-        lambda arguments, parameters: (
-            reduced_shape(arguments[0].shape, parameters[0]),
-            arguments[0].dtype,
-        ),
-        partial,
-        _axis_code(name),
-        kink=True,
-        notation=_of_all(name),
-    )
+    primitive = reduction(name, function, partial, kink=True)
 
-    @implements(function)
-    def traced(
-        a: Any, axis: Any = None, keepdims: Any = NO_VALUE, initial: Any = None, **rest: Any
-    ) -> Any:
-        keyword_free(name, initial=initial, **rest)
-        (x,) = lifted(a)
-        axes = normal_axis(axis, x.ndim)
-        if any(x.shape[i] == 0 for i in axes):
+    @reduces(function)
+    def reduce(x: Expression, axes: Axes) -> Expression:
+        if _count(x, axes) == 0:
             raise ShapeMismatch(f"{name} over an axis of length zero, of shape {x.shape}.")
-        return _with_keepdims(primitive(x.graph, x, parameters=(axes,)), x, axes, keepdims)
+        return primitive(x.graph, x, parameters=(axes,))
 
 
 _extreme("max", np.max)
 _extreme("min", np.min)
 
 
-@implements(np.var)
-def _var(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    ddof: Any = 0,
-    keepdims: Any = NO_VALUE,
-    **rest: Any,
-) -> Any:
-    keyword_free("var", dtype=dtype, **rest)
-    (x,) = lifted(a)
-    count = math.prod(x.shape[i] for i in normal_axis(axis, x.ndim))
-    centred = x - np.mean(x, axis=axis, keepdims=True)
-    return np.sum(np.square(centred), axis=axis, keepdims=keepdims) / (count - ddof)
+@reduces(np.var, "ddof")
+def _var(x: Expression, axes: Axes, ddof: Any = 0) -> Any:
+    centred = x - np.mean(x, axis=axes, keepdims=True)
+    return np.sum(np.square(centred), axis=axes) / (_count(x, axes) - ddof)
 
 
-@implements(np.std)
-def _std(a: Any, axis: Any = None, dtype: Any = None, ddof: Any = 0, **rest: Any) -> Any:
-    return np.sqrt(np.var(a, axis=axis, dtype=dtype, ddof=ddof, **rest))
+implements(np.std)(lambda *args, **kwargs: np.sqrt(np.var(*args, **kwargs)))
 
 
 @implements(np.average)
@@ -233,12 +198,11 @@ def _average(
     x, w = lifted(a, weights)
     spread: Any = w
     if w.shape != x.shape:
-        given = axis if isinstance(axis, tuple) else (axis,)
-        axes = normal_axis(axis, x.ndim)
-        if axis is None or w.shape != tuple(x.shape[i] for i in given):
+        given = [] if axis is None else [normal_axis(i, x.ndim)[0] for i in np.atleast_1d(axis)]
+        if not given or w.shape != tuple(x.shape[i] for i in given):
             raise ShapeMismatch(f"average of shape {x.shape} with weights of shape {w.shape}.")
-        spread = np.transpose(w, np.argsort([i % x.ndim for i in given]))
-        spread = np.reshape(spread, tuple(n if i in axes else 1 for i, n in enumerate(x.shape)))
+        others = [i for i in range(x.ndim) if i not in given]
+        spread = np.expand_dims(np.transpose(w, np.argsort(given)), others)
         spread = np.broadcast_to(spread, x.shape)
     total = np.sum(spread, axis=axis, keepdims=keepdims)
     return np.sum(x * spread, axis=axis, keepdims=keepdims) / total
@@ -265,12 +229,8 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     )
 
 
-cumsum = declare(
-    "cumsum",
-    lambda parameters: lambda x: np.cumsum(x, axis=parameters[0]),
-    lambda arguments, parameters: (arguments[0].shape, arguments[0].dtype),
-    lambda node, k: Running(node.parameters[0], node.shape),
-    lambda texts, parameters: f"np.cumsum({texts[0]}, axis={parameters[0]})",
+cumsum = unary(
+    "cumsum", np.cumsum, lambda y, x, axis: Running(axis, x.shape), code="np.cumsum({0}, axis={1})"
 )
 
 

@@ -7,6 +7,8 @@ NumPy's function.
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,25 +21,47 @@ from lagrad.primitives import simplification
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.kernels import decode_key, embed, stop_gradient
 from lagrad.primitives.reduction import normal_axis
-from lagrad.primitives.registry import declare, graph_of, implements, keyword_free, lifted
-from lagrad.typing import Function
+from lagrad.primitives.registry import graph_of, implements, keyword_free, lifted, nary, unary
+from lagrad.typing import Function, Shape
 
 
-def _by_positions(name: str) -> None:
-    """A NumPy function of one array and of constants that only moves entries about."""
+def _by_axes(x: Expression, move: Function, name: str) -> Any:
+    """What permutes axes: of lengths 2, 3, 4, … without memory they tell where each one goes."""
+    marked = move(probe(tuple(range(2, x.ndim + 2))))
+    return np.transpose(x, [n - 2 for n in marked.shape])
+
+
+def _by_reshaping(x: Expression, move: Function, name: str) -> Any:
+    """What adds or drops axes of length one."""
+    try:
+        return np.reshape(x, move(probe(x.shape)).shape)
+    except ValueError as error:
+        raise ShapeMismatch(f"{name} of shape {x.shape}: {error}") from None
+
+
+def _moves(name: str, road: Callable[..., Any]) -> None:
+    """Enter a NumPy function of one array and of constants that only moves entries about."""
     function = getattr(np, name)
 
     @implements(function)
-    def traced(x: Any, *args: Any, **kwargs: Any) -> Any:
-        (x,) = lifted(x)
+    def traced(a: Any, *args: Any, **kwargs: Any) -> Any:
+        (x,) = lifted(a)
+        move = lambda array: function(array, *args, **kwargs)
+        if road is not moved:
+            return road(x, move, name)
         rest = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
         simple = all(isinstance(v, (int, str, tuple)) for v in [*args, *kwargs.values()])
-        label = f"np.{name}({', '.join(['{0}', *rest])})" if simple else ""
-        return moved(x, lambda positions: function(positions, *args, **kwargs), label)
+        return moved(x, move, f"np.{name}({', '.join(['{0}', *rest])})" if simple else "")
 
 
-for _name in ("roll", "tile", "repeat", "diag", "diagonal", "take", "take_along_axis"):
-    _by_positions(_name)
+ROADS: dict[Callable[..., Any], str] = {
+    moved: "roll tile repeat diag diagonal take take_along_axis",
+    _by_axes: "swapaxes moveaxis rollaxis",
+    _by_reshaping: "expand_dims squeeze atleast_1d atleast_2d atleast_3d",
+}
+for _road, _names in ROADS.items():
+    for _name in _names.split():
+        _moves(_name, _road)
 
 
 @implements(np.pad)
@@ -81,81 +105,41 @@ def _ravel(a: Any, order: str = "C") -> Any:
 @implements(np.transpose)
 def _traced_transpose(a: Any, axes: Any = None) -> Any:
     (x,) = lifted(a)
-    if axes is None:
-        axes = range(x.ndim)[::-1]
+    axes = range(x.ndim)[::-1] if axes is None else axes
     axes = tuple(int(i) % x.ndim if -x.ndim <= i < x.ndim else -1 for i in axes)
     if sorted(axes) != list(range(x.ndim)):
         raise ShapeMismatch(f"transpose of shape {x.shape}: the axes are no permutation.")
-    if axes == tuple(range(x.ndim)):
-        return x
-    return transpose(x.graph, x, parameters=(axes,))
-
-
-def _by_axes(name: str) -> None:
-    """A NumPy function that permutes axes."""
-    function = getattr(np, name)
-
-    @implements(function)
-    def traced(a: Any, *args: Any, **kwargs: Any) -> Any:
-        (x,) = lifted(a)
-        # Axes of lengths 2, 3, 4, … of an array without memory tell where each one goes.
-        marked = function(probe(tuple(range(2, x.ndim + 2))), *args, **kwargs)
-        return np.transpose(x, [n - 2 for n in marked.shape])
-
-
-def _by_reshaping(name: str) -> None:
-    """A NumPy function that adds or drops axes of length one."""
-    function = getattr(np, name)
-
-    @implements(function)
-    def traced(a: Any, *args: Any, **kwargs: Any) -> Any:
-        (x,) = lifted(a)
-        try:
-            shape = function(probe(x.shape), *args, **kwargs).shape
-        except ValueError as error:
-            raise ShapeMismatch(f"{name} of shape {x.shape}: {error}") from None
-        return np.reshape(x, shape)
-
-
-for _name in ("swapaxes", "moveaxis", "rollaxis"):
-    _by_axes(_name)
-for _name in ("expand_dims", "squeeze", "atleast_1d", "atleast_2d", "atleast_3d"):
-    _by_reshaping(_name)
+    still = axes == tuple(range(x.ndim))
+    return x if still else transpose(x.graph, x, parameters=(axes,))
 
 
 @implements(np.flip)
 def _flip(m: Any, axis: Any = None) -> Any:
     (x,) = lifted(m)
     axes = normal_axis(axis, x.ndim)
-    return x[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(x.ndim))]
+    return x[tuple(slice(None, None, -1 if i in axes else None) for i in range(x.ndim))]
 
 
 def _concatenate_partial(node: Expression, k: int) -> LinearMap:
-    axis = node.parameters[0]
+    (axis,), source = node.parameters, node.arguments[k].shape
     start = sum(a.shape[axis] for a in node.arguments[:k])
-    stop = start + node.arguments[k].shape[axis]
-    key = tuple((start, stop, None) if i == axis else (None,) * 3 for i in range(node.ndim))
-    return Reindex(
-        lambda t: embed(t, key, node.shape),
-        lambda c: c[decode_key(key)],
-        node.arguments[k].shape,
-        node.shape,
-    )
+    part = (start, start + source[axis], None)
+    key = tuple(part if i == axis else (None,) * 3 for i in range(node.ndim))
+    embedded = lambda t: embed(t, key, node.shape)
+    return Reindex(embedded, operator.itemgetter(decode_key(key)), source, node.shape)
 
 
-_concatenate = declare(
+def _concatenate_shape(shapes: Sequence[Shape], axis: int) -> Shape:
+    return (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
+
+
+_concatenate = nary(
     "concatenate",
-    lambda parameters: lambda *parts: np.concatenate(parts, axis=parameters[0]),
-    lambda arguments, parameters: (
-        (
-            *arguments[0].shape[: parameters[0]],
-            sum(a.shape[parameters[0]] for a in arguments),
-            *arguments[0].shape[parameters[0] + 1 :],
-        ),
-        np.result_type(*(a.dtype for a in arguments)),
-    ),
+    lambda parameters: lambda *parts: np.concatenate(parts, *parameters),
+    _concatenate_shape,
     _concatenate_partial,
     lambda texts, parameters: f"np.concatenate([{', '.join(texts)}], axis={parameters[0]})",
+    np.result_type,
 )
 
 
@@ -237,14 +221,7 @@ def _diff(a: Any, n: int = 1, axis: int = -1, **rest: Any) -> Any:
     return x
 
 
-_stop = declare(
-    "stop_gradient",
-    lambda parameters: stop_gradient,
-    lambda arguments, parameters: (arguments[0].shape, arguments[0].dtype),
-    lambda node, k: None,
-    lambda texts, parameters: texts[0],
-    simplify=simplification.itself,
-)
+_stop = unary("stop_gradient", stop_gradient, code="{0}", simplify=simplification.itself)
 FUNCTIONS[stop_gradient] = lambda x: _stop(x.graph, x)
 
 

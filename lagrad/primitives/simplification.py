@@ -17,8 +17,15 @@ from lagrad.primitives.registry import PRIMITIVES
 Rule = Callable[[Any, Any], Any]
 
 
-def without(number: float, both: bool) -> Rule:
-    """Leave out an operation with a number that changes nothing, on the right or on both sides."""
+def unchanged(lowered: Any, operation: Any) -> Any:
+    return operation
+
+
+def without(number: float, both: bool, otherwise: Rule = unchanged) -> Rule:
+    """Leave out an operation with a number that changes nothing, on the right or on both sides.
+
+    What is left is for the other rule.
+    """
 
     def rule(lowered: Any, operation: Any) -> Any:
         a, b = operation.arguments
@@ -26,49 +33,40 @@ def without(number: float, both: bool) -> Rule:
             return a
         if both and lowered.is_number(a, number) and lowered.same_as(b, operation):
             return b
-        return operation
+        return otherwise(lowered, operation)
 
     return rule
 
 
-def product(lowered: Any, operation: Any) -> Any:
-    """One and minus one as factors."""
-    found = without(1, both=True)(lowered, operation)
-    if isinstance(found, int):
-        return found
+def as_other(operation: Any, name: str, *arguments: int) -> Any:
+    """The operation of another primitive in the place of one."""
+    return replace(operation, primitive=PRIMITIVES[name], arguments=arguments)
+
+
+def _minus_one(lowered: Any, operation: Any) -> Any:
     for this, other in (operation.arguments, operation.arguments[::-1]):
         if lowered.is_number(this, -1) and lowered.same_as(other, operation):
-            negated = replace(operation, primitive=PRIMITIVES["negative"], arguments=(other,))
-            return opposite(lowered, negated)
+            return opposite(lowered, as_other(operation, "negative", other))
     return operation
 
 
-def total(lowered: Any, operation: Any) -> Any:
-    """Zero as a term, and the negative of one."""
-    found = without(0, both=True)(lowered, operation)
-    if isinstance(found, int):
-        return found
+def _negative_term(lowered: Any, operation: Any) -> Any:
     for this, other in (operation.arguments, operation.arguments[::-1]):
         term = lowered.operations[this]
         if term.name == "negative" and lowered.same_as(term.arguments[0], term):
-            taken = (other, term.arguments[0])
-            return replace(operation, primitive=PRIMITIVES["subtract"], arguments=taken)
+            return as_other(operation, "subtract", other, term.arguments[0])
     return operation
 
 
-def difference(lowered: Any, operation: Any) -> Any:
-    """Nothing taken off, and a negative taken off."""
-    found = without(0, both=False)(lowered, operation)
-    if isinstance(found, int):
-        return found
+def _negative_taken(lowered: Any, operation: Any) -> Any:
     a, b = operation.arguments
     term = lowered.operations[b]
-    if term.name == "negative":
-        added = (a, term.arguments[0])
-        return replace(operation, primitive=PRIMITIVES["add"], arguments=added)
-    return operation
+    return as_other(operation, "add", a, *term.arguments) if term.name == "negative" else operation
 
 
+product = without(1, both=True, otherwise=_minus_one)
+total = without(0, both=True, otherwise=_negative_term)
+difference = without(0, both=False, otherwise=_negative_taken)
 quotient = without(1, both=False)
 
 
@@ -86,7 +84,7 @@ def power(lowered: Any, operation: Any) -> Any:
         if lowered.is_number(exponent, 1):
             return base
         if lowered.is_number(exponent, 2):
-            return replace(operation, primitive=PRIMITIVES["square"], arguments=(base,))
+            return as_other(operation, "square", base)
     return operation
 
 
