@@ -19,6 +19,7 @@ from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.operation import Operation, is_elementwise
 from lagrad.compiler.threads import run_in_parts
 from lagrad.compiler.vector_program import Lanes, in_lanes
+from lagrad.expressions.expression import Expression
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import Array, Function, Shape
 
@@ -60,6 +61,14 @@ def needed(lowered: Lowered) -> list[int]:
             found.add(place)
             stack.extend(lowered.operations[place].arguments)
     return sorted(found)
+
+
+def lowered_steps(
+    inputs: Sequence[Expression], outputs: Sequence[Expression], defined: dict[int, Expression]
+) -> tuple[Lowered, list[Step]]:
+    """The operations that lead from inputs to outputs, and the calls that compute them."""
+    lowered = Lowered(inputs, outputs, defined)
+    return lowered, steps_of(lowered)
 
 
 def steps_of(lowered: Lowered, lanes: bool = False) -> list[Step]:

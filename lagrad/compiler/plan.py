@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.compiler.fusion import Group, Step, steps_of
+from lagrad.compiler.fusion import Group, Step, lowered_steps, steps_of
 from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.operation import Operation
 from lagrad.compiler.scalar_opcodes import loops
@@ -54,11 +54,10 @@ class Plan:
         outputs: Sequence[Expression],
         defined: dict[int, Expression] | None = None,
     ) -> None:
-        lowered = Lowered(inputs, outputs, defined or {})
+        lowered, self.steps = lowered_steps(inputs, outputs, defined or {})
         operations = lowered.operations
         self.inputs = tuple(inputs)
         self.outputs = tuple(lowered.outputs)
-        self.steps = steps_of(lowered)
         self.width = len(operations)
         self.constants = [
             (place, operations[place].value)
