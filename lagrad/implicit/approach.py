@@ -33,10 +33,10 @@ from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_block import Solved
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.systems.declared_values import fitted
+from lagrad.systems.constraint import Group, definitions
 from lagrad.systems.linearization import joined, split
 from lagrad.systems.rewriting import inlined
-from lagrad.systems.system import Group, System, definitions
+from lagrad.systems.system import System, fitted
 from lagrad.transforms.trace import Trace
 from lagrad.typing import Array
 

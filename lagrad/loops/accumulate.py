@@ -19,7 +19,7 @@ from lagrad.expressions.graph import ancestors
 from lagrad.loops.chain import Chain
 from lagrad.primitives.contraction import product as contraction
 from lagrad.primitives.elementwise import add
-from lagrad.systems.system import definitions
+from lagrad.systems.constraint import definitions
 from lagrad.typing import Array, Shape
 
 # Sums from this size on; smaller ones cost less than their bookkeeping.

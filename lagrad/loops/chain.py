@@ -22,8 +22,8 @@ from lagrad.loops.step_function import Evaluation
 from lagrad.programs.derived_programs import Adjoint, pullback
 from lagrad.programs.program import Program
 from lagrad.programs.tangent_program import tangent
+from lagrad.systems.constraint import definitions
 from lagrad.systems.rewriting import copied, given
-from lagrad.systems.system import definitions
 from lagrad.typing import Array, DType, Shape
 
 

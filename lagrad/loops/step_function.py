@@ -10,7 +10,7 @@ from lagrad.compiler.plan import Plan
 from lagrad.compiler.scalarize import Scalarised, scalarised
 from lagrad.programs.program import Program
 from lagrad.solving.solve import solve_named
-from lagrad.systems.system import definitions
+from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
 

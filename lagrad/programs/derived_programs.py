@@ -17,9 +17,10 @@ import numpy as np
 from lagrad.errors import InvalidFunction
 from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Stretch
+from lagrad.systems.constraint import Constraint
 from lagrad.systems.linearization import Linearization
 from lagrad.systems.rewriting import copied
-from lagrad.systems.system import Constraint, System
+from lagrad.systems.system import System
 from lagrad.typing import Shape
 
 SYMBOLS = ("λ", "μ", "ν", "ξ", "ρ", "σ", "τ", "φ", "χ", "ψ", "ω")

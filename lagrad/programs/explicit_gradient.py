@@ -17,7 +17,7 @@ from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.scalar_sweep import ScalarPoint, ScalarSweep
-from lagrad.systems.system import definitions
+from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
 # The roles of variables whose values are given.

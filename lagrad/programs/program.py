@@ -17,11 +17,10 @@ from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.iterations import Newton
 from lagrad.solving.solve import solve
-from lagrad.systems.declared_values import fitted
 from lagrad.systems.lazy import lazily
 from lagrad.systems.printing import latex, text
 from lagrad.systems.rewriting import copied
-from lagrad.systems.system import System
+from lagrad.systems.system import System, fitted
 
 if TYPE_CHECKING:
     import networkx as nx

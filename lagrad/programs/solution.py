@@ -14,8 +14,7 @@ from lagrad.solving.derivatives import Derivatives, Entry, Gradient, entry, shor
 from lagrad.solving.profile import BlockReport, Profile
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.systems.declared_values import fitted
-from lagrad.systems.system import System
+from lagrad.systems.system import System, fitted
 from lagrad.typing import Array
 
 

@@ -14,8 +14,9 @@ from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import Rendered
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
+from lagrad.systems.constraint import definitions
 from lagrad.systems.printing import CODE, render
-from lagrad.systems.system import System, definitions
+from lagrad.systems.system import System
 
 HELPERS = {
     "_array": '''

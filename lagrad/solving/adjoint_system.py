@@ -14,9 +14,9 @@ from lagrad.errors import SingularSystem
 from lagrad.expressions.expression import Variable
 from lagrad.public import Public
 from lagrad.solving.compiled_system import CompiledSystem
+from lagrad.systems.constraint import Constraint
 from lagrad.systems.linearization import Linearization
 from lagrad.systems.reduced_block import entry_name
-from lagrad.systems.system import Constraint
 from lagrad.typing import Array
 
 

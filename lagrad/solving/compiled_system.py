@@ -14,11 +14,12 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
+from lagrad.systems.constraint import Group, definitions
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.reduced_block import ReducedBlock
 from lagrad.systems.structure import Block, Structure, analyse
-from lagrad.systems.system import Group, System, definitions
+from lagrad.systems.system import System
 from lagrad.typing import Array
 
 T = TypeVar("T")

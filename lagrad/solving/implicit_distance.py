@@ -12,9 +12,10 @@ from lagrad.compiler.plan import Plan
 from lagrad.errors import LagradError
 from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.solving.compiled_system import CompiledSystem
+from lagrad.systems.constraint import definitions
 from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
 from lagrad.systems.rewriting import Instead, copied, inlined
-from lagrad.systems.system import System, definitions
+from lagrad.systems.system import System
 from lagrad.typing import Array
 
 

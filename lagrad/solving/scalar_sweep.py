@@ -11,7 +11,7 @@ import numpy as np
 from lagrad.compiler.scalar_tape import ScalarTape
 from lagrad.expressions.expression import Expression
 from lagrad.solving.compiled_system import CompiledSystem
-from lagrad.systems.system import Constraint
+from lagrad.systems.constraint import Constraint
 from lagrad.typing import Array
 
 

@@ -18,7 +18,8 @@ from lagrad.solving.derivatives import Derivatives, Gradient, frozen
 from lagrad.solving.implicit_distance import distance
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
 from lagrad.solving.solved_point import SolvedPoint
-from lagrad.systems.system import Constraint, System
+from lagrad.systems.constraint import Constraint
+from lagrad.systems.system import System
 from lagrad.typing import Array
 
 Values = Mapping[Variable, Array]

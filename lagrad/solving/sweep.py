@@ -19,9 +19,9 @@ from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Stretch
 from lagrad.solving.refinement import refined
 from lagrad.solving.solved_block import Solved
+from lagrad.systems.constraint import Constraint
 from lagrad.systems.linearization import Linearization, joined, split
 from lagrad.systems.structure import Block
-from lagrad.systems.system import Constraint
 from lagrad.typing import Array
 
 

@@ -125,12 +125,12 @@ def unit(linear: LinearMap) -> Any:
 
 
 def scaled(linear: Scale, matrix: Any, n: int) -> Any:
-    number = type(linear.weight) in NUMBERS
-    weight = linear.weight if number else vector(linear)
+    if type(linear.weight) in NUMBERS and linear.weight == 1 and linear.source == linear.target:
+        return matrix
+    single = type(linear.weight) in NUMBERS or linear.target == ()
+    weight = linear.weight if single else vector(linear)
     if linear.source != linear.target:
         return Rows(weight, selection(linear) @ full(matrix, n))
-    if number and weight == 1:
-        return matrix
     if isinstance(matrix, Diagonal):
         return Diagonal(weight * matrix.entries)
     return Rows(weight * matrix.weights, matrix.matrix)

@@ -10,7 +10,8 @@ import numpy as np
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import ATOM, POWER, PRODUCT, SIGN, Rendered, Style, bracketed
-from lagrad.systems.system import Constraint, System
+from lagrad.systems.constraint import Constraint
+from lagrad.systems.system import System
 
 LONGEST = 160
 SHOWN = 40

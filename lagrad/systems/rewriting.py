@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
-from lagrad.systems.system import Constraint, System, definitions
+from lagrad.systems.constraint import Constraint, definitions
+from lagrad.systems.system import System
 
 # What stands in the place of a node, given what its arguments became; None for itself.
 Instead = Callable[[Expression, dict[int, Expression]], Expression | None]

@@ -18,9 +18,10 @@ from scipy.sparse import csgraph
 
 from lagrad.errors import StructureError
 from lagrad.expressions.expression import Expression, Variable
+from lagrad.systems.constraint import Constraint
 from lagrad.systems.lazy import lazily
 from lagrad.systems.matching import deficient_parts, matched
-from lagrad.systems.system import Constraint, System
+from lagrad.systems.system import System
 
 nx = lazily("networkx")
 

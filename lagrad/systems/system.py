@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
+import keyword
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,74 +18,17 @@ from lagrad.errors import (
     MissingValue,
     ShapeMismatch,
     UnknownName,
+    UnsupportedType,
 )
 from lagrad.expressions.expression import Constant, Equation, Expression, Variable
 from lagrad.expressions.graph import Graph, stacked
+from lagrad.expressions.real_arrays import real_array
 from lagrad.public import Public
-from lagrad.systems.declared_values import declared, fitted, identifier, normal_shape
+from lagrad.systems.constraint import Constraint, Group
 from lagrad.typing import Array, DType, Shape
 
 # Keywords of Program.solve, which takes parameters as keywords too.
 OPTIONS = ("start", "newton", "linear", "accuracy", "on_failure")
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Constraint(Public):
-    """`lhs == rhs`, with its residual `rhs − lhs`; `variable` is set where it defines one."""
-
-    PUBLIC = ("name", "lhs", "rhs", "shape", "size")
-
-    name: str
-    lhs: Expression
-    rhs: Expression
-    variable: Variable | None
-    residual: Expression | None
-
-    @property
-    def shape(self) -> Shape:
-        return self.rhs.shape if self.residual is None else self.residual.shape
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def roots(self) -> tuple[Expression, ...]:
-        """The expression that a solve evaluates."""
-        return (self.rhs,) if self.residual is None else (self.residual,)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Group:
-    """Unknowns that an implicit function introduced, and how their solution is approached.
-
-    `approach(arguments, start)` gives each of the unknowns a value near the solution, from where
-    Newton's method goes on: `arguments` are the values of the expressions of that name. Of an
-    unknown that starts at a traced value, that value is in `starts`.
-    """
-
-    unknowns: tuple[Variable, ...]
-    arguments: tuple[Expression, ...]
-    approach: Any
-    starts: tuple[Expression | None, ...]
-
-    @property
-    def given(self) -> tuple[Expression, ...]:
-        """What must be known before the group is solved."""
-        return (*self.arguments, *(s for s in self.starts if s is not None))
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What tells groups apart, whatever the numbers."""
-        nodes = (*self.unknowns, *self.arguments, *self.starts)
-        return (tuple(None if node is None else node.index for node in nodes), self.approach)
-
-    def moved(self, node: Mapping[int, Expression]) -> Group:
-        """The group with other nodes in the place of its own, by their index."""
-        unknowns = tuple(v for u in self.unknowns if isinstance(v := node[u.index], Variable))
-        starts = tuple(None if s is None else node[s.index] for s in self.starts)
-        arguments = tuple(node[a.index] for a in self.arguments)
-        return Group(unknowns, arguments, self.approach, starts)
 
 
 class System(Public):
@@ -387,6 +329,67 @@ class System(Public):
         return values
 
 
-def definitions(system: System) -> dict[int, Expression]:
-    """For each defined variable, by its index, the expression that it equals."""
-    return {c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None}
+def identifier(name: Any) -> str:
+    """A name as Python reads it (NFKC), which must be an identifier."""
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise InvalidName(f"{name!r} is no name: expected an identifier, such as 'x' or 'y_1'.")
+    return unicodedata.normalize("NFKC", name)
+
+
+def normal_shape(what: str, shape: Any) -> Shape | None:
+    """A shape as a tuple of lengths."""
+    if shape is None:
+        return None
+    try:
+        lengths = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        normal = tuple(int(n) for n in lengths)
+    except (TypeError, ValueError):
+        raise ShapeMismatch(f"{what} has shape {shape!r}; expected lengths.") from None
+    if normal != lengths or any(n < 0 for n in normal):
+        raise ShapeMismatch(f"{what} has shape {shape!r}; expected lengths of zero or more.")
+    return normal
+
+
+def declared(what: str, value: Any, shape: Any, dtype: Any) -> tuple[Array | None, Shape, DType]:
+    """The value, shape and dtype of a variable from what was given of them."""
+    shape = normal_shape(what, shape)
+    if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
+        raise UnsupportedType(f"{what} has dtype {np.dtype(dtype)}; expected float32 or float64.")
+    if value is None:
+        return None, shape or (), np.dtype(dtype or float)
+    array = real_floats(what, value)
+    if shape is not None and array.shape != shape:
+        raise ShapeMismatch(f"{what} has shape {shape}, and its value {array.shape}.")
+    if dtype is not None:
+        array = array.astype(dtype)
+        array.flags.writeable = False
+    return array, array.shape, array.dtype
+
+
+def real_floats(what: str, value: Any) -> Array:
+    """A read-only copy of finite floats; integers are promoted."""
+    if isinstance(value, Expression):
+        raise UnsupportedType(f"{what} was given {value!r}; expected numbers.")
+    try:
+        array = real_array(value, what)
+    except ValueError as error:
+        raise InvalidValue(f"{what}: {error}") from None
+    if array.dtype.kind != "f":
+        array = array.astype(float)
+        array.flags.writeable = False
+    if not np.isfinite(array).all():
+        where = np.argwhere(~np.isfinite(array))[0].tolist()
+        place = f" at {where}" if where else ""
+        raise InvalidValue(f"{what} is NaN or infinite{place}.")
+    return array
+
+
+def fitted(what: str, value: Any, variable: Variable) -> Array:
+    """A value in a variable's shape and dtype."""
+    array = value if value is variable.start else real_floats(what, value)
+    if array.shape != variable.shape:
+        raise ShapeMismatch(f"{what} has shape {variable.shape}; the value given {array.shape}.")
+    if array.dtype != variable.dtype:
+        array = array.astype(variable.dtype)
+        array.flags.writeable = False
+    return array

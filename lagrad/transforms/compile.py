@@ -14,7 +14,7 @@ from lagrad.compiler.finite import all_finite
 from lagrad.errors import InvalidFunction
 from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.explicit_gradient import ExplicitGradient
-from lagrad.systems.declared_values import real_floats
+from lagrad.systems.system import real_floats
 from lagrad.transforms.closure_watch import Watch, inside, sample
 from lagrad.transforms.gradient import Primal
 from lagrad.transforms.guards import Guards

@@ -7,7 +7,7 @@ from typing import Any
 
 from lagrad.compiler.plan import Plan
 from lagrad.programs.program import Program
-from lagrad.systems.system import definitions
+from lagrad.systems.constraint import definitions
 from lagrad.transforms.tracing_graph import Guard
 
 

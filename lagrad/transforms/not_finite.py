@@ -6,7 +6,7 @@ import numpy as np
 
 from lagrad.compiler.plan import Plan
 from lagrad.errors import NotFinite
-from lagrad.systems.system import definitions
+from lagrad.systems.constraint import definitions
 from lagrad.transforms.trace import Trace
 
 

@@ -15,7 +15,7 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.graph import stacked
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.programs.program import Program
-from lagrad.systems.declared_values import real_floats
+from lagrad.systems.system import real_floats
 from lagrad.transforms.trace_cache import interned
 from lagrad.transforms.tracing_graph import Guard, Tracing, entered, tracing
 from lagrad.trees import Tree, flatten

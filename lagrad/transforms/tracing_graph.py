@@ -20,8 +20,8 @@ from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
 from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.program import Program
+from lagrad.systems.constraint import definitions
 from lagrad.systems.rewriting import restated
-from lagrad.systems.system import definitions
 from lagrad.typing import Array
 
 CURRENT: ContextVar[Tracing | None] = ContextVar("lagrad_tracing", default=None)

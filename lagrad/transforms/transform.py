@@ -22,9 +22,8 @@ from lagrad.public import Public
 from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.systems.declared_values import fitted
 from lagrad.systems.rewriting import inlined
-from lagrad.systems.system import System
+from lagrad.systems.system import System, fitted
 from lagrad.transforms.float_check import require_followed
 from lagrad.transforms.not_finite import where_not_finite
 from lagrad.transforms.trace import Trace, name_of
