@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.operation import Operation, is_elementwise
+from lagrad.compiler.simplification import RULES
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.expressions.real_arrays import NUMBERS
@@ -91,13 +92,15 @@ class Lowered:
         """Where the value of an operation is: that of an equal one, or its own."""
         if is_elementwise(operation):
             operation = self._unspread(operation)
-        if operation.primitive is not None and operation.primitive.simplify is not None:
-            found = operation.primitive.simplify(self, operation)
+        primitive = operation.primitive
+        assert primitive is not None
+        if (rule := RULES.get(primitive, primitive.simplify)) is not None:
+            found = rule(self, operation)
             if isinstance(found, int):
                 return found
             operation = found
         arguments = operation.arguments
-        if operation.primitive is not None and operation.primitive.commutative:
+        if primitive.commutative:
             arguments = tuple(sorted(arguments))
         key = (operation.primitive, operation.parameters, arguments)
         place = self._table.get(key)

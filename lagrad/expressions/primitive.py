@@ -54,7 +54,7 @@ class Primitive:
         one's is.)
     simplify : callable, optional
         `simplify(lowered, operation)` is where an equal value stands already in a lowered
-        program, or a simpler operation: see `primitives/simplification.py`.
+        program, or a simpler operation. Those of NumPy's functions: `compiler/simplification.py`.
     repeats : callable, optional
         `repeats(parameters)` is the program that it runs again and again.
     breaks : callable, optional

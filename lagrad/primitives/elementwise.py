@@ -17,35 +17,19 @@ from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
-from lagrad.primitives import simplification
 from lagrad.primitives.kernels import exp_ratio, logistic_share
 from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
 from lagrad.typing import Function, Value
 
-add = elementwise(
-    np.add, 1, 1, commutative=True, simplify=simplification.total, notation=notation.plus
-)
-subtract = elementwise(
-    np.subtract, 1, -1, simplify=simplification.difference, notation=notation.minus
-)
+add = elementwise(np.add, 1, 1, commutative=True, notation=notation.plus)
+subtract = elementwise(np.subtract, 1, -1, notation=notation.minus)
 multiply = elementwise(
-    np.multiply,
-    lambda y, a, b: b,
-    lambda y, a, b: a,
-    commutative=True,
-    simplify=simplification.product,
-    notation=notation.times,
+    np.multiply, lambda y, a, b: b, lambda y, a, b: a, commutative=True, notation=notation.times
 )
 divide = elementwise(
-    np.true_divide,
-    lambda y, a, b: 1 / b,
-    lambda y, a, b: -y / b,
-    simplify=simplification.quotient,
-    notation=notation.over,
+    np.true_divide, lambda y, a, b: 1 / b, lambda y, a, b: -y / b, notation=notation.over
 )
-negative = elementwise(
-    np.negative, -1, simplify=simplification.opposite, notation=notation.opposite
-)
+negative = elementwise(np.negative, -1, notation=notation.opposite)
 
 
 def power_by_base(y: Value, x: Value, n: Value) -> Value:
@@ -65,13 +49,7 @@ def power_by_exponent(y: Value, x: Value, n: Value) -> Value:
     return y * np.log(np.where(np.equal(x, 0), 1, x))
 
 
-power = elementwise(
-    np.power,
-    power_by_base,
-    power_by_exponent,
-    simplify=simplification.power,
-    notation=notation.to_the,
-)
+power = elementwise(np.power, power_by_base, power_by_exponent, notation=notation.to_the)
 
 absolute = elementwise(np.absolute, lambda y, x: np.sign(x), name="abs", kink=True)
 sign = elementwise(np.sign, kink=True)
@@ -198,7 +176,6 @@ cast = unary(
     dtype=lambda given, dtype: np.dtype(dtype),
     code=lambda texts, parameters: f"np.astype({texts[0]}, np.{np.dtype(parameters[0])})",
     elementwise=True,
-    simplify=simplification.shaped,
 )
 
 

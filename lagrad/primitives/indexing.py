@@ -18,7 +18,6 @@ from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import LinearMap, Reindex, Transpose
 from lagrad.expressions.notation import ATOM, bracketed, postfix, shortened
 from lagrad.expressions.primitive import Primitive
-from lagrad.primitives import simplification
 from lagrad.primitives.kernels import Index, decode_key, embed, encode_key, gather, scatter
 from lagrad.primitives.registry import Code, call, implements, unary
 from lagrad.typing import Function, Parameters, Shape
@@ -53,11 +52,7 @@ def _reindex(
 
 
 reshape = _reindex(
-    "reshape",
-    np.reshape,
-    lambda given, shape: shape,
-    lambda c, given, shape: np.reshape(c, given),
-    simplify=simplification.shaped,
+    "reshape", np.reshape, lambda given, shape: shape, lambda c, given, shape: np.reshape(c, given)
 )
 
 
@@ -73,7 +68,6 @@ transpose = _reindex(
     lambda texts, parameters: call("np.transpose")(
         texts, () if _reversed(*parameters) else parameters
     ),
-    simplify=simplification.turned,
     notation=lambda style, node, terms: (
         style.transpose(terms[0]) if _reversed(*node.parameters) and not style.numpy else None
     ),
@@ -99,7 +93,6 @@ _getitem = _reindex(
     lambda c, shape, key: embed(c, key, shape),
     lambda texts, parameters: f"{texts[0]}[{_key_text(*parameters)}]",
     kernel=lambda parameters: operator.itemgetter(decode_key(*parameters)),
-    simplify=simplification.back("embed"),
     notation=postfix,
 )
 
@@ -157,7 +150,6 @@ _gather = _reindex(
     lambda shape, index, label: index.array.shape,
     lambda c, shape, index, label: scatter(c, index),
     _gather_code,
-    simplify=simplification.back("scatter"),
     notation=lambda style, node, terms: (
         (f"{bracketed(terms[0], ATOM)}[…]", ATOM)
         if not (style.numpy or node.parameters[1])

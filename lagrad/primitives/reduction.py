@@ -14,7 +14,6 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Transpose
 from lagrad.expressions.notation import shortened
 from lagrad.expressions.primitive import Primitive
-from lagrad.primitives import simplification
 from lagrad.primitives.kernels import stop_gradient
 from lagrad.primitives.product_maps import Running
 from lagrad.primitives.registry import Code, implements, keyword_free, lifted, unary
@@ -110,7 +109,6 @@ broadcast_to = unary(
     np.broadcast_to,
     lambda y, x, shape: Scale(1, x.shape, shape),
     lambda given, shape: shape,
-    simplify=simplification.shaped,
     notation=lambda style, node, terms: (
         terms[0] if node.arguments[0].shape == () and not style.numpy else None
     ),

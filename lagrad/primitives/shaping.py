@@ -17,7 +17,6 @@ from lagrad.errors import InPlaceUpdate, ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import LinearMap, Reindex
-from lagrad.primitives import simplification
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.kernels import decode_key, embed, stop_gradient
 from lagrad.primitives.reduction import normal_axis
@@ -221,8 +220,8 @@ def _diff(a: Any, n: int = 1, axis: int = -1, **rest: Any) -> Any:
     return x
 
 
-_stop = unary("stop_gradient", stop_gradient, code="{0}", simplify=simplification.itself)
-FUNCTIONS[stop_gradient] = lambda x: _stop(x.graph, x)
+stop = unary("stop_gradient", stop_gradient, code="{0}")
+FUNCTIONS[stop_gradient] = lambda x: stop(x.graph, x)
 
 
 def _constant_like(value: float) -> Function:

@@ -2,7 +2,7 @@
 
 A rule is given the program so far and an operation to be added. It returns the place of a value
 that is equal, or the operation, simpler where it can be. What it asks of both is what
-`compiler/lowering.py` has: operations by place, constants, and which value may stand for another.
+`lowering.py` has: operations by place, constants, and which value may stand for another.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from lagrad.expressions.primitive import Primitive
+from lagrad.primitives import elementwise, indexing, reduction
 from lagrad.primitives.kernels import Index
 from lagrad.primitives.registry import PRIMITIVES
 
@@ -129,3 +131,20 @@ def back(transpose: str) -> Rule:
 
 def itself(lowered: Any, operation: Any) -> Any:
     return operation.arguments[0]
+
+
+RULES: dict[Primitive, Rule] = {
+    elementwise.add: total,
+    elementwise.subtract: difference,
+    elementwise.multiply: product,
+    elementwise.divide: quotient,
+    elementwise.negative: opposite,
+    elementwise.power: power,
+    elementwise.cast: shaped,
+    indexing.reshape: shaped,
+    reduction.broadcast_to: shaped,
+    indexing.transpose: turned,
+    PRIMITIVES["gather"]: back("scatter"),
+    PRIMITIVES["getitem"]: back("embed"),
+    PRIMITIVES["stop_gradient"]: itself,
+}
