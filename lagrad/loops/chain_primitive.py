@@ -71,21 +71,13 @@ def push(node: Any, arguments: Sequence[Any], tangents: dict[int, Any], chain: C
     return found[moved.ends[m - 1] :]
 
 
-RULES: dict[Any, Rule] = {}
-
-
+@functools.lru_cache(256)
 def rule(chain: Chain) -> Rule:
-    """How a chain is differentiated; the rules of the last ones are kept."""
-    found = RULES.get(chain)
-    if found is None:
-        found = Rule(
-            lambda node, arguments, cotangent, ks: pull(node, arguments, cotangent, ks, chain),
-            lambda node, arguments, tangents: push(node, arguments, tangents, chain),
-        )
-        RULES[chain] = found
-        while len(RULES) > 256:
-            del RULES[next(iter(RULES))]
-    return found
+    """How a chain is differentiated."""
+    return Rule(
+        lambda node, arguments, cotangent, ks: pull(node, arguments, cotangent, ks, chain),
+        lambda node, arguments, tangents: push(node, arguments, tangents, chain),
+    )
 
 
 def single_partial(node: Expression, k: int) -> Any:
@@ -167,15 +159,9 @@ def expanded(arguments: Sequence[Any], chain: Chain, ks: Shape) -> Any:
     return np.concatenate([np.ravel(piece) for piece in found])
 
 
-def reversed_rule(node: Expression) -> Rule:
-    chain, ks = node.parameters
-    key = ("reversed", chain, ks)
-    if key not in RULES:
-        RULES[key] = expansion(
-            lambda arguments: expanded(arguments, chain, ks),
-            [(a.shape, a.dtype) for a in node.arguments],
-        )
-    return RULES[key]
+@functools.lru_cache(256)
+def reversed_rule(chain: Chain, ks: Shape) -> Rule:
+    return expansion(lambda arguments: expanded(arguments, chain, ks))
 
 
 def reversed_kernel(parameters: Parameters) -> Any:
@@ -199,9 +185,9 @@ REVERSED = Primitive(
     "chain_reversed",
     reversed_kernel,
     reversed_kind,
-    lambda node, k: joint_maps(reversed_rule(node), node, (k,))[0],
+    lambda node, k: joint_maps(reversed_rule(*node.parameters), node, (k,))[0],
     lambda texts, parameters: f"chain_reversed({', '.join(texts)})",
-    lambda node, ks: joint_maps(reversed_rule(node), node, ks),
+    lambda node, ks: joint_maps(reversed_rule(*node.parameters), node, ks),
     simplify=remembered,
     source=unwritten,
 )
