@@ -157,6 +157,8 @@ class Record:
 RECORDS: dict[int, Any] = {}
 
 
-def recorded(value: Array, record: Any) -> None:
+def recorded(value: Array, record: Any) -> Array:
+    """The value, which a record is kept for."""
     RECORDS[id(value)] = record
     weakref.finalize(value, RECORDS.pop, id(value), None)
+    return value

@@ -70,7 +70,7 @@ class Digits:
         return 32 * len(self.words) + int(self.rest.max(initial=0)).bit_length()
 
 
-class Exact:
+class ExactMomentum:
     """A run of a chain whose states are points and velocities, and whose inputs rate and decay."""
 
     def __init__(self, chain: Chain, arguments: Sequence[Array]) -> None:
@@ -85,7 +85,7 @@ class Exact:
     @staticmethod
     def _whole(array: Array) -> Array:
         scaled = np.rint(np.asarray(array, float) * SCALE)
-        return Exact._held(scaled).astype(np.int64)
+        return ExactMomentum._held(scaled).astype(np.int64)
 
     @staticmethod
     def _held(numbers: Array) -> Array:

@@ -12,11 +12,10 @@ from lagrad.errors import NotConverged
 from lagrad.expressions.expression import innermost
 from lagrad.expressions.linear_maps import Scale
 from lagrad.expressions.primitive import Primitive
-from lagrad.loops.chain import Chain
+from lagrad.loops.chain import Chain, Evaluation
 from lagrad.loops.checkpoints import Record, Shelf, Storage, recorded
 from lagrad.loops.run import shown
 from lagrad.loops.schedules import Online
-from lagrad.loops.step_function import Evaluation
 from lagrad.programs.program import Program
 from lagrad.typing import Array
 
@@ -61,11 +60,11 @@ class Conditional:
             Initial states, what the step closes over, and what the condition does.
         """
         chain = self.chain
-        m, q = len(self.states), len(chain.constants) - chain.counted
+        m, q = len(self.states), len(chain.constants) - chain.execution.counted
         state = [np.asarray(a) for a in arguments[:m]]
         constants, others = list(arguments[m : m + q]), arguments[m + q :]
-        constants += [np.zeros(())] * chain.counted
-        shelf = Shelf(chain.storage or Storage(1, 1), state)
+        constants += [np.zeros(())] * chain.execution.counted
+        shelf = Shelf(chain.execution.storage or Storage(1, 1), state)
         online, last = Online(shelf.count), state
         holds = Evaluation(self.condition, (*self.states, *self.constants), (self.truth,), {})
         with np.errstate(all="ignore"):
@@ -90,7 +89,7 @@ class Conditional:
         """
         record = self.run(*arguments)
         found = np.array(np.inf if record is None else float(record.length))
-        if self.chain.counted and record is not None:
+        if self.chain.execution.counted and record is not None:
             recorded(found, record)
         return found
 

@@ -13,7 +13,7 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expressions.expression import Expression, innermost
-from lagrad.loops.chain import Chain, Starts
+from lagrad.loops.chain import Chain, Execution, Starts
 from lagrad.loops.chain_primitive import CHAIN
 from lagrad.loops.checkpoints import Storage, bytes_in, mapped
 from lagrad.loops.reversible import Reversible, require_called, without_inputs
@@ -293,14 +293,12 @@ class Loop:
             constants=(*own, *(inner.arguments[-1].names if counted else ())),
             after=inner.outputs[:m],
             outputs=inner.outputs[m:end],
-            before=inner.outputs[end:],
-            exact=self.exact,
             length=self.length,
             backwards=backwards,
             starts=Starts.of(inner.starts),
-            storage=storage,
-            progress=progress,
-            counted=counted,
+            execution=Execution(
+                storage, inner.outputs[end:], self.exact, counted=counted, progress=progress
+            ),
         )
         values = [inner.captured.get(name, inner.values.get(name)) for name in own]
         return chain, values, outputs
@@ -312,7 +310,7 @@ class Loop:
         chain, constants, outputs = self.stated(backwards, storage, progress)
         m = len(self.states)
         value = self.value(chain, constants)
-        parts = [chain.part(value, k) for k in range(len(chain.shapes))]
+        parts = chain.parts(value)
         if isinstance(value, np.ndarray):
             parts = [part[()].copy() for part in parts]
         return self.tree.unflatten(parts[:m]), outputs.unflatten(parts[m:])

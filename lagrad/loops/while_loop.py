@@ -100,15 +100,17 @@ def while_loop(
             raise NotConverged(unsettled(conditional.name, max_steps))
         loop.length = record.length
         chain = replace(chain, length=loop.length)
-        loop.require_finite(chain, [*loop.lifted, *own, *[0.0] * chain.counted], record.end)
+        loop.require_finite(
+            chain, [*loop.lifted, *own, *[0.0] * chain.execution.counted], record.end
+        )
         return loop.tree.unflatten([part[()].copy() for part in record.end])
     node = COUNT(outer, *map(outer.lift, values), parameters=(conditional,))
     if np.isinf(outer.value(node)):
         raise NotConverged(unsettled(conditional.name, max_steps))
     loop.length = outer.asked(node, "int()")
     chain = replace(chain, length=loop.length)
-    value = loop.value(chain, [*own, *[node] * chain.counted])
-    return loop.tree.unflatten([chain.part(value, k) for k in range(len(chain.shapes))])
+    value = loop.value(chain, [*own, *[node] * chain.execution.counted])
+    return loop.tree.unflatten(chain.parts(value))
 
 
 def masked(
