@@ -23,6 +23,12 @@ State = list[Array]
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether a value is an integer, no truth, from some number on."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(value >= least)
+
+
 def bytes_in(memory: Any) -> int:
     """A number of bytes, or a text like "64 MB" or "1.5 GiB"."""
     if isinstance(memory, str):
@@ -33,7 +39,7 @@ def bytes_in(memory: Any) -> int:
                 return int(float(number) * (1024 if binary else 1000) ** UNITS[unit])
             except ValueError:
                 pass
-    elif isinstance(memory, (int, np.integer)) and not isinstance(memory, bool) and memory > 0:
+    elif is_whole(memory, 1):
         return int(memory)
     raise InvalidValue(f"memory={memory!r}; expected bytes, or a text like '64 MB'.")
 
