@@ -86,19 +86,15 @@ class Evaluation:
 class Starts:
     """Where the unknowns of a step start, told apart by their numbers."""
 
-    names: tuple[str, ...] = ()
-    arrays: tuple[tuple[Shape, bytes], ...] = ()
+    arrays: tuple[tuple[str, Shape, bytes], ...] = ()
 
     @classmethod
     def of(cls, values: dict[str, Array]) -> Starts:
-        arrays = [np.asarray(v, float) for v in values.values()]
-        return cls(tuple(values), tuple((a.shape, a.tobytes()) for a in arrays))
+        arrays = {name: np.asarray(value, float) for name, value in values.items()}
+        return cls(tuple((name, a.shape, a.tobytes()) for name, a in arrays.items()))
 
     def values(self) -> dict[str, Array]:
-        return {
-            name: np.frombuffer(data).reshape(shape)
-            for name, (shape, data) in zip(self.names, self.arrays, strict=True)
-        }
+        return {name: np.frombuffer(data).reshape(shape) for name, shape, data in self.arrays}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ comes out, to any order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lagrad.expressions.expression import Constant, Variable
@@ -34,16 +34,14 @@ def tangent_chain(chain: Chain, ks: Shape) -> Chain:
     def moving(names: tuple[str, ...]) -> tuple[str, ...]:
         return (*names, *(derived.seeds[n] for n in names if n in active))
 
-    return Chain(
-        derived.system,
+    return replace(
+        chain,
+        step=derived.system,
         states=(*chain.states, *(derived.seeds[n] for n in chain.states)),
         inputs=moving(chain.inputs),
         constants=moving(chain.constants),
         after=(*chain.after, *(derived.tangents[n] for n in chain.after)),
         outputs=tuple(derived.tangents[n] for n in chain.outputs),
-        length=chain.length,
-        backwards=chain.backwards,
-        starts=chain.starts,
         execution=chain.execution.plain,
     )
 
@@ -123,19 +121,17 @@ class AdjointChain:
         active = of.active(ks)
         self.step = step = AdjointStep.of(of, active)
         self.wanted = [step.flows[of.given[k]] for k in ks]
-        self.chain = Chain(
-            step.program,
+        self.chain = replace(
+            of,
+            step=step.program,
             states=(*(step.seeds[n] for n in of.after), *step.sums.values(), *step.known.values()),
             inputs=(*of.states, *of.inputs, *(step.seeds[n] for n in of.outputs)),
-            constants=of.constants,
             after=(
                 *(step.flows[n] for n in (*of.states, *step.sums)),
                 *(of.states[k] for k in step.known),
             ),
             outputs=tuple(step.flows[n] for n in active if n in of.inputs),
-            length=of.length,
             backwards=not of.backwards,
-            starts=of.starts,
             execution=of.execution.plain,
         )
 

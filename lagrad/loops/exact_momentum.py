@@ -48,20 +48,21 @@ class Digits:
         if self.rest.size and int(self.rest.max()) >= 2**62 // d:
             self.words.append((step, (self.rest & LOW).astype(np.uint32)))
             self.rest >>= WORD
+        return self._exchanged(v, n, d)
+
+    def undo(self, step: int, v: Array, n: int, d: int) -> Array:
+        """The v before."""
+        v = self._exchanged(v, d, n)
+        if self.words and self.words[-1][0] == step:
+            self.rest = (self.rest << WORD) | self.words.pop()[1].astype(np.uint64)
+        return v
+
+    def _exchanged(self, v: Array, n: int, d: int) -> Array:
+        """v · n/d: the digits that d takes off go to the buffer, and those for n come from it."""
         self.rest *= np.uint64(d)
         self.rest += (v % d).astype(np.uint64)
         v = (v // d) * n + (self.rest % np.uint64(n)).astype(np.int64)
         self.rest //= np.uint64(n)
-        return v
-
-    def undo(self, step: int, v: Array, n: int, d: int) -> Array:
-        """The v before."""
-        self.rest *= np.uint64(n)
-        self.rest += (v % n).astype(np.uint64)
-        v = (v // n) * d + (self.rest % np.uint64(d)).astype(np.int64)
-        self.rest //= np.uint64(d)
-        if self.words and self.words[-1][0] == step:
-            self.rest = (self.rest << WORD) | self.words.pop()[1].astype(np.uint64)
         return v
 
     @property
@@ -81,6 +82,7 @@ class ExactMomentum:
         self.z, self.v = ([self._whole(a) for a in part] for part in (first[:half], first[half:]))
         self.begin = [a.copy() for a in (*self.z, *self.v)]
         self.digits = [Digits(np.zeros(a.shape, np.uint64)) for a in self.v]
+        self.run()
 
     @staticmethod
     def _whole(array: Array) -> Array:

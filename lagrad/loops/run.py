@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +30,6 @@ def run(chain: Chain, *arguments: Array) -> Array:
     how = chain.execution
     if how.exact:
         momentum = ExactMomentum(chain, arguments)
-        momentum.run()
         value = joined(momentum.state())
         return recorded(value, momentum) if how.recording else value
     record = RECORDS.pop(id(arguments[-1]), None) if how.counted else None
@@ -58,7 +58,9 @@ def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat:
     state, inputs, constants = chain.split(arguments)
     m, n = len(state), chain.length
     memory = step.memory.copy()
-    sizes = [sum(chain.variable(n).size for n in part) for part in (chain.states, chain.inputs)]
+    sizes = [
+        sum(chain.variable(name).size for name in part) for part in (chain.states, chain.inputs)
+    ]
     at_state, at_inputs, at_constants = np.split(step.given, np.cumsum(sizes))
     after, asked = np.split(step.asked, sizes[:1])
     memory[at_state] = joined(state)
@@ -186,11 +188,8 @@ def reversed_exactly(
     chain: Chain, value: Array, arguments: Sequence[Array]
 ) -> Iterator[tuple[int, State]]:
     """The same of momentum in whole numbers."""
-    found = RECORDS.pop(id(value), None)
-    if found is None:
-        found = ExactMomentum(chain, arguments)
-        found.run()
-    yield from found.back()
+    momentum = RECORDS.pop(id(value), None) or ExactMomentum(chain, arguments)
+    yield from momentum.back()
 
 
 # How far from a state the inverse and the step may lead, relative to the largest that each array of
@@ -246,9 +245,5 @@ def size(array: Array) -> float:
 
 def firsts(n: int, count: int) -> set[int]:
     """The steps before which the first sweep stores the state."""
-    found = {0}
-    for action in reversal(n, count):
-        if not (isinstance(action, Advance) and action.stored):
-            break
-        found.add(action.last)
-    return found
+    stored = takewhile(lambda action: getattr(action, "stored", False), reversal(n, count))
+    return {0, *(action.last for action in stored)}

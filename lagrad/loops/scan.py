@@ -152,13 +152,7 @@ class Loop:
     """
 
     def __init__(
-        self,
-        kind: str,
-        step: Function,
-        state: Any,
-        inputs: Any,
-        length: int | None,
-        alone: bool = False,
+        self, kind: str, step: Function, state: Any, inputs: Any, length: Any, alone: bool = False
     ) -> None:
         if not callable(step):
             raise InvalidFunction(f"{kind} takes a function; got {step!r}.")
@@ -176,7 +170,7 @@ class Loop:
         self.rows = [first_of(leaf, f"the inputs of {kind}") for leaf in self.inputs]
         self.length = self._length(length)
 
-    def _length(self, length: int | None) -> int:
+    def _length(self, length: Any) -> int:
         """How many steps, which the inputs and what was asked for must agree on."""
         paths = self.input_tree.paths("inputs")
         for path, row in zip(paths, self.rows, strict=True):
@@ -193,12 +187,12 @@ class Loop:
         if not is_whole(length, 0):
             name = "max_steps" if self.kind == "while_loop" else "length"
             raise InvalidValue(f"{self.kind}({name}={length!r}); expected an integer, 0 or more.")
-        wrong = {path: n for path, n in lengths.items() if n != length}
-        if wrong:
-            path, n = next(iter(wrong.items()))
-            raise ShapeMismatch(
-                f"{self.kind}: {path!r} has {n} entries along its first axis for {length} steps."
-            )
+        for path, n in lengths.items():
+            if n != length:
+                raise ShapeMismatch(
+                    f"{self.kind}: {path!r} has {n} entries along its first axis for {length} "
+                    "steps."
+                )
         return int(length)
 
     def storage(self, checkpoints: Any, memory: Any, disk: Any) -> Storage | None:
@@ -212,24 +206,24 @@ class Loop:
             raise InvalidValue(
                 f"{self.kind}(checkpoints={checkpoints!r}); expected a positive integer."
             )
-        fitting = most if memory is None else bytes_in(memory) // size
+        near = most if memory is None else bytes_in(memory) // size
         if disk is None:
+            folder, room = None, near
             if checkpoints is not None and memory is not None:
                 raise InvalidValue(f"{self.kind}: checkpoints= or memory=, not both without disk=.")
-            if fitting < 1:
+            if room < 1:
                 raise InvalidValue(
                     f"{self.kind}: memory={memory!r} is less than one state has; the least that "
                     f"works is {size} bytes."
                 )
-            count = min(most, fitting if checkpoints is None else int(checkpoints))
-            return Storage(count, count)
-        if not isinstance(disk, (str, os.PathLike)) or not os.fspath(disk):
-            raise InvalidValue(f"{self.kind}(disk={disk!r}); expected the path of a folder.")
-        folder = os.fspath(disk)
-        mapped(folder, 1, 1)  # before anything is computed
-        near = 0 if memory is None else min(most, fitting)
-        room = near + shutil.disk_usage(folder).free // 2 // size
-        count = min(most, int(checkpoints) if checkpoints is not None else max(1, room))
+        else:
+            if not isinstance(disk, (str, os.PathLike)) or not os.fspath(disk):
+                raise InvalidValue(f"{self.kind}(disk={disk!r}); expected the path of a folder.")
+            folder = os.fspath(disk)
+            mapped(folder, 1, np.dtype(np.uint8))  # before anything is computed
+            near = 0 if memory is None else min(most, near)
+            room = max(1, near + shutil.disk_usage(folder).free // 2 // size)
+        count = min(most, room if checkpoints is None else int(checkpoints))
         return Storage(count, min(near, count), folder)
 
     def _called(self, counted: bool) -> Function:
@@ -256,19 +250,14 @@ class Loop:
         return [given if isinstance(given, Expression) else array for given, array in pairs]
 
     def stated(
-        self,
-        backwards: bool,
-        storage: Storage | None,
-        progress: bool = False,
-        counted: bool = False,
+        self, backwards: bool, storage: Storage | None, progress: bool, counted: bool = False
     ) -> tuple[Chain, list[Any], Tree]:
         """The loop as a chain, what its step closes over, and the structure of an output."""
         if progress and importlib.util.find_spec("tqdm") is None:
             raise InvalidValue(f'{self.kind}(progress=True): pip install "lagrad[progress]".')
+        t = self.length - 1 if backwards else 0
         first = [
-            np.asarray(row[-1 if backwards else 0])
-            if self.length
-            else np.zeros(row.shape[1:], row.dtype)
+            np.asarray(row[t]) if self.length else np.zeros(row.shape[1:], row.dtype)
             for row in self.rows
         ]
         given = (self.tree.unflatten(self.begin), self.input_tree.unflatten(first), 0.0)
