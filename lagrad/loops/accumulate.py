@@ -87,11 +87,6 @@ class Accumulator:
     terms: tuple[Expression, ...]
     products: tuple[MatrixProduct, ...]
 
-    @property
-    def nodes(self) -> list[Expression]:
-        """What a step is asked for: terms, then the factors of products."""
-        return [*self.terms, *(factor for product in self.products for factor in product.factors)]
-
 
 class AccumulatingStep:
     """A chain's step, its accumulators apart.
@@ -199,10 +194,13 @@ class ProductBuffer:
 
 
 def asked(chain: Chain, accumulators: Sequence[Accumulator]) -> list[Expression]:
-    """What a step is evaluated for where these are apart."""
+    """What a step is evaluated for where these are apart: of each, terms, then factors."""
     apart = {a.place for a in accumulators}
     names = [*(name for k, name in enumerate(chain.after) if k not in apart), *chain.outputs]
-    return [*map(chain.variable, names), *(node for a in accumulators for node in a.nodes)]
+    found: list[Expression] = [chain.variable(name) for name in names]
+    for accumulator in accumulators:
+        found += [*accumulator.terms, *(f for p in accumulator.products for f in p.factors)]
+    return found
 
 
 def accumulators_of(chain: Chain) -> list[Accumulator]:

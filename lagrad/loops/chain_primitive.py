@@ -13,7 +13,7 @@ from lagrad.expressions.primitive import Primitive
 from lagrad.loops.chain import Chain
 from lagrad.loops.derived_chains import AdjointChain, tangent_chain
 from lagrad.loops.joint_rules import Rule, expansion, joint_maps
-from lagrad.loops.run import breaks_at, broken, reverse, run
+from lagrad.loops.run import breaks_at, reverse, run
 from lagrad.systems.linearization import joined, split
 from lagrad.typing import Array, Parameters, Shape
 
@@ -102,10 +102,8 @@ def remembered(lowered: Any, operation: Any) -> Any:
 def diverges(parameters: Parameters, arguments: Sequence[Array]) -> str | None:
     """The step at which a loop stops being finite."""
     (chain,) = parameters
-    step = breaks_at(chain, arguments)
-    return (
-        None if step is None else f"a loop diverges: {broken(chain.step.name, step, chain.length)}"
-    )
+    where = breaks_at(chain, arguments, chain.step.name)
+    return None if where is None else f"a loop diverges: {where}"
 
 
 def unwritten(module: Any, node: Expression, texts: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,19 +24,19 @@ from lagrad.systems.rewriting import restated
 from lagrad.systems.system import System
 from lagrad.typing import Kind, Shape, Value
 
+# Values as functions of others, over nodes.
+Stated = Callable[[Sequence[Expression]], Sequence[Value]]
+
 
 class Formula:
     """Values as functions of others of some shapes and dtypes, stated once."""
 
-    def __init__(
-        self, kinds: Sequence[Kind], function: Callable[[Sequence[Expression]], Sequence[Value]]
-    ) -> None:
+    def __init__(self, kinds: Sequence[Kind], stated: Stated) -> None:
         self.system = System("formula")
         self.leaves = [
-            self.system.leaf(f"a{i}", "data", shape, dtype, None)
-            for i, (shape, dtype) in enumerate(kinds)
+            self.system.leaf(f"a{i}", "data", *kind, None) for i, kind in enumerate(kinds)
         ]
-        self.results = [self.system.arena.lift(value) for value in function(self.leaves)]
+        self.results = [self.system.arena.lift(value) for value in stated(self.leaves)]
 
     @cached_property
     def plan(self) -> Plan:
@@ -68,69 +69,40 @@ class Rule:
     push: Callable[[Value, Sequence[Value], dict[int, Value]], Value]
     formulas: dict[Any, Formula] = field(default_factory=dict)
 
-    def formula(
-        self,
-        of: tuple[str, Shape],
-        kinds: Sequence[Kind],
-        function: Callable[[Sequence[Expression]], Sequence[Value]],
-    ) -> Formula:
+    def formula(self, of: tuple[str, Shape], kinds: Sequence[Kind], stated: Stated) -> Formula:
         key = (*of, *kinds)
         if key not in self.formulas:
-            self.formulas[key] = Formula(kinds, function)
+            self.formulas[key] = Formula(kinds, stated)
         return self.formulas[key]
 
 
-class NodeRule:
-    """The rule of one node, which the maps of its arguments share."""
-
-    def __init__(self, rule: Rule, node: Expression, ks: Shape) -> None:
-        self.rule, self.ks = rule, ks
-        self.kinds = [(n.shape, n.dtype) for n in (node, *node.arguments)]
-        self._recent: tuple[tuple[Value, ...], Sequence[Value]] | None = None
-
-    def pull(self, data: tuple[Value, ...], cotangent: Value) -> Sequence[Value]:
-        """What flows back to each of the arguments `ks`."""
-        recent, values = self._recent, (*data, cotangent)
-        if recent is not None and all(a is b for a, b in zip(recent[0], values, strict=True)):
-            return recent[1]
-        formula = self.rule.formula(
-            ("pull", self.ks),
-            [*self.kinds, self.kinds[0]],
-            lambda leaves: self.rule.pull(leaves[0], leaves[1:-1], leaves[-1], self.ks),
-        )
-        found = formula(values)
-        # The next arguments ask for the same.
-        self._recent = (values, found)
-        return found
-
-    def forget(self) -> None:
-        self._recent = None
-
-    def push(self, data: tuple[Value, ...], tangents: dict[int, Value]) -> Value:
-        """The node's tangent."""
-        ks, count = tuple(tangents), len(data)
-
-        def pushed(leaves: Sequence[Expression]) -> list[Value]:
-            along = dict(zip(ks, leaves[count:], strict=True))
-            return [self.rule.push(leaves[0], leaves[1:count], along)]
-
-        kinds = [*self.kinds, *(self.kinds[1 + k] for k in ks)]
-        (found,) = self.rule.formula(("push", ks), kinds, pushed)((*data, *tangents.values()))
-        return found
-
-
 class JointPartial(Joint):
-    """The partial by argument `k`."""
+    """The partial by argument `k`, one of the arguments `ks` whose partials are found together.
+
+    Attributes
+    ----------
+    recent : dict
+        What was pulled back last, and for which data and cotangent; shared by the maps of `ks`.
+    """
 
     def __init__(
-        self, of: NodeRule, k: int, data: tuple[Value, ...], slots: dict[int, int]
+        self,
+        rule: Rule,
+        node: Expression,
+        ks: Shape,
+        k: int,
+        slots: dict[int, int],
+        recent: dict[str, Any],
     ) -> None:
-        self.of, self.k, self.data, self.slots = of, k, data, slots
-        self.target: Shape = of.kinds[0][0]
-        self.source: Shape = of.kinds[1 + k][0]
+        self.rule, self.ks, self.k, self.slots, self.recent = rule, ks, k, slots, recent
+        self.data = (node, *node.arguments)
+        self.kinds = [(value.shape, value.dtype) for value in self.data]
+        self.target, self.source = node.shape, node.arguments[k].shape
 
     def with_data(self, data: tuple[Value, ...]) -> LinearMap:
-        return JointPartial(self.of, self.k, data, self.slots)
+        other = copy(self)
+        other.data = data
+        return other
 
     def pattern(self) -> LinearMap:
         """A matrix of ones."""
@@ -144,29 +116,42 @@ class JointPartial(Joint):
         return self.together({self.k: tangent})
 
     def together(self, tangents: dict[int, Value]) -> Value:
-        return self.of.push(self.data, tangents)
+        ks, count = tuple(tangents), len(self.data)
+
+        def pushed(leaves: Sequence[Expression]) -> list[Value]:
+            along = dict(zip(ks, leaves[count:], strict=True))
+            return [self.rule.push(leaves[0], leaves[1:count], along)]
+
+        kinds = [*self.kinds, *(self.kinds[1 + k] for k in ks)]
+        (found,) = self.rule.formula(("push", ks), kinds, pushed)((*self.data, *tangents.values()))
+        return found
 
     def rmv(self, cotangent: Value) -> Value:
-        found = self.of.pull(self.data, cotangent)[self.of.ks.index(self.k)]
-        if self.k == self.of.ks[0]:
-            self.of.forget()
-        return found
+        values, recent = (*self.data, cotangent), self.recent.get("pulled")
+        if recent is None or any(a is not b for a, b in zip(recent[0], values, strict=True)):
+            formula = self.rule.formula(
+                ("pull", self.ks),
+                [*self.kinds, self.kinds[0]],
+                lambda leaves: self.rule.pull(leaves[0], leaves[1:-1], leaves[-1], self.ks),
+            )
+            recent = self.recent["pulled"] = (values, formula(values))
+        if self.k == self.ks[0]:  # which is asked for last
+            self.recent.clear()
+        return recent[1][self.ks.index(self.k)]
 
     def as_sparse(self) -> sparse.csr_array:
         rows, columns = math.prod(self.target), math.prod(self.source)
-        if 0 in (rows, columns):
-            return sparse.csr_array((rows, columns))
         if rows < columns:
-            basis = np.eye(rows).reshape(-1, *self.target)
-            return sparse.csr_array([np.ravel(self.rmv(row)) for row in basis])
-        basis = np.eye(columns).reshape(-1, *self.source)
-        return sparse.csr_array(np.stack([np.ravel(self.mv(row)) for row in basis], axis=1))
+            found = [np.ravel(self.rmv(row.reshape(self.target))) for row in np.eye(rows)]
+            return sparse.csr_array(np.reshape(found, (rows, columns)))
+        found = [np.ravel(self.mv(row.reshape(self.source))) for row in np.eye(columns)]
+        return sparse.csr_array(np.reshape(found, (columns, rows)).T)
 
 
 def joint_maps(rule: Rule, node: Expression, ks: Shape) -> list[Joint]:
     """The maps of a node's arguments `ks`."""
-    shared, slots = NodeRule(rule, node, ks), dict[int, int]()
-    return [JointPartial(shared, k, (node, *node.arguments), slots) for k in ks]
+    slots, recent = dict[int, int](), dict[str, Any]()
+    return [JointPartial(rule, node, ks, k, slots, recent) for k in ks]
 
 
 def expansion(formula: Callable[[Sequence[Value]], Value]) -> Rule:

@@ -125,21 +125,21 @@ def swept(
     return value, list(before)
 
 
-def breaks_at(chain: Chain, arguments: Sequence[Array]) -> int | None:
-    """The first step that makes a NaN or an infinity, if one does."""
+def breaks_at(chain: Chain, arguments: Sequence[Array], name: str) -> str | None:
+    """Which step is the first to make a NaN or an infinity, if one does; `name` is the function's.
+
+    The program may be called otherwise: functions that do the same share one.
+    """
     m, given = len(chain.states), chain.given_at(arguments)
     state = arguments[:m]
     with np.errstate(all="ignore"):
         for t in chain.order():
             found = chain.evaluation([*state, *given(t)])
             if not all(np.isfinite(array).all() for array in found):
-                return t
+                where = f"at step {t} of {chain.length}"
+                return f"the step {name!r} makes a NaN or an infinity {where}."
             state = found[:m]
     return None
-
-
-def broken(name: str, step: int, length: int) -> str:
-    return f"the step {name!r} makes a NaN or an infinity at step {step} of {length}."
 
 
 def reverse(chain: Chain, ks: Shape, value: Array, cotangent: Array, *arguments: Array) -> Array:
@@ -245,5 +245,6 @@ def size(array: Array) -> float:
 
 def firsts(n: int, count: int) -> set[int]:
     """The steps before which the first sweep stores the state."""
-    stored = takewhile(lambda action: getattr(action, "stored", False), reversal(n, count))
+    actions = reversal(n, count)
+    stored = takewhile(lambda action: isinstance(action, Advance) and action.stored, actions)
     return {0, *(action.last for action in stored)}

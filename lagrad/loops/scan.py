@@ -17,7 +17,7 @@ from lagrad.loops.chain import Chain, Execution, Starts
 from lagrad.loops.chain_primitive import CHAIN
 from lagrad.loops.checkpoints import Storage, bytes_in, is_whole, mapped
 from lagrad.loops.reversible import InvertibleStep, require_called
-from lagrad.loops.run import breaks_at, broken, run
+from lagrad.loops.run import breaks_at, run
 from lagrad.transforms.trace import Trace, at_hand, declared, name_of, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import Tree, flatten
@@ -310,8 +310,8 @@ class Loop:
         return CHAIN(outer, *map(outer.lift, values), parameters=(chain,))
 
     def require_finite(self, chain: Chain, values: Sequence[Any], found: Sequence[Array]) -> None:
-        if not all_finite(found) and (t := breaks_at(chain, values)) is not None:
-            raise NotFinite(f"{self.kind}: {broken(self.name, t, self.length)}")
+        if not all_finite(found) and (where := breaks_at(chain, values, self.name)) is not None:
+            raise NotFinite(f"{self.kind}: {where}")
 
     def _checked(self, inner: Trace) -> Tree:
         """The structure of an output; an error where the step does not return what it must."""
