@@ -8,7 +8,7 @@ product, [d₁ … d_k][z₁ … z_k]ᵀ, which writes to the sum once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,7 +127,12 @@ class RunningChain:
         self.of = AccumulatingStep(chain, ()) if whole else AccumulatingStep.of(chain)
         self.outputs = len(chain.outputs)
         self.state = [state[k] for k in self.of.states]
-        self.totals = [Total(a, state[a.place]) for a in self.of.accumulators]
+        self.totals = {a.place: np.array(state[a.place]) for a in self.of.accumulators}
+        self.buffers = [
+            ProductBuffer(product, self.totals[a.place])
+            for a in self.of.accumulators
+            for product in a.products
+        ]
 
     def step(self, given: Sequence[Array]) -> list[Array]:
         """Take a step with its inputs and constants; its outputs."""
@@ -137,35 +142,19 @@ class RunningChain:
         self.state = found[:m]
         if self.totals:
             addends = iter(found[end:])
-            for total in self.totals:
-                total.add(addends)
+            for accumulator in self.of.accumulators:
+                for _ in accumulator.terms:
+                    self.totals[accumulator.place] += next(addends)
+            for buffer in self.buffers:
+                buffer.put(next(addends), next(addends))
         return found[m:end]
 
     def end(self) -> list[Array]:
         """All states."""
-        state = dict(zip(self.of.states, self.state, strict=True))
-        state |= {total.of.place: total.end() for total in self.totals}
-        return [state[k] for k in range(len(state))]
-
-
-class Total:
-    """What an accumulator has come to, in a run."""
-
-    def __init__(self, of: Accumulator, start: Array) -> None:
-        self.of, self.sum = of, np.array(start)
-        self.buffers = [ProductBuffer(product, self.sum) for product in of.products]
-
-    def add(self, addends: Iterator[Array]) -> None:
-        """Take the terms and factors of one step."""
-        for _ in self.of.terms:
-            self.sum += next(addends)
-        for buffer in self.buffers:
-            buffer.put(next(addends), next(addends))
-
-    def end(self) -> Array:
         for buffer in self.buffers:
             buffer.add()
-        return self.sum
+        state = {**dict(zip(self.of.states, self.state, strict=True)), **self.totals}
+        return [state[k] for k in range(len(state))]
 
 
 class ProductBuffer:
@@ -178,11 +167,10 @@ class ProductBuffer:
         self.filled = 0
 
     def put(self, *factors: Array) -> None:
-        end = self.filled + self.product.width
+        width = self.product.width
+        end = self.filled + width
         for side, factor, axes in zip(self.sides, factors, self.product.axes, strict=True):
-            side[:, self.filled : end] = factor.transpose(axes).reshape(
-                len(side), self.product.width
-            )
+            side[:, self.filled : end] = factor.transpose(axes).reshape(len(side), width)
         self.filled = end
         if end == self.room:
             self.add()
@@ -194,35 +182,29 @@ class ProductBuffer:
 
 
 def asked(chain: Chain, accumulators: Sequence[Accumulator]) -> list[Expression]:
-    """What a step is evaluated for where these are apart: of each, terms, then factors."""
+    """What a step is evaluated for where these are apart: their terms, then factors, come last."""
     apart = {a.place for a in accumulators}
     names = [*(name for k, name in enumerate(chain.after) if k not in apart), *chain.outputs]
-    found: list[Expression] = [chain.variable(name) for name in names]
-    for accumulator in accumulators:
-        found += [*accumulator.terms, *(f for p in accumulator.products for f in p.factors)]
-    return found
+    terms = [term for a in accumulators for term in a.terms]
+    factors = [factor for a in accumulators for p in a.products for factor in p.factors]
+    return [*map(chain.variable, names), *terms, *factors]
 
 
 def accumulators_of(chain: Chain) -> list[Accumulator]:
     """The large states that a step only adds to."""
-    defined = definitions(chain.step)
-
-    def resolved(node: Expression) -> Expression:
-        while node.index in defined:
-            node = defined[node.index]
-        return node
-
-    found = []
-    for k, (state, after) in enumerate(
-        zip(map(chain.variable, chain.states), map(chain.variable, chain.after), strict=True)
-    ):
+    defined, found = definitions(chain.step), []
+    for k, name in enumerate(chain.states):
+        state = chain.variable(name)
         if state.size < LARGE or state.dtype != float:
             continue
-        addends, stack = [], [resolved(after)]
+        addends: list[Expression] = []
+        stack: list[Expression] = [chain.variable(chain.after[k])]
         while stack:
             node = stack.pop()
-            if node.primitive is add:
-                stack.extend(map(resolved, node.arguments))
+            if node.index in defined:
+                stack.append(defined[node.index])
+            elif node.primitive is add:
+                stack.extend(node.arguments)
             else:
                 addends.append(node)
         rest = [node for node in addends if node is not state]

@@ -31,13 +31,10 @@ def is_whole(value: Any, least: int) -> bool:
 def bytes_in(memory: Any) -> int:
     """A number of bytes, or a text like "64 MB" or "1.5 GiB"."""
     if isinstance(memory, str):
-        found = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", memory.lower())
+        found = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgt]?)(i?)b?\s*", memory.lower())
         if found:
             number, unit, binary = found.groups()
-            try:
-                return int(float(number) * (1024 if binary else 1000) ** UNITS[unit])
-            except ValueError:
-                pass
+            return int(float(number) * (1024 if binary else 1000) ** UNITS[unit])
     elif is_whole(memory, 1):
         return int(memory)
     raise InvalidValue(f"memory={memory!r}; expected bytes, or a text like '64 MB'.")

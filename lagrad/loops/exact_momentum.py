@@ -16,9 +16,9 @@ import numpy as np
 
 from lagrad.errors import InvalidValue, NotFinite
 from lagrad.loops.chain import Chain
+from lagrad.loops.checkpoints import State
 from lagrad.typing import Array
 
-State = list[Array]
 SCALE = 2.0**50
 LARGEST = 2.0**62
 WORD = np.uint64(32)
@@ -71,6 +71,22 @@ class Digits:
         return 32 * len(self.words) + int(self.rest.max(initial=0)).bit_length()
 
 
+def held(numbers: Array) -> Array:
+    """The numbers, none of which is so large that a sum of two could overflow."""
+    if not (np.abs(numbers) < LARGEST).all():
+        raise NotFinite(
+            f"reversible momentum: a value is not finite, or beyond {LARGEST / SCALE:.3g}, "
+            "which whole numbers cannot hold. Use a smaller rate, or lg.Unrolled."
+        )
+    return numbers
+
+
+def whole(array: Array) -> Array:
+    """An array as multiples of 1 / SCALE."""
+    found: Array = held(np.rint(np.asarray(array, float) * SCALE)).astype(np.int64)
+    return found
+
+
 class ExactMomentum:
     """A run of a chain whose states are points and velocities, and whose inputs rate and decay."""
 
@@ -79,54 +95,38 @@ class ExactMomentum:
         first, inputs, self.constants = chain.split(arguments)
         half = len(first) // 2
         self.rates, self.decays = (np.asarray(a, float) for a in inputs)
-        self.z, self.v = ([self._whole(a) for a in part] for part in (first[:half], first[half:]))
+        self.z, self.v = ([whole(a) for a in part] for part in (first[:half], first[half:]))
         self.begin = [a.copy() for a in (*self.z, *self.v)]
         self.digits = [Digits(np.zeros(a.shape, np.uint64)) for a in self.v]
         self.run()
 
-    @staticmethod
-    def _whole(array: Array) -> Array:
-        scaled = np.rint(np.asarray(array, float) * SCALE)
-        return ExactMomentum._held(scaled).astype(np.int64)
-
-    @staticmethod
-    def _held(numbers: Array) -> Array:
-        """The numbers, none of which is so large that a sum of two could overflow."""
-        if not (np.abs(numbers) < LARGEST).all():
-            raise NotFinite(
-                f"reversible momentum: a value is not finite, or beyond {LARGEST / SCALE:.3g}, "
-                "which whole numbers cannot hold. Use a smaller rate, or lg.Unrolled."
-            )
-        return numbers
-
     def state(self) -> State:
         return [a / SCALE for a in (*self.z, *self.v)]
 
-    def _gradient(self, t: int) -> State:
+    def _pushes(self, t: int) -> State:
+        """What the gradient takes off the velocities in a step."""
+        n, d = ratio(self.decays[t])
         given = [*self.state(), self.rates[t], self.decays[t], *self.constants]
         plan = self.chain.inverse.plan
         # By the same calls both ways: another engine may round otherwise.
-        return self.chain.inverse(given) if plan is None else plan.interpreted(given)
+        gradient = self.chain.inverse(given) if plan is None else plan.interpreted(given)
+        return [whole((1 - n / d) * g) for g in gradient]
 
     def run(self) -> None:
         """All steps forwards."""
         for t in range(self.chain.length):
-            n, d = ratio(self.decays[t])
-            for k, g in enumerate(self._gradient(t)):
-                moved = self._whole((1 - n / d) * g)
-                self.v[k] = self._held(self.digits[k].decay(t, self.v[k], n, d) - moved)
-                step = self._whole(self.rates[t] * (self.v[k] / SCALE))
-                self.z[k] = self._held(self.z[k] + step)
+            for k, push in enumerate(self._pushes(t)):
+                decayed = self.digits[k].decay(t, self.v[k], *ratio(self.decays[t]))
+                self.v[k] = held(decayed - push)
+                self.z[k] = held(self.z[k] + whole(self.rates[t] * (self.v[k] / SCALE)))
 
     def back(self) -> Iterator[tuple[int, State]]:
         """The states before each step, the last one first."""
         for t in range(self.chain.length - 1, -1, -1):
-            n, d = ratio(self.decays[t])
             for k, v in enumerate(self.v):
-                self.z[k] = self.z[k] - self._whole(self.rates[t] * (v / SCALE))
-            for k, g in enumerate(self._gradient(t)):
-                moved = self._whole((1 - n / d) * g)
-                self.v[k] = self.digits[k].undo(t, self.v[k] + moved, n, d)
+                self.z[k] = self.z[k] - whole(self.rates[t] * (v / SCALE))
+            for k, push in enumerate(self._pushes(t)):
+                self.v[k] = self.digits[k].undo(t, self.v[k] + push, *ratio(self.decays[t]))
             yield t, self.state()
         same = zip(self.begin, (*self.z, *self.v), strict=True)
         assert all(np.array_equal(a, b) for a, b in same), "not reversed bit for bit"

@@ -63,11 +63,14 @@ class Rule:
         `push(node, arguments, tangents)` is the node's tangent, for tangents by argument.
     formulas : dict
         Those that were stated, by what they are of and the shapes and dtypes they are for.
+    recent : dict
+        What was pulled back last, and for which values, while other arguments may ask for it.
     """
 
     pull: Callable[[Value, Sequence[Value], Value, Shape], Sequence[Value]]
     push: Callable[[Value, Sequence[Value], dict[int, Value]], Value]
     formulas: dict[Any, Formula] = field(default_factory=dict)
+    recent: dict[str, Any] = field(default_factory=dict)
 
     def formula(self, of: tuple[str, Shape], kinds: Sequence[Kind], stated: Stated) -> Formula:
         key = (*of, *kinds)
@@ -77,24 +80,12 @@ class Rule:
 
 
 class JointPartial(Joint):
-    """The partial by argument `k`, one of the arguments `ks` whose partials are found together.
-
-    Attributes
-    ----------
-    recent : dict
-        What was pulled back last, and for which data and cotangent; shared by the maps of `ks`.
-    """
+    """The partial by argument `k`, one of the arguments `ks` whose partials are found together."""
 
     def __init__(
-        self,
-        rule: Rule,
-        node: Expression,
-        ks: Shape,
-        k: int,
-        slots: dict[int, int],
-        recent: dict[str, Any],
+        self, rule: Rule, node: Expression, ks: Shape, k: int, slots: dict[int, int]
     ) -> None:
-        self.rule, self.ks, self.k, self.slots, self.recent = rule, ks, k, slots, recent
+        self.rule, self.ks, self.k, self.slots = rule, ks, k, slots
         self.data = (node, *node.arguments)
         self.kinds = [(value.shape, value.dtype) for value in self.data]
         self.target, self.source = node.shape, node.arguments[k].shape
@@ -127,16 +118,16 @@ class JointPartial(Joint):
         return found
 
     def rmv(self, cotangent: Value) -> Value:
-        values, recent = (*self.data, cotangent), self.recent.get("pulled")
+        values, recent = (*self.data, cotangent), self.rule.recent.get("pulled")
         if recent is None or any(a is not b for a, b in zip(recent[0], values, strict=True)):
             formula = self.rule.formula(
                 ("pull", self.ks),
                 [*self.kinds, self.kinds[0]],
                 lambda leaves: self.rule.pull(leaves[0], leaves[1:-1], leaves[-1], self.ks),
             )
-            recent = self.recent["pulled"] = (values, formula(values))
+            recent = self.rule.recent["pulled"] = (values, formula(values))
         if self.k == self.ks[0]:  # which is asked for last
-            self.recent.clear()
+            self.rule.recent.clear()
         return recent[1][self.ks.index(self.k)]
 
     def as_sparse(self) -> sparse.csr_array:
@@ -150,8 +141,8 @@ class JointPartial(Joint):
 
 def joint_maps(rule: Rule, node: Expression, ks: Shape) -> list[Joint]:
     """The maps of a node's arguments `ks`."""
-    slots, recent = dict[int, int](), dict[str, Any]()
-    return [JointPartial(rule, node, ks, k, slots, recent) for k in ks]
+    slots: dict[int, int] = {}
+    return [JointPartial(rule, node, ks, k, slots) for k in ks]
 
 
 def expansion(formula: Callable[[Sequence[Value]], Value]) -> Rule:

@@ -63,7 +63,9 @@ def reversible(step: Function, inverse: Function) -> InvertibleStep:
 
 
 def require_called(kind: str, function: Function, name: str, count: int) -> None:
-    """InvalidFunction where a function cannot be called with so many arguments."""
+    """InvalidFunction where what is given cannot be called with so many arguments."""
+    if not callable(function):
+        raise InvalidFunction(f"{kind} takes a function; got {function!r}.")
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError as error:

@@ -14,14 +14,13 @@ from lagrad.compiler.scalarize import Scalarised
 from lagrad.errors import InvalidFunction
 from lagrad.loops.accumulate import RunningChain
 from lagrad.loops.chain import Chain
-from lagrad.loops.checkpoints import RECORDS, Record, Shelf, recorded
+from lagrad.loops.checkpoints import RECORDS, Record, Shelf, State, recorded
 from lagrad.loops.derived_chains import AdjointChain
 from lagrad.loops.exact_momentum import ExactMomentum
 from lagrad.loops.schedules import Advance, reversal
 from lagrad.systems.linearization import joined
 from lagrad.typing import Array, Shape
 
-State = list[Array]
 T = TypeVar("T")
 
 
@@ -58,9 +57,8 @@ def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat:
     state, inputs, constants = chain.split(arguments)
     m, n = len(state), chain.length
     memory = step.memory.copy()
-    sizes = [
-        sum(chain.variable(name).size for name in part) for part in (chain.states, chain.inputs)
-    ]
+    given = (chain.states, chain.inputs)
+    sizes = [sum(chain.variable(name).size for name in names) for names in given]
     at_state, at_inputs, at_constants = np.split(step.given, np.cumsum(sizes))
     after, asked = np.split(step.asked, sizes[:1])
     memory[at_state] = joined(state)
@@ -148,10 +146,8 @@ def reverse(chain: Chain, ks: Shape, value: Array, cotangent: Array, *arguments:
     order, (_, inputs, constants) = chain.order(), chain.split(arguments)
     now = RunningChain(back.chain, back.first(cotangents, chain.parts(value)[:m]))
     stacks = [back.chain.zeros(name, chain.length) for name in back.chain.outputs]
-    how = chain.execution
-    before = reversed_exactly if how.exact else unwound if how.inverse else restored
     with np.errstate(all="ignore"):
-        for i, state in shown(chain, before(chain, value, arguments)):
+        for i, state in shown(chain, states_before(chain, value, arguments)):
             t = order[i]
             rows = [x[t] for x in (*inputs, *cotangents[m:])]
             for stack, row in zip(stacks, now.step([*state, *rows, *constants]), strict=True):
@@ -160,8 +156,18 @@ def reverse(chain: Chain, ks: Shape, value: Array, cotangent: Array, *arguments:
     return joined(found).astype(chain.dtype, copy=False)
 
 
+def states_before(
+    chain: Chain, value: Array, arguments: Sequence[Array]
+) -> Iterator[tuple[int, State]]:
+    """The number of each step and the states before it, the last one first."""
+    if chain.execution.exact:
+        return (RECORDS.pop(id(value), None) or ExactMomentum(chain, arguments)).back()
+    found = unwound if chain.execution.inverse else restored
+    return found(chain, value, arguments)
+
+
 def restored(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[tuple[int, State]]:
-    """The states before each step, the last one first, from those stored."""
+    """The same from the states stored."""
     if not chain.length:
         return
     order, given = chain.order(), chain.given_at(arguments)
@@ -184,14 +190,6 @@ def restored(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator
         yield action.step, state
 
 
-def reversed_exactly(
-    chain: Chain, value: Array, arguments: Sequence[Array]
-) -> Iterator[tuple[int, State]]:
-    """The same of momentum in whole numbers."""
-    momentum = RECORDS.pop(id(value), None) or ExactMomentum(chain, arguments)
-    yield from momentum.back()
-
-
 # How far from a state the inverse and the step may lead, relative to the largest that each array of
 # it was: six digits, or what single precision has of them.
 OFF = 1e-6
@@ -204,12 +202,8 @@ def unwound(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[
 
     Whether it is the inverse is seen at some steps, which lead forwards again, and at the end.
     """
-    n, m, order, given_at = (
-        chain.length,
-        len(chain.states),
-        chain.order(),
-        chain.given_at(arguments),
-    )
+    n, m = chain.length, len(chain.states)
+    order, given_at = chain.order(), chain.given_at(arguments)
     first, state = arguments[:m], chain.parts(value)[:m]
     sizes = [max(size(a), size(b)) for a, b in zip(first, state, strict=True)]
     tested = {round(k) for k in np.linspace(0, n - 1, min(n, TESTED))} if n else set()

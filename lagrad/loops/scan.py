@@ -154,8 +154,6 @@ class Loop:
     def __init__(
         self, kind: str, step: Function, state: Any, inputs: Any, length: Any, alone: bool = False
     ) -> None:
-        if not callable(step):
-            raise InvalidFunction(f"{kind} takes a function; got {step!r}.")
         whole = step if isinstance(step, InvertibleStep) else InvertibleStep(step)
         self.step, self.inverse, self.exact = whole.step, whole.inverse, whole.exact
         self.kind, self.name, self.alone = kind, name_of(self.step), alone

@@ -74,9 +74,6 @@ def while_loop(
     >>> round(float(root(2.0)), 9), round(float(lg.grad(root)(2.0)), 9)
     (1.414213562, 0.353553391)
     """
-    for function in (condition, step):
-        if not callable(function):
-            raise InvalidFunction(f"while_loop takes functions; got {function!r}.")
     name = name_of(condition)
     require_called("while_loop", condition, name, 1)
     loop = Loop("while_loop", step, state, None, max_steps, alone=True)
@@ -98,27 +95,26 @@ def while_loop(
     outer = tracing()
     traced = any(isinstance(v, Expression) for v in values)
     if traced and (any(map(declared, values)) or (outer is not None and outer.repeating)):
-        return masked(condition, step, state, max_steps, (checkpoints, memory, disk))
+        how = {"checkpoints": checkpoints, "memory": memory, "disk": disk}
+        return masked(condition, step, state, max_steps, how)
     if outer is None or not traced:
         record = conditional.run(*values)
         if record is None:
             raise unsettled(name, max_steps)
-        loop.length = record.length
-        chain = replace(chain, length=loop.length)
+        chain = replace(chain, length=record.length)
         loop.require_finite(chain, [*loop.lifted, *constants], record.end)
         return loop.tree.unflatten([part[()].copy() for part in record.end])
     node = COUNT(outer, *values, parameters=(conditional,))
     if np.isinf(outer.value(node)):
         raise unsettled(name, max_steps)
-    loop.length = outer.asked(node, "int()")
-    chain = replace(chain, length=loop.length)
+    chain = replace(chain, length=outer.asked(node, "int()"))
     if chain.execution.counted:
         constants[-1] = node
     return loop.tree.unflatten(chain.parts(loop.value(chain, constants)))
 
 
 def masked(
-    condition: Function, step: Function, state: Any, max_steps: int, storage: tuple[Any, Any, Any]
+    condition: Function, step: Function, state: Any, max_steps: int, how: dict[str, Any]
 ) -> Any:
     """The same where the length cannot be found beforehand.
 
@@ -132,8 +128,7 @@ def masked(
         return tree_map(lambda new, now: np.where(on, new, now), step(safe), z)
 
     held.__name__ = name_of(step)
-    checkpoints, memory, disk = storage
-    last = iterate(held, state, max_steps, checkpoints=checkpoints, memory=memory, disk=disk)
+    last = iterate(held, state, max_steps, **how)
     on = condition(last)
     return tree_map(lambda leaf: settled(leaf, on, name_of(condition), max_steps), last)
 
