@@ -99,32 +99,24 @@ class AccumulatingStep:
         The other states after the step, the outputs, and what is added to accumulators.
     """
 
-    def __init__(self, chain: Chain, accumulators: Sequence[Accumulator]) -> None:
-        apart = {a.place for a in accumulators}
-        self.accumulators = accumulators
-        self.states = tuple(k for k in range(len(chain.states)) if k not in apart)
+    def __init__(self, chain: Chain, apart: bool = True) -> None:
+        found = accumulators_of(chain) if apart and chain.evaluation.plan is not None else []
+        places = {a.place for a in found}
+        self.accumulators = found
+        self.states = tuple(k for k in range(len(chain.states)) if k not in places)
         self.evaluate: Callable[[Sequence[Array]], list[Array]] = chain.evaluation
-        if accumulators:
+        if found:
             given = [*(chain.states[k] for k in self.states), *chain.inputs, *chain.constants]
             inputs = [chain.variable(name) for name in given]
-            self.evaluate = Plan(inputs, asked(chain, accumulators), definitions(chain.step))
-
-    @classmethod
-    def of(cls, chain: Chain) -> AccumulatingStep:
-        """That of a chain, found once."""
-        return derived_once(
-            chain.step.compiled(),
-            ("accumulating", chain.given, chain.after, chain.outputs, chain.starts),
-            cls,
-            lambda: cls(chain, [] if chain.evaluation.plan is None else accumulators_of(chain)),
-        )
+            self.evaluate = Plan(inputs, asked(chain, found), definitions(chain.step))
 
 
 class RunningChain:
     """One run of a chain, its state as it stands; accumulators are states too where `whole`."""
 
     def __init__(self, chain: Chain, state: Sequence[Array], whole: bool = False) -> None:
-        self.of = AccumulatingStep(chain, ()) if whole else AccumulatingStep.of(chain)
+        compiled = chain.step.compiled()
+        self.of = derived_once(compiled, AccumulatingStep, chain.once, not whole)
         self.outputs = len(chain.outputs)
         self.state = [state[k] for k in self.of.states]
         self.totals = {a.place: np.array(state[a.place]) for a in self.of.accumulators}

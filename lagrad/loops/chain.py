@@ -7,10 +7,10 @@ The chain is one operation on arrays. What is derived from it is a chain again: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -28,13 +28,27 @@ from lagrad.typing import Array, DType, Shape
 T = TypeVar("T")
 
 
-def derived_once(compiled: Compiled, key: Any, kind: type[T], derive: Callable[[], T]) -> T:
-    """What is derived from a program, kept with it."""
+def derived_once(compiled: Compiled, derive: Callable[..., T], *arguments: Any) -> T:
+    """What a function of hashable arguments derives from a program, kept with the program."""
+    key = (derive, *arguments)
     if key not in compiled.derived:
-        compiled.derived[key] = derive()
-    found = compiled.derived[key]
-    assert isinstance(found, kind)
-    return found
+        compiled.derived[key] = derive(*arguments)
+    return cast(T, compiled.derived[key])
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """Where the unknowns of a step start, told apart by their numbers."""
+
+    arrays: tuple[tuple[str, Shape, bytes], ...] = ()
+
+    @classmethod
+    def of(cls, values: dict[str, Array]) -> Starts:
+        arrays = {name: np.asarray(value, float) for name, value in values.items()}
+        return cls(tuple((name, a.shape, a.tobytes()) for name, a in arrays.items()))
+
+    def values(self) -> dict[str, Array]:
+        return {name: np.frombuffer(data).reshape(shape) for name, shape, data in self.arrays}
 
 
 class Evaluation:
@@ -47,16 +61,12 @@ class Evaluation:
     program : Program
     given, asked : sequences of str
         Names; those asked for may be given ones.
-    starts : mapping
+    starts : Starts
         Where unknowns start.
     """
 
     def __init__(
-        self,
-        program: Program,
-        given: Sequence[str],
-        asked: Sequence[str],
-        starts: Mapping[str, Array],
+        self, program: Program, given: Sequence[str], asked: Sequence[str], starts: Starts
     ) -> None:
         self.program, self.given, self.asked, self.starts = program, given, asked, starts
         self.inputs, self.results = (
@@ -78,23 +88,8 @@ class Evaluation:
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         if self.plan is not None:
             return self.plan(values)
-        at = self.program.solved(dict(zip(self.given, values, strict=True)), self.starts)
+        at = self.program.solved(dict(zip(self.given, values, strict=True)), self.starts.values())
         return [at.point.values[variable] for variable in self.results]
-
-
-@dataclass(frozen=True, slots=True)
-class Starts:
-    """Where the unknowns of a step start, told apart by their numbers."""
-
-    arrays: tuple[tuple[str, Shape, bytes], ...] = ()
-
-    @classmethod
-    def of(cls, values: dict[str, Array]) -> Starts:
-        arrays = {name: np.asarray(value, float) for name, value in values.items()}
-        return cls(tuple((name, a.shape, a.tobytes()) for name, a in arrays.items()))
-
-    def values(self) -> dict[str, Array]:
-        return {name: np.frombuffer(data).reshape(shape) for name, shape, data in self.arrays}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +170,11 @@ class Chain:
         return replace(self, outputs=(), execution=Execution(exact=self.execution.exact))
 
     @property
+    def once(self) -> Chain:
+        """The chain of one step: what is derived of all that differ in how often they take it."""
+        return replace(self, length=1, backwards=False, execution=Execution())
+
+    @property
     def given(self) -> tuple[str, ...]:
         return (*self.states, *self.inputs, *self.constants)
 
@@ -183,12 +183,8 @@ class Chain:
         return (*self.after, *self.outputs)
 
     def _evaluated(self, asked: tuple[str, ...]) -> Evaluation:
-        return derived_once(
-            self.step.compiled(),
-            ("evaluation", self.given, asked, self.starts),
-            Evaluation,
-            lambda: Evaluation(self.step, self.given, asked, self.starts.values()),
-        )
+        arguments = (self.step, self.given, asked, self.starts)
+        return derived_once(self.step.compiled(), Evaluation, *arguments)
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -263,10 +259,10 @@ class Chain:
     def differentiable(self, names: Sequence[str]) -> Compiled:
         """The step with the states and these as parameters, and all else that is given as data."""
         parameters = {*self.states, *names}
-        roles = {n: "parameter" if n in parameters else "data" for n in self.given}
-        return derived_once(
-            self.step.compiled(),
-            ("roles", *roles.items()),
-            Compiled,
-            lambda: Compiled(copied(self.step, self.step.name, roles)),
-        )
+        roles = tuple((n, "parameter" if n in parameters else "data") for n in self.given)
+        return derived_once(self.step.compiled(), with_roles, self.step, roles)
+
+
+def with_roles(step: Program, roles: Sequence[tuple[str, str]]) -> Compiled:
+    """A program whose variables have other roles."""
+    return Compiled(copied(step, step.name, dict(roles)))

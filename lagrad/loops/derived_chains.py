@@ -14,7 +14,7 @@ from typing import Any
 from lagrad.expressions.expression import Constant, Variable
 from lagrad.expressions.traversal import ancestors
 from lagrad.loops.chain import Chain, derived_once
-from lagrad.programs.derived_programs import Adjoint, pullback
+from lagrad.programs.derived_programs import pullback
 from lagrad.programs.program import Program
 from lagrad.programs.tangent_program import tangent
 from lagrad.systems.rewriting import copied, given
@@ -74,13 +74,7 @@ class AdjointStep:
     @classmethod
     def of(cls, chain: Chain, active: tuple[str, ...]) -> AdjointStep:
         """That of a chain, by its states and by active inputs and constants."""
-        results = tuple(dict.fromkeys(chain.results))
-        derived = pullback(chain.differentiable(active), results)
-        key = ("adjoint step", chain.states, chain.inputs, chain.constants, chain.after)
-        return derived_once(derived.compiled, key, cls, lambda: cls._stated(derived, chain, active))
-
-    @classmethod
-    def _stated(cls, derived: Adjoint, chain: Chain, active: tuple[str, ...]) -> AdjointStep:
+        derived = pullback(chain.differentiable(active), tuple(dict.fromkeys(chain.results)))
         system = derived.system
         free: dict[int, tuple[str, str]] = {}
         # With equations in it, all that it defines is computed.
@@ -119,8 +113,8 @@ class AdjointChain:
 
     def __init__(self, of: Chain, ks: Shape) -> None:
         active = of.active(ks)
-        self.step = step = AdjointStep.of(of, active)
-        self.wanted = [step.flows[of.given[k]] for k in ks]
+        step = derived_once(of.step.compiled(), AdjointStep.of, of.once, active)
+        self.step, self.wanted = step, [step.flows[of.given[k]] for k in ks]
         self.chain = replace(
             of,
             step=step.program,

@@ -118,14 +118,14 @@ class JointPartial(Joint):
         return found
 
     def rmv(self, cotangent: Value) -> Value:
-        values, recent = (*self.data, cotangent), self.rule.recent.get("pulled")
+        values, recent = (self.ks, *self.data, cotangent), self.rule.recent.get("pulled")
         if recent is None or any(a is not b for a, b in zip(recent[0], values, strict=True)):
             formula = self.rule.formula(
                 ("pull", self.ks),
                 [*self.kinds, self.kinds[0]],
                 lambda leaves: self.rule.pull(leaves[0], leaves[1:-1], leaves[-1], self.ks),
             )
-            recent = self.rule.recent["pulled"] = (values, formula(values))
+            recent = self.rule.recent["pulled"] = (values, formula(values[1:]))
         if self.k == self.ks[0]:  # which is asked for last
             self.rule.recent.clear()
         return recent[1][self.ks.index(self.k)]

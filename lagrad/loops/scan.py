@@ -167,17 +167,20 @@ class Loop:
         self.begin = [first_of(leaf, f"the state of {kind}") for leaf in self.states]
         self.rows = [first_of(leaf, f"the inputs of {kind}") for leaf in self.inputs]
         self.length = self._length(length)
+        # Traced values as they are, others as arrays.
+        pairs = zip([*self.states, *self.inputs], [*self.begin, *self.rows], strict=True)
+        self.lifted = [leaf if isinstance(leaf, Expression) else array for leaf, array in pairs]
 
     def _length(self, length: Any) -> int:
         """How many steps, which the inputs and what was asked for must agree on."""
-        paths = self.input_tree.paths("inputs")
-        for path, row in zip(paths, self.rows, strict=True):
+        lengths = {}
+        for path, row in zip(self.input_tree.paths("inputs"), self.rows, strict=True):
             if row.ndim == 0:
                 raise ShapeMismatch(
                     f"{self.kind}: {path!r} is a number; expected an array with an entry along "
                     "its first axis for each step. Close over what all steps have in common."
                 )
-        lengths = {path: len(row) for path, row in zip(paths, self.rows, strict=True)}
+            lengths[path] = len(row)
         if length is None:
             if not lengths:
                 raise InvalidValue(f"{self.kind} without inputs needs length=….")
@@ -241,12 +244,6 @@ class Loop:
         called.__name__ = self.name
         return called
 
-    @property
-    def lifted(self) -> list[Any]:
-        """The states and the rows of inputs: traced values as they are, others as arrays."""
-        pairs = zip([*self.states, *self.inputs], [*self.begin, *self.rows], strict=True)
-        return [given if isinstance(given, Expression) else array for given, array in pairs]
-
     def stated(
         self, backwards: bool, storage: Storage | None, progress: bool, counted: bool = False
     ) -> tuple[Chain, list[Any], Tree]:
@@ -266,9 +263,9 @@ class Loop:
         constants = enclosed(inner)
         if counted:
             constants |= dict.fromkeys(inner.arguments[-1].names, 0.0)
-        m, end = len(self.states), len(inner.outputs)
-        if self.inverse is not None:
-            end -= m // 2 if self.exact else m
+        m = len(self.states)
+        inverse = 0 if self.inverse is None else m // 2 if self.exact else m
+        end = len(inner.outputs) - inverse
         chain = Chain(
             inner.program,
             states=inner.arguments[0].names,

@@ -12,7 +12,7 @@ from lagrad.errors import InvalidFunction, NotConverged
 from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import Scale
 from lagrad.expressions.primitive import Primitive
-from lagrad.loops.chain import Chain, Evaluation
+from lagrad.loops.chain import Chain, Evaluation, Starts
 from lagrad.loops.checkpoints import Record, Shelf, Storage, recorded
 from lagrad.loops.reversible import require_called
 from lagrad.loops.run import shown
@@ -176,7 +176,7 @@ class Conditional:
         constants, others = arguments[m:end], arguments[end:]
         shelf = Shelf(chain.execution.storage or Storage(1, 1), state)
         online, last = Online(shelf.count), state
-        holds = Evaluation(self.condition, self.given, self.truth, {})
+        holds = Evaluation(self.condition, self.given, self.truth, Starts())
         with np.errstate(all="ignore"):
             for n in shown(chain, range(chain.length + 1)):
                 (truth,) = holds([*state, *others])
