@@ -89,26 +89,26 @@ class Accumulator:
 
 
 class AccumulatingStep:
-    """A chain's step, its accumulators apart.
+    """A chain's step, its accumulators `apart`, or states like all others.
 
     Attributes
     ----------
-    states : tuple of int
+    states : list of int
         The places of the other states.
     evaluate : callable
         The other states after the step, the outputs, and what is added to accumulators.
     """
 
     def __init__(self, chain: Chain, apart: bool = True) -> None:
-        found = accumulators_of(chain) if apart and chain.evaluation.plan is not None else []
-        places = {a.place for a in found}
-        self.accumulators = found
-        self.states = tuple(k for k in range(len(chain.states)) if k not in places)
+        explicit = chain.evaluation.plan is not None
+        self.accumulators = accumulators_of(chain) if apart and explicit else []
+        places = {a.place for a in self.accumulators}
+        self.states = [k for k in range(len(chain.states)) if k not in places]
         self.evaluate: Callable[[Sequence[Array]], list[Array]] = chain.evaluation
-        if found:
+        if self.accumulators:
             given = [*(chain.states[k] for k in self.states), *chain.inputs, *chain.constants]
             inputs = [chain.variable(name) for name in given]
-            self.evaluate = Plan(inputs, asked(chain, found), definitions(chain.step))
+            self.evaluate = Plan(inputs, asked(chain, self.accumulators), definitions(chain.step))
 
 
 class RunningChain:
@@ -120,11 +120,8 @@ class RunningChain:
         self.outputs = len(chain.outputs)
         self.state = [state[k] for k in self.of.states]
         self.totals = {a.place: np.array(state[a.place]) for a in self.of.accumulators}
-        self.buffers = [
-            ProductBuffer(product, self.totals[a.place])
-            for a in self.of.accumulators
-            for product in a.products
-        ]
+        products = [(product, a.place) for a in self.of.accumulators for product in a.products]
+        self.buffers = [ProductBuffer(product, self.totals[k]) for product, k in products]
 
     def step(self, given: Sequence[Array]) -> list[Array]:
         """Take a step with its inputs and constants; its outputs."""
@@ -206,6 +203,5 @@ def accumulators_of(chain: Chain) -> list[Accumulator]:
             products = tuple(product for _, product in pairs if product is not None)
             found.append(Accumulator(k, terms, products))
     # What is used for something else as well is a state like any other.
-    needed = ancestors(asked(chain, found), lambda node: False, defined)
-    used = {node.index for node in needed}
+    used = {node.index for node in ancestors(asked(chain, found), lambda node: False, defined)}
     return [a for a in found if chain.variable(chain.states[a.place]).index not in used]

@@ -131,9 +131,8 @@ class AdjointChain:
 
     def first(self, cotangents: Sequence[Any], last: Sequence[Any]) -> list[Any]:
         """Its first states, for the cotangents of the other's results and its last states."""
-        cotangents = cotangents[: len(last)]
         sums: list[Array] = [self.chain.zeros(name) for name in self.step.sums.values()]
-        return [*cotangents, *sums, *(last[k] for k in self.step.known)]
+        return [*cotangents[: len(last)], *sums, *(last[k] for k in self.step.known)]
 
     def gathered(self, results: Sequence[Any]) -> list[Any]:
         """What has come back to each of the arguments `ks`, from its last states and outputs."""

@@ -311,9 +311,8 @@ class Loop:
     def _checked(self, inner: Trace) -> Tree:
         """The structure of an output; an error where the step does not return what it must."""
         if inner.guards:
-            what = "the step"
-            if self.inverse is not None and not self._asks(inner):
-                what = "the inverse of"
+            inverse = self.inverse is not None and not self._asks(inner)
+            what = "the inverse of" if inverse else "the step"
             raise InvalidFunction(
                 f"{what} {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
                 "): it is traced once for all steps. Use np.where, np.maximum and the like."
