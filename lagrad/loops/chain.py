@@ -169,7 +169,7 @@ class Chain:
         """What chains have in common that differ in outputs only, or in how states are stored."""
         return replace(self, outputs=(), execution=Execution(exact=self.execution.exact))
 
-    @property
+    @cached_property
     def once(self) -> Chain:
         """The chain of one step: what is derived of all that differ in how often they take it."""
         return replace(self, length=1, backwards=False, execution=Execution())

@@ -95,6 +95,7 @@ class ExactMomentum:
         first, inputs, self.constants = chain.split(arguments)
         half = len(first) // 2
         self.rates, self.decays = (np.asarray(a, float) for a in inputs)
+        self.ratios = [ratio(decay) for decay in self.decays]
         self.z, self.v = ([whole(a) for a in part] for part in (first[:half], first[half:]))
         self.begin = [a.copy() for a in (*self.z, *self.v)]
         self.digits = [Digits(np.zeros(a.shape, np.uint64)) for a in self.v]
@@ -105,7 +106,7 @@ class ExactMomentum:
 
     def _pushes(self, t: int) -> State:
         """What the gradient takes off the velocities in a step."""
-        n, d = ratio(self.decays[t])
+        n, d = self.ratios[t]
         given = [*self.state(), self.rates[t], self.decays[t], *self.constants]
         plan = self.chain.inverse.plan
         # By the same calls both ways: another engine may round otherwise.
@@ -116,7 +117,7 @@ class ExactMomentum:
         """All steps forwards."""
         for t in range(self.chain.length):
             for k, push in enumerate(self._pushes(t)):
-                decayed = self.digits[k].decay(t, self.v[k], *ratio(self.decays[t]))
+                decayed = self.digits[k].decay(t, self.v[k], *self.ratios[t])
                 self.v[k] = held(decayed - push)
                 self.z[k] = held(self.z[k] + whole(self.rates[t] * (self.v[k] / SCALE)))
 
@@ -126,7 +127,7 @@ class ExactMomentum:
             for k, v in enumerate(self.v):
                 self.z[k] = self.z[k] - whole(self.rates[t] * (v / SCALE))
             for k, push in enumerate(self._pushes(t)):
-                self.v[k] = self.digits[k].undo(t, self.v[k] + push, *ratio(self.decays[t]))
+                self.v[k] = self.digits[k].undo(t, self.v[k] + push, *self.ratios[t])
             yield t, self.state()
         same = zip(self.begin, (*self.z, *self.v), strict=True)
         assert all(np.array_equal(a, b) for a, b in same), "not reversed bit for bit"
