@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -65,7 +65,7 @@ def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat:
     if constants:
         memory[at_constants] = joined(constants)
     rows, outputs = np.empty((n, at_inputs.size)), np.empty((n, asked.size))
-    for columns, array in zip(columns_of(chain, rows, chain.inputs), inputs, strict=False):
+    for columns, array in zip(columns_of(chain, rows, chain.inputs), inputs, strict=True):
         columns[:] = np.reshape(array, columns.shape)
     places = (at_state, after, at_inputs, asked)
     codes = (step.codes, step.firsts, step.seconds)
@@ -73,14 +73,15 @@ def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat:
     value = np.empty(chain.size)
     value[: sizes[0]] = memory[at_state]
     stacks = chain.pieces(value)[m:]
-    for stack, columns in zip(stacks, columns_of(chain, outputs, chain.outputs), strict=False):
+    for stack, columns in zip(stacks, columns_of(chain, outputs, chain.outputs), strict=True):
         stack[...] = columns.reshape(stack.shape)
     return value
 
 
 def columns_of(chain: Chain, table: Array, names: Sequence[str]) -> list[Array]:
     """Views of the columns that each of some variables has in a table with a row for each step."""
-    return np.split(table, np.cumsum([chain.variable(name).size for name in names]), axis=1)
+    sizes = [chain.variable(name).size for name in names]
+    return [table[:, end - n : end] for n, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def shown(chain: Chain, steps: Iterable[T]) -> Iterable[T]:
