@@ -156,12 +156,12 @@ def reversed_momentum(full: bool) -> Iterator[Row]:
         return
     from sklearn.datasets import load_digits
 
-    from lagrad.loops.exact_momentum import Exact
+    from lagrad.loops.exact_momentum import ExactMomentum
 
     X, y = load_digits(return_X_y=True)
     X, Y = X[:600] / 16.0, np.eye(10)[y[:600]]
     kept: list[int] = []
-    plain = Exact.run
+    plain = ExactMomentum.run
 
     def run(self):
         plain(self)
@@ -181,11 +181,11 @@ def reversed_momentum(full: bool) -> Iterator[Row]:
         return lg.grad(held_out, (0, 1))
 
     at = (-6.0, np.full(1000, 0.5))
-    Exact.run = run
+    ExactMomentum.run = run
     try:
         spent = once(lambda: kept.append(by(lg.Reversible)(*at)))
     finally:
-        Exact.run = plain
+        ExactMomentum.run = plain
     found, stored = kept.pop(), by(lg.Unrolled)(*at)
     off = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, stored, strict=True))
     work = "momentum on digits, 1,000 steps, γ = 0.9"

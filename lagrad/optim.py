@@ -7,6 +7,7 @@ that they are hyperparameters with derivatives of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +44,9 @@ class Optimizer:
         """The settings as arrays of one for each of so many steps."""
         found = {}
         for name, value in self.settings.items():
-            if callable(value):
-                each = [value(t) for t in range(steps)]
+            each = [value(t) for t in range(steps)] if callable(value) else value
+            if isinstance(each, (list, tuple)) and len(each) == steps:
                 found[name] = np.stack(each) if each else np.zeros(0)
-            elif isinstance(value, (list, tuple)) and len(value) == steps > 0:
-                found[name] = np.stack(value)
             elif value is None or isinstance(value, str):
                 raise InvalidValue(f"{self.name}({name}={value!r}); expected numbers.")
             elif np.ndim(value) == 0:
@@ -254,9 +253,6 @@ def vector(value: Any) -> Any:
 def like(row: Any, value: Any) -> Any:
     """A row as leaves of a nested value's structure."""
     leaves, tree = flatten(value)
-    found, begin = [], 0
-    for leaf in leaves:
-        size = int(np.prod(np.shape(leaf), dtype=int))
-        found.append(np.reshape(row[begin : begin + size], np.shape(leaf)))
-        begin += size
-    return tree.unflatten(found)
+    shapes = [np.shape(leaf) for leaf in leaves]
+    pieces = np.split(row, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+    return tree.unflatten([np.reshape(p, shape) for p, shape in zip(pieces, shapes, strict=True)])

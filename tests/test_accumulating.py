@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lagrad as lg
-from lagrad.loops.accumulate import Held
+from lagrad.loops.accumulate import ProductBuffer
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((80, 80)) / 12
@@ -79,9 +79,9 @@ def test_a_sum_that_the_loop_uses_is_a_state_like_any_other():
 
 def test_products_of_many_steps_are_one(monkeypatch):
     added, put = [], []
-    add, hold = Held.add, Held.put
-    monkeypatch.setattr(Held, "add", lambda self: (added.append(1), add(self))[1])
-    monkeypatch.setattr(Held, "put", lambda self, *f: (put.append(1), hold(self, *f))[1])
+    add, hold = ProductBuffer.add, ProductBuffer.put
+    monkeypatch.setattr(ProductBuffer, "add", lambda self: (added.append(1), add(self))[1])
+    monkeypatch.setattr(ProductBuffer, "put", lambda self, *f: (put.append(1), hold(self, *f))[1])
     z = np.ones(80)
     lg.grad(lambda W: np.sum(lg.iterate(lambda z: np.tanh(W @ z), z, 100)))(W)
     assert len(put) == 100

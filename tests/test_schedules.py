@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import lagrad as lg
+from lagrad.loops.chain import Evaluation
 from lagrad.loops.checkpoints import Shelf
 from lagrad.loops.schedules import Advance, Online, evaluations, reversal
-from lagrad.loops.step_function import Evaluation
 
 
 @functools.cache

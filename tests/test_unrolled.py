@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad.loops.exact_momentum import Digits, Exact, ratio
+from lagrad.loops.exact_momentum import Digits, ExactMomentum, ratio
 
 RNG = np.random.default_rng(0)
 A, Y = RNG.standard_normal((8, 4)), RNG.standard_normal(8)
@@ -251,13 +251,13 @@ def test_decays_are_undone_bit_for_bit(decays, seed):
 
 @pytest.mark.parametrize("decay", [0.9, 0.98])
 def test_momentum_reversed_in_whole_numbers(monkeypatch, decay):
-    bits, plain = [], Exact.run
+    bits, plain = [], ExactMomentum.run
 
     def seen(self):
         plain(self)
         bits.extend(d.bits for d in self.digits)
 
-    monkeypatch.setattr(Exact, "run", seen)
+    monkeypatch.setattr(ExactMomentum, "run", seen)
     optimizer = lg.optim.sgd_momentum(0.3, decay)
     found = lg.grad(lambda lam: held_out(lam, lg.Reversible(1000, optimizer)))(0.3)
     stored = lg.grad(lambda lam: held_out(lam, lg.Unrolled(1000, optimizer)))(0.3)

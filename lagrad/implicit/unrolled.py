@@ -12,7 +12,7 @@ import numpy as np
 from lagrad.errors import InvalidValue, LeakedValue, UnsupportedType
 from lagrad.expressions.expression import Expression, innermost
 from lagrad.implicit.warm_start import WarmStart
-from lagrad.loops.reversible import Reversible as ReversibleStep
+from lagrad.loops.reversible import InvertibleStep
 from lagrad.loops.scan import Loop
 from lagrad.optim import Optimizer, gradient_descent
 from lagrad.systems.iterate_limit import APPROACHED, Statement
@@ -154,7 +154,7 @@ def unrolled(
         return as_before(optimizer.step(state, gradient(state), **settings), state), None
 
     if isinstance(how, Reversible):
-        whole = ReversibleStep(step, gradient, exact=True)
+        whole = InvertibleStep(step, gradient, exact=True)
         loop = Loop("Reversible", whole, optimizer.init(begin), optimizer.at(how.steps), how.steps)
         state, _ = loop.run(False, None)
         label = f"reversed: {how.steps} steps of {optimizer.name}"

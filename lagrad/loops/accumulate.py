@@ -29,7 +29,7 @@ COLUMNS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class MatrixProduct:
     """A sum of products A Bᵀ of matrices, once axes are moved and put together.
 
     Attributes
@@ -37,44 +37,41 @@ class Product:
     factors : tuple of Expression
     axes : tuple of tuple of int
         For each factor: its own axes first, then those that are summed over.
-    shapes : tuple of (int, int)
-        Of A and B.
+    rows : tuple of int
+        Of A and of B.
+    width : int
+        How many columns both have.
     """
 
-    factors: tuple[Expression, Expression]
-    axes: tuple[Shape, Shape]
-    shapes: tuple[tuple[int, int], tuple[int, int]]
+    factors: tuple[Expression, ...]
+    axes: tuple[Shape, ...]
+    rows: tuple[int, ...]
+    width: int
 
     @classmethod
-    def of(cls, node: Expression) -> Product | None:
+    def of(cls, node: Expression) -> MatrixProduct | None:
         """A contraction as one; None of what is none, or is large in what it sums over."""
         if node.primitive is not contraction:
             return None
         inputs, out = node.parameters[0].split("->")
-        first, second = inputs.split(",")
-        pairs = [(first, node.arguments[0]), (second, node.arguments[1])]
-        if out and out[0] in second:
-            pairs.reverse()
-        summed = [c for c in first if c not in out]
-        own = [[c for c in labels if c in out] for labels, _ in pairs]
-        if sorted(summed) != sorted(c for c in second if c not in out):
+        factors = list(zip(inputs.split(","), node.arguments, strict=True))
+        summed = [c for c in dict.fromkeys(factors[0][0]) if c not in out]
+        if out and out[0] in factors[1][0]:
+            factors.reverse()
+        own = [[c for c in out if c in labels] for labels, _ in factors]
+        if [*own[0], *own[1]] != list(out):
             return None
-        kept = [[c for c in out if c in labels] for labels in own]
-        if [*kept[0], *kept[1]] != list(out) or any(
-            len(set(labels)) < len(labels) for labels, _ in pairs
-        ):
+        axes, rows, width = [], [], 0
+        for kept, (labels, factor) in zip(own, factors, strict=True):
+            if sorted(labels) != sorted([*kept, *summed]):
+                return None
+            sizes = dict(zip(labels, factor.shape, strict=True))
+            axes.append(tuple(labels.index(c) for c in (*kept, *summed)))
+            rows.append(math.prod(sizes[c] for c in kept))
+            width = math.prod(sizes[c] for c in summed)
+        if not width or 2 * width > columns(*rows):
             return None
-        axes = tuple(
-            tuple(labels.index(c) for c in (*kept[i], *summed))
-            for i, (labels, _) in enumerate(pairs)
-        )
-        shapes = []
-        for i, (_, factor) in enumerate(pairs):
-            sizes = [factor.shape[axis] for axis in axes[i]]
-            shapes.append((math.prod(sizes[: len(kept[i])]), math.prod(sizes[len(kept[i]) :])))
-        if not shapes[0][1] or 2 * shapes[0][1] > columns(shapes[0][0], shapes[1][0]):
-            return None
-        return cls((pairs[0][1], pairs[1][1]), (axes[0], axes[1]), (shapes[0], shapes[1]))
+        return cls(tuple(factor for _, factor in factors), tuple(axes), tuple(rows), width)
 
 
 def columns(rows: int, others: int) -> int:
@@ -83,101 +80,87 @@ def columns(rows: int, others: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class Accumulator:
     """A state that each step adds to, and uses for nothing else."""
 
     place: int
     terms: tuple[Expression, ...]
-    products: tuple[Product, ...]
-
-    @property
-    def nodes(self) -> list[Expression]:
-        """What a step is asked for: terms, then the factors of products."""
-        return [*self.terms, *(factor for product in self.products for factor in product.factors)]
+    products: tuple[MatrixProduct, ...]
 
 
-class Steps:
-    """A chain's step, its large sums apart.
+class AccumulatingStep:
+    """A chain's step, its accumulators `apart`, or states like all others.
 
     Attributes
     ----------
-    states : tuple of int
+    states : list of int
         The places of the other states.
     evaluate : callable
-        The other states after the step, the outputs, and what is added to sums.
+        The other states after the step, the outputs, and what is added to accumulators.
     """
 
-    def __init__(self, chain: Chain, sums: Sequence[Sum]) -> None:
-        variables, apart = chain.step.variables, {s.place for s in sums}
-        self.sums = tuple(sums)
-        self.states = tuple(k for k in range(len(chain.states)) if k not in apart)
+    def __init__(self, chain: Chain, apart: bool = True) -> None:
+        explicit = chain.evaluation.plan is not None
+        self.accumulators = accumulators_of(chain) if apart and explicit else []
+        places = {a.place for a in self.accumulators}
+        self.states = [k for k in range(len(chain.states)) if k not in places]
         self.evaluate: Callable[[Sequence[Array]], list[Array]] = chain.evaluation
-        if sums:
+        if self.accumulators:
             given = [*(chain.states[k] for k in self.states), *chain.inputs, *chain.constants]
-            asked: list[Expression] = [variables[chain.after[k]] for k in self.states]
-            asked += [variables[name] for name in chain.outputs]
-            asked += [node for s in sums for node in s.nodes]
-            defined = definitions(chain.step)
-            self.evaluate = Plan([variables[name] for name in given], asked, defined)
+            inputs = [chain.variable(name) for name in given]
+            self.evaluate = Plan(inputs, asked(chain, self.accumulators), definitions(chain.step))
 
 
-class Run:
-    """One run of a chain, its state as it stands; sums are states too where it is `whole`."""
+class RunningChain:
+    """One run of a chain, its state as it stands; accumulators are states too where `whole`."""
 
     def __init__(self, chain: Chain, state: Sequence[Array], whole: bool = False) -> None:
-        self.steps = Steps(chain, ()) if whole else steps_of(chain)
+        self.of = chain.step.compiled().once(AccumulatingStep, chain.once, not whole)
         self.outputs = len(chain.outputs)
-        self.state = [state[k] for k in self.steps.states]
-        self.totals = [np.array(state[s.place]) for s in self.steps.sums]
-        self.held = [
-            [Held(product, total) for product in s.products]
-            for s, total in zip(self.steps.sums, self.totals, strict=True)
-        ]
+        self.state = [state[k] for k in self.of.states]
+        self.totals = {a.place: np.array(state[a.place]) for a in self.of.accumulators}
+        products = [(product, a.place) for a in self.of.accumulators for product in a.products]
+        self.buffers = [ProductBuffer(product, self.totals[k]) for product, k in products]
 
     def step(self, given: Sequence[Array]) -> list[Array]:
         """Take a step with its inputs and constants; its outputs."""
-        found = self.steps.evaluate([*self.state, *given])
+        found = self.of.evaluate([*self.state, *given])
         m = len(self.state)
+        end = m + self.outputs
         self.state = found[:m]
-        if not self.totals:
-            return found[m:]
-        rest = iter(found[m + self.outputs :])
-        for s, total, held in zip(self.steps.sums, self.totals, self.held, strict=True):
-            for _ in s.terms:
-                total += next(rest)
-            for product in held:
-                product.put(next(rest), next(rest))
-        return found[m : m + self.outputs]
+        if self.totals:
+            addends = iter(found[end:])
+            for accumulator in self.of.accumulators:
+                for _ in accumulator.terms:
+                    self.totals[accumulator.place] += next(addends)
+            for buffer in self.buffers:
+                buffer.put(next(addends), next(addends))
+        return found[m:end]
 
     def end(self) -> list[Array]:
         """All states."""
-        if not self.totals:
-            return self.state
-        state = dict(zip(self.steps.states, self.state, strict=True))
-        for s, total, held in zip(self.steps.sums, self.totals, self.held, strict=True):
-            for product in held:
-                product.add()
-            state[s.place] = total
+        for buffer in self.buffers:
+            buffer.add()
+        state = {**dict(zip(self.of.states, self.state, strict=True)), **self.totals}
         return [state[k] for k in range(len(state))]
 
 
-class Held:
+class ProductBuffer:
     """Factors side by side, and the sum that their product is added to."""
 
-    def __init__(self, product: Product, total: Array) -> None:
+    def __init__(self, product: MatrixProduct, total: Array) -> None:
         self.product, self.total = product, total
-        (rows, self.width), (others, _) = product.shapes
-        room = columns(rows, others) // self.width * self.width
-        self.sides = (np.empty((rows, room)), np.empty((others, room)))
+        self.room = columns(*product.rows) // product.width * product.width
+        self.sides = [np.empty((rows, self.room)) for rows in product.rows]
         self.filled = 0
 
     def put(self, *factors: Array) -> None:
-        end = self.filled + self.width
+        width = self.product.width
+        end = self.filled + width
         for side, factor, axes in zip(self.sides, factors, self.product.axes, strict=True):
-            piece = factor.transpose(axes).reshape(side.shape[0], self.width)
-            side[:, self.filled : end] = piece
+            side[:, self.filled : end] = factor.transpose(axes).reshape(len(side), width)
         self.filled = end
-        if end == self.sides[0].shape[1]:
+        if end == self.room:
             self.add()
 
     def add(self) -> None:
@@ -186,49 +169,38 @@ class Held:
         self.filled = 0
 
 
-def steps_of(chain: Chain) -> Steps:
-    """A chain's step with its large sums apart, found once."""
-    key = ("steps", chain.given, chain.after, chain.outputs, chain.starts)
-    derived = chain.step.compiled().derived
-    if key not in derived:
-        derived[key] = Steps(chain, () if chain.evaluation.plan is None else sums_of(chain))
-    found = derived[key]
-    assert isinstance(found, Steps)
-    return found
+def asked(chain: Chain, accumulators: Sequence[Accumulator]) -> list[Expression]:
+    """What a step is evaluated for where these are apart: their terms, then factors, come last."""
+    apart = {a.place for a in accumulators}
+    names = [*(name for k, name in enumerate(chain.after) if k not in apart), *chain.outputs]
+    terms = [term for a in accumulators for term in a.terms]
+    factors = [factor for a in accumulators for p in a.products for factor in p.factors]
+    return [*map(chain.variable, names), *terms, *factors]
 
 
-def sums_of(chain: Chain) -> list[Sum]:
+def accumulators_of(chain: Chain) -> list[Accumulator]:
     """The large states that a step only adds to."""
-    variables, defined = chain.step.variables, definitions(chain.step)
-
-    def resolved(node: Expression) -> Expression:
-        while node.index in defined:
-            node = defined[node.index]
-        return node
-
-    found: dict[int, Sum] = {}
-    for k, (name, after) in enumerate(zip(chain.states, chain.after, strict=True)):
-        if variables[name].size < LARGE or variables[name].dtype != float:
+    defined, found = definitions(chain.step), []
+    for k, name in enumerate(chain.states):
+        state = chain.variable(name)
+        if state.size < LARGE or state.dtype != float:
             continue
-        addends, stack = [], [resolved(variables[after])]
+        addends: list[Expression] = []
+        stack: list[Expression] = [chain.variable(chain.after[k])]
         while stack:
             node = stack.pop()
-            if node.primitive is add:
-                stack.extend(map(resolved, node.arguments))
+            if node.index in defined:
+                stack.append(defined[node.index])
+            elif node.primitive is add:
+                stack.extend(node.arguments)
             else:
                 addends.append(node)
-        rest = [node for node in addends if node is not variables[name]]
-        if len(rest) != len(addends) - 1 or any(n.shape != variables[name].shape for n in rest):
-            continue
-        products = [Product.of(node) for node in rest]
-        found[k] = Sum(
-            k,
-            tuple(n for n, p in zip(rest, products, strict=True) if p is None),
-            tuple(p for p in products if p is not None),
-        )
+        rest = [node for node in addends if node is not state]
+        if len(rest) == len(addends) - 1 and all(node.shape == state.shape for node in rest):
+            pairs = [(node, MatrixProduct.of(node)) for node in rest]
+            terms = tuple(node for node, product in pairs if product is None)
+            products = tuple(product for _, product in pairs if product is not None)
+            found.append(Accumulator(k, terms, products))
     # What is used for something else as well is a state like any other.
-    asked: list[Expression] = [variables[a] for k, a in enumerate(chain.after) if k not in found]
-    asked += [variables[name] for name in chain.outputs]
-    asked += [node for s in found.values() for node in s.nodes]
-    used = {node.index for node in ancestors(asked, lambda node: False, defined)}
-    return [s for s in found.values() if variables[chain.states[s.place]].index not in used]
+    used = {node.index for node in ancestors(asked(chain, found), lambda node: False, defined)}
+    return [a for a in found if chain.variable(chain.states[a.place]).index not in used]

@@ -1,29 +1,29 @@
 """Loops as constraints: z₁ = f(z₀, x₀), z₂ = f(z₁, x₁), …, stated once.
 
-The chain is one operation on arrays. Its adjoint system is block bidiagonal: multipliers run
-back through the transposed steps, which is a chain again, in reverse over the states. So is its
-tangent. Nothing but chains comes out, to any order.
+The chain is one operation on arrays. What is derived from it is a chain again: see
+`derived_chains.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.expression import Constant, Variable
-from lagrad.expressions.graph import ancestors
+from lagrad.compiler.lowering import Lowered
+from lagrad.compiler.plan import Plan
+from lagrad.compiler.scalarize import Scalarised, scalarised
+from lagrad.expressions.expression import Variable
 from lagrad.loops.checkpoints import Storage
-from lagrad.loops.step_function import Evaluation
-from lagrad.programs.derived_programs import Adjoint, pullback
 from lagrad.programs.program import Program
-from lagrad.programs.tangent_program import tangent
+from lagrad.solving.compiled_system import CompiledSystem
+from lagrad.solving.solve import solve_named
 from lagrad.systems.constraint import definitions
-from lagrad.systems.rewriting import copied, given
+from lagrad.systems.rewriting import copied
 from lagrad.typing import Array, DType, Shape
 
 
@@ -31,19 +31,91 @@ from lagrad.typing import Array, DType, Shape
 class Starts:
     """Where the unknowns of a step start, told apart by their numbers."""
 
-    names: tuple[str, ...] = ()
-    arrays: tuple[tuple[Shape, bytes], ...] = ()
+    arrays: tuple[tuple[str, Shape, bytes], ...] = ()
 
     @classmethod
     def of(cls, values: dict[str, Array]) -> Starts:
-        arrays = [np.asarray(v, float) for v in values.values()]
-        return cls(tuple(values), tuple((a.shape, a.tobytes()) for a in arrays))
+        arrays = {name: np.asarray(value, float) for name, value in values.items()}
+        return cls(tuple((name, a.shape, a.tobytes()) for name, a in arrays.items()))
 
     def values(self) -> dict[str, Array]:
-        return {
-            name: np.frombuffer(data).reshape(shape)
-            for name, (shape, data) in zip(self.names, self.arrays, strict=True)
-        }
+        return {name: np.frombuffer(data).reshape(shape) for name, shape, data in self.arrays}
+
+
+class Evaluation:
+    """The values of some of a program's variables, in order, for those of others.
+
+    By a plan, or by a solve where the program has equations.
+
+    Parameters
+    ----------
+    program : Program
+    given, asked : sequences of str
+        Names; those asked for may be given ones.
+    starts : Starts
+        Where unknowns start.
+    """
+
+    def __init__(
+        self, program: Program, given: Sequence[str], asked: Sequence[str], starts: Starts
+    ) -> None:
+        self.program, self.given, self.asked, self.starts = program, given, asked, starts
+        self.inputs, self.results = (
+            [program.variables[n] for n in names] for names in (given, asked)
+        )
+        self.work = 0  # in operations on single numbers, of all its repetitions so far
+        self.plan: Plan | None = None
+        if not program.with_role("unknown"):
+            self.plan = Plan(self.inputs, self.results, definitions(program))
+
+    @cached_property
+    def scalars(self) -> Scalarised | None:
+        """The same on single numbers, where arrays are small; None elsewhere."""
+        if self.plan is None:
+            return None
+        lowered = Lowered(self.inputs, self.results, definitions(self.program))
+        return scalarised(lowered, len(self.inputs))
+
+    def __call__(self, values: Sequence[Array]) -> list[Array]:
+        if self.plan is not None:
+            return self.plan(values)
+        given = dict(zip(self.given, values, strict=True))
+        at = solve_named(self.program.compiled(), given, self.starts.values())
+        return [at.point.values[variable] for variable in self.results]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a chain is run, and how the states before its steps are found on the way back.
+
+    Attributes
+    ----------
+    storage : Storage, optional
+        How few states are stored for the way back; all of them by default.
+    inverse : tuple of str
+        Where the step has an inverse, the variables that it makes of the states.
+    exact : bool
+        Whether it is momentum in whole numbers; `inverse` are then the gradient's variables.
+    recording : bool
+        Whether a run leaves a record of its states.
+    counted : bool
+        Whether its length was found by running: the last constant is that number, and whoever
+        found it may have left a record of the states.
+    progress : bool
+        Whether runs show how far they are.
+    """
+
+    storage: Storage | None = None
+    inverse: tuple[str, ...] = ()
+    exact: bool = False
+    recording: bool = False
+    counted: bool = False
+    progress: bool = False
+
+    @property
+    def plain(self) -> Execution:
+        """Forwards only: what is wanted of a run is its value."""
+        return Execution(progress=self.progress)
 
 
 @dataclass(frozen=True)
@@ -65,19 +137,8 @@ class Chain:
         Whether the last step's inputs come first.
     starts : Starts
         Where unknowns start.
-    storage : Storage, optional
-        How few states are stored for the way back; all of them by default.
-    recording : bool
-        Whether a run leaves a record of its states.
-    before : tuple of str
-        Where the step has an inverse, what it makes of the states.
-    exact : bool
-        Whether it is momentum in whole numbers; `before` are then the gradient's.
-    progress : bool
-        Whether runs show how far they are.
-    counted : bool
-        Whether its length was found by running: the last constant is that number, and whoever
-        found it may have left a record of the states.
+    execution : Execution
+        How it is run, which its derivatives do not depend on.
     """
 
     step: Program
@@ -89,50 +150,57 @@ class Chain:
     length: int
     backwards: bool = False
     starts: Starts = Starts()
-    storage: Storage | None = None
-    recording: bool = False
-    before: tuple[str, ...] = ()
-    exact: bool = False
-    progress: bool = False
-    counted: bool = False
+    execution: Execution = Execution()
+
+    def executed(self, **changes: Any) -> Chain:
+        """The chain run in another way."""
+        return replace(self, execution=replace(self.execution, **changes))
+
+    @property
+    def way(self) -> Chain:
+        """What chains have in common that differ in outputs only, or in how states are stored."""
+        return replace(self, outputs=(), execution=Execution(exact=self.execution.exact))
+
+    @cached_property
+    def once(self) -> Chain:
+        """The chain of one step: what is derived of all that differ in how often they take it."""
+        return replace(self, length=1, backwards=False, execution=Execution())
 
     @property
     def given(self) -> tuple[str, ...]:
         return (*self.states, *self.inputs, *self.constants)
 
+    @cached_property
+    def results(self) -> tuple[str, ...]:
+        return (*self.after, *self.outputs)
+
     def _evaluated(self, asked: tuple[str, ...]) -> Evaluation:
-        key = ("evaluation", self.given, asked, self.starts)
-        derived = self.step.compiled().derived
-        if key not in derived:
-            derived[key] = Evaluation(self.step, self.given, asked, self.starts.values())
-        found = derived[key]
-        assert isinstance(found, Evaluation)
-        return found
+        arguments = (self.step, self.given, asked, self.starts)
+        return self.step.compiled().once(Evaluation, *arguments)
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """What becomes of the states, and the outputs."""
-        return self._evaluated((*self.after, *self.outputs))
+        return self._evaluated(self.results)
 
     @cached_property
     def inverse(self) -> Evaluation:
         """The states before, for those after a step; or the gradient."""
-        return self._evaluated(self.before)
+        return self._evaluated(self.execution.inverse)
 
     def variable(self, name: str) -> Variable:
         return self.step.variables[name]
 
-    def shape(self, name: str) -> Shape:
-        return self.variable(name).shape
-
-    def zeros(self, name: str) -> Array:
-        return np.zeros(self.shape(name), self.variable(name).dtype)
+    def zeros(self, name: str, *leading: int) -> Array:
+        """Zeros like a variable, with further axes before its own."""
+        variable = self.variable(name)
+        return np.zeros((*leading, *variable.shape), variable.dtype)
 
     @cached_property
     def shapes(self) -> list[Shape]:
         """Of the last states, and of the outputs of all steps."""
-        stacked = [(self.length, *self.shape(name)) for name in self.outputs]
-        return [*map(self.shape, self.after), *stacked]
+        stacked = [(self.length, *self.variable(name).shape) for name in self.outputs]
+        return [*(self.variable(name).shape for name in self.after), *stacked]
 
     @cached_property
     def ends(self) -> list[int]:
@@ -141,27 +209,27 @@ class Chain:
 
     @property
     def size(self) -> int:
-        return self.ends[-1] if self.ends else 0
+        return self.ends[-1]
 
     @cached_property
     def dtype(self) -> DType:
-        kinds = [self.step.variables[n].dtype for n in (*self.after, *self.outputs)]
-        return np.result_type(*kinds)
+        return np.result_type(*[self.variable(name).dtype for name in self.results])
 
-    def part(self, value: Any, k: int) -> Any:
-        """The k-th of `shapes` out of the chain's value, an array or traced."""
-        shape = self.shapes[k]
-        piece = value[self.ends[k] - math.prod(shape) : self.ends[k]]
-        name = (*self.after, *self.outputs)[k]
-        found = np.reshape(piece, shape)
-        dtype = self.step.variables[name].dtype
-        return found if dtype == self.dtype else np.astype(found, dtype)
+    def pieces(self, value: Any) -> list[Any]:
+        """The chain's value, an array or traced, as arrays of `shapes`."""
+        pairs = zip([0, *self.ends], self.ends, strict=False)
+        return [
+            np.reshape(value[begin:end], shape)
+            for shape, (begin, end) in zip(self.shapes, pairs, strict=True)
+        ]
 
-    @property
-    def way(self) -> tuple[Any, ...]:
-        """What chains have in common that differ in outputs only."""
-        given = (self.states, self.inputs, self.constants, self.after)
-        return (self.step, *given, self.length, self.backwards, self.starts, self.exact)
+    def parts(self, value: Any) -> list[Any]:
+        """The same, each in its own dtype."""
+        dtypes = [self.variable(name).dtype for name in self.results]
+        return [
+            piece if dtype == self.dtype else np.astype(piece, dtype)
+            for piece, dtype in zip(self.pieces(value), dtypes, strict=True)
+        ]
 
     def order(self) -> range:
         return range(self.length - 1, -1, -1) if self.backwards else range(self.length)
@@ -171,169 +239,22 @@ class Chain:
         m, p = len(self.states), len(self.inputs)
         return arguments[:m], arguments[m : m + p], arguments[m + p :]
 
-    def differentiable(self, names: tuple[str, ...]) -> Program:
-        """The step with these as parameters, and all else that is given as data."""
-        key = ("roles", self.given, names)
-        derived = self.step.compiled().derived
-        if key not in derived:
-            roles = {n: "parameter" if n in names else "data" for n in self.given}
-            copy = copied(self.step, self.step.name, roles)
-            assert isinstance(copy, Program)
-            derived[key] = copy
-        found = derived[key]
-        assert isinstance(found, Program)
-        return found
-
-    @cached_property
-    def with_states(self) -> Chain:
-        """The chain with what each step starts from among its outputs."""
-        return replace(self, outputs=(*self.outputs, *self.states))
+    def given_at(self, arguments: Sequence[Array]) -> Callable[[int], list[Array]]:
+        """The inputs of a step, by its number, and the constants."""
+        _, inputs, constants = self.split(arguments)
+        return lambda t: [*[x[t] for x in inputs], *constants]
 
     def active(self, ks: Sequence[int]) -> tuple[str, ...]:
         """The inputs and constants among some arguments."""
         return tuple(self.given[k] for k in ks if k >= len(self.states))
 
-    def _back(self, ks: Shape) -> Back:
-        """The step's pull-back to arguments `ks`."""
-        active = self.active(ks)
-        source = self.differentiable((*self.states, *active))
-        results = tuple(dict.fromkeys((*self.after, *self.outputs)))
-        derived = pullback(source, results)
-        sums = tuple(n for n in active if n in self.constants)
-        known = derived.compiled.derived
-        key = ("back", sums, self.states, self.inputs, self.after)
-        if key not in known:
-            known[key] = Back.of(derived, sums, self)
-        found = known[key]
-        assert isinstance(found, Back)
-        return found
-
-    def adjoint(self, ks: Shape) -> Chain:
-        """The chain of the multipliers, and of what flows back to arguments `ks`.
-
-        Its states are the cotangents of this one's, the sums that flow to constants, and the
-        states after the step that use them; its inputs what each step was given, and the
-        cotangents of its outputs.
-        """
-        back, active = self._back(ks), self.active(ks)
-        seeds, gradients = back.derived.seeds, back.derived.gradients
-        return Chain(
-            back.step,
-            states=(*(seeds[n] for n in self.after), *back.before, *back.known.values()),
-            inputs=(*self.states, *self.inputs, *(seeds[n] for n in self.outputs)),
-            constants=self.constants,
-            after=(
-                *(gradients[n] for n in self.states),
-                *back.sums,
-                *(self.states[k] for k in back.known),
-            ),
-            outputs=tuple(gradients[n] for n in active if n in self.inputs),
-            length=self.length,
-            backwards=not self.backwards,
-            starts=self.starts,
-            progress=self.progress,
-        )
-
-    def flowing(self, ks: Shape, parts: Sequence[Any], last: Sequence[Any]) -> list[Any]:
-        """Where the adjoint chain starts: the last states' cotangents, no sums, those states."""
-        back = self._back(ks)
-        sums = [back.step.variables[name] for name in back.before]
-        zeros = [np.zeros(v.shape, v.dtype) for v in sums]
-        return [*parts[: len(self.states)], *zeros, *(last[k] for k in back.known)]
-
-    def gathered(self, ks: Shape, flowing: Sequence[Any], stacks: Sequence[Any]) -> list[Any]:
-        """For each of some arguments what has come back to it.
-
-        From the last states of the adjoint chain, and from its outputs.
-        """
-        m, active = len(self.states), self.active(ks)
-        inputs = [n for n in active if n in self.inputs]
-        sums = [n for n in active if n in self.constants]
-        return [
-            flowing[k]
-            if k < m
-            else stacks[inputs.index(name)]
-            if (name := self.given[k]) in inputs
-            else flowing[m + sums.index(name)]
-            for k in ks
-        ]
-
-    def tangent(self, ks: Shape) -> Chain:
-        """The chain with the tangents of its states after them, and those of its outputs only."""
-        active = self.active(ks)
-        source = self.differentiable((*self.states, *active))
-        derived = tangent(source)
-        step = derived.system
-        assert isinstance(step, Program)
-
-        def moving(names: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(derived.seeds[n] for n in names if n in active)
-
-        return Chain(
-            step,
-            states=(*self.states, *(derived.seeds[n] for n in self.states)),
-            inputs=(*self.inputs, *moving(self.inputs)),
-            constants=(*self.constants, *moving(self.constants)),
-            after=(*self.after, *(derived.tangents[n] for n in self.after)),
-            outputs=tuple(derived.tangents[n] for n in self.outputs),
-            length=self.length,
-            backwards=self.backwards,
-            starts=self.starts,
-            progress=self.progress,
-        )
+    def differentiable(self, names: Sequence[str]) -> CompiledSystem:
+        """The step with the states and these as parameters, and all else that is given as data."""
+        parameters = {*self.states, *names}
+        roles = tuple((n, "parameter" if n in parameters else "data") for n in self.given)
+        return self.step.compiled().once(with_roles, self.step, roles)
 
 
-@dataclass(frozen=True, eq=False)
-class Back:
-    """A step's pull-back.
-
-    Attributes
-    ----------
-    derived : Adjoint
-    step : Program
-        The same, with what flows to constants added to what did before, and with states after
-        the step as data where it uses them: they need not be computed from those before again.
-    before, sums : tuple of str
-        The sums that flow to constants, before and after.
-    known : dict
-        By the number of a state, the data that it is after the step.
-    """
-
-    derived: Adjoint
-    step: Program
-    before: tuple[str, ...]
-    sums: tuple[str, ...]
-    known: dict[int, str]
-
-    @classmethod
-    def of(cls, derived: Adjoint, names: Sequence[str], chain: Chain) -> Back:
-        system = derived.system
-        free: dict[int, tuple[str, str]] = {}
-        # With equations in it, all that it defines is computed.
-        for k, name in enumerate(() if system.with_role("unknown") else chain.after):
-            stated = system.constraints.get(name)  # or it is given
-            if stated is not None and not isinstance(stated.rhs, (Variable, Constant)):
-                free[k] = (name, system.free(f"after_{name}"))
-        step = copied(system, system.name, instead=given(system, dict(free.values())))
-        assert isinstance(step, Program)
-        before, after = [], []
-        for name in names:
-            gradient = step.variables[derived.gradients[name]]
-            before.append(step.free(f"sum_{name}"))
-            total = step.leaf(before[-1], "data", gradient.shape, gradient.dtype, None)
-            after.append(step.free(f"next_sum_{name}"))
-            step.define(after[-1], total + gradient)
-        asked = [
-            *after,
-            *(
-                derived.gradients[n]
-                for n in (*chain.states, *chain.inputs)
-                if n in derived.gradients
-            ),
-        ]
-        needed = ancestors(
-            [step.variables[n] for n in asked], lambda node: False, definitions(step)
-        )
-        used = {node.name for node in needed if isinstance(node, Variable)}
-        known = {k: data for k, (_, data) in free.items() if data in used}
-        return cls(derived, step, tuple(before), tuple(after), known)
+def with_roles(step: Program, roles: Sequence[tuple[str, str]]) -> CompiledSystem:
+    """A program whose variables have other roles."""
+    return CompiledSystem(copied(step, step.name, dict(roles)))

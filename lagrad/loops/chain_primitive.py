@@ -3,93 +3,67 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from lagrad.errors import UnsupportedFunction
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.primitive import Primitive
 from lagrad.loops.chain import Chain
+from lagrad.loops.derived_chains import AdjointChain, tangent_chain
 from lagrad.loops.joint_rules import Rule, expansion, joint_maps
-from lagrad.loops.run import breaks_at, broken, reverse, run
+from lagrad.loops.run import breaks_at, reverse, run
+from lagrad.systems.linearization import joined, split
 from lagrad.typing import Array, Parameters, Shape
 
 
-def pull(node: Any, arguments: Sequence[Any], cotangent: Any, ks: Shape, chain: Chain) -> list[Any]:
+def pull(
+    chain: Chain, node: Any, arguments: Sequence[Any], cotangent: Any, ks: Shape
+) -> Sequence[Any]:
     """What flows back to arguments."""
-    if chain.storage is not None or chain.before:
+    if chain.execution.storage is not None or chain.execution.inverse:
         value = REVERSED(node.graph, node, cotangent, *arguments, parameters=(chain, ks))
-        pieces, begin = [], 0
-        for k in ks:
-            shape = arguments[k].shape
-            end = begin + math.prod(shape)
-            pieces.append(np.reshape(value[begin:end], shape))
-            begin = end
-        return pieces
-    return pulled(arguments, cotangent, ks, chain)
+        return split(value, [arguments[k] for k in ks])
+    return pulled(chain, arguments, cotangent, ks)
 
 
-def pulled(arguments: Sequence[Any], cotangent: Any, ks: Shape, chain: Chain) -> list[Any]:
+def pulled(chain: Chain, arguments: Sequence[Any], cotangent: Any, ks: Shape) -> list[Any]:
     """The same by the chain in reverse over all states."""
-    graph = cotangent.graph
-    m, count = len(chain.states), len(chain.outputs)
-    plain = replace(chain, storage=None, recording=False, before=(), exact=False, counted=False)
-    there = plain.with_states
-    value = CHAIN(graph, *arguments, parameters=(there,))
-    states = [there.part(value, m + count + i) for i in range(m)]
-    back = replace(chain.adjoint(ks), storage=None)
-    parts = [chain.part(cotangent, i) for i in range(m + count)]
-    last = [there.part(value, i) for i in range(m)]
+    m, outputs = len(chain.states), (*chain.outputs, *chain.states)
+    there = replace(chain, outputs=outputs, execution=chain.execution.plain)
+    parts = there.parts(CHAIN(cotangent.graph, *arguments, parameters=(there,)))
+    back, cotangents = AdjointChain(chain, ks), chain.parts(cotangent)
     _, inputs, constants = chain.split(arguments)
     found = CHAIN(
-        graph,
-        *(*chain.flowing(ks, parts, last), *states, *inputs, *parts[m:], *constants),
-        parameters=(back,),
+        cotangent.graph,
+        *back.first(cotangents, parts[:m]),
+        *(*parts[-m:], *inputs, *cotangents[m:], *constants),
+        parameters=(back.chain,),
     )
-    results = [back.part(found, i) for i in range(len(back.shapes))]
-    width = len(back.after)
-    return chain.gathered(ks, results[:width], results[width:])
+    return back.gathered(back.chain.parts(found))
 
 
-def push(node: Any, arguments: Sequence[Any], tangents: dict[int, Any], chain: Chain) -> Any:
+def push(chain: Chain, node: Any, arguments: Sequence[Any], tangents: dict[int, Any]) -> Any:
     """The tangent of a chain's value."""
-    m, p = len(chain.states), len(chain.inputs)
-    moved = chain.tangent(tuple(tangents))
+    m = len(chain.states)
+    moved = tangent_chain(chain, tuple(tangents))
+    states, inputs, constants = chain.split(arguments)
     starts = [tangents[k] if k in tangents else chain.zeros(chain.states[k]) for k in range(m)]
+    _, *others = chain.split([tangents.get(k) for k in range(len(arguments))])
+    along_inputs, along_constants = ([t for t in part if t is not None] for part in others)
     found = CHAIN(
         node.graph,
-        *(*arguments[:m], *starts),
-        *(*arguments[m : m + p], *(tangents[k] for k in range(m, m + p) if k in tangents)),
-        *arguments[m + p :],
-        *(tangents[k] for k in range(m + p, len(arguments)) if k in tangents),
+        *(*states, *starts, *inputs, *along_inputs, *constants, *along_constants),
         parameters=(moved,),
     )
     return found[moved.ends[m - 1] :]
 
 
-RULES: dict[Any, Rule] = {}
-
-
+@functools.lru_cache(256)
 def rule(chain: Chain) -> Rule:
-    """How a chain is differentiated; the rules of the last ones are kept."""
-    found = RULES.get(chain)
-    if found is None:
-        found = Rule(
-            lambda node, arguments, cotangent, ks: pull(node, arguments, cotangent, ks, chain),
-            lambda node, arguments, tangents: push(node, arguments, tangents, chain),
-        )
-        RULES[chain] = found
-        while len(RULES) > 256:
-            del RULES[next(iter(RULES))]
-    return found
-
-
-def single_partial(node: Expression, k: int) -> Any:
-    return joint_maps(rule(node.parameters[0]), node, (k,))[0]
+    """How a chain is differentiated."""
+    return Rule(functools.partial(pull, chain), functools.partial(push, chain))
 
 
 def longest(lowered: Any, operation: Any) -> Any:
@@ -105,7 +79,8 @@ def longest(lowered: Any, operation: Any) -> Any:
         common = min(len(known.outputs), len(chain.outputs))
         if known.outputs[:common] == chain.outputs[:common]:
             if len(chain.outputs) > len(known.outputs):
-                more = replace(chain, storage=known.storage, recording=known.recording)
+                how = known.execution
+                more = chain.executed(storage=how.storage, recording=how.recording)
                 lowered.operations[place] = replace(operation, parameters=(more,))
             return place
     place = lowered._table[key] = lowered._append(operation)
@@ -115,21 +90,20 @@ def longest(lowered: Any, operation: Any) -> Any:
 def remembered(lowered: Any, operation: Any) -> Any:
     """The run of a loop whose way back is asked for leaves a record of its states."""
     chain, place = operation.parameters[0], operation.arguments[0]
-    run = lowered.operations[place]
-    same = run.primitive is CHAIN and run.parameters[0].way == chain.way
-    if same and (chain.storage is not None or chain.exact):
-        recording = replace(run.parameters[0], storage=chain.storage, recording=True)
-        lowered.operations[place] = replace(run, parameters=(recording,))
+    found = lowered.operations[place]
+    same = found.primitive is CHAIN and found.parameters[0].way == chain.way
+    how = chain.execution
+    if same and (how.storage is not None or how.exact):
+        recording = found.parameters[0].executed(storage=how.storage, recording=True)
+        lowered.operations[place] = replace(found, parameters=(recording,))
     return operation
 
 
 def diverges(parameters: Parameters, arguments: Sequence[Array]) -> str | None:
     """The step at which a loop stops being finite."""
     (chain,) = parameters
-    step = breaks_at(chain, arguments)
-    return (
-        None if step is None else f"a loop diverges: {broken(chain.step.name, step, chain.length)}"
-    )
+    where = breaks_at(chain, arguments, chain.step.name)
+    return None if where is None else f"a loop diverges: {where}"
 
 
 def unwritten(module: Any, node: Expression, texts: Sequence[str]) -> str:
@@ -148,11 +122,11 @@ def written(module: Any, node: Expression, texts: Sequence[str]) -> str:
 
 CHAIN = Primitive(
     "chain",
-    lambda parameters: functools.partial(run, parameters[0]),
+    lambda parameters: functools.partial(run, *parameters),
     lambda arguments, parameters: ((parameters[0].size,), parameters[0].dtype),
-    single_partial,
+    lambda node, k: joint_maps(rule(*node.parameters), node, (k,))[0],
     lambda texts, parameters: f"chain({', '.join(texts)})",
-    lambda node, ks: joint_maps(rule(node.parameters[0]), node, ks),
+    lambda node, ks: joint_maps(rule(*node.parameters), node, ks),
     simplify=longest,
     source=written,
     repeats=lambda parameters: parameters[0].step,
@@ -160,32 +134,10 @@ CHAIN = Primitive(
 )
 
 
-def expanded(arguments: Sequence[Any], chain: Chain, ks: Shape) -> Any:
-    """What `REVERSED` computes, by chains over all states: to be differentiated again."""
-    _, cotangent, *rest = arguments
-    found = pulled(rest, cotangent, ks, chain)
-    return np.concatenate([np.ravel(piece) for piece in found])
-
-
-def reversed_rule(node: Expression) -> Rule:
-    chain, ks = node.parameters
-    key = ("reversed", chain, ks)
-    if key not in RULES:
-        RULES[key] = expansion(
-            lambda arguments: expanded(arguments, chain, ks),
-            [(a.shape, a.dtype) for a in node.arguments],
-        )
-    return RULES[key]
-
-
-def reversed_kernel(parameters: Parameters) -> Any:
-    chain, ks = parameters
-
-    def kernel(value: Array, cotangent: Array, *arguments: Array) -> Array:
-        found = reverse(chain, ks, value, cotangent, arguments)
-        return np.concatenate([np.ravel(piece) for piece in found]).astype(chain.dtype, copy=False)
-
-    return kernel
+@functools.lru_cache(256)
+def reversed_rule(chain: Chain, ks: Shape) -> Rule:
+    """How `REVERSED` is differentiated: as the same by chains over all states."""
+    return expansion(lambda arguments: joined(pulled(chain, arguments[2:], arguments[1], ks)))
 
 
 def reversed_kind(arguments: Sequence[Expression], parameters: Parameters) -> Any:
@@ -197,11 +149,11 @@ def reversed_kind(arguments: Sequence[Expression], parameters: Parameters) -> An
 # chain was given.
 REVERSED = Primitive(
     "chain_reversed",
-    reversed_kernel,
+    lambda parameters: functools.partial(reverse, *parameters),
     reversed_kind,
-    lambda node, k: joint_maps(reversed_rule(node), node, (k,))[0],
+    lambda node, k: joint_maps(reversed_rule(*node.parameters), node, (k,))[0],
     lambda texts, parameters: f"chain_reversed({', '.join(texts)})",
-    lambda node, ks: joint_maps(reversed_rule(node), node, ks),
+    lambda node, ks: joint_maps(reversed_rule(*node.parameters), node, ks),
     simplify=remembered,
     source=unwritten,
 )

@@ -6,7 +6,6 @@ system removes whatever happens to the process.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import tempfile
@@ -17,23 +16,26 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import InvalidValue
-from lagrad.typing import Array
+from lagrad.typing import Array, DType
 
 State = list[Array]
 UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether a value is an integer, no truth, from some number on."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(value >= least)
+
+
 def bytes_in(memory: Any) -> int:
     """A number of bytes, or a text like "64 MB" or "1.5 GiB"."""
     if isinstance(memory, str):
-        found = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", memory.lower())
+        found = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kmgt]?)(i?)b?\s*", memory.lower())
         if found:
             number, unit, binary = found.groups()
-            try:
-                return int(float(number) * (1024 if binary else 1000) ** UNITS[unit])
-            except ValueError:
-                pass
-    elif isinstance(memory, (int, np.integer)) and not isinstance(memory, bool) and memory > 0:
+            return int(float(number) * (1024 if binary else 1000) ** UNITS[unit])
+    elif is_whole(memory, 1):
         return int(memory)
     raise InvalidValue(f"memory={memory!r}; expected bytes, or a text like '64 MB'.")
 
@@ -63,13 +65,13 @@ class Shelf:
         self._held: dict[int, State] = {}
         self._slots: dict[int, int] = {}
         self._free = list(range(storage.count - storage.near))
-        self._file: Array | None = None
-        self.kinds = [(a.shape, a.dtype) for a in like]
-        self.count, self.near = storage.count, storage.near
-        self.most = 0
+        self._columns: list[Array] = []
+        self.count, self.near, self.most = storage.count, storage.near, 0
         if self._free:
             assert storage.disk is not None
-            self._file = mapped(storage.disk, len(self._free), sum(a.nbytes for a in like))
+            row = np.dtype([(f"array_{k}", a.dtype, a.shape) for k, a in enumerate(like)])
+            file = mapped(storage.disk, len(self._free), row)
+            self._columns = [file[name] for name in row.fields or ()]
 
     @property
     def steps(self) -> list[int]:
@@ -79,11 +81,9 @@ class Shelf:
         # What is stored early on is needed last and seldom: that goes to the file.
         early = len(self._held) + len(self._slots) < self.count - self.near
         if self._free and (early or len(self._held) == self.near):
-            assert self._file is not None
             slot = self._slots[step] = self._free.pop()
-            row = self._file[slot]
-            for (begin, end), array in zip(self._spans(), state, strict=True):
-                row[begin:end] = np.ravel(np.ascontiguousarray(array)).view(np.uint8)
+            for column, array in zip(self._columns, state, strict=True):
+                column[slot] = array
         else:
             self._held[step] = list(state)
         self.most = max(self.most, len(self._held) + len(self._slots))
@@ -91,12 +91,7 @@ class Shelf:
     def get(self, step: int) -> State:
         if step in self._held:
             return self._held[step]
-        assert self._file is not None
-        row = self._file[self._slots[step]]
-        return [
-            np.array(row[begin:end]).view(dtype).reshape(shape)
-            for (begin, end), (shape, dtype) in zip(self._spans(), self.kinds, strict=True)
-        ]
+        return [np.array(column[self._slots[step]]) for column in self._columns]
 
     def drop(self, step: int) -> None:
         if step in self._held:
@@ -104,30 +99,23 @@ class Shelf:
         else:
             self._free.append(self._slots.pop(step))
 
-    def __contains__(self, step: int) -> bool:
-        return step in self._held or step in self._slots
 
-    def _spans(self) -> list[tuple[int, int]]:
-        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in self.kinds]
-        ends = np.cumsum(sizes).tolist()
-        return list(zip([0, *ends[:-1]], ends, strict=True))
-
-
-def mapped(folder: str, count: int, size: int) -> Array:
-    """A file of so many rows of bytes, mapped into memory, that has no name any more."""
+def mapped(folder: str, count: int, row: DType) -> Array:
+    """A file of so many rows, mapped into memory, that has no name any more."""
+    size = max(1, count * row.itemsize)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             # Now, and not when a page is first written to: then there would be no error but a kill.
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, max(1, count * size))
+                os.posix_fallocate(file.fileno(), 0, size)
             else:
                 for _ in range(max(1, count)):
-                    file.write(bytes(max(1, size)))
+                    file.write(bytes(max(1, row.itemsize)))
                 file.flush()
-            return np.memmap(file, np.uint8, "r+", shape=(count, size))
+            return np.memmap(file, row, "r+", shape=(count,))
     except OSError as error:
         raise InvalidValue(
-            f"disk={folder!r}: no file of {count * size} bytes there: {error}. Name another "
+            f"disk={folder!r}: no file of {size} bytes there: {error}. Name another "
             "folder, or store fewer states: checkpoints=…."
         ) from error
 
@@ -157,6 +145,8 @@ class Record:
 RECORDS: dict[int, Any] = {}
 
 
-def recorded(value: Array, record: Any) -> None:
+def recorded(value: Array, record: Any) -> Array:
+    """The value, which a record is kept for."""
     RECORDS[id(value)] = record
     weakref.finalize(value, RECORDS.pop, id(value), None)
+    return value

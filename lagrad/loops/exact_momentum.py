@@ -16,9 +16,9 @@ import numpy as np
 
 from lagrad.errors import InvalidValue, NotFinite
 from lagrad.loops.chain import Chain
+from lagrad.loops.checkpoints import State
 from lagrad.typing import Array
 
-State = list[Array]
 SCALE = 2.0**50
 LARGEST = 2.0**62
 WORD = np.uint64(32)
@@ -48,20 +48,21 @@ class Digits:
         if self.rest.size and int(self.rest.max()) >= 2**62 // d:
             self.words.append((step, (self.rest & LOW).astype(np.uint32)))
             self.rest >>= WORD
+        return self._exchanged(v, n, d)
+
+    def undo(self, step: int, v: Array, n: int, d: int) -> Array:
+        """The v before."""
+        v = self._exchanged(v, d, n)
+        if self.words and self.words[-1][0] == step:
+            self.rest = (self.rest << WORD) | self.words.pop()[1].astype(np.uint64)
+        return v
+
+    def _exchanged(self, v: Array, n: int, d: int) -> Array:
+        """v · n/d: the digits that d takes off go to the buffer, and those for n come from it."""
         self.rest *= np.uint64(d)
         self.rest += (v % d).astype(np.uint64)
         v = (v // d) * n + (self.rest % np.uint64(n)).astype(np.int64)
         self.rest //= np.uint64(n)
-        return v
-
-    def undo(self, step: int, v: Array, n: int, d: int) -> Array:
-        """The v before."""
-        self.rest *= np.uint64(n)
-        self.rest += (v % n).astype(np.uint64)
-        v = (v // n) * d + (self.rest % np.uint64(d)).astype(np.int64)
-        self.rest //= np.uint64(d)
-        if self.words and self.words[-1][0] == step:
-            self.rest = (self.rest << WORD) | self.words.pop()[1].astype(np.uint64)
         return v
 
     @property
@@ -70,7 +71,23 @@ class Digits:
         return 32 * len(self.words) + int(self.rest.max(initial=0)).bit_length()
 
 
-class Exact:
+def held(numbers: Array) -> Array:
+    """The numbers, none of which is so large that a sum of two could overflow."""
+    if not (np.abs(numbers) < LARGEST).all():
+        raise NotFinite(
+            f"reversible momentum: a value is not finite, or beyond {LARGEST / SCALE:.3g}, "
+            "which whole numbers cannot hold. Use a smaller rate, or lg.Unrolled."
+        )
+    return numbers
+
+
+def whole(array: Array) -> Array:
+    """An array as multiples of 1 / SCALE."""
+    found: Array = held(np.rint(np.asarray(array, float) * SCALE)).astype(np.int64)
+    return found
+
+
+class ExactMomentum:
     """A run of a chain whose states are points and velocities, and whose inputs rate and decay."""
 
     def __init__(self, chain: Chain, arguments: Sequence[Array]) -> None:
@@ -78,53 +95,39 @@ class Exact:
         first, inputs, self.constants = chain.split(arguments)
         half = len(first) // 2
         self.rates, self.decays = (np.asarray(a, float) for a in inputs)
-        self.z, self.v = ([self._whole(a) for a in part] for part in (first[:half], first[half:]))
+        self.ratios = [ratio(decay) for decay in self.decays]
+        self.z, self.v = ([whole(a) for a in part] for part in (first[:half], first[half:]))
         self.begin = [a.copy() for a in (*self.z, *self.v)]
         self.digits = [Digits(np.zeros(a.shape, np.uint64)) for a in self.v]
-
-    @staticmethod
-    def _whole(array: Array) -> Array:
-        scaled = np.rint(np.asarray(array, float) * SCALE)
-        return Exact._held(scaled).astype(np.int64)
-
-    @staticmethod
-    def _held(numbers: Array) -> Array:
-        """The numbers, none of which is so large that a sum of two could overflow."""
-        if not (np.abs(numbers) < LARGEST).all():
-            raise NotFinite(
-                f"reversible momentum: a value is not finite, or beyond {LARGEST / SCALE:.3g}, "
-                "which whole numbers cannot hold. Use a smaller rate, or lg.Unrolled."
-            )
-        return numbers
+        self.run()
 
     def state(self) -> State:
         return [a / SCALE for a in (*self.z, *self.v)]
 
-    def _gradient(self, t: int) -> State:
+    def _pushes(self, t: int) -> State:
+        """What the gradient takes off the velocities in a step."""
+        n, d = self.ratios[t]
         given = [*self.state(), self.rates[t], self.decays[t], *self.constants]
         plan = self.chain.inverse.plan
         # By the same calls both ways: another engine may round otherwise.
-        return self.chain.inverse(given) if plan is None else plan.interpreted(given)
+        gradient = self.chain.inverse(given) if plan is None else plan.interpreted(given)
+        return [whole((1 - n / d) * g) for g in gradient]
 
     def run(self) -> None:
         """All steps forwards."""
         for t in range(self.chain.length):
-            n, d = ratio(self.decays[t])
-            for k, g in enumerate(self._gradient(t)):
-                moved = self._whole((1 - n / d) * g)
-                self.v[k] = self._held(self.digits[k].decay(t, self.v[k], n, d) - moved)
-                step = self._whole(self.rates[t] * (self.v[k] / SCALE))
-                self.z[k] = self._held(self.z[k] + step)
+            for k, push in enumerate(self._pushes(t)):
+                decayed = self.digits[k].decay(t, self.v[k], *self.ratios[t])
+                self.v[k] = held(decayed - push)
+                self.z[k] = held(self.z[k] + whole(self.rates[t] * (self.v[k] / SCALE)))
 
     def back(self) -> Iterator[tuple[int, State]]:
         """The states before each step, the last one first."""
         for t in range(self.chain.length - 1, -1, -1):
-            n, d = ratio(self.decays[t])
             for k, v in enumerate(self.v):
-                self.z[k] = self.z[k] - self._whole(self.rates[t] * (v / SCALE))
-            for k, g in enumerate(self._gradient(t)):
-                moved = self._whole((1 - n / d) * g)
-                self.v[k] = self.digits[k].undo(t, self.v[k] + moved, n, d)
+                self.z[k] = self.z[k] - whole(self.rates[t] * (v / SCALE))
+            for k, push in enumerate(self._pushes(t)):
+                self.v[k] = self.digits[k].undo(t, self.v[k] + push, *self.ratios[t])
             yield t, self.state()
         same = zip(self.begin, (*self.z, *self.v), strict=True)
         assert all(np.array_equal(a, b) for a, b in same), "not reversed bit for bit"

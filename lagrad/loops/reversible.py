@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from lagrad.errors import InvalidFunction
-from lagrad.transforms.trace import name_of
 from lagrad.typing import Function
 
 
 @dataclass(frozen=True, eq=False)
-class Reversible:
+class InvertibleStep:
     """A step with its inverse; or one of momentum, `exact`, with the gradient in its place."""
 
     step: Function
-    inverse: Function
+    inverse: Function | None = None
     exact: bool = False
 
     def __call__(self, *arguments: Any) -> Any:
         return self.step(*arguments)
 
 
-def reversible(step: Function, inverse: Function) -> Reversible:
+def reversible(step: Function, inverse: Function) -> InvertibleStep:
     """Return a step for loops that keep no states: those before are found by its inverse.
 
     Parameters
@@ -60,23 +59,13 @@ def reversible(step: Function, inverse: Function) -> Reversible:
     for function in (step, inverse):
         if not callable(function):
             raise InvalidFunction(f"reversible takes functions; got {function!r}.")
-    return Reversible(step, inverse)
-
-
-def without_inputs(step: Function) -> Function:
-    """A step of a state alone as one of a state and of no inputs."""
-
-    def single(state: Any, _: None) -> tuple[Any, None]:
-        return step(state), None
-
-    single.__name__ = name_of(step.step if isinstance(step, Reversible) else step)
-    if isinstance(step, Reversible):
-        return Reversible(single, lambda state, _: step.inverse(state))
-    return single
+    return InvertibleStep(step, inverse)
 
 
 def require_called(kind: str, function: Function, name: str, count: int) -> None:
-    """InvalidFunction where a function cannot be called with so many arguments."""
+    """InvalidFunction where what is given cannot be called with so many arguments."""
+    if not callable(function):
+        raise InvalidFunction(f"{kind} takes a function; got {function!r}.")
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, takewhile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,47 +12,39 @@ import numpy as np
 from lagrad.compiler.scalar_opcodes import loops
 from lagrad.compiler.scalarize import Scalarised
 from lagrad.errors import InvalidFunction
-from lagrad.loops.accumulate import Run
+from lagrad.loops.accumulate import RunningChain
 from lagrad.loops.chain import Chain
-from lagrad.loops.checkpoints import RECORDS, Record, Shelf, recorded
-from lagrad.loops.exact_momentum import Exact
+from lagrad.loops.checkpoints import RECORDS, Record, Shelf, State, recorded
+from lagrad.loops.derived_chains import AdjointChain
+from lagrad.loops.exact_momentum import ExactMomentum
 from lagrad.loops.schedules import Advance, reversal
+from lagrad.systems.linearization import joined
 from lagrad.typing import Array, Shape
 
-State = list[Array]
 T = TypeVar("T")
 
 
 def run(chain: Chain, *arguments: Array) -> Array:
     """The chain's value for initial states, stacked inputs and constants."""
-    if chain.exact:
-        run = Exact(chain, arguments)
-        run.run()
-        value = np.concatenate([np.ravel(a) for a in run.state()])
-        if chain.recording:
-            recorded(value, run)
-        return value
-    if chain.counted:
-        record = RECORDS.pop(id(arguments[-1]), None)
-        # Elsewhere than where it was traced the loop may have another length than it has here.
-        if record is not None and record.length == chain.length:
-            value = np.concatenate([np.ravel(a) for a in record.end])
-            recorded(value, record)
-            return value
-    if chain.recording and chain.length:
-        value, record = recorded_run(chain, arguments)
-        recorded(value, record)
-        return value
+    how = chain.execution
+    if how.exact:
+        momentum = ExactMomentum(chain, arguments)
+        value = joined(momentum.state())
+        return recorded(value, momentum) if how.recording else value
+    record = RECORDS.pop(id(arguments[-1]), None) if how.counted else None
+    # Elsewhere than where it was traced the loop may have another length than it has here.
+    if record is not None and record.length == chain.length:
+        return recorded(joined(record.end), record)
+    if how.recording and chain.length:
+        return recorded(*recorded_run(chain, arguments))
     fast = compiled_step(chain)
-    if fast is not None:
-        return repeated(chain, arguments, *fast)
-    return swept(chain, arguments, None)[0]
+    return swept(chain, arguments)[0] if fast is None else repeated(chain, arguments, *fast)
 
 
 def compiled_step(chain: Chain) -> tuple[Scalarised, Any] | None:
     """The step on single numbers, and the loop that repeats it, where that pays."""
     plan = chain.evaluation.plan
-    if plan is None or chain.length == 0 or chain.progress:
+    if plan is None or chain.length == 0 or chain.execution.progress:
         return None
     chain.evaluation.work += chain.length * 10 * max(1, len(plan.steps))
     loop = loops(chain.evaluation.work)
@@ -63,40 +55,38 @@ def compiled_step(chain: Chain) -> tuple[Scalarised, Any] | None:
 def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat: Any) -> Array:
     """The chain's value by one compiled loop over single numbers."""
     state, inputs, constants = chain.split(arguments)
-    n = chain.length
+    m, n = len(state), chain.length
     memory = step.memory.copy()
-    sizes = [
-        sum(math.prod(chain.shape(name)) for name in part)
-        for part in (chain.states, chain.inputs, chain.constants, chain.after)
-    ]
-    at = np.split(step.given, np.cumsum(sizes[:2]))
-    memory[at[0]] = np.concatenate([np.ravel(a) for a in state])
+    given = (chain.states, chain.inputs)
+    sizes = [sum(chain.variable(name).size for name in names) for names in given]
+    at_state, at_inputs, at_constants = np.split(step.given, np.cumsum(sizes))
+    after, asked = np.split(step.asked, sizes[:1])
+    memory[at_state] = joined(state)
     if constants:
-        memory[at[2]] = np.concatenate([np.ravel(a) for a in constants])
-    rows = np.empty((n, at[1].size))
-    begin = 0
-    for array, name in zip(inputs, chain.inputs, strict=True):
-        end = begin + math.prod(chain.shape(name))
-        rows[:, begin:end] = np.reshape(array, (n, -1))
-        begin = end
-    after, asked = np.split(step.asked, [sizes[3]])
-    outputs = np.empty((n, asked.size))
-    places = (at[0], after, at[1], asked)
+        memory[at_constants] = joined(constants)
+    rows, outputs = np.empty((n, at_inputs.size)), np.empty((n, asked.size))
+    for columns, array in zip(columns_of(chain, rows, chain.inputs), inputs, strict=True):
+        columns[:] = np.reshape(array, columns.shape)
+    places = (at_state, after, at_inputs, asked)
     codes = (step.codes, step.firsts, step.seconds)
     repeat(*codes, memory, step.start, places, rows, outputs, chain.backwards)
     value = np.empty(chain.size)
-    value[: sizes[3]] = memory[at[0]]
-    begin, low = 0, sizes[3]
-    for name in chain.outputs:
-        end = begin + math.prod(chain.shape(name))
-        value[low : low + n * (end - begin)] = outputs[:, begin:end].ravel()
-        low, begin = low + n * (end - begin), end
+    value[: sizes[0]] = memory[at_state]
+    stacks = chain.pieces(value)[m:]
+    for stack, columns in zip(stacks, columns_of(chain, outputs, chain.outputs), strict=True):
+        stack[...] = columns.reshape(stack.shape)
     return value
+
+
+def columns_of(chain: Chain, table: Array, names: Sequence[str]) -> list[Array]:
+    """Views of the columns that each of some variables has in a table with a row for each step."""
+    sizes = [chain.variable(name).size for name in names]
+    return [table[:, end - n : end] for n, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def shown(chain: Chain, steps: Iterable[T]) -> Iterable[T]:
     """Steps with a bar, where one is wanted, that is gone afterwards."""
-    if not chain.progress:
+    if not chain.execution.progress:
         return steps
     tqdm = importlib.import_module("tqdm.auto").tqdm
     bar: Iterable[T] = tqdm(steps, desc=chain.step.name, total=chain.length, leave=False)
@@ -105,108 +95,91 @@ def shown(chain: Chain, steps: Iterable[T]) -> Iterable[T]:
 
 def recorded_run(chain: Chain, arguments: Sequence[Array]) -> tuple[Array, Record]:
     """The value, and the states that the way back begins with."""
-    assert chain.storage is not None
-    shelf = Shelf(chain.storage, [np.asarray(a) for a in arguments[: len(chain.states)]])
+    storage = chain.execution.storage
+    assert storage is not None
+    shelf = Shelf(storage, [np.asarray(a) for a in arguments[: len(chain.states)]])
     value, last = swept(chain, arguments, shelf)
     return value, Record(shelf, last)
 
 
 def swept(
-    chain: Chain, arguments: Sequence[Array], shelf: Shelf | None
-) -> tuple[Array, list[Array]]:
+    chain: Chain, arguments: Sequence[Array], shelf: Shelf | None = None
+) -> tuple[Array, State]:
     """The value, and the state before the last step; states put on a shelf on the way."""
-    state, inputs, constants = chain.split(arguments)
-    m = len(chain.states)
+    m, given = len(chain.states), chain.given_at(arguments)
     value = np.empty(chain.size, chain.dtype)
-    stacks = []
-    for k in range(m, len(chain.shapes)):
-        shape = chain.shapes[k]
-        begin = chain.ends[k] - math.prod(shape)
-        stacks.append(value[begin : chain.ends[k]].reshape(shape))
+    pieces = chain.pieces(value)
     store = set() if shelf is None else firsts(chain.length, shelf.count)
-    before: Sequence[Array] = state
-    now = Run(chain, state, whole=shelf is not None)
+    before = arguments[:m]
+    now = RunningChain(chain, before, whole=shelf is not None)
     with np.errstate(all="ignore"):
         for i, t in enumerate(shown(chain, chain.order())):
             if i in store and shelf is not None:
                 shelf.put(i, list(now.state))
             before = now.state
-            found = now.step([*[x[t] for x in inputs], *constants] if inputs else constants)
-            for stack, row in zip(stacks, found, strict=True):
+            for stack, row in zip(pieces[m:], now.step(given(t)), strict=True):
                 stack[t] = row
-        state = now.end()
-    for k in range(m):
-        size = math.prod(chain.shapes[k])
-        value[chain.ends[k] - size : chain.ends[k]] = np.ravel(state[k])
+        for piece, array in zip(pieces[:m], now.end(), strict=True):
+            piece[...] = array
     return value, list(before)
 
 
-def breaks_at(chain: Chain, arguments: Sequence[Array]) -> int | None:
-    """The first step that makes a NaN or an infinity, if one does."""
-    state, inputs, constants = chain.split(arguments)
+def breaks_at(chain: Chain, arguments: Sequence[Array], name: str) -> str | None:
+    """Which step is the first to make a NaN or an infinity, if one does; `name` is the function's.
+
+    The program may be called otherwise: functions that do the same share one.
+    """
+    m, given = len(chain.states), chain.given_at(arguments)
+    state = arguments[:m]
     with np.errstate(all="ignore"):
         for t in chain.order():
-            found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
+            found = chain.evaluation([*state, *given(t)])
             if not all(np.isfinite(array).all() for array in found):
-                return t
-            state = found[: len(chain.states)]
+                where = f"at step {t} of {chain.length}"
+                return f"the step {name!r} makes a NaN or an infinity {where}."
+            state = found[:m]
     return None
 
 
-def broken(name: str, step: int, length: int) -> str:
-    return f"the step {name!r} makes a NaN or an infinity at step {step} of {length}."
-
-
-def reverse(
-    chain: Chain, ks: Shape, value: Array, cotangent: Array, arguments: Sequence[Array]
-) -> list[Array]:
-    """What flows back to arguments `ks` of a loop."""
-    back, flowing, parts, stacks = ready(chain, ks, value, cotangent)
-    order, m = chain.order(), len(chain.states)
-    _, inputs, constants = chain.split(arguments)
-    now = Run(back, flowing)
-    before = reversed_exactly if chain.exact else unwound if chain.before else restored
+def reverse(chain: Chain, ks: Shape, value: Array, cotangent: Array, *arguments: Array) -> Array:
+    """What flows back to arguments `ks` of a loop, in a row."""
+    back, cotangents, m = AdjointChain(chain, ks), chain.parts(cotangent), len(chain.states)
+    order, (_, inputs, constants) = chain.order(), chain.split(arguments)
+    now = RunningChain(back.chain, back.first(cotangents, chain.parts(value)[:m]))
+    stacks = [back.chain.zeros(name, chain.length) for name in back.chain.outputs]
     with np.errstate(all="ignore"):
-        for i, state in shown(chain, before(chain, value, arguments)):
+        for i, state in shown(chain, states_before(chain, value, arguments)):
             t = order[i]
-            rows = [*[x[t] for x in inputs], *[part[t] for part in parts[m:]]]
+            rows = [x[t] for x in (*inputs, *cotangents[m:])]
             for stack, row in zip(stacks, now.step([*state, *rows, *constants]), strict=True):
                 stack[t] = row
-        return list(chain.gathered(ks, now.end(), stacks))
+        found = back.gathered([*now.end(), *stacks])
+    return joined(found).astype(chain.dtype, copy=False)
 
 
-def ready(
-    chain: Chain, ks: Shape, value: Array, cotangent: Array
-) -> tuple[Chain, State, State, State]:
-    """The adjoint chain, what flows into it, the parts of the cotangent, and room for outputs."""
-    back = chain.adjoint(ks)
-    parts = [chain.part(cotangent, k) for k in range(len(chain.shapes))]
-    last = [chain.part(value, k) for k in range(len(chain.states))]
-    flowing = chain.flowing(ks, parts, last)
-    stacks = [
-        np.zeros((chain.length, *back.shape(name)), back.variable(name).dtype)
-        for name in back.outputs
-    ]
-    return back, flowing, parts, stacks
+def states_before(
+    chain: Chain, value: Array, arguments: Sequence[Array]
+) -> Iterator[tuple[int, State]]:
+    """The number of each step and the states before it, the last one first."""
+    if chain.execution.exact:
+        return (RECORDS.pop(id(value), None) or ExactMomentum(chain, arguments)).back()
+    found = unwound if chain.execution.inverse else restored
+    return found(chain, value, arguments)
 
 
 def restored(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[tuple[int, State]]:
-    """The states before each step, the last one first, from those stored."""
+    """The same from the states stored."""
     if not chain.length:
         return
-    assert chain.storage is not None
-    order, m = chain.order(), len(chain.states)
-    _, inputs, constants = chain.split(arguments)
+    order, given = chain.order(), chain.given_at(arguments)
     record = RECORDS.pop(id(value), None) or recorded_run(chain, arguments)[1]
     shelf, at = record.shelf, (chain.length - 1, record.last)
     for action in reversal(chain.length, shelf.count, shelf.steps):
         if isinstance(action, Advance):
             if at[0] != action.last:
                 state = shelf.get(action.first)
-                for i in range(action.first, action.last):
-                    t = order[i]
-                    found = chain.evaluation([*state, *[x[t] for x in inputs], *constants])
-                    state = found[:m]
+                for t in order[action.first : action.last]:
+                    state = chain.evaluation([*state, *given(t)])[: len(chain.states)]
                 at = (action.last, state)
             if action.stored:
                 shelf.put(action.last, at[1])
@@ -216,17 +189,6 @@ def restored(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator
             shelf.drop(action.step)
         at = (-1, [])
         yield action.step, state
-
-
-def reversed_exactly(
-    chain: Chain, value: Array, arguments: Sequence[Array]
-) -> Iterator[tuple[int, State]]:
-    """The same of momentum in whole numbers."""
-    found = RECORDS.pop(id(value), None)
-    if found is None:
-        found = Exact(chain, arguments)
-        found.run()
-    yield from found.back()
 
 
 # How far from a state the inverse and the step may lead, relative to the largest that each array of
@@ -241,17 +203,17 @@ def unwound(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[
 
     Whether it is the inverse is seen at some steps, which lead forwards again, and at the end.
     """
-    first, inputs, constants = chain.split(arguments)
-    n, order, count = chain.length, chain.order(), len(chain.states)
-    state = [np.asarray(chain.part(value, k)) for k in range(count)]
+    n, m = chain.length, len(chain.states)
+    order, given_at = chain.order(), chain.given_at(arguments)
+    first, state = arguments[:m], chain.parts(value)[:m]
     sizes = [max(size(a), size(b)) for a, b in zip(first, state, strict=True)]
     tested = {round(k) for k in np.linspace(0, n - 1, min(n, TESTED))} if n else set()
     for i in range(n - 1, -1, -1):
-        given = [*[x[order[i]] for x in inputs], *constants]
+        given = given_at(order[i])
         after, state = state, chain.inverse([*state, *given])
         sizes = [max(s, size(array)) for s, array in zip(sizes, state, strict=True)]
         if i in tested:
-            again = chain.evaluation([*state, *given])[:count]
+            again = chain.evaluation([*state, *given])[:m]
             require_back(chain, f"at step {i} of {n}", again, after, sizes)
         yield i, state
     require_back(chain, f"after {n} steps", state, first, sizes)
@@ -278,9 +240,6 @@ def size(array: Array) -> float:
 
 def firsts(n: int, count: int) -> set[int]:
     """The steps before which the first sweep stores the state."""
-    found = {0}
-    for action in reversal(n, count):
-        if not (isinstance(action, Advance) and action.stored):
-            break
-        found.add(action.last)
-    return found
+    actions = reversal(n, count)
+    stored = takewhile(lambda action: isinstance(action, Advance) and action.stored, actions)
+    return {0, *(action.last for action in stored)}

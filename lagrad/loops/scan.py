@@ -13,11 +13,11 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expressions.expression import Expression, innermost
-from lagrad.loops.chain import Chain, Starts
+from lagrad.loops.chain import Chain, Execution, Starts
 from lagrad.loops.chain_primitive import CHAIN
-from lagrad.loops.checkpoints import Storage, bytes_in, mapped
-from lagrad.loops.reversible import Reversible, require_called, without_inputs
-from lagrad.loops.run import breaks_at, broken, run
+from lagrad.loops.checkpoints import Storage, bytes_in, is_whole, mapped
+from lagrad.loops.reversible import InvertibleStep, require_called
+from lagrad.loops.run import breaks_at, run
 from lagrad.transforms.trace import Trace, at_hand, declared, name_of, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import Tree, flatten
@@ -140,30 +140,26 @@ def iterate(
     >>> round(float(root(2.0)), 12), round(float(lg.grad(root)(2.0)), 12)
     (1.414213562373, 0.353553390593)
     """
-    if not callable(step):
-        raise InvalidFunction(f"iterate takes a function; got {step!r}.")
-
-    require_called("iterate", step, name_of(step), 1)
-    if isinstance(step, Reversible):
-        name = f"the inverse of {name_of(step.step)}"
-        require_called("iterate", step.inverse, name, 1)
-    loop = Loop("iterate", without_inputs(step), state, None, length)
+    loop = Loop("iterate", step, state, None, length, alone=True)
     last, _ = loop.run(False, loop.storage(checkpoints, memory, disk), progress=progress)
     return last
 
 
 class Loop:
-    """A call of a loop: what it is given, and its step as a program."""
+    """A call of a loop: what it is given, and its step as a program.
+
+    The step is one of a state and of inputs, or, `alone`, of a state that returns no outputs.
+    """
 
     def __init__(
-        self, kind: str, step: Function, state: Any, inputs: Any, length: int | None
+        self, kind: str, step: Function, state: Any, inputs: Any, length: Any, alone: bool = False
     ) -> None:
-        if not callable(step):
-            raise InvalidFunction(f"{kind} takes a function; got {step!r}.")
-        self.inverse = step.inverse if isinstance(step, Reversible) else None
-        self.exact = isinstance(step, Reversible) and step.exact
-        step = step.step if isinstance(step, Reversible) else step
-        self.kind, self.name, self.step = kind, name_of(step), step
+        whole = step if isinstance(step, InvertibleStep) else InvertibleStep(step)
+        self.step, self.inverse, self.exact = whole.step, whole.inverse, whole.exact
+        self.kind, self.name, self.alone = kind, name_of(self.step), alone
+        require_called(kind, self.step, self.name, 1 if alone else 2)
+        if self.inverse is not None:
+            require_called(kind, self.inverse, f"the inverse of {self.name}", 1 if alone else 2)
         self.states, self.tree = flatten(state)
         self.inputs, self.input_tree = flatten(inputs)
         if not self.states:
@@ -171,33 +167,33 @@ class Loop:
         self.begin = [first_of(leaf, f"the state of {kind}") for leaf in self.states]
         self.rows = [first_of(leaf, f"the inputs of {kind}") for leaf in self.inputs]
         self.length = self._length(length)
-        require_called(kind, self.step, self.name, 2)
-        if self.inverse is not None and not self.exact:
-            require_called(kind, self.inverse, f"the inverse of {self.name}", 2)
+        # Traced values as they are, others as arrays.
+        pairs = zip([*self.states, *self.inputs], [*self.begin, *self.rows], strict=True)
+        self.lifted = [leaf if isinstance(leaf, Expression) else array for leaf, array in pairs]
 
-    def _length(self, length: int | None) -> int:
+    def _length(self, length: Any) -> int:
         """How many steps, which the inputs and what was asked for must agree on."""
-        paths = self.input_tree.paths("inputs")
-        for path, row in zip(paths, self.rows, strict=True):
+        lengths = {}
+        for path, row in zip(self.input_tree.paths("inputs"), self.rows, strict=True):
             if row.ndim == 0:
                 raise ShapeMismatch(
                     f"{self.kind}: {path!r} is a number; expected an array with an entry along "
                     "its first axis for each step. Close over what all steps have in common."
                 )
-        lengths = {path: len(row) for path, row in zip(paths, self.rows, strict=True)}
+            lengths[path] = len(row)
         if length is None:
             if not lengths:
                 raise InvalidValue(f"{self.kind} without inputs needs length=….")
             length = next(iter(lengths.values()))
-        if isinstance(length, bool) or not isinstance(length, (int, np.integer)) or length < 0:
+        if not is_whole(length, 0):
             name = "max_steps" if self.kind == "while_loop" else "length"
             raise InvalidValue(f"{self.kind}({name}={length!r}); expected an integer, 0 or more.")
-        wrong = {path: n for path, n in lengths.items() if n != length}
-        if wrong:
-            path, n = next(iter(wrong.items()))
-            raise ShapeMismatch(
-                f"{self.kind}: {path!r} has {n} entries along its first axis for {length} steps."
-            )
+        for path, n in lengths.items():
+            if n != length:
+                raise ShapeMismatch(
+                    f"{self.kind}: {path!r} has {n} entries along its first axis for {length} "
+                    "steps."
+                )
         return int(length)
 
     def storage(self, checkpoints: Any, memory: Any, disk: Any) -> Storage | None:
@@ -207,103 +203,84 @@ class Loop:
             if size * self.length <= PHYSICAL // 4:
                 return None
             memory = max(size, PHYSICAL // 4)
-        if checkpoints is not None and (
-            isinstance(checkpoints, bool)
-            or not isinstance(checkpoints, (int, np.integer))
-            or checkpoints < 1
-        ):
+        if checkpoints is not None and not is_whole(checkpoints, 1):
             raise InvalidValue(
                 f"{self.kind}(checkpoints={checkpoints!r}); expected a positive integer."
             )
-        fitting = most if memory is None else bytes_in(memory) // size
+        near = most if memory is None else bytes_in(memory) // size
         if disk is None:
+            folder, room = None, near
             if checkpoints is not None and memory is not None:
                 raise InvalidValue(f"{self.kind}: checkpoints= or memory=, not both without disk=.")
-            if fitting < 1:
+            if room < 1:
                 raise InvalidValue(
                     f"{self.kind}: memory={memory!r} is less than one state has; the least that "
                     f"works is {size} bytes."
                 )
-            count = min(most, fitting if checkpoints is None else int(checkpoints))
-            return Storage(count, count)
-        if not isinstance(disk, (str, os.PathLike)) or not os.fspath(disk):
-            raise InvalidValue(f"{self.kind}(disk={disk!r}); expected the path of a folder.")
-        folder = os.fspath(disk)
-        mapped(folder, 1, 1)  # before anything is computed
-        near = 0 if memory is None else min(most, fitting)
-        room = near + shutil.disk_usage(folder).free // 2 // size
-        count = min(most, int(checkpoints) if checkpoints is not None else max(1, room))
+        else:
+            if not isinstance(disk, (str, os.PathLike)) or not os.fspath(disk):
+                raise InvalidValue(f"{self.kind}(disk={disk!r}); expected the path of a folder.")
+            folder = os.fspath(disk)
+            mapped(folder, 1, np.dtype(np.uint8))  # before anything is computed
+            near = 0 if memory is None else min(most, near)
+            room = max(1, near + shutil.disk_usage(folder).free // 2 // size)
+        count = min(most, room if checkpoints is None else int(checkpoints))
         return Storage(count, min(near, count), folder)
 
-    @property
-    def _both(self) -> Function:
-        """The step, and in a third place of its result what its inverse makes of the state."""
-        inverse = self.inverse
-        if inverse is None:
+    def _called(self, counted: bool) -> Function:
+        """The step as it is traced: of a state and of inputs, with what its inverse makes of them.
+
+        Where `counted` it is given the number of steps, and has no use for it.
+        """
+        if not (self.alone or self.inverse or counted):
             return self.step
 
-        def both(state: Any, x: Any) -> Any:
-            found = self.step(state, x)
-            pair = isinstance(found, tuple) and len(found) == 2
-            return (*found, inverse(state, x)) if pair else found
+        def called(state: Any, x: Any, steps: Any = None) -> Any:
+            found = (self.step(state), None) if self.alone else self.step(state, x)
+            if self.inverse is None or not isinstance(found, tuple) or len(found) != 2:
+                return found
+            return (*found, self.inverse(state) if self.alone else self.inverse(state, x))
 
-        both.__name__ = self.name
-        return both
-
-    @property
-    def lifted(self) -> list[Any]:
-        """The states and the rows of inputs: traced values as they are, others as arrays."""
-        pairs = zip([*self.states, *self.inputs], [*self.begin, *self.rows], strict=True)
-        return [given if isinstance(given, Expression) else array for given, array in pairs]
+        called.__name__ = self.name
+        return called
 
     def stated(
-        self,
-        backwards: bool,
-        storage: Storage | None,
-        progress: bool = False,
-        counted: bool = False,
+        self, backwards: bool, storage: Storage | None, progress: bool, counted: bool = False
     ) -> tuple[Chain, list[Any], Tree]:
         """The loop as a chain, what its step closes over, and the structure of an output."""
         if progress and importlib.util.find_spec("tqdm") is None:
             raise InvalidValue(f'{self.kind}(progress=True): pip install "lagrad[progress]".')
+        t = self.length - 1 if backwards else 0
         first = [
-            row[-1 if backwards else 0] if self.length else np.zeros(row.shape[1:], row.dtype)
+            np.asarray(row[t]) if self.length else np.zeros(row.shape[1:], row.dtype)
             for row in self.rows
         ]
-        leaves = [np.asarray(x) for x in first]
-        given: tuple[Any, ...] = (
-            self.tree.unflatten(self.begin),
-            self.input_tree.unflatten(leaves),
-        )
-        positions = (0, 1) if leaves else (0,)
-        function = self._both
-        if counted:
-            given, positions = (*given, 0.0), (*positions, 2)
-            function = counting(function)
-        inner = trace(function, given, {}, positions, repeating=True)
+        given = (self.tree.unflatten(self.begin), self.input_tree.unflatten(first), 0.0)
+        positions = [k for k, wanted in enumerate((True, first, counted)) if wanted]
+        called = self._called(counted)
+        inner = trace(called, given[: 3 if counted else 2], {}, positions, repeating=True)
         outputs = self._checked(inner)
-        own = tuple(v.name for v in inner.program.with_role("data"))
-        m, end = len(self.states), len(inner.outputs)
-        if self.inverse is not None:
-            end -= m // 2 if self.exact else m
+        constants = enclosed(inner)
+        if counted:
+            constants |= dict.fromkeys(inner.arguments[-1].names, 0.0)
+        m = len(self.states)
+        inverse = 0 if self.inverse is None else m // 2 if self.exact else m
+        end = len(inner.outputs) - inverse
         chain = Chain(
             inner.program,
             states=inner.arguments[0].names,
-            inputs=inner.arguments[1].names if leaves else (),
-            constants=(*own, *(inner.arguments[-1].names if counted else ())),
+            inputs=inner.arguments[1].names if first else (),
+            constants=tuple(constants),
             after=inner.outputs[:m],
             outputs=inner.outputs[m:end],
-            before=inner.outputs[end:],
-            exact=self.exact,
             length=self.length,
             backwards=backwards,
             starts=Starts.of(inner.starts),
-            storage=storage,
-            progress=progress,
-            counted=counted,
+            execution=Execution(
+                storage, inner.outputs[end:], self.exact, counted=counted, progress=progress
+            ),
         )
-        values = [inner.captured.get(name, inner.values.get(name)) for name in own]
-        return chain, values, outputs
+        return chain, list(constants.values()), outputs
 
     def run(
         self, backwards: bool, storage: Storage | None, progress: bool = False
@@ -312,7 +289,7 @@ class Loop:
         chain, constants, outputs = self.stated(backwards, storage, progress)
         m = len(self.states)
         value = self.value(chain, constants)
-        parts = [chain.part(value, k) for k in range(len(chain.shapes))]
+        parts = chain.parts(value)
         if isinstance(value, np.ndarray):
             parts = [part[()].copy() for part in parts]
         return self.tree.unflatten(parts[:m]), outputs.unflatten(parts[m:])
@@ -328,15 +305,14 @@ class Loop:
         return CHAIN(outer, *map(outer.lift, values), parameters=(chain,))
 
     def require_finite(self, chain: Chain, values: Sequence[Any], found: Sequence[Array]) -> None:
-        if not all_finite(found) and (t := breaks_at(chain, values)) is not None:
-            raise NotFinite(f"{self.kind}: {broken(self.name, t, self.length)}")
+        if not all_finite(found) and (where := breaks_at(chain, values, self.name)) is not None:
+            raise NotFinite(f"{self.kind}: {where}")
 
     def _checked(self, inner: Trace) -> Tree:
         """The structure of an output; an error where the step does not return what it must."""
         if inner.guards:
-            what = "the step"
-            if self.inverse is not None and not self._asks(inner):
-                what = "the inverse of"
+            inverse = self.inverse is not None and not self._asks(inner)
+            what = "the inverse of" if inverse else "the step"
             raise InvalidFunction(
                 f"{what} {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
                 "): it is traced once for all steps. Use np.where, np.maximum and the like."
@@ -351,35 +327,33 @@ class Loop:
                 f"the step {self.name!r} of {self.kind} must return a pair: the next state, and an "
                 "output or None."
             )
-        found = self.tree.difference(children[0], f"the state that {self.name!r} returns")
-        if found:
-            raise ShapeMismatch(f"{found}: a step returns a state like the one it was given.")
+        self._require_like(inner, children[0], inner.outputs[: len(self.begin)], "step")
         if self.inverse is not None and not self.exact:
-            where = f"the state that the inverse of {self.name!r} returns"
-            found = self.tree.difference(children[2], where)
-            if found:
-                raise ShapeMismatch(
-                    f"{found}: an inverse returns a state like the one it was given."
-                )
-            self._require_like(inner, -len(self.begin), "the inverse of")
-        self._require_like(inner, 0, "the step")
+            self._require_like(inner, children[2], inner.outputs[-len(self.begin) :], "inverse")
         return children[1]
 
-    def _require_like(self, inner: Trace, begin: int, what: str) -> None:
-        """ShapeMismatch where results from one on are not like the state."""
-        names = inner.outputs[begin:]
-        for path, start, name in zip(self.tree.paths("state"), self.begin, names, strict=False):
+    def _require_like(self, inner: Trace, tree: Tree, names: Sequence[str], what: str) -> None:
+        """ShapeMismatch where the result of the step, or of its inverse, is not like the state."""
+        whose, whole, one = repr(self.name), f"the step {self.name!r}", "a step"
+        if what == "inverse":
+            whose = whole = f"the inverse of {self.name!r}"
+            one = "an inverse"
+        found = self.tree.difference(tree, f"the state that {whose} returns")
+        if found:
+            raise ShapeMismatch(f"{found}: {one} returns a state like the one it was given.")
+        for path, start, name in zip(self.tree.paths("state"), self.begin, names, strict=True):
             v = inner.program.variables[name]
             if v.shape != start.shape or v.dtype != start.dtype:
                 raise ShapeMismatch(
-                    f"{what} {self.name!r} takes {path!r} of shape {start.shape} and dtype "
+                    f"{whole} takes {path!r} of shape {start.shape} and dtype "
                     f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
                 )
 
     def _asks(self, inner: Trace) -> bool:
         """Whether the step alone asks for numbers."""
-        call = inner.call
-        return bool(trace(self.step, call.args[:2], {}, call.positions, repeating=True).guards)
+        given = inner.call.args[: 1 if self.alone else 2]
+        positions = [k for k in inner.call.positions if k < len(given)]
+        return bool(trace(self.step, given, {}, positions, repeating=True).guards)
 
 
 def first_of(leaf: Any, what: str) -> Array:
@@ -387,11 +361,7 @@ def first_of(leaf: Any, what: str) -> Array:
     return np.zeros(leaf.shape, leaf.dtype) if declared(leaf) else at_hand(leaf, what)
 
 
-def counting(step: Function) -> Function:
-    """A step that is given the number of steps, and has no use for it."""
-
-    def counted(state: Any, x: Any, steps: Any) -> Any:
-        return step(state, x)
-
-    counted.__name__ = name_of(step)
-    return counted
+def enclosed(inner: Trace) -> dict[str, Any]:
+    """What a function closes over, by name: values of the outer trace, or numbers."""
+    names = [v.name for v in inner.program.with_role("data")]
+    return {name: inner.captured.get(name, inner.values.get(name)) for name in names}

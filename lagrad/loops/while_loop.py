@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lagrad.errors import InvalidFunction, NotConverged
-from lagrad.expressions.expression import Expression
-from lagrad.loops.loop_length import COUNT, Conditional, settled, unsettled
-from lagrad.loops.reversible import require_called, without_inputs
-from lagrad.loops.scan import Loop, iterate
+from lagrad.expressions.expression import Expression, innermost
+from lagrad.expressions.linear_maps import Scale
+from lagrad.expressions.primitive import Primitive
+from lagrad.loops.chain import Chain, Evaluation, Starts
+from lagrad.loops.checkpoints import Record, Shelf, Storage, recorded
+from lagrad.loops.reversible import require_called
+from lagrad.loops.run import shown
+from lagrad.loops.scan import Loop, enclosed, iterate
+from lagrad.loops.schedules import Online
+from lagrad.programs.program import Program
 from lagrad.transforms.trace import declared, name_of, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import tree_map
-from lagrad.typing import Function
+from lagrad.typing import Array, Function
 
 
 def while_loop(
@@ -68,51 +74,47 @@ def while_loop(
     >>> round(float(root(2.0)), 9), round(float(lg.grad(root)(2.0)), 9)
     (1.414213562, 0.353553391)
     """
-    for function in (condition, step):
-        if not callable(function):
-            raise InvalidFunction(f"while_loop takes functions; got {function!r}.")
-        require_called("while_loop", function, name_of(function), 1)
-    loop = Loop("while_loop", without_inputs(step), state, None, max_steps)
+    name = name_of(condition)
+    require_called("while_loop", condition, name, 1)
+    loop = Loop("while_loop", step, state, None, max_steps, alone=True)
     storage = loop.storage(checkpoints, memory, disk)
-    chain, own, _ = loop.stated(False, storage, progress=progress, counted=storage is not None)
+    chain, constants, _ = loop.stated(False, storage, progress, counted=storage is not None)
     inner = trace(condition, (loop.tree.unflatten(loop.begin),), {}, (0,), repeating=True)
     shapes = [inner.program.variables[name].shape for name in inner.outputs]
     if shapes != [()] or inner.guards:
         what = "branches on a value" if inner.guards else f"returned shapes {shapes}"
         raise InvalidFunction(
-            f"the condition {name_of(condition)!r} of while_loop {what}; it must return one "
+            f"the condition {name!r} of while_loop {what}; it must return one "
             "truth, by comparisons, np.logical_and, np.any and the like."
         )
-    names = tuple(v.name for v in inner.program.with_role("data"))
-    others = [inner.captured.get(name, inner.values.get(name)) for name in names]
-    (truth,) = inner.outputs
+    others = enclosed(inner)
     conditional = Conditional(
-        chain, inner.program, inner.arguments[0].names, names, truth, name_of(condition)
+        chain, inner.program, (*inner.arguments[0].names, *others), inner.outputs, name
     )
-    values = [*loop.lifted, *own, *others]
+    values = [*loop.lifted, *constants, *others.values()]
     outer = tracing()
     traced = any(isinstance(v, Expression) for v in values)
     if traced and (any(map(declared, values)) or (outer is not None and outer.repeating)):
-        return masked(condition, step, state, max_steps, (checkpoints, memory, disk))
+        how = {"checkpoints": checkpoints, "memory": memory, "disk": disk}
+        return masked(condition, step, state, max_steps, how)
     if outer is None or not traced:
         record = conditional.run(*values)
         if record is None:
-            raise NotConverged(unsettled(conditional.name, max_steps))
-        loop.length = record.length
-        chain = replace(chain, length=loop.length)
-        loop.require_finite(chain, [*loop.lifted, *own, *[0.0] * chain.counted], record.end)
+            raise unsettled(name, max_steps)
+        chain = replace(chain, length=record.length)
+        loop.require_finite(chain, [*loop.lifted, *constants], record.end)
         return loop.tree.unflatten([part[()].copy() for part in record.end])
-    node = COUNT(outer, *map(outer.lift, values), parameters=(conditional,))
+    node = COUNT(outer, *values, parameters=(conditional,))
     if np.isinf(outer.value(node)):
-        raise NotConverged(unsettled(conditional.name, max_steps))
-    loop.length = outer.asked(node, "int()")
-    chain = replace(chain, length=loop.length)
-    value = loop.value(chain, [*own, *[node] * chain.counted])
-    return loop.tree.unflatten([chain.part(value, k) for k in range(len(chain.shapes))])
+        raise unsettled(name, max_steps)
+    chain = replace(chain, length=outer.asked(node, "int()"))
+    if chain.execution.counted:
+        constants[-1] = node
+    return loop.tree.unflatten(chain.parts(loop.value(chain, constants)))
 
 
 def masked(
-    condition: Function, step: Function, state: Any, max_steps: int, storage: tuple[Any, Any, Any]
+    condition: Function, step: Function, state: Any, max_steps: int, how: dict[str, Any]
 ) -> Any:
     """The same where the length cannot be found beforehand.
 
@@ -126,8 +128,112 @@ def masked(
         return tree_map(lambda new, now: np.where(on, new, now), step(safe), z)
 
     held.__name__ = name_of(step)
-    checkpoints, memory, disk = storage
-    last = iterate(held, state, max_steps, checkpoints=checkpoints, memory=memory, disk=disk)
+    last = iterate(held, state, max_steps, **how)
     on = condition(last)
-    what = (name_of(condition), max_steps)
-    return tree_map(lambda leaf: settled(leaf, on, what), last)
+    return tree_map(lambda leaf: settled(leaf, on, name_of(condition), max_steps), last)
+
+
+def unsettled(condition: str, steps: int) -> NotConverged:
+    return NotConverged(
+        f"while_loop: the condition {condition!r} still holds after max_steps={steps}. Allow more, "
+        "or see whether it can fail."
+    )
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """A loop that goes on while a condition on its state holds.
+
+    Attributes
+    ----------
+    chain : Chain
+        Its step; `length` is the most that it may take.
+    condition : Program
+    given : tuple of str
+        Its variables of a state, and those of what it closes over.
+    truth : tuple of str
+        The variable that tells, by one or zero.
+    name : str
+        The condition's, for messages.
+    """
+
+    chain: Chain
+    condition: Program
+    given: tuple[str, ...]
+    truth: tuple[str, ...]
+    name: str
+
+    def run(self, *arguments: Array) -> Record | None:
+        """The states there were, and their number; None where the condition does not fail.
+
+        Parameters
+        ----------
+        *arguments
+            Initial states, what the step closes over, and what the condition does.
+        """
+        chain, m = self.chain, len(self.chain.states)
+        state, end = [np.asarray(a) for a in arguments[:m]], len(chain.given)
+        constants, others = arguments[m:end], arguments[end:]
+        shelf = Shelf(chain.execution.storage or Storage(1, 1), state)
+        online, last = Online(shelf.count), state
+        holds = Evaluation(self.condition, self.given, self.truth, Starts())
+        with np.errstate(all="ignore"):
+            for n in shown(chain, range(chain.length + 1)):
+                (truth,) = holds([*state, *others])
+                if not truth:
+                    return Record(shelf, last, state, n)
+                dropped = online.store(n)
+                if dropped != n:
+                    if dropped is not None:
+                        shelf.drop(dropped)
+                    shelf.put(n, state)
+                last = state
+                if n < chain.length:
+                    state = chain.evaluation([*state, *constants])
+        return None
+
+    def count(self, *arguments: Array) -> Array:
+        """The number of steps, infinity where there are more than it may take.
+
+        Where few states are stored, that leaves a record of them.
+        """
+        record = self.run(*arguments)
+        found = np.array(np.inf if record is None else float(record.length))
+        counted = self.chain.execution.counted and record is not None
+        return recorded(found, record) if counted else found
+
+
+# No function that could be differentiated.
+COUNT = Primitive(
+    "chain_count",
+    lambda parameters: parameters[0].count,
+    lambda arguments, parameters: ((), np.dtype(float)),
+    lambda node, k: None,
+    lambda texts, parameters: f"chain_count({', '.join(texts)})",
+    source=lambda module, node, texts: "0.0",  # the loop that was traced has that length already
+)
+
+
+def ended(value: Array, on: Array, condition: str, steps: int) -> Array:
+    if on:
+        raise unsettled(condition, steps)
+    return value
+
+
+# A state, once its loop's condition has failed.
+SETTLED = Primitive(
+    "settled",
+    lambda parameters: lambda value, on: ended(value, on, *parameters),
+    lambda arguments, parameters: (arguments[0].shape, arguments[0].dtype),
+    lambda node, k: None if k else Scale(1.0, node.shape, node.shape),
+    lambda texts, parameters: f"settled({texts[0]})",
+    source=lambda module, node, texts: f"_settled({texts[0]}, {texts[1]})",
+)
+
+
+def settled(value: Any, on: Any, condition: str, steps: int) -> Any:
+    """A value, where a condition has failed; NotConverged where it still holds."""
+    graph = innermost((value, on))
+    if graph is None:
+        return ended(value, on, condition, steps)
+    return SETTLED(graph, value, on, parameters=(condition, steps))

@@ -49,30 +49,30 @@ class Derivable(Protocol):
 def adjoint(program: Derivable, output: str) -> Adjoint:
     """The program of a system's constraints and its multipliers for one output."""
     compiled = program.compiled()
+    return compiled.once(derived_adjoint, compiled.system, output)
 
-    def make() -> Adjoint:
-        copy = copied(compiled.system, f"adjoint_of_{output}_in_{compiled.system.name}")
-        variable = copy.variables[output]
-        seed = copy.arena.constant(np.ones(variable.shape, variable.dtype))
-        return PullBack(copy, {variable: seed}, {}).run()
 
-    return compiled.once(Adjoint, output, make)
+def derived_adjoint(system: System, output: str) -> Adjoint:
+    copy = copied(system, f"adjoint_of_{output}_in_{system.name}")
+    variable = copy.variables[output]
+    seed = copy.arena.constant(np.ones(variable.shape, variable.dtype))
+    return PullBack(copy, {variable: seed}, {}).run()
 
 
 def pullback(program: Derivable, outputs: tuple[str, ...]) -> Adjoint:
     """The same for the sum of several outputs, each weighted by data: `seeds` are its names."""
     compiled = program.compiled()
+    return compiled.once(derived_pullback, compiled.system, outputs)
 
-    def make() -> Adjoint:
-        copy = copied(compiled.system, f"pullback_of_{compiled.system.name}")
-        names = {name: copy.free(f"seed_{name}") for name in outputs}
-        seeds: dict[Variable, Expression] = {}
-        for name in outputs:
-            v = copy.variables[name]
-            seeds[v] = copy.leaf(names[name], "data", v.shape, v.dtype, None)
-        return PullBack(copy, seeds, names).run()
 
-    return compiled.once(Adjoint, outputs, make)
+def derived_pullback(system: System, outputs: tuple[str, ...]) -> Adjoint:
+    copy = copied(system, f"pullback_of_{system.name}")
+    names = {name: copy.free(f"seed_{name}") for name in outputs}
+    seeds: dict[Variable, Expression] = {}
+    for name in outputs:
+        v = copy.variables[name]
+        seeds[v] = copy.leaf(names[name], "data", v.shape, v.dtype, None)
+    return PullBack(copy, seeds, names).run()
 
 
 def free_symbol(system: System, symbols: Sequence[str], names: Sequence[str]) -> str:

@@ -104,5 +104,4 @@ def direct(program: Derivable, outputs: tuple[str, ...], of: str | None) -> Expl
     compiled = program.compiled()
     if not compiled.explicit:
         return None
-    key = ("direct", outputs, of)
-    return compiled.once(ExplicitGradient, key, lambda: ExplicitGradient(program, outputs, of))
+    return compiled.once(ExplicitGradient, program, outputs, of)

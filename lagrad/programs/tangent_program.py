@@ -22,8 +22,11 @@ def tangent(program: Derivable) -> Tangent:
     Along a direction that is data for each parameter: `seeds` are their names.
     """
     compiled = program.compiled()
-    make = lambda: PushForward(copied(compiled.system, f"tangent_of_{compiled.system.name}")).run()
-    return compiled.once(Tangent, None, make)
+    return compiled.once(derived_tangent, compiled.system)
+
+
+def derived_tangent(system: System) -> Tangent:
+    return PushForward(copied(system, f"tangent_of_{system.name}")).run()
 
 
 @dataclass(frozen=True, eq=False)

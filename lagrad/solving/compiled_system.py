@@ -144,10 +144,9 @@ class CompiledSystem:
     def __init__(self, system: System) -> None:
         self.system = system = system.snapshot()
         self._arguments: dict[Group, Plan] = {}
-        self._made: dict[tuple[type, Any], Any] = {}
         # What derivatives are of where iterations stand for what they approach.
         self.label = labels(system.arena.nodes)
-        self.derived: dict[Any, object] = {}
+        self._derived: dict[tuple[Any, ...], Any] = {}
 
     @cached_property
     def structure(self) -> Structure:
@@ -189,12 +188,12 @@ class CompiledSystem:
             else:
                 _ = run.plan, run.equations.stages, run.equations.measure, run.equations.evaluate
 
-    def once(self, kind: type[T], key: Any, make: Callable[[], T]) -> T:
-        """What is derived from the system: one object for each kind and key, made at first use."""
-        found = self._made.get((kind, key))
-        if found is None:
-            found = self._made[kind, key] = make()
-        return cast("T", found)
+    def once(self, derive: Callable[..., T], *arguments: Any) -> T:
+        """What a function of hashable arguments derives from the system, derived at first use."""
+        key = (derive, *arguments)
+        if key not in self._derived:
+            self._derived[key] = derive(*arguments)
+        return cast("T", self._derived[key])
 
     @property
     def tape(self) -> Tape:
