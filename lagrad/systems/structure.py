@@ -249,7 +249,6 @@ def _blocks(
     rows, columns = np.array(own, dtype=int).reshape(-1, 2).T
     evaluated = pairs.T + ones_at(rows, columns, (n, m))
     needs = sparse.block_array([[None, pattern], [evaluated, None]], format="csr")
-    assert needs.shape == (m + n, m + n)
     count, labels = csgraph.connected_components(needs, directed=True, connection="strong")
     edges = needs.tocoo()
     between = labels[edges.row] != labels[edges.col]
