@@ -62,8 +62,7 @@ def cases_of(values: Any) -> list[Any]:
     lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidValue(f"the parameters have different numbers of cases: {lengths}.")
-    names = list(values)
-    return [dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
 def solve_all(

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,9 @@ def helper(name: str) -> str:
 RESERVED = {*HELPERS, *IMPORTS, "scipy", "solve", "_z"}
 
 
-def number(value: float) -> str:
-    """A number as source."""
-    if np.isfinite(value):
-        return repr(value)
-    return "np.nan" if np.isnan(value) else "np.inf" if value > 0 else "-np.inf"
+def numbers(value: Any) -> str:
+    """A number, or a list of some, as source."""
+    return re.sub("nan|inf", r"np.\g<0>", repr(value))
 
 
 # How much one line may compute before a part of it gets a line of its own.
@@ -93,11 +92,10 @@ class Writer:
         )
 
     def fresh(self, stem: str) -> str:
-        number = 1
-        while f"{stem}{number}" in self.taken:
-            number += 1
-        self.taken.add(f"{stem}{number}")
-        return f"{stem}{number}"
+        names = (f"{stem}{number}" for number in count(1))
+        name = next(name for name in names if name not in self.taken)
+        self.taken.add(name)
+        return name
 
     def stored(self, array: Any) -> str:
         """The name of a constant array."""
@@ -110,15 +108,13 @@ class Writer:
     def array(self, value: Array) -> str:
         """An array as source: written out where it is short, and the name of a constant else."""
         if value.ndim == 0:
-            return number(value.item())
+            return numbers(value.item())
         if value.size and (value == value.flat[0]).all():
-            return f"np.full({value.shape}, {number(value.flat[0].item())})"
-        if value.size > 16 or not np.isfinite(value).all():
-            return self.stored(value)
-        return f"np.array({value.tolist()!r})"
+            return f"np.full({value.shape}, {numbers(value.flat[0].item())})"
+        return self.stored(value) if value.size > 16 else f"np.array({numbers(value.tolist())})"
 
     def _constant(self, node: Constant) -> str:
-        return number(node.value) if type(node.value) in NUMBERS else self.array(node.value)
+        return numbers(node.value) if type(node.value) in NUMBERS else self.array(node.value)
 
     def _call(self, node: Expression, texts: Any) -> str:
         assert node.primitive is not None
@@ -141,11 +137,10 @@ class Writer:
         if key not in self.steps:
             name = self.steps[key] = self.fresh("_step")
             inner = Writer(chain.step)
-            inner.taken |= self.taken
-            inner.constants, inner.steps = self.constants, self.steps
+            self.taken |= inner.taken
+            inner.taken, inner.constants, inner.steps = self.taken, self.constants, self.steps
             variables = [chain.step.variables[name] for name in asked]
             body = inner.body(chain.step.compiled(), variables)
-            self.taken |= inner.taken
             given, found = ([inner.called[n] for n in names] for names in (chain.given, asked))
             lines = [f"def {name}({', '.join(given)}):", *(f"    {line}" for line in body)]
             self.constants.append("\n".join([*lines, f"    return [{', '.join(found)}]"]))

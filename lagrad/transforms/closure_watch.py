@@ -70,10 +70,8 @@ class Watch:
                 continue
             visited.add(id(current))
             if isinstance(current, functools.partial):
-                parts = [current.func, *current.args, *current.keywords.values()]
-                for part in parts[1:]:
-                    self.see(functools.partial(itself, part))
-                stack += parts
+                values = (*current.args, *current.keywords.values())
+                stack += [current.func, *(self.see(functools.partial(itself, v)) for v in values)]
             elif isinstance(current, types.MethodType):
                 stack += [current.__func__, *self.attributes(current.__self__, current.__func__)]
             elif isinstance(current, types.FunctionType) and not library_name(current.__module__):
@@ -124,11 +122,10 @@ class Watch:
         """Whether all of it is as it was."""
         for read, value, detail in self.seen:
             now = read()
-            if now is not value and not (
-                isinstance(value, NUMBERS) and type(now) is type(value) and now == value
-            ):
-                return False
-            if detail is not None and self._detail(now) != detail:
+            if now is not value:
+                if not isinstance(value, NUMBERS) or type(now) is not type(value) or now != value:
+                    return False
+            elif detail is not None and self._detail(now) != detail:
                 return False
         return True
 
