@@ -228,14 +228,13 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
     def _refitted(
         self, family: Family, values: Mapping[str, Any], X: Any, y: Array, target: Array
     ) -> Any:
-        single = {k: v for k, v in self.best_params_.items() if np.ndim(v) == 0}
-        many = {k: v for k, v in self.best_params_.items() if np.ndim(v)}
-        middle = {k: float(np.exp(np.mean(np.log(v)))) for k, v in many.items()}
+        best = self.best_params_
+        many = {k: float(np.exp(np.mean(np.log(v)))) for k, v in best.items() if np.ndim(v)}
         with warnings.catch_warnings():
             if many:
                 # Its coefficients are replaced: whether these converged says nothing.
                 warnings.simplefilter("ignore", ConvergenceWarning)
-            model = clone(self.estimator).set_params(**single, **middle).fit(X, y)
+            model = clone(self.estimator).set_params(**{**best, **many}).fit(X, y)
         if many:
             start = family.near(X, target, values, family.starts(X.shape[1]))
             family.installed(model, family.solved(X, target, values, start, 1e-10))
@@ -281,9 +280,8 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         inner = self.estimator.__sklearn_tags__()
-        tags.estimator_type = inner.estimator_type
-        tags.classifier_tags = inner.classifier_tags
-        tags.regressor_tags = inner.regressor_tags
+        for name in ("estimator_type", "classifier_tags", "regressor_tags"):
+            setattr(tags, name, getattr(inner, name))
         tags.target_tags.required = True
         tags.target_tags.positive_only = inner.target_tags.positive_only
         tags.input_tags.sparse = inner.input_tags.sparse

@@ -171,12 +171,13 @@ def analyse(system: System) -> Structure:
     units, incidence = units_and_incidence(system)
     variables = [v for v in system.variables.values() if determined(v)]
     nodes: list[Expression] = [*variables, *(u.root for u in units if not u.constraint)]
-    column = {node.index: j for j, node in enumerate(nodes)}
-    pattern = _pattern(incidence, column, len(nodes))
+    pattern = _pattern(incidence, nodes)
     unit_sizes = np.array([u.size for u in units])
     node_sizes = np.array([n.size for n in nodes])
     pairs = matched(pattern, unit_sizes, node_sizes)
-    _require_square(units, nodes, pattern, pairs, unit_sizes, node_sizes)
+    if not pairs.sum() == unit_sizes.sum() == node_sizes.sum():
+        parts = deficient_parts(pattern, pairs, unit_sizes, node_sizes)
+        raise StructureError(_deficiency(units, nodes, parts))
     return Structure(_blocks(units, nodes, pattern, pairs), _paired(units, nodes, pairs))
 
 
@@ -192,24 +193,15 @@ def _paired(
     }
 
 
-def _pattern(incidence: Sequence[Sequence[int]], column: dict[int, int], width: int) -> Any:
+def _pattern(incidence: Sequence[Sequence[int]], nodes: Sequence[Expression]) -> Any:
+    column = {node.index: j for j, node in enumerate(nodes)}
     rows = np.repeat(np.arange(len(incidence)), [len(i) for i in incidence])
     columns = np.array([column[j] for reached in incidence for j in reached], dtype=int)
-    return ones_at(rows, columns, (len(incidence), width))
+    return ones_at(rows, columns, (len(incidence), len(nodes)))
 
 
-def _require_square(
-    units: Sequence[Unit],
-    nodes: Sequence[Expression],
-    pattern: Any,
-    pairs: Any,
-    unit_sizes: Any,
-    node_sizes: Any,
-) -> None:
-    paired = int(pairs.sum())
-    if paired == unit_sizes.sum() == node_sizes.sum():
-        return
-    parts = deficient_parts(pattern, pairs, unit_sizes, node_sizes)
+def _deficiency(units: Sequence[Unit], nodes: Sequence[Expression], parts: Any) -> str:
+    """Which equations are too many, and which unknowns."""
     lines = []
     for what, (rows, columns) in zip(("over", "under"), parts, strict=True):
         equations = [c for i in rows if (c := units[i].constraint) is not None]
@@ -226,7 +218,7 @@ def _require_square(
             f"unknowns {listed([v.name for v in unknown])}."
         )
     lines.append("  Add or drop equations so that each part has as many as unknowns.")
-    raise StructureError("the system is structurally singular.\n" + "\n".join(lines))
+    return "the system is structurally singular.\n" + "\n".join(lines)
 
 
 def listed(names: Sequence[str]) -> str:
