@@ -212,6 +212,14 @@ def test_source_solves_a_block_that_starts_at_its_solution_of_zero():
     np.testing.assert_allclose(namespace["solve"](a=np.ones(3))["z"], np.arcsinh(np.ones(3)))
 
 
+def test_source_keeps_the_shape_of_empty_arrays():
+    p = lg.Program()
+    p.define("y", np.sum(p.parameter("x", value=np.zeros((0, 3))), axis=0))
+    namespace = {}
+    exec(p.source(), namespace)
+    np.testing.assert_array_equal(namespace["solve"]()["y"], np.zeros(3))
+
+
 def test_functions_of_the_source_are_those_of_the_library():
     rng = np.random.default_rng(0)
     x, positions = rng.standard_normal((4, 5)), np.array([[3, -1, 7], [3, 0, 19]])

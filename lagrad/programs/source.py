@@ -109,8 +109,9 @@ class Writer:
         """An array as source: written out where it is short, and the name of a constant else."""
         if value.ndim == 0:
             return numbers(value.item())
-        if value.size and (value == value.flat[0]).all():
-            return f"np.full({value.shape}, {numbers(value.flat[0].item())})"
+        fill = value.flat[0].item() if value.size else 0.0
+        if (value == fill).all():
+            return f"np.full({value.shape}, {numbers(fill)})"
         return self.stored(value) if value.size > 16 else f"np.array({numbers(value.tolist())})"
 
     def _constant(self, node: Constant) -> str:
