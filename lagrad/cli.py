@@ -9,6 +9,7 @@ import math
 import os
 import runpy
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import resources
@@ -18,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch, UnknownName
+from lagrad.expressions.expression import Variable
 from lagrad.programs.program import Program
 from lagrad.programs.solution import Solution
-from lagrad.solving.certificate import FIELDS
-from lagrad.solving.derivatives import Gradient
-from lagrad.solving.profile import Spent
+from lagrad.solving.certificate import FIELDS, Certificate
+from lagrad.solving.profile import BlockReport, Spent
 
 DEFAULT = "sellar"
 
@@ -33,11 +34,10 @@ def examples() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
 
 
-def load(place: str | None) -> Program:
+def load(place: str) -> Program:
     """The `program` that a file, or an example of that name, defines."""
     shipped = examples()
-    wanted = DEFAULT if place is None else place
-    path = shipped.get(wanted) or Path(wanted)
+    path = shipped.get(place) or Path(place)
     if path.is_dir():
         raise ProgramFileError(f"{path} is a folder; expected a Python file.")
     if not path.is_file():
@@ -46,16 +46,10 @@ def load(place: str | None) -> Program:
     try:
         # A file's own warnings are its author's business, and its errors are told with a line.
         namespace = run_file(path)
-    except LagradError as error:
-        raise ProgramFileError(
-            f"{path}{line_of(error, path)}: {type(error).__name__}: {error}"
-        ) from error
     except SyntaxError as error:
         raise ProgramFileError(
-            f"{path}:{error.lineno or 1}: does not parse: {error.msg}."
+            f"{error.filename or path}:{error.lineno or 1}: does not parse: {error.msg}."
         ) from error
-    except UnicodeDecodeError as error:
-        raise ProgramFileError(f"{path}: is no text file: {error.reason}.") from error
     except (Exception, SystemExit) as error:
         raise ProgramFileError(
             f"{path}{line_of(error, path)}: {type(error).__name__}: {error}"
@@ -78,25 +72,28 @@ def run_file(path: Path) -> dict[str, Any]:
 
 def line_of(error: BaseException, path: Path) -> str:
     """The last line of the file that an error came through."""
-    trace, line = error.__traceback__, None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f":{line}" if line else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f":{lines[-1]}" if lines else ""
+
+
+def parameter(program: Program, name: str) -> Variable:
+    """A parameter by its name."""
+    known = {v.name: v for v in program.with_role("parameter")}
+    if name not in known:
+        raise UnknownName.among(name, known, "parameter")
+    return known[name]
 
 
 def settings(program: Program, pairs: Sequence[str]) -> dict[str, Any]:
     """Values by parameter from NAME=VALUE; a value is JSON, a scalar fills its parameter."""
     values: dict[str, Any] = {}
-    parameters = {v.name: v for v in program.with_role("parameter")}
     for pair in pairs:
         name, equals, written = pair.partition("=")
-        name = name.strip()
         if not equals:
             raise InvalidValue(f"--set {pair}: expected NAME=VALUE.")
-        if name not in parameters:
-            raise UnknownName.among(name, parameters, "parameter")
+        name = name.strip()
+        shape = parameter(program, name).shape
         try:
             value = np.asarray(json.loads(written), dtype=float)
         except (ValueError, TypeError, OverflowError, RecursionError):
@@ -104,7 +101,6 @@ def settings(program: Program, pairs: Sequence[str]) -> dict[str, Any]:
             raise InvalidValue(
                 f"--set {name}: {written!r} is no number and no list of numbers such as [1, 2.5]."
             ) from None
-        shape = parameters[name].shape
         if value.ndim and value.shape != shape:
             raise ShapeMismatch(f"--set {name}: shape {value.shape}; expected {shape}.")
         values[name] = np.broadcast_to(value, shape)
@@ -131,64 +127,62 @@ def duration(seconds: float) -> str:
     return f"{1e3 * seconds:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def section(title: str, rows: dict[str, Any]) -> list[str]:
     lines = ["", title]
     lines += [f"  {name:<10}  {shown(value)}" for name, value in rows.items()] or ["  none"]
     return lines
 
 
-def report(program: Program, at: Solution, of: str | None, wrt: Sequence[str]) -> list[str]:
-    """What the command prints."""
-    lines = [str(program), "", "blocks, in the order of solving"]
-    for number, block in enumerate(at.reports, 1):
-        cost = f"{block.solver}, {duration(block.seconds)}"
-        if block.unknowns:
-            cost = (
-                f"{block.unknowns} unknown{'s' * (block.unknowns != 1)}, "
-                f"{block.steps} Newton step{'s' * (block.steps != 1)}, "
-                f"{block.factorisations} factorisation{'s' * (block.factorisations != 1)}, {cost}"
-            )
-        lines.append(f"  {number}. {block.label}: {cost}")
-    lines += section("values", {name: at[name] for name in at})
-    lines += ["", f"certificate of the solution: {at.certificate}"]
-    if of is not None:
-        gradient = at.gradient(of)
-        lines += section(f"multipliers of {of}", dict(at.multipliers(of)))
-        lines += section(f"gradient of {of}", {name: gradient[name] for name in wrt or gradient})
-        lines += ["", f"certificate of the gradient: {gradient.certificate}"]
-    return lines
-
-
-def as_json(at: Solution, of: str | None, wrt: Sequence[str]) -> dict[str, Any]:
-    """The same numbers for a machine."""
+def numbers(at: Solution, of: str | None, wrt: Sequence[str]) -> dict[str, Any]:
+    """What the command found."""
     found: dict[str, Any] = {
         "program": at.system.name,
-        "values": {name: plain(at[name]) for name in at},
-        "certificate": certificate(at.certificate),
-        "blocks": [
-            {name: plain_part(getattr(block, name)) for name in type(block).__slots__}
-            for block in at.reports
-        ],
+        "values": {name: at[name] for name in at},
+        "certificate": at.certificate,
+        "blocks": list(at.reports),
     }
     if of is not None:
-        gradient: Gradient = at.gradient(of)
+        gradient = at.gradient(of)
         found["output"] = of
-        found["multipliers"] = {name: plain(v) for name, v in at.multipliers(of).items()}
-        found["gradient"] = {name: plain(gradient[name]) for name in wrt or gradient}
-        found["gradient_certificate"] = certificate(gradient.certificate)
+        found["multipliers"] = dict(at.multipliers(of))
+        found["gradient"] = {name: gradient[name] for name in wrt or gradient}
+        found["gradient_certificate"] = gradient.certificate
     return found
 
 
-def certificate(given: Any) -> dict[str, Any]:
-    found = {name: getattr(given, name) for name in FIELDS}
-    return {k: v if v is None or math.isfinite(v) else str(v) for k, v in found.items()}
-
-
-def plain_part(value: Any) -> Any:
-    return {"calls": value.calls, "seconds": value.seconds} if isinstance(value, Spent) else value
+def report(program: Program, found: dict[str, Any]) -> list[str]:
+    """The same for a reader."""
+    lines = [str(program), "", "blocks, in the order of solving"]
+    for number, block in enumerate(found["blocks"], 1):
+        cost = f"{block.solver}, {duration(block.seconds)}"
+        if block.unknowns:
+            cost = (
+                f"{counted(block.unknowns, 'unknown')}, {counted(block.steps, 'Newton step')}, "
+                f"{counted(block.factorisations, 'factorisation')}, {cost}"
+            )
+        lines.append(f"  {number}. {block.label}: {cost}")
+    lines += section("values", found["values"])
+    lines += ["", f"certificate of the solution: {found['certificate']}"]
+    if "output" in found:
+        lines += section(f"multipliers of {found['output']}", found["multipliers"])
+        lines += section(f"gradient of {found['output']}", found["gradient"])
+        lines += ["", f"certificate of the gradient: {found['gradient_certificate']}"]
+    return lines
 
 
 def plain(value: Any) -> Any:
+    """What JSON writes in the place of an array, a certificate or a report."""
+    if isinstance(value, Certificate):
+        found = {name: getattr(value, name) for name in FIELDS}
+        return {k: v if v is None or math.isfinite(v) else str(v) for k, v in found.items()}
+    if isinstance(value, BlockReport):
+        return {name: getattr(value, name) for name in BlockReport.__slots__}
+    if isinstance(value, Spent):
+        return {"calls": value.calls, "seconds": value.seconds}
     return np.asarray(value).tolist()
 
 
@@ -202,29 +196,19 @@ def parser() -> argparse.ArgumentParser:
         help="solve a program, and print values, multipliers, gradients and certificates",
         epilog=f"Examples that ship with lagrad: {', '.join(examples())}.",
     )
+    repeated: dict[str, Any] = {"action": "append", "default": []}
     run.add_argument(
         "file",
         nargs="?",
+        default=DEFAULT,
         metavar="FILE",
-        help=f"a Python file that defines `program`, or an example's name (default: {DEFAULT})",
+        help="a Python file that defines `program`, or an example's name (default: %(default)s)",
     )
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter's value, as JSON",
-    )
+    run.add_argument("--set", **repeated, metavar="NAME=VALUE", help="a parameter's value, as JSON")
     run.add_argument(
         "--of", metavar="NAME", help="the output to differentiate (default: the last scalar)"
     )
-    run.add_argument(
-        "--wrt",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a parameter to show (default: all)",
-    )
+    run.add_argument("--wrt", **repeated, metavar="NAME", help="a parameter to show (default: all)")
     run.add_argument(
         "--json", metavar="PATH", help="write the numbers to a file; - for standard output"
     )
@@ -238,17 +222,16 @@ def run(options: argparse.Namespace) -> None:
     program = load(options.file)
     values = settings(program, options.set)
     of = output_of(program, options.of)
-    parameters = {v.name for v in program.with_role("parameter")}
     for name in options.wrt:
-        if name not in parameters:
-            raise UnknownName.among(name, parameters, "parameter")
+        parameter(program, name)
     at = program.solve(values)
+    found = numbers(at, of, options.wrt)
     if options.json != "-":
-        print("\n".join(report(program, at, of, options.wrt)))
+        print("\n".join(report(program, found)))
         if options.profile:
             print(f"\n{at.profile()}")
     if options.json is not None:
-        written = json.dumps(as_json(at, of, options.wrt), indent=2, ensure_ascii=False)
+        written = json.dumps(found, indent=2, ensure_ascii=False, default=plain)
         if options.json == "-":
             print(written)
         else:

@@ -55,7 +55,7 @@ class Tree:
             return None
         parts = [child._built(leaves) for child in self.children]
         if issubclass(kind, dict):
-            return _dict_of(kind, dict(zip(self.keys, parts, strict=True)))
+            return kind(zip(self.keys, parts, strict=True))
         if issubclass(kind, tuple) and hasattr(kind, "_fields"):
             return kind(*parts)
         if issubclass(kind, (list, tuple)):
@@ -92,8 +92,7 @@ class Tree:
 
     def leaves_of(self, value: Any, where: str) -> list[Any]:
         """The leaves of a value that must have this structure."""
-        ordered = self._ordered(value)
-        leaves, tree = flatten(ordered)
+        leaves, tree = flatten(self._ordered(value))
         found = self.difference(tree, where)
         if found:
             raise StructureMismatch(found + ".")
@@ -103,7 +102,7 @@ class Tree:
         """A nested value with the keys of dicts in this structure's order."""
         if isinstance(value, dict) and set(value) == set(self.keys) and self.kind is type(value):
             parts = zip(self.keys, self.children, strict=True)
-            return _dict_of(type(value), {key: c._ordered(value[key]) for key, c in parts})
+            return type(value)((key, child._ordered(value[key])) for key, child in parts)
         if type(value) in (list, tuple) and len(value) == len(self.children):
             parts = zip(self.children, value, strict=True)
             return type(value)([child._ordered(item) for child, item in parts])
@@ -124,15 +123,6 @@ def described(tree: Tree) -> str:
     return f"a {tree.kind.__name__} of {len(tree.keys)}"
 
 
-def _dict_of(kind: type, items: dict[Any, Any]) -> Any:
-    """A dict of a subclass, made as an empty one and filled."""
-    if kind is dict:
-        return items
-    made: Any = kind()
-    made.update(items)
-    return made
-
-
 def flatten(value: Any) -> tuple[list[Any], Tree]:
     """The leaves of a nested value, in order, and its structure."""
     leaves: list[Any] = []
@@ -143,35 +133,22 @@ def _taken(value: Any, leaves: list[Any]) -> Tree:
     kind = type(value)
     if value is None:
         return NOTHING
-    if (
-        isinstance(value, (dict, list, tuple))
-        and kind not in PLAIN
-        and not hasattr(kind, "_fields")
-    ):
-        raise UnsupportedType(
-            f"a {kind.__name__} may have state beside its items; pass a plain dict, list or tuple."
-        )
-    if isinstance(value, dict):
-        keys = tuple(value)
+    if isinstance(value, (dict, list, tuple)):
+        if kind not in PLAIN and not hasattr(kind, "_fields"):
+            raise UnsupportedType(
+                f"a {kind.__name__} may have state beside its items; pass a plain dict, list or "
+                "tuple."
+            )
+        keys = tuple(value) if isinstance(value, dict) else tuple(range(len(value)))
         return Tree(kind, keys, tuple(_taken(value[key], leaves) for key in keys))
-    if isinstance(value, (list, tuple)):
-        children = tuple(_taken(item, leaves) for item in value)
-        return Tree(kind, tuple(range(len(children))), children)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names: list[str] = []
-        parts: list[Tree] = []
-        fixed: list[tuple[str, Any]] = []
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            if isinstance(item, (str, bytes)) or callable(item):
-                fixed.append((field.name, item))
-            else:
-                names.append(field.name)
-                parts.append(_taken(item, leaves))
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fixed = {k: v for k, v in fields.items() if isinstance(v, (str, bytes)) or callable(v)}
         # What was set beside the fields stays as it is.
-        fields = {field.name for field in dataclasses.fields(value)}
-        fixed += [(k, v) for k, v in getattr(value, "__dict__", {}).items() if k not in fields]
-        return Tree(kind, tuple(names), tuple(parts), tuple(fixed))
+        beside = {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in fields}
+        names = tuple(name for name in fields if name not in fixed)
+        children = tuple(_taken(fields[name], leaves) for name in names)
+        return Tree(kind, names, children, tuple((fixed | beside).items()))
     leaves.append(value)
     return LEAF
 

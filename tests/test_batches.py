@@ -11,7 +11,9 @@ import lagrad as lg
 
 WAYS = [{}, {"threads": 3}, {"warm": True}]
 if hasattr(os, "fork"):
-    WAYS.append({"processes": 2})
+    # Python warns of any fork beside threads, JAX of any once it was imported, as other tests do.
+    forked = pytest.mark.filterwarnings(r"ignore:.*fork\(\)")
+    WAYS.append(pytest.param({"processes": 2}, marks=forked))
 
 
 def square_root():

@@ -166,6 +166,13 @@ def test_a_file_may_import_its_neighbours(capsys, file):
     assert "  z           2\n" in out
 
 
+def test_a_neighbour_that_does_not_parse_is_named(capsys, file):
+    neighbour = file("\n\nvalue = (", "broken_neighbour.py")
+    status, _, err = run(capsys, file("import broken_neighbour"))
+    assert status == 1
+    assert f"{neighbour}:3: does not parse" in err
+
+
 def test_a_binary_file_and_bad_usage(capsys, tmp_path):
     path = tmp_path / "binary.py"
     path.write_bytes(b"\xff\xfe\x00\x01")

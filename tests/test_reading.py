@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 import lagrad as lg
 from lagrad.cli import examples, load
+from lagrad.primitives import kernels
+from lagrad.programs import source_runtime
 
 
 def test_a_program_prints_as_mathematics():
@@ -198,6 +200,42 @@ def test_source_finds_the_same_root_of_several():
     at, written = p.solve(), namespace["solve"]()
     np.testing.assert_allclose(written["h"], at["h"], rtol=1e-9)
     np.testing.assert_allclose(written["λ_Ka"], at.gradient("f")["Ka"], rtol=1e-7)
+
+
+def test_source_solves_a_block_that_starts_at_its_solution_of_zero():
+    p = lg.Program()
+    z = p.unknown("z", shape=3, start=0.0)
+    p.subject_to(np.sinh(z) == p.parameter("a", value=np.zeros(3)))
+    namespace = {}
+    exec(compile(p.source(), "source", "exec", dont_inherit=True), namespace)
+    np.testing.assert_array_equal(namespace["solve"]()["z"], np.zeros(3))
+    np.testing.assert_allclose(namespace["solve"](a=np.ones(3))["z"], np.arcsinh(np.ones(3)))
+
+
+def test_source_keeps_the_shape_of_empty_arrays():
+    p = lg.Program()
+    p.define("y", np.sum(p.parameter("x", value=np.zeros((0, 3))), axis=0))
+    namespace = {}
+    exec(p.source(), namespace)
+    np.testing.assert_array_equal(namespace["solve"]()["y"], np.zeros(3))
+
+
+def test_functions_of_the_source_are_those_of_the_library():
+    rng = np.random.default_rng(0)
+    x, positions = rng.standard_normal((4, 5)), np.array([[3, -1, 7], [3, 0, 19]])
+    index = kernels.Index(positions, x.shape)
+    np.testing.assert_array_equal(
+        source_runtime.gather(x, positions.tolist()), kernels.gather(x, index)
+    )
+    c = rng.standard_normal(positions.shape)
+    np.testing.assert_allclose(
+        source_runtime.scatter(c, positions.tolist(), x.shape), kernels.scatter(c, index)
+    )
+    key = ((None, None, 2), 3)
+    np.testing.assert_array_equal(
+        source_runtime.embed(c[0, :2], np.s_[::2, 3], x.shape),
+        kernels.embed(c[0, :2], key, x.shape),
+    )
 
 
 def test_source_keeps_clear_of_the_names_it_needs():

@@ -34,16 +34,15 @@ class Batch:
     options: Mapping[str, Any]
     cases: Sequence[Any]
 
-    def outcome(self, k: int, start: Any = None) -> Solution | LagradError:
+    def outcome(self, k: int, **start: Any) -> Solution | LagradError:
         """The solution of a case, or what went wrong."""
-        options = dict(self.options) if start is None else {**self.options, "start": start}
         try:
-            return self.solve(self.cases[k], **options)
+            return self.solve(self.cases[k], **{**self.options, **start})
         except LagradError as error:
             return error
 
 
-# What a child process is to work on: it is inherited, not sent.
+# What a child process is to work on, in that process: it is inherited, not sent.
 INHERITED: list[Batch] = []
 
 
@@ -65,8 +64,7 @@ def cases_of(values: Any) -> list[Any]:
     lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidValue(f"the parameters have different numbers of cases: {lengths}.")
-    names = list(values)
-    return [dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
 def solve_all(
@@ -95,8 +93,8 @@ def solve_all(
         return one_after_another(batch)
     if threads is not None:
         context = contextvars.copy_context()
+        run = lambda k: context.copy().run(batch.outcome, k)
         with ThreadPoolExecutor(threads) as pool:
-            run = lambda k: context.copy().run(batch.outcome, k)
             return list(pool.map(run, range(count)))
     if processes is not None:
         return in_processes(batch, compiled, policy, processes)
@@ -106,12 +104,13 @@ def solve_all(
 def one_after_another(batch: Batch) -> list[Solution | LagradError]:
     """Each case from the last solution."""
     found: list[Solution | LagradError] = []
-    last: Any = None
+    last: dict[str, Solution] = {}
     for k in range(len(batch.cases)):
-        outcome = batch.outcome(k, last)
-        if isinstance(outcome, LagradError) and last is not None:
+        outcome = batch.outcome(k, **last)
+        if isinstance(outcome, LagradError) and last:
             outcome = batch.outcome(k)  # the neighbour may have led astray
-        last = outcome if isinstance(outcome, Solution) else last
+        if isinstance(outcome, Solution):
+            last = {"start": outcome}
         found.append(outcome)
     return found
 
@@ -122,12 +121,8 @@ def in_processes(
     """The cases in child processes; their points are linearised and certified here."""
     if not hasattr(os, "fork"):
         raise InvalidValue("processes= needs a system that forks; use threads=.")
-    INHERITED.append(batch)
-    try:
-        with multiprocessing.get_context("fork").Pool(processes) as pool:
-            outcomes = pool.map(in_child, range(len(batch.cases)))
-    finally:
-        INHERITED.pop()
+    with multiprocessing.get_context("fork").Pool(processes, INHERITED.append, [batch]) as pool:
+        outcomes = pool.map(in_child, range(len(batch.cases)))
     found: list[Solution | LagradError] = []
     for outcome, reports in outcomes:
         if isinstance(outcome, LagradError):
@@ -138,10 +133,9 @@ def in_processes(
         )
         try:
             policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
+            found.append(solution)
         except LagradError as error:
             found.append(error)
-        else:
-            found.append(solution)
     return found
 
 
@@ -151,9 +145,8 @@ def recovered(compiled: CompiledSystem, known: Mapping[str, Array]) -> SolvedPoi
     solved, flat = {}, None
     for run in compiled.runs:
         if not isinstance(run, ExplicitRun):
-            equations = run.equations
-            outer, point = equations.outer_values(values), equations.vector(values)
-            solved[run.block] = linearised(equations, outer, point)
+            at = run.equations.outer_values(values), run.equations.vector(values)
+            solved[run.block] = linearised(run.equations, *at)
     if compiled.flat is not None:
         (run,) = compiled.runs
         assert isinstance(run, ExplicitRun)

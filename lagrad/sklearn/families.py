@@ -36,6 +36,7 @@ class Family(ABC):
 
     tunable: ClassVar[Mapping[str, Range]] = {"alpha": PENALTY}
     proximal = False
+    averaged = False  # whether the losses are divided by the number of samples
 
     def __init__(self, estimator: Any, y: Array) -> None:
         self.estimator = estimator
@@ -56,20 +57,19 @@ class Family(ABC):
 
     def weight(self, values: Values, samples: int) -> Any:
         """What the sum of losses is multiplied by."""
-        return 1.0
+        return 1.0 / samples if self.averaged else 1.0
 
     def penalties(self, values: Values) -> tuple[Any, Any]:
         """The coefficients (l1, l2) of the penalty, for all features or for each."""
         return 0.0, values["alpha"]
 
-    def scores(self, X: Any, w: Any, b: Any) -> Any:
-        return X @ w + b
+    def scores(self, X: Any, z: Any) -> Any:
+        return X @ z["w"] + self.offset(z)
 
     def starts(self, features: int) -> dict[str, Array]:
         """Coefficients and intercept of zero."""
-        shape = (features,) if self.outputs is None else (features, self.outputs)
-        free = () if self.outputs is None else (self.outputs - 1,)
-        start = {"w": np.zeros(shape)}
+        shape, free = ((), ()) if self.outputs is None else ((self.outputs,), (self.outputs - 1,))
+        start = {"w": np.zeros((features, *shape))}
         return start | {"b": np.zeros(free)} if self.intercept else start
 
     def offset(self, z: Any) -> Any:
@@ -83,7 +83,7 @@ class Family(ABC):
 
     def training(self, z: Any, X: Any, y: Any, values: Values) -> Any:
         """The objective, of a model whose penalty is smooth."""
-        losses = self.loss(self.scores(X, z["w"], self.offset(z)), y, values)
+        losses = self.loss(self.scores(X, z), y, values)
         squares = z["w"] ** 2 if self.outputs is None else np.sum(z["w"] ** 2, axis=1)
         ridge = 0.5 * np.sum(self.penalties(values)[1] * squares)
         return self.weight(values, y.shape[0]) * np.sum(losses) + ridge
@@ -119,6 +119,8 @@ class RidgeFamily(Family):
 
 
 class PoissonFamily(Family):
+    averaged = True
+
     def coded(self, y: Array) -> Array:
         y = super().coded(y)
         if (y < 0).any():
@@ -131,17 +133,11 @@ class PoissonFamily(Family):
     def held_out(self, scores: Any, y: Any) -> Any:
         return np.mean(np.exp(scores) - y * scores + xlogy(y, y) - y)
 
-    def weight(self, values: Values, samples: int) -> Any:
-        return 1.0 / samples
-
 
 class SupportVectorFamily(Family):
     """`LinearSVR` with its smooth loss; its intercept is penalised as liblinear does."""
 
-    tunable: ClassVar[Mapping[str, Range]] = {
-        "C": Range(1e-6, 1e6),
-        "epsilon": Range(0.0, 1e3, log=False),
-    }
+    tunable: ClassVar[Mapping[str, Range]] = {"C": PENALTY, "epsilon": Range(0.0, 1e3, log=False)}
 
     def __init__(self, estimator: Any, y: Array) -> None:
         super().__init__(estimator, y)
@@ -168,7 +164,7 @@ class SupportVectorFamily(Family):
 
 
 class LogisticFamily(Family):
-    tunable: ClassVar[Mapping[str, Range]] = {"C": Range(1e-6, 1e6)}
+    tunable: ClassVar[Mapping[str, Range]] = {"C": PENALTY}
 
     def __init__(self, estimator: Any, y: Array) -> None:
         super().__init__(estimator, y)
@@ -202,8 +198,7 @@ class LogisticFamily(Family):
 class LassoFamily(Family):
     """Squares with an l1 penalty: a proximal fixed point, that coordinate descent leads to."""
 
-    tunable: ClassVar[Mapping[str, Range]] = {"alpha": Range(1e-6, 1e6)}
-    proximal = True
+    proximal = averaged = True
 
     def __init__(self, estimator: Any, y: Array) -> None:
         super().__init__(estimator, y)
@@ -213,14 +208,8 @@ class LassoFamily(Family):
     def loss(self, scores: Any, y: Any, values: Values) -> Any:
         return 0.5 * (scores - y) ** 2
 
-    def weight(self, values: Values, samples: int) -> Any:
-        return 1.0 / samples
-
-    def ratio(self, values: Values) -> Any:
-        return 1.0
-
     def penalties(self, values: Values) -> tuple[Any, Any]:
-        ratio = self.ratio(values)
+        ratio = values.get("l1_ratio", 1.0)
         return values["alpha"] * ratio, values["alpha"] * (1.0 - ratio)
 
     def starts(self, features: int) -> dict[str, Array]:
@@ -250,7 +239,7 @@ class LassoFamily(Family):
         self.curvature = 1.02 * float(np.linalg.norm(probe)) / X.shape[0]
         # Beyond this all coefficients are zero, and so is the gradient.
         slopes = X.T @ (y - np.mean(y) * self.intercept)
-        largest = float(np.abs(slopes).max()) / X.shape[0] / max(self.ratio(current), 1e-3)
+        largest = float(np.abs(slopes).max()) / X.shape[0] / max(current.get("l1_ratio", 1.0), 1e-3)
         return {**current, "alpha": min(current["alpha"], 0.1 * largest)}
 
     def near(self, X: Any, y: Array, values: Values, start: Any) -> Any:
@@ -269,12 +258,9 @@ class LassoFamily(Family):
 
 class ElasticNetFamily(LassoFamily):
     tunable: ClassVar[Mapping[str, Range]] = {
-        "alpha": Range(1e-6, 1e6),
+        "alpha": PENALTY,
         "l1_ratio": Range(1e-3, 1.0, log=False),
     }
-
-    def ratio(self, values: Values) -> Any:
-        return values["l1_ratio"]
 
 
 FAMILIES: dict[type, type[Family]] = {
@@ -289,8 +275,7 @@ FAMILIES: dict[type, type[Family]] = {
 
 def family_of(estimator: Any) -> type[Family]:
     """The family of an estimator; UnsupportedType for one that is not differentiated."""
-    for kind, family in FAMILIES.items():
-        if type(estimator) is kind:
-            return family
-    names = ", ".join(kind.__name__ for kind in FAMILIES)
-    raise UnsupportedType(f"{estimator!r} is not tuned by gradient; expected one of {names}.")
+    if type(estimator) not in FAMILIES:
+        names = ", ".join(kind.__name__ for kind in FAMILIES)
+        raise UnsupportedType(f"{estimator!r} is not tuned by gradient; expected one of {names}.")
+    return FAMILIES[type(estimator)]

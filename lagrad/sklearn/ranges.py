@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,15 @@ class Range:
         if isinstance(self.per, str) and self.per not in ("model", "feature"):
             raise InvalidValue(f"per={self.per!r}; expected 'model', 'feature' or group numbers.")
 
+    @property
+    def shared(self) -> bool:
+        """Whether there is one for the whole model."""
+        return isinstance(self.per, str) and self.per == "model"
+
     def groups(self, features: int) -> Array:
         """The number of each feature's group."""
         if isinstance(self.per, str):
-            return np.zeros(features, int) if self.per == "model" else np.arange(features)
+            return np.zeros(features, int) if self.shared else np.arange(features)
         numbers = np.asarray(self.per)
         if numbers.shape != (features,) or numbers.dtype.kind not in "iu" or numbers.min() < 0:
             raise InvalidValue(
@@ -77,34 +82,42 @@ class Range:
 class Hyperparameters:
     """Several ranges as one vector: logarithms, one entry for each model, group or feature."""
 
-    def __init__(self, ranges: Mapping[str, Range], current: Mapping[str, Any], features: int):
-        self.ranges = dict(ranges)
+    def __init__(
+        self,
+        ranges: Mapping[str, Range],
+        current: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        features: int,
+    ) -> None:
+        self.ranges, self.fixed = dict(ranges), dict(fixed)
         self.groups = {name: r.groups(features) for name, r in ranges.items()}
-        self.sizes = {name: int(g.max(initial=0)) + 1 for name, g in self.groups.items()}
-        starts, lows, highs = [], [], []
-        for name, r in ranges.items():
-            value = r.start if r.start is not None else min(max(current[name], r.low), r.high)
-            size = self.sizes[name]
-            starts.append(np.full(size, r.inward(float(value))))
-            lows.append(np.full(size, r.inward(float(r.low))))
-            highs.append(np.full(size, r.inward(float(r.high))))
-        self.start = np.concatenate(starts)
-        self.bounds = (np.concatenate(lows), np.concatenate(highs))
+        self.sizes = [int(g.max(initial=0)) + 1 for g in self.groups.values()]
+        starts = [
+            r.start if r.start is not None else min(max(current[name], r.low), r.high)
+            for name, r in ranges.items()
+        ]
+        lows, highs = zip(*((r.low, r.high) for r in ranges.values()), strict=True)
+        self.start, *self.bounds = map(self._vector, (starts, lows, highs))
 
-    def values(self, vector: Any, by_feature: bool = True) -> dict[str, Any]:
-        """Each hyperparameter from the vector: a scalar, or one for each feature."""
-        found, begin = {}, 0
-        for name, r in self.ranges.items():
-            piece = r.outward(vector[begin : begin + self.sizes[name]])
-            begin += self.sizes[name]
-            single = isinstance(r.per, str) and r.per == "model"
-            found[name] = piece[0] if single else piece[self.groups[name]] if by_feature else piece
+    def _vector(self, values: Sequence[float]) -> Array:
+        """One value for each hyperparameter, in the vector."""
+        pairs = zip(self.ranges.values(), values, strict=True)
+        return np.repeat([r.inward(float(value)) for r, value in pairs], self.sizes)
+
+    def values(self, vector: Any) -> dict[str, Any]:
+        """Each hyperparameter from the vector, a scalar or one for each feature; the fixed ones."""
+        found, begin = dict(self.fixed), 0
+        for (name, r), size in zip(self.ranges.items(), self.sizes, strict=True):
+            piece = r.outward(vector[begin : begin + size])
+            begin += size
+            found[name] = piece[0] if r.shared else piece[self.groups[name]]
         return found
 
     def shown(self, vector: Array) -> dict[str, Any]:
-        """The same as numbers, for `best_params_`."""
+        """Those that are searched as numbers, for `best_params_`."""
         found = self.values(np.asarray(vector))
-        return {k: float(v) if np.ndim(v) == 0 else np.array(v) for k, v in found.items()}
+        searched = {name: found[name] for name in self.ranges}
+        return {k: np.array(v) if np.ndim(v) else float(v) for k, v in searched.items()}
 
 
 def checked_ranges(given: Any, tunable: Mapping[str, Range], estimator: Any) -> dict[str, Range]:
@@ -120,16 +133,12 @@ def checked_ranges(given: Any, tunable: Mapping[str, Range], estimator: Any) -> 
     for name, value in given.items():
         if name not in tunable:
             raise UnknownName.among(name, tunable, f"tunable hyperparameter of {estimator!r}")
-        if value is None:
-            found[name] = tunable[name]
-        elif isinstance(value, Range):
-            found[name] = value
+        if value is None or isinstance(value, Range):
+            found[name] = value or tunable[name]
         elif isinstance(value, (tuple, list)) and len(value) == 2:
             found[name] = Range(float(value[0]), float(value[1]))
         else:
             raise InvalidValue(f"parameters[{name!r}] is {value!r}; expected (low, high) or Range.")
-        if name != next(iter(tunable)) and not (
-            isinstance(found[name].per, str) and found[name].per == "model"
-        ):
+        if name != next(iter(tunable)) and not found[name].shared:
             raise InvalidValue(f"{name!r} is one number for the whole model: per='model'.")
     return found

@@ -35,33 +35,24 @@ class Fold:
     """The held-out loss of one split, as a function of the hyperparameters."""
 
     def __init__(
-        self,
-        family: Family,
-        hyper: Hyperparameters,
-        fixed: Mapping[str, Any],
-        data: tuple[Any, Array, Any, Array],
+        self, family: Family, hyper: Hyperparameters, data: tuple[Any, Array, Any, Array]
     ) -> None:
-        self.family, self.hyper, self.fixed, self.data = family, hyper, dict(fixed), data
+        self.family, self.hyper, self.data = family, hyper, data
         self.start = family.starts(data[0].shape[1])
         self.functions: dict[float, Any] = {}
 
-    def values(self, vector: Any) -> dict[str, Any]:
-        return self.fixed | self.hyper.values(vector)
-
     def function(self, tol: float) -> Any:
         """Loss, gradient and certificate, with inner solves to a tolerance."""
-        found = self.functions.get(tol)
-        if found is None:
-            family = self.family
+        family, hyper = self.family, self.hyper
 
-            def loss(vector: Any, start: Any, X: Any, y: Any, V: Any, u: Any) -> Any:
-                z = family.solved(X, y, self.values(vector), start, tol)
-                return family.held_out(family.scores(V, z["w"], family.offset(z)), u), z
+        def loss(vector: Any, start: Any, X: Any, y: Any, V: Any, u: Any) -> Any:
+            z = family.solved(X, y, hyper.values(vector), start, tol)
+            return family.held_out(family.scores(V, z), u), z
 
-            found = self.functions[tol] = lg.compile(
-                Certified(loss, 0, max(1e-6, 1e3 * tol), "raise")
-            )
-        return found
+        if tol not in self.functions:
+            certified = Certified(loss, 0, max(1e-6, 1e3 * tol), "raise")
+            self.functions[tol] = lg.compile(certified)
+        return self.functions[tol]
 
     def __call__(self, vector: Array, tol: float) -> tuple[float, Array, Any]:
         """Loss, gradient and certificate; at a knot of the lasso's path, those beside it.
@@ -78,7 +69,7 @@ class Fold:
 
     def _at(self, vector: Array, tol: float) -> tuple[float, Array, Any]:
         X, y, V, u = self.data
-        near = self.family.near(X, y, self.values(vector), self.start)
+        near = self.family.near(X, y, self.hyper.values(vector), self.start)
         (value, z), gradient, certificate = self.function(tol)(vector, near, X, y, V, u)
         self.start = {name: np.asarray(z[name]) for name in self.start}
         return float(value), np.asarray(gradient), certificate
@@ -189,41 +180,36 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
         NotConverged, SingularSystem
             A training problem whose solution cannot be certified.
         """
-        kind = family_of(self.estimator)
-        X, y = self._checked(X, y)
-        family = kind(self.estimator, y)
-        ranges = checked_ranges(self.parameters, family.tunable, self.estimator)
-        current = self.estimator.get_params(deep=False)
-        fixed = {k: current[k] for k in family.tunable if k not in ranges}
-        target = family.coded(y)
-        hyper = Hyperparameters(ranges, family.prepared(X, target, current), X.shape[1])
-        folds = [
-            Fold(family, hyper, fixed, (X[train], target[train], X[test], target[test]))
-            for train, test in self._splits(X, y)
-        ]
-        search = Search(self, folds, hyper)
-        best = search.run()
-        self.best_params_ = hyper.shown(best)
-        self.best_loss_ = search.best_loss
-        self.cv_results_ = search.results()
-        self.n_iter_ = max(1, search.steps)
-        if self.refit:
-            self.best_estimator_ = self._refitted(family, hyper, best, fixed, X, y, target)
-            if hasattr(self.best_estimator_, "classes_"):
-                self.classes_ = self.best_estimator_.classes_
-        return self
-
-    def _checked(self, X: Any, y: Any) -> tuple[Any, Array]:
-        classifier = is_classifier(self.estimator)
+        kind, classifier = family_of(self.estimator), is_classifier(self.estimator)
         X, y = validate_data(
             self, X, y, accept_sparse="csr", dtype=np.float64, y_numeric=not classifier
         )
         if classifier:
             check_classification_targets(y)
-        return X, y
+        family = kind(self.estimator, y)
+        ranges = checked_ranges(self.parameters, family.tunable, self.estimator)
+        current = self.estimator.get_params(deep=False)
+        fixed = {k: current[k] for k in family.tunable if k not in ranges}
+        target = family.coded(y)
+        hyper = Hyperparameters(ranges, family.prepared(X, target, current), fixed, X.shape[1])
+        folds = [
+            Fold(family, hyper, (X[train], target[train], X[test], target[test]))
+            for train, test in self._splits(X, y)
+        ]
+        search = Search(self, folds, hyper)
+        self.best_loss_, best = search.run()
+        self.best_params_ = hyper.shown(best)
+        self.cv_results_ = search.results()
+        self.n_iter_ = max(1, search.steps)
+        if self.refit:
+            self.best_estimator_ = self._refitted(family, hyper.values(best), X, y, target)
+            if hasattr(self.best_estimator_, "classes_"):
+                self.classes_ = self.best_estimator_.classes_
+        return self
 
     def _splits(self, X: Any, y: Array) -> list[tuple[Array, Array]]:
-        cv = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
+        classifier = is_classifier(self.estimator)
+        cv = check_cv(self.cv, y, classifier=classifier)
         splits = [(np.asarray(a), np.asarray(b)) for a, b in cv.split(X, y)]
         if not splits:
             raise InvalidValue(f"cv={self.cv!r} has no splits.")
@@ -231,8 +217,8 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
             if not train.size or not test.size:
                 side = "training" if not train.size else "held-out"
                 raise InvalidValue(f"split {k} of cv={self.cv!r} has an empty {side} fold.")
-            if is_classifier(self.estimator) and np.unique(y[train]).size < np.unique(y).size:
-                missing = sorted(set(np.unique(y)) - set(np.unique(y[train])))
+            missing = list(np.setdiff1d(y, y[train])) if classifier else []
+            if missing:
                 raise InvalidValue(
                     f"split {k} of cv={self.cv!r} has no sample of class {missing[0]!r} to train "
                     "on; use fewer folds, or stratified ones."
@@ -240,25 +226,16 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
         return splits
 
     def _refitted(
-        self,
-        family: Family,
-        hyper: Hyperparameters,
-        best: Array,
-        fixed: Mapping[str, Any],
-        X: Any,
-        y: Array,
-        target: Array,
+        self, family: Family, values: Mapping[str, Any], X: Any, y: Array, target: Array
     ) -> Any:
-        single = {k: v for k, v in self.best_params_.items() if np.ndim(v) == 0}
-        many = {k: v for k, v in self.best_params_.items() if np.ndim(v)}
-        middle = {k: float(np.exp(np.mean(np.log(v)))) for k, v in many.items()}
+        best = self.best_params_
+        many = {k: float(np.exp(np.mean(np.log(v)))) for k, v in best.items() if np.ndim(v)}
         with warnings.catch_warnings():
             if many:
                 # Its coefficients are replaced: whether these converged says nothing.
                 warnings.simplefilter("ignore", ConvergenceWarning)
-            model = clone(self.estimator).set_params(**single, **middle).fit(X, y)
+            model = clone(self.estimator).set_params(**{**best, **many}).fit(X, y)
         if many:
-            values = {**fixed, **hyper.values(best)}
             start = family.near(X, target, values, family.starts(X.shape[1]))
             family.installed(model, family.solved(X, target, values, start, 1e-10))
         return model
@@ -298,15 +275,13 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
         return float(self._fitted().score(self._given(X), y))
 
     def _given(self, X: Any) -> Any:
-        self._fitted()
         return validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         inner = self.estimator.__sklearn_tags__()
-        tags.estimator_type = inner.estimator_type
-        tags.classifier_tags = inner.classifier_tags
-        tags.regressor_tags = inner.regressor_tags
+        for name in ("estimator_type", "classifier_tags", "regressor_tags"):
+            setattr(tags, name, getattr(inner, name))
         tags.target_tags.required = True
         tags.target_tags.positive_only = inner.target_tags.positive_only
         tags.input_tags.sparse = inner.input_tags.sparse
@@ -331,15 +306,12 @@ class Search:
             return (float(given),)
         raise InvalidValue(f"tolerance={given!r}; expected 'decreasing' or a number in (0, 1).")
 
-    @property
-    def best_loss(self) -> float:
-        return self.best[0]
-
-    def run(self) -> Array:
-        """The best hyperparameters: each tolerance's search starts where the last one ended."""
+    def run(self) -> tuple[float, Array]:
+        """The least loss and its place: each tolerance's search starts where the last one ended."""
         owner, point = self.owner, self.hyper.start
         if not isinstance(owner.max_iter, (int, np.integer)) or owner.max_iter < 1:
             raise InvalidValue(f"max_iter={owner.max_iter!r}; expected one or more.")
+        share = owner.max_iter // 4
         bar = tqdm(total=owner.max_iter, desc="hypergradient", disable=not owner.progress)
         with bar, Parallel(n_jobs=owner.n_jobs, prefer="threads") as parallel:
             for k, tol in enumerate(self.tolerances):
@@ -353,17 +325,14 @@ class Search:
                     method="L-BFGS-B",
                     bounds=scipy.optimize.Bounds(*self.hyper.bounds),
                     options={
-                        "maxiter": max(1, owner.max_iter - self.steps) if last else self._share(),
+                        "maxiter": max(1, owner.max_iter - self.steps if last else share),
                         "ftol": max(owner.tol, tol if not last else 0.0),
                         "gtol": 1e-10,
                     },
                 )
                 self.steps += int(result.nit)
                 point = self.best[1]
-        return point
-
-    def _share(self) -> int:
-        return max(1, self.owner.max_iter // 4)
+        return self.best
 
     def evaluate(self, vector: Array, tol: float, parallel: Any, bar: Any) -> tuple[float, Array]:
         """The mean held-out loss and its gradient."""
@@ -392,8 +361,5 @@ class Search:
 
     def results(self) -> dict[str, Any]:
         """One array for each thing known of each evaluation."""
-        found: dict[str, Any] = {
-            key: np.array([row[key] for row in self.rows])
-            for key in ("loss", "gradient_norm", "error_bound", "seconds")
-        }
-        return found | {"params": [row["params"] for row in self.rows]}
+        found: dict[str, Any] = {key: [row[key] for row in self.rows] for key in self.rows[0]}
+        return {k: v if k == "params" else np.array(v) for k, v in found.items()}

@@ -9,6 +9,11 @@ import scipy.sparse as sparse
 from scipy.sparse import csgraph
 
 
+def ones_at(rows: Any, columns: Any, shape: tuple[int, int]) -> Any:
+    """A sparse matrix with a one at each of some places."""
+    return sparse.csr_array((np.ones(len(rows), dtype=np.int32), (rows, columns)), shape=shape)
+
+
 def matched(pattern: Any, row_sizes: Any, column_sizes: Any) -> Any:
     """How many entries of each row are paired with each column, as a sparse matrix.
 
@@ -18,17 +23,15 @@ def matched(pattern: Any, row_sizes: Any, column_sizes: Any) -> Any:
     if (row_sizes == 1).all() and (column_sizes == 1).all():
         columns = csgraph.maximum_bipartite_matching(pattern, perm_type="column")
         rows = np.flatnonzero(columns >= 0)
-        entries = (np.ones(rows.size, dtype=np.int32), (rows, columns[rows]))
-        return sparse.csr_array(sparse.coo_array(entries, shape=(m, n)))
+        return ones_at(rows, columns[rows], (m, n))
     inner = pattern.tocoo()
     capacity = np.minimum(row_sizes[inner.row], column_sizes[inner.col])
     source, sink = m + n, m + n + 1
     tails = np.concatenate([np.full(m, source), inner.row, m + np.arange(n)])
     heads = np.concatenate([np.arange(m), m + inner.col, np.full(n, sink)])
     weights = np.concatenate([row_sizes, capacity, column_sizes]).astype(np.int32)
-    shape = (m + n + 2, m + n + 2)
-    network = sparse.csr_array(sparse.coo_array((weights, (tails, heads)), shape=shape))
-    flow = csgraph.maximum_flow(sparse.csr_matrix(network), source, sink).flow
+    network = sparse.csr_matrix((weights, (tails, heads)), shape=(m + n + 2, m + n + 2))
+    flow = csgraph.maximum_flow(network, source, sink).flow
     inside = sparse.csr_array(flow)[:m, m : m + n]
     inside.data = np.maximum(inside.data, 0)
     inside.eliminate_zeros()
@@ -45,23 +48,17 @@ def deficient_parts(
     """
     spare_rows = np.flatnonzero(pairs.sum(axis=1) < row_sizes)
     spare_columns = np.flatnonzero(pairs.sum(axis=0) < column_sizes)
-    rows, columns = _alternating(pattern, pairs, spare_rows)
-    over = (rows, columns)
-    columns, rows = _alternating(pattern.T.tocsr(), pairs.T.tocsr(), spare_columns)
-    return over, (rows, columns)
+    columns, rows = _alternating(pattern.T, pairs.T, spare_columns)
+    return _alternating(pattern, pairs, spare_rows), (rows, columns)
 
 
 def _alternating(pattern: Any, pairs: Any, start: Any) -> tuple[Any, Any]:
     """Rows and columns reached by any entry from a row and by a pair from a column."""
-    back = pairs.T.tocsr()
-    rows = np.zeros(pattern.shape[0], dtype=bool)
-    columns = np.zeros(pattern.shape[1], dtype=bool)
-    frontier = start
-    while frontier.size:
-        rows[frontier] = True
-        reached = np.unique(pattern[frontier].indices)
-        reached = reached[~columns[reached]]
-        columns[reached] = True
-        frontier = np.unique(back[reached].indices)
-        frontier = frontier[~rows[frontier]]
-    return np.flatnonzero(rows), np.flatnonzero(columns)
+    m, n = pattern.shape
+    entries, back = pattern.tocoo(), pairs.tocoo()
+    # Rows, columns, and one vertex more, which leads to the rows to start from.
+    tails = np.concatenate([entries.row, m + back.col, np.full(start.size, m + n)])
+    heads = np.concatenate([m + entries.col, back.row, start])
+    graph = ones_at(tails, heads, (m + n + 1, m + n + 1))
+    reached = np.sort(csgraph.breadth_first_order(graph, m + n, return_predecessors=False)[1:])
+    return reached[reached < m], reached[reached >= m] - m

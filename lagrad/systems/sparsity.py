@@ -34,7 +34,7 @@ class Pattern:
 
     def __init__(self, matrix: sparse.csr_array) -> None:
         self.indptr, self.indices, self.shape = matrix.indptr, matrix.indices, matrix.shape
-        self._sums: list[Sum] = []
+        self._sums: dict[Pattern, tuple[Pattern, Gathering]] = {}
 
     def fits(self, matrix: sparse.csr_array) -> bool:
         return self.shape == matrix.shape and all(
@@ -47,14 +47,20 @@ class Pattern:
         """The row of each entry."""
         return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
 
-    def plus(self, other: Pattern) -> Sum:
+    def plus(self, other: Pattern) -> tuple[Pattern, Gathering]:
         """The sum of matrices of two patterns."""
-        for known in self._sums:
-            if known.other is other:
-                return known
-        found = Sum(other, *together([(0, 0, self), (0, 0, other)], self.shape))
-        self._sums = [*self._sums[-KEPT:], found]
-        return found
+        known = self._sums.get(other)
+        if known is None:
+            known = together([(0, 0, self), (0, 0, other)], self.shape)
+            remember(self._sums, other, known)
+        return known
+
+
+def remember(known: dict[Any, Any], key: Any, value: Any) -> None:
+    """Keep a layout, and as many before it as are kept."""
+    while len(known) >= KEPT:
+        known.pop(next(iter(known)), None)
+    known[key] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +90,6 @@ class Gathering:
         return moved
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
-    other: Pattern
-    pattern: Pattern
-    gathering: Gathering
-
-
 @functools.lru_cache(maxsize=SMALL_BLOCK)
 def places(shape: tuple[int, int]) -> tuple[Array, Array]:
     """The rows and columns of the entries of a full matrix."""
@@ -104,28 +103,17 @@ def together(
     """The pattern of parts, each from a row and a column on: patterns, or shapes of full ones."""
     rows, columns = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
     for row, column, part in parts:
-        if isinstance(part, Pattern):
-            i, j = part.rows, part.indices
-        else:
-            i, j = places(part)
+        i, j = (part.rows, part.indices) if isinstance(part, Pattern) else places(part)
         rows.append(i + row)
         columns.append(j + column)
     i, j = np.concatenate(rows), np.concatenate(columns)
-    # By rows already, but for a few seams, which a merging sort likes.
+    # By rows already, but for a few seams, which the merging sort of `unique` likes.
     keys = i * np.int64(shape[1]) + j
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    new = np.ones(keys.size, bool)
-    np.not_equal(keys[1:], keys[:-1], out=new[1:])
-    where = np.empty(keys.size, np.intp)
-    where[order] = np.cumsum(new) - 1
-    entries = order[new]
-    ends = np.zeros(shape[0] + 1, np.intp)
-    np.cumsum(np.bincount(i[entries], minlength=shape[0]), out=ends[1:])
+    _, entries, where = np.unique(keys, return_index=True, return_inverse=True)
+    # SciPy's solvers take indices of 32 bits.
     kind = np.int32 if max(*shape, keys.size) < 2**31 else np.int64
-    layout = sparse.csr_array(
-        (np.ones(entries.size), j[entries].astype(kind), ends.astype(kind)), shape=shape
-    )
+    at = (i[entries].astype(kind), j[entries].astype(kind))
+    layout = sparse.csr_array((np.ones(entries.size), at), shape=shape)
     return Pattern(layout), Gathering(where, entries.size)
 
 
@@ -134,8 +122,8 @@ def added(a: Any, b: Any) -> Any:
     if isinstance(a, Entries) and isinstance(b, Entries):
         if a.pattern is b.pattern:
             return Entries(a.pattern, a.data + b.data)
-        known = a.pattern.plus(b.pattern)
-        return Entries(known.pattern, known.gathering(np.concatenate([a.data, b.data])))
+        pattern, gathering = a.pattern.plus(b.pattern)
+        return Entries(pattern, gathering(np.concatenate([a.data, b.data])))
     full = [m.csr().toarray() if isinstance(m, Entries) else m for m in (a, b)]
     return full[0] + full[1]
 
@@ -187,9 +175,8 @@ class Patterns:
         known = self._layouts.get(key)
         if known is None:
             # The patterns are kept with what is known of them, and so their ids.
-            known = self._layouts[key] = (layout, *together(layout, shape))
-            while len(self._layouts) > KEPT:
-                del self._layouts[next(iter(self._layouts))]
+            known = (layout, *together(layout, shape))
+            remember(self._layouts, key, known)
         _, pattern, gathering = known
         data = [m.data if isinstance(m, Entries) else m.ravel() for _, _, m in parts]
         return Entries(pattern, gathering(np.concatenate([np.zeros(0), *data]))).csr()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from scipy.sparse import csgraph
 
 from lagrad.errors import StructureError
 from lagrad.expressions.expression import Expression, Variable
+from lagrad.expressions.graph import ancestors
 from lagrad.systems.constraint import Constraint
 from lagrad.systems.lazy import lazily
-from lagrad.systems.matching import deficient_parts, matched
+from lagrad.systems.matching import deficient_parts, matched, ones_at
 from lagrad.systems.system import System
 
 nx = lazily("networkx")
@@ -51,7 +53,7 @@ class Block:
 
     @property
     def explicit(self) -> bool:
-        return all(c.variable is not None for c in self.constraints)
+        return not self.equations
 
     @cached_property
     def size(self) -> int:
@@ -93,13 +95,11 @@ class Structure:
     @cached_property
     def runs(self) -> tuple[tuple[Block, ...], ...]:
         """The blocks with neighbouring explicit ones put together."""
-        runs: list[list[Block]] = []
-        for block in self.blocks:
-            if runs and block.explicit and runs[-1][0].explicit:
-                runs[-1].append(block)
-            else:
-                runs.append([block])
-        return tuple(tuple(run) for run in runs)
+        runs: list[tuple[Block, ...]] = []
+        for explicit, group in groupby(self.blocks, lambda block: block.explicit):
+            blocks = tuple(group)
+            runs += [blocks] if explicit else [(block,) for block in blocks]
+        return tuple(runs)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -141,26 +141,16 @@ def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
                 stack.extend(a for a in node.arguments if owner.get(a.index) != number)
     units = [Unit(c.roots[0], c) for c in constraints]
     units += [Unit(shared[i], None) for i in sorted(shared)]
+    ends = {*shared, *(v.index for v in system.variables.values() if determined(v))}
     incidence = []
     for unit in units:
-        reached: dict[int, None] = {}
-        visited = set()
         root_itself = unit.constraint is not None and unit.root.index in shared
-        stack = (
-            [unit.root] if root_itself or unit.root.primitive is None else list(unit.root.arguments)
-        )
-        while stack:
-            node = stack.pop()
-            if node.index in visited:
-                continue
-            visited.add(node.index)
-            if node.index in shared or determined(node):
-                reached[node.index] = None
-            else:
-                stack.extend(node.arguments)
+        begin = root_itself or unit.root.primitive is None
+        roots = [unit.root] if begin else unit.root.arguments
+        reached = ends & {n.index for n in ancestors(roots, lambda n: n.index in ends, {})}
         if unit.own is not None:
-            reached[unit.own.index] = None
-        incidence.append(list(reached))
+            reached.add(unit.own.index)
+        incidence.append(sorted(reached))
     return units, incidence
 
 
@@ -182,12 +172,13 @@ def analyse(system: System) -> Structure:
     units, incidence = units_and_incidence(system)
     variables = [v for v in system.variables.values() if determined(v)]
     nodes: list[Expression] = [*variables, *(u.root for u in units if not u.constraint)]
-    column = {node.index: j for j, node in enumerate(nodes)}
-    pattern = _pattern(incidence, column, len(nodes))
+    pattern = _pattern(incidence, nodes)
     unit_sizes = np.array([u.size for u in units])
     node_sizes = np.array([n.size for n in nodes])
     pairs = matched(pattern, unit_sizes, node_sizes)
-    _require_square(units, nodes, pattern, pairs, unit_sizes, node_sizes)
+    if not pairs.sum() == unit_sizes.sum() == node_sizes.sum():
+        parts = deficient_parts(pattern, pairs, unit_sizes, node_sizes)
+        raise StructureError(_deficiency(units, nodes, parts))
     return Structure(_blocks(units, nodes, pattern, pairs), _paired(units, nodes, pairs))
 
 
@@ -195,32 +186,23 @@ def _paired(
     units: Sequence[Unit], nodes: Sequence[Expression], pairs: Any
 ) -> dict[int, list[Expression]]:
     """The nodes that each equation, or each evaluated node, is paired with."""
-    found: dict[int, list[Expression]] = {}
-    for i, unit in enumerate(units):
-        key = id(unit.constraint) if unit.own is None else -unit.own.index - 1
-        found[key] = [nodes[j] for j in pairs.indices[pairs.indptr[i] : pairs.indptr[i + 1]]]
-    return found
+    keys = [id(u.constraint) if u.own is None else -u.own.index - 1 for u in units]
+    columns, spans = pairs.indices.tolist(), pairwise(pairs.indptr.tolist())
+    return {
+        key: [nodes[j] for j in columns[begin:end]]
+        for key, (begin, end) in zip(keys, spans, strict=True)
+    }
 
 
-def _pattern(incidence: Sequence[Sequence[int]], column: dict[int, int], width: int) -> Any:
+def _pattern(incidence: Sequence[Sequence[int]], nodes: Sequence[Expression]) -> Any:
+    column = {node.index: j for j, node in enumerate(nodes)}
     rows = np.repeat(np.arange(len(incidence)), [len(i) for i in incidence])
     columns = np.array([column[j] for reached in incidence for j in reached], dtype=int)
-    entries = (np.ones(columns.size, dtype=np.int32), (rows, columns))
-    return sparse.csr_array(sparse.coo_array(entries, shape=(len(incidence), width)))
+    return ones_at(rows, columns, (len(incidence), len(nodes)))
 
 
-def _require_square(
-    units: Sequence[Unit],
-    nodes: Sequence[Expression],
-    pattern: Any,
-    pairs: Any,
-    unit_sizes: Any,
-    node_sizes: Any,
-) -> None:
-    paired = int(pairs.sum())
-    if paired == unit_sizes.sum() == node_sizes.sum():
-        return
-    parts = deficient_parts(pattern, pairs, unit_sizes, node_sizes)
+def _deficiency(units: Sequence[Unit], nodes: Sequence[Expression], parts: Any) -> str:
+    """Which equations are too many, and which unknowns."""
     lines = []
     for what, (rows, columns) in zip(("over", "under"), parts, strict=True):
         equations = [c for i in rows if (c := units[i].constraint) is not None]
@@ -237,7 +219,7 @@ def _require_square(
             f"unknowns {listed([v.name for v in unknown])}."
         )
     lines.append("  Add or drop equations so that each part has as many as unknowns.")
-    raise StructureError("the system is structurally singular.\n" + "\n".join(lines))
+    return "the system is structurally singular.\n" + "\n".join(lines)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -258,11 +240,8 @@ def _blocks(
     place = {node.index: j for j, node in enumerate(nodes)}
     own = [(place[unit.own.index], i) for i, unit in enumerate(units) if unit.own is not None]
     rows, columns = np.array(own, dtype=int).reshape(-1, 2).T
-    entries = (np.ones(rows.size, dtype=np.int32), (rows, columns))
-    evaluated = sparse.coo_array(entries, shape=(n, m))
-    needs = sparse.block_array([[None, pattern], [pairs.T + evaluated, None]], format="csr")
-    if needs.shape != (m + n, m + n):
-        needs = sparse.csr_array((m + n, m + n))
+    evaluated = pairs.T + ones_at(rows, columns, (n, m))
+    needs = sparse.block_array([[None, pattern], [evaluated, None]], format="csr")
     count, labels = csgraph.connected_components(needs, directed=True, connection="strong")
     edges = needs.tocoo()
     between = labels[edges.row] != labels[edges.col]
@@ -270,9 +249,8 @@ def _blocks(
     # csgraph does not document the order of its labels, so it is checked before it is used.
     order = list(range(count))
     if not (before < after).all():
-        condensed = nx.DiGraph()
+        condensed = nx.DiGraph(zip(before.tolist(), after.tolist(), strict=True))
         condensed.add_nodes_from(range(count))
-        condensed.add_edges_from(zip(before.tolist(), after.tolist(), strict=True))
         order = list(nx.lexicographical_topological_sort(condensed))
     constraints: list[list[Constraint]] = [[] for _ in range(count)]
     variables: list[list[Variable]] = [[] for _ in range(count)]

@@ -53,10 +53,6 @@ def library_name(name: str | None) -> bool:
     return (name or "").split(".")[0] in ("lagrad", "numpy", "scipy", "sklearn", "math")
 
 
-def library(function: types.FunctionType) -> bool:
-    return library_name(function.__module__)
-
-
 def itself(value: Any) -> Any:
     return value
 
@@ -74,13 +70,11 @@ class Watch:
                 continue
             visited.add(id(current))
             if isinstance(current, functools.partial):
-                parts = [current.func, *current.args, *current.keywords.values()]
-                for part in parts[1:]:
-                    self.see(functools.partial(itself, part))
-                stack += parts
+                values = (*current.args, *current.keywords.values())
+                stack += [current.func, *(self.see(functools.partial(itself, v)) for v in values)]
             elif isinstance(current, types.MethodType):
                 stack += [current.__func__, *self.attributes(current.__self__, current.__func__)]
-            elif isinstance(current, types.FunctionType) and not library(current):
+            elif isinstance(current, types.FunctionType) and not library_name(current.__module__):
                 for read in reads(current):
                     value = self.see(read)
                     stack += [value, *self.attributes(value, current)]
@@ -119,8 +113,7 @@ class Watch:
         if isinstance(value, np.ndarray):
             return sample(value)
         if isinstance(value, (list, dict, set)) and len(value) <= LISTED:
-            items = value.items() if isinstance(value, dict) else value
-            return tuple(repr(i) if isinstance(i, NUMBERS) else inside(i) for i in items)
+            return inside(tuple(value.items() if isinstance(value, dict) else value))
         if sparse.issparse(value):
             return sample(np.asarray(value.tocsr().data))
         return None
@@ -129,11 +122,10 @@ class Watch:
         """Whether all of it is as it was."""
         for read, value, detail in self.seen:
             now = read()
-            if now is not value and not (
-                isinstance(value, NUMBERS) and type(now) is type(value) and now == value
-            ):
-                return False
-            if detail is not None and self._detail(now) != detail:
+            if now is not value:
+                if not isinstance(value, NUMBERS) or type(now) is not type(value) or now != value:
+                    return False
+            elif detail is not None and self._detail(now) != detail:
                 return False
         return True
 
@@ -142,24 +134,15 @@ def reads(function: types.FunctionType) -> Iterator[Callable[[], Any]]:
     """Ways to read each variable that a function closes over, each global, each default."""
     for cell in function.__closure__ or ():
         yield functools.partial(contents, cell)
-    names = set(named_in(function.__code__))
-    for name in sorted(names):
-        if name in function.__globals__:
-            yield functools.partial(function.__globals__.get, name, MISSING)
-    yield from (
-        functools.partial(defaults, function, k) for k in range(len(function.__defaults__ or ()))
-    )
-    for name in function.__kwdefaults__ or ():
-        yield functools.partial(keyword_default, function, name)
-
-
-def keyword_default(function: types.FunctionType, name: str) -> Any:
-    return (function.__kwdefaults__ or {}).get(name, MISSING)
-
-
-def defaults(function: types.FunctionType, position: int) -> Any:
-    found = function.__defaults__ or ()
-    return found[position] if position < len(found) else MISSING
+    for name in sorted({*named_in(function.__code__)} & function.__globals__.keys()):
+        yield functools.partial(function.__globals__.get, name, MISSING)
+    for attribute in ("__defaults__", "__kwdefaults__"):
+        given = getattr(function, attribute)
+        if given:
+            # What is bound anew, and what is changed in place.
+            yield functools.partial(getattr, function, attribute)
+            values = given.values() if isinstance(given, dict) else given
+            yield from (functools.partial(itself, value) for value in values)
 
 
 def contents(cell: types.CellType) -> Any:
