@@ -12,6 +12,8 @@ Array: TypeAlias = Any
 # An array, a number, or an expression: what linear maps and rules of primitives are written over.
 Value: TypeAlias = Any
 Shape: TypeAlias = tuple[int, ...]
+# Positions: of arguments, axes or values.
+Indices: TypeAlias = tuple[int, ...]
 DType: TypeAlias = np.dtype[Any]
 Kind: TypeAlias = tuple[Shape, DType]
 Function: TypeAlias = Callable[..., Any]

@@ -21,7 +21,7 @@ from lagrad.compiler.threads import run_in_parts
 from lagrad.compiler.vector_program import Lanes, in_lanes
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.typing import Array, Function, Shape
+from lagrad.typing import Array, Function, Indices, Shape
 
 Key = tuple[Shape, int]  # of a group: the shape, and the level
 # Arrays with fewer entries than this are in cache anyway.
@@ -40,8 +40,8 @@ class Step:
     """A call: from the values at some places to those at others."""
 
     function: Function
-    arguments: Shape
-    results: Shape
+    arguments: Indices
+    results: Indices
     several: bool  # whether it returns a tuple
 
 
@@ -169,11 +169,11 @@ def fused(
     rows = spread or partly
     if rows and math.prod(shape[1:]) > LONGEST_ROW:
         return [plain_step(p, operations[p]) for p in places]
-    group = Group(operations, places, kept, arguments, shape, rows, lanes)
+    group = FusedGroup(operations, places, kept, arguments, shape, rows, lanes)
     return [Step(group, tuple(arguments), tuple(kept), True)]
 
 
-class Group:
+class FusedGroup:
     """A group of operations as a function of whole arrays.
 
     Parameters

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.expressions.primitive import Primitive
-from lagrad.typing import DType, Parameters, Shape
+from lagrad.typing import DType, Indices, Parameters, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Operation:
 
     primitive: Primitive | None
     parameters: Parameters
-    arguments: Shape
+    arguments: Indices
     shape: Shape
     dtype: DType
     value: Any = None  # of a constant

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.compiler.fusion import Group, Step, lowered_steps, steps_of
+from lagrad.compiler.fusion import FusedGroup, Step, lowered_steps, steps_of
 from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.operation import Operation
 from lagrad.compiler.scalar_opcodes import loops
@@ -94,7 +94,7 @@ class Plan:
         # Arrays that the plan made, and that no other value may be a view of.
         viewed = {a for o in operations if not o.owns for a in o.arguments}
         for step, dying in zip(steps, last, strict=True):
-            if isinstance(step.function, Group):
+            if isinstance(step.function, FusedGroup):
                 alone = [p for p in dying if operations[p].owns and p not in viewed]
                 step.function.recycle(alone)
         return last

@@ -19,7 +19,7 @@ WIDE = 12
 
 
 @dataclass(frozen=True)
-class Group:
+class LevelGroup:
     """The operations of one level and kind: where they are, and where their operands."""
 
     function: Any
@@ -43,14 +43,14 @@ def levels(code: Array, first: Array, second: Array, start: int) -> Levels | Non
     for part in np.split(start + order, np.cumsum(sizes)[:-1]):
         c = int(code[part[0]])
         function = np.positive if NAMES[c] == "copy" else getattr(np, NAMES[c])
-        groups.append(Group(function, part, first[part], second[part] if c < BINARY else None))
+        groups.append(LevelGroup(function, part, first[part], second[part] if c < BINARY else None))
     return Levels(groups)
 
 
 class Levels:
     """A flat tape's three loops, a level at a time."""
 
-    def __init__(self, groups: list[Group]) -> None:
+    def __init__(self, groups: list[LevelGroup]) -> None:
         self.groups = groups
 
     def forward(self, values: Array) -> None:

@@ -18,7 +18,7 @@ from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.operation import Operation
 from lagrad.compiler.scalar_opcodes import CODES
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.typing import Array, Shape
+from lagrad.typing import Array, Indices, Shape
 
 DOUBLE = np.dtype(float)
 # Operations on single numbers from which calls of NumPy are better, for each of these.
@@ -62,7 +62,7 @@ class Scalarised:
         self.second.append(second.ravel())
         return self.fresh(first.shape)
 
-    def total(self, places: Array, axes: Shape) -> Array:
+    def total(self, places: Array, axes: Indices) -> Array:
         """Sums over axes, as chains of additions."""
         rest = [k for k in range(places.ndim) if k not in axes]
         shape = [places.shape[k] for k in rest]

@@ -48,7 +48,7 @@ class NoDirection(NotConverged):
 class Problem:
     """A program at given data, as functions of the vector of its parameters that vary."""
 
-    def __init__(self, approach: Approach, arguments: Sequence[Array]) -> None:
+    def __init__(self, approach: ImplicitApproach, arguments: Sequence[Array]) -> None:
         self.program = approach.program
         self.varied = [self.program.variables[n] for n in approach.varied]
         self.outputs = [self.program.variables[n] for n in approach.outputs]
@@ -106,7 +106,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Approach:
+class ImplicitApproach:
     """A program that gives step, residual or gradient, and what is done with it.
 
     Its subclasses are the kinds of implicit functions.

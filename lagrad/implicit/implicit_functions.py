@@ -10,7 +10,7 @@ import numpy as np
 
 from lagrad.errors import InvalidFunction, InvalidValue, NotConverged, SingularSystem
 from lagrad.expressions.expression import Expression
-from lagrad.implicit.approach import Approach
+from lagrad.implicit.approach import ImplicitApproach
 from lagrad.implicit.kinds import ArgMin, FixedPoint, Root, Stationary
 from lagrad.implicit.unrolled import Reversible, Unrolled, unrolled
 from lagrad.implicit.warm_start import WarmStart
@@ -231,7 +231,7 @@ def argmin(
 
 
 def implicit(
-    kind: type[Approach],
+    kind: type[ImplicitApproach],
     function: Function,
     start: Any,
     args: Sequence[Any],
@@ -295,7 +295,7 @@ def implicit(
     return tree.unflatten(list(unknowns[: len(starts)]))
 
 
-def values_at_hand(inner: Trace, approach: Approach) -> list[Array]:
+def values_at_hand(inner: Trace, approach: ImplicitApproach) -> list[Array]:
     """The values of an approach's data."""
     found = []
     for name in approach.data:
@@ -308,7 +308,7 @@ def values_at_hand(inner: Trace, approach: Approach) -> list[Array]:
     return found
 
 
-def outer_values(inner: Trace, approach: Approach, outer: Tracing) -> list[Expression]:
+def outer_values(inner: Trace, approach: ImplicitApproach, outer: Tracing) -> list[Expression]:
     """An approach's data as values of the outer trace."""
     return [
         outer.lift(inner.captured[name] if name in inner.captured else inner.values[name])
@@ -317,7 +317,7 @@ def outer_values(inner: Trace, approach: Approach, outer: Tracing) -> list[Expre
 
 
 def at_values(
-    inner: Trace, approach: Approach, found: Sequence[Array], data: Sequence[Array]
+    inner: Trace, approach: ImplicitApproach, found: Sequence[Array], data: Sequence[Array]
 ) -> Trace:
     """The trace of an implicit function at its solution, all that it closes over as numbers."""
     names = (*approach.varied, *approach.data)
@@ -331,7 +331,7 @@ def at_values(
     )
 
 
-def require_interior(inner: Trace, approach: Approach, found: Sequence[Array]) -> None:
+def require_interior(inner: Trace, approach: ImplicitApproach, found: Sequence[Array]) -> None:
     """SingularSystem at a solution where another branch begins: there is no one derivative."""
     for sign in (1.0, -1.0):
         near = [f * (1 + sign * BORDER) + sign * BORDER * (f == 0) for f in found]
@@ -343,7 +343,7 @@ def require_interior(inner: Trace, approach: Approach, found: Sequence[Array]) -
             )
 
 
-def agrees(inner: Trace, approach: Approach, found: Sequence[Array]) -> bool:
+def agrees(inner: Trace, approach: ImplicitApproach, found: Sequence[Array]) -> bool:
     """Whether what was asked while tracing has the same answers at the values found."""
     if not inner.guards:
         return True

@@ -19,7 +19,7 @@ from lagrad.errors import (
     ShapeMismatch,
 )
 from lagrad.expressions.expression import Expression, Variable
-from lagrad.implicit.approach import Approach, NoDirection, Problem
+from lagrad.implicit.approach import ImplicitApproach, NoDirection, Problem
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.cholesky import Cholesky
 from lagrad.linear_solvers.krylov import CG
@@ -43,14 +43,14 @@ FACTORED = 256
 UNBOUNDED = 1e20
 
 
-class Root(Approach):
+class Root(ImplicitApproach):
     """z with r(z) = 0."""
 
     kind = "root"
 
 
 @dataclass(frozen=True)
-class FixedPoint(Approach):
+class FixedPoint(ImplicitApproach):
     """z with z = f(z)."""
 
     kind = "fixed_point"
@@ -125,7 +125,7 @@ class FixedPoint(Approach):
             )
 
 
-class Minimum(Approach):
+class Minimum(ImplicitApproach):
     """What is common to a minimum, stated by its objective or by its gradient."""
 
     @classmethod

@@ -18,7 +18,7 @@ from lagrad.linear_solvers.jacobian import Products
 from lagrad.typing import Array
 
 # A relative residual that refinement can start from.
-ENOUGH = 1e-9
+REFINABLE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ class KrylovFactors(Factors):
                 return solution * scale  # of an estimate that is enough
             residual = np.linalg.norm(unit - operator.matvec(solution)) / np.linalg.norm(unit)
         # Where rounding ends an iteration early, refinement shows what that leaves.
-        if not residual <= max(10 * self.tol, 2 * tol if tol > self.tol else ENOUGH):
+        if not residual <= max(10 * self.tol, 2 * tol if tol > self.tol else REFINABLE):
             raise NotReached(
                 f"{type(self.solver).__name__} stopped at a relative residual of {residual:.1e} "
                 f"(asked: {tol:.1e}) after at most {self.solver.max_steps} steps; "

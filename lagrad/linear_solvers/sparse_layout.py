@@ -22,7 +22,7 @@ DENSE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class EqualBlocks:
     """Independent small systems of one size: `count` of them, of `size` unknowns each."""
 
     rows: Array  # (count, size)
@@ -86,7 +86,7 @@ class Layout:
             self.mirror = across.data
         # Orders of the transpose, a `csc_array` with this matrix's arrays, by SuperLU's names.
         self.orders: dict[str, Order] = {}
-        self.batches: tuple[Batch, ...] | None = None
+        self.batches: tuple[EqualBlocks, ...] | None = None
         self.deficient = False  # whether rows and columns cannot be paired: no matrix has full rank
         self._decompose(rows)
 
@@ -152,7 +152,9 @@ class Layout:
                 self.orders["blocks"] = Order.of(pattern, ordered, own[ordered])
                 return
 
-    def _batches(self, places: Array, own: Array, labels: Array, sizes: Array) -> tuple[Batch, ...]:
+    def _batches(
+        self, places: Array, own: Array, labels: Array, sizes: Array
+    ) -> tuple[EqualBlocks, ...]:
         """The components by size; `places` are the columns that the entries' rows go with."""
         ordered = np.argsort(labels, kind="stable")
         starts = np.cumsum(sizes) - sizes
@@ -167,5 +169,5 @@ class Layout:
             entries = np.flatnonzero(sizes[of] == size)
             i, j = rank[places[entries]], rank[self.indices[entries]]
             where = (number[of[entries]] * size + i) * size + j
-            found.append(Batch(own[columns], columns, entries, where))
+            found.append(EqualBlocks(own[columns], columns, entries, where))
         return tuple(found)

@@ -15,11 +15,11 @@ from lagrad.loops.derived_chains import AdjointChain, tangent_chain
 from lagrad.loops.joint_rules import Rule, expansion, joint_maps
 from lagrad.loops.run import breaks_at, reverse, run
 from lagrad.systems.linearization import joined, split
-from lagrad.typing import Array, Parameters, Shape
+from lagrad.typing import Array, Indices, Parameters
 
 
 def pull(
-    chain: Chain, node: Any, arguments: Sequence[Any], cotangent: Any, ks: Shape
+    chain: Chain, node: Any, arguments: Sequence[Any], cotangent: Any, ks: Indices
 ) -> Sequence[Any]:
     """What flows back to arguments."""
     if chain.execution.storage is not None or chain.execution.inverse:
@@ -28,7 +28,7 @@ def pull(
     return pulled(chain, arguments, cotangent, ks)
 
 
-def pulled(chain: Chain, arguments: Sequence[Any], cotangent: Any, ks: Shape) -> list[Any]:
+def pulled(chain: Chain, arguments: Sequence[Any], cotangent: Any, ks: Indices) -> list[Any]:
     """The same by the chain in reverse over all states."""
     m, outputs = len(chain.states), (*chain.outputs, *chain.states)
     there = replace(chain, outputs=outputs, execution=chain.execution.plain)
@@ -135,7 +135,7 @@ CHAIN = Primitive(
 
 
 @functools.lru_cache(256)
-def reversed_rule(chain: Chain, ks: Shape) -> Rule:
+def reversed_rule(chain: Chain, ks: Indices) -> Rule:
     """How `REVERSED` is differentiated: as the same by chains over all states."""
     return expansion(lambda arguments: joined(pulled(chain, arguments[2:], arguments[1], ks)))
 

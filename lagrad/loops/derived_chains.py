@@ -19,10 +19,10 @@ from lagrad.programs.program import Program
 from lagrad.programs.tangent_program import tangent
 from lagrad.systems.constraint import definitions
 from lagrad.systems.rewriting import copied, given
-from lagrad.typing import Array, Shape
+from lagrad.typing import Array, Indices
 
 
-def tangent_chain(chain: Chain, ks: Shape) -> Chain:
+def tangent_chain(chain: Chain, ks: Indices) -> Chain:
     """The chain with the tangents of its states after them, and those of its outputs only.
 
     Its further inputs and constants are the tangents of those among the arguments `ks`.
@@ -111,7 +111,7 @@ class AdjointChain:
         cotangents of its outputs.
     """
 
-    def __init__(self, of: Chain, ks: Shape) -> None:
+    def __init__(self, of: Chain, ks: Indices) -> None:
         active = of.active(ks)
         step = of.step.compiled().once(AdjointStep.of, of.once, active)
         self.step, self.wanted = step, [step.flows[of.given[k]] for k in ks]

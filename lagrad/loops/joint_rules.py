@@ -22,7 +22,7 @@ from lagrad.expressions.linear_maps import Compose, Joint, LinearMap, Scale, Tra
 from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.rewriting import restated
 from lagrad.systems.system import System
-from lagrad.typing import Kind, Shape, Value
+from lagrad.typing import Indices, Kind, Shape, Value
 
 # Values as functions of others, over nodes.
 Stated = Callable[[Sequence[Expression]], Sequence[Value]]
@@ -83,7 +83,7 @@ class JointPartial(Joint):
     """The partial by argument `k`, one of the arguments `ks` whose partials are found together."""
 
     def __init__(
-        self, rule: Rule, node: Expression, ks: Shape, k: int, slots: dict[int, int]
+        self, rule: Rule, node: Expression, ks: Indices, k: int, slots: dict[int, int]
     ) -> None:
         self.rule, self.ks, self.k, self.slots = rule, ks, k, slots
         self.data = (node, *node.arguments)
@@ -139,7 +139,7 @@ class JointPartial(Joint):
         return sparse.csr_array(np.reshape(found, (columns, rows)).T)
 
 
-def joint_maps(rule: Rule, node: Expression, ks: Shape) -> list[Joint]:
+def joint_maps(rule: Rule, node: Expression, ks: Indices) -> list[Joint]:
     """The maps of a node's arguments `ks`."""
     slots: dict[int, int] = {}
     return [JointPartial(rule, node, ks, k, slots) for k in ks]
@@ -148,12 +148,12 @@ def joint_maps(rule: Rule, node: Expression, ks: Shape) -> list[Joint]:
 def expansion(formula: Callable[[Sequence[Value]], Value]) -> Rule:
     """The rule of a primitive that equals a formula of its arguments."""
 
-    def linearised(arguments: Sequence[Value], ks: Shape) -> tuple[Linearization, Value]:
+    def linearised(arguments: Sequence[Value], ks: Indices) -> tuple[Linearization, Value]:
         root = formula(arguments)
         tape = Tape([root], [arguments[k] for k in ks], lambda node: False, {})
         return Linearization(tape, tape.steps), root
 
-    def pull(_: Value, arguments: Sequence[Value], cotangent: Value, ks: Shape) -> list[Value]:
+    def pull(_: Value, arguments: Sequence[Value], cotangent: Value, ks: Indices) -> list[Value]:
         linear, root = linearised(arguments, ks)
         flowing = linear.empty()
         if root.index in linear.tape.slots:

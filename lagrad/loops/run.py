@@ -19,7 +19,7 @@ from lagrad.loops.derived_chains import AdjointChain
 from lagrad.loops.exact_momentum import ExactMomentum
 from lagrad.loops.schedules import Advance, reversal
 from lagrad.systems.linearization import joined
-from lagrad.typing import Array, Shape
+from lagrad.typing import Array, Indices
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ def breaks_at(chain: Chain, arguments: Sequence[Array], name: str) -> str | None
     return None
 
 
-def reverse(chain: Chain, ks: Shape, value: Array, cotangent: Array, *arguments: Array) -> Array:
+def reverse(chain: Chain, ks: Indices, value: Array, cotangent: Array, *arguments: Array) -> Array:
     """What flows back to arguments `ks` of a loop, in a row."""
     back, cotangents, m = AdjointChain(chain, ks), chain.parts(cotangent), len(chain.states)
     order, (_, inputs, constants) = chain.order(), chain.split(arguments)

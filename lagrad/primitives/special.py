@@ -16,7 +16,7 @@ from lagrad.primitives.elementwise import pairwise
 from lagrad.primitives.kernels import exp_ratio, hurwitz_zeta, logsumexp
 from lagrad.primitives.reduction import kept_shape, reduces, reduction, total_map
 from lagrad.primitives.registry import elementwise, floating
-from lagrad.typing import Shape, Value
+from lagrad.typing import Indices, Value
 
 of_scipy = functools.partial(elementwise, module="scipy.special")
 
@@ -64,7 +64,7 @@ log_ndtr = of_scipy(
 )
 
 
-def _logsumexp_partial(y: Expression, x: Expression, axes: Shape) -> LinearMap:
+def _logsumexp_partial(y: Expression, x: Expression, axes: Indices) -> LinearMap:
     weight = exp_ratio(x, np.reshape(y, kept_shape(x.shape, axes)))
     return total_map(x.shape, axes, weight)
 

@@ -14,7 +14,7 @@ from lagrad.solving.compiled_system import ImplicitRun
 from lagrad.solving.derivatives import Derivatives, Entry
 from lagrad.solving.solved_block import Solved
 from lagrad.solving.solved_point import SolvedPoint
-from lagrad.solving.solved_system import SolvedSystem, arrived, pulled
+from lagrad.solving.solved_system import SolvedSystem, pulled, received
 from lagrad.systems.linearization import joined
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -29,7 +29,7 @@ def hessian_vector(
     parameters = system.with_role("parameter")
     with np.errstate(all="ignore"):
         found: dict[Any, Array] = {**pulled(sweep := point.sweep(), system, output)}
-        found |= {v: arrived(sweep, v) for v in parameters}
+        found |= {v: received(sweep, v) for v in parameters}
     known = solved.by_name()
     for thing, array in found.items():
         names = derived.gradients if isinstance(thing, Variable) else derived.multipliers

@@ -274,8 +274,8 @@ class Solution(Public):
         >>> p.solve().jacobian("y", "x")["y"]["x"].tolist()
         [[2.0, 0.0], [0.0, 4.0]]
         """
-        outputs = [self.system.variable(key) for key in several(of)]
-        inputs = [self.system.variable_of(key, "parameter") for key in several(wrt)]
+        outputs = [self.system.variable(key) for key in as_list(of)]
+        inputs = [self.system.variable_of(key, "parameter") for key in as_list(wrt)]
         return self._solved.jacobian(outputs, inputs)
 
     def hessian_vector(
@@ -312,5 +312,5 @@ class Solution(Public):
         return hessian_vector(self._solved, variable, self._directions(directions, named))
 
 
-def several(keys: Any) -> list[Any]:
+def as_list(keys: Any) -> list[Any]:
     return list(keys) if isinstance(keys, (list, tuple)) else [keys]

@@ -73,7 +73,7 @@ def numbers(value: Any) -> str:
 LONGEST_LINE = 24
 
 
-class Writer:
+class SourceWriter:
     """Statements, temporaries and constants of one module."""
 
     def __init__(self, system: System) -> None:
@@ -138,7 +138,7 @@ class Writer:
         key = (chain.step, chain.given, asked)
         if key not in self.steps:
             name = self.steps[key] = self.fresh("_step")
-            inner = Writer(chain.step)
+            inner = SourceWriter(chain.step)
             self.taken |= inner.taken
             inner.taken, inner.constants, inner.steps = self.taken, self.constants, self.steps
             variables = [chain.step.variables[name] for name in asked]
@@ -203,7 +203,7 @@ class Writer:
 
 def source(system: System, compiled: CompiledSystem) -> str:
     """The module of a program: its helpers, its constants, and `solve`."""
-    writer = Writer(system)
+    writer = SourceWriter(system)
     parameters = system.with_role("parameter")
     signature = ", ".join(
         writer.called[v.name] + ("" if v.start is None else f"={writer.array(v.start)}")
@@ -229,7 +229,7 @@ def source(system: System, compiled: CompiledSystem) -> str:
     return head + "\n\n\n".join(part for part in parts if part) + "\n"
 
 
-def implicit_block(writer: Writer, run: Any) -> list[str]:
+def implicit_block(writer: SourceWriter, run: Any) -> list[str]:
     """A nested residual function of one vector, and the call that solves it."""
     block = run.block
     name = writer.fresh("_residual")

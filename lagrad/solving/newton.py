@@ -113,7 +113,7 @@ class Path:
 
 def newton(problem: BlockProblem, start: Array, options: Newton) -> Path:
     """The way from a start to a solution, or to where there was no further step."""
-    search, failure = Search(problem, start, options), None
+    search, failure = NewtonSearch(problem, start, options), None
     with np.errstate(all="ignore"):
         try:
             search.run()
@@ -124,7 +124,7 @@ def newton(problem: BlockProblem, start: Array, options: Newton) -> Path:
     return Path(problem, here, *found)
 
 
-class Search:
+class NewtonSearch:
     """One run of Newton's method, as far as it has come."""
 
     factors: Any = None  # of the Jacobian at the last step, once there was one

@@ -14,7 +14,7 @@ from lagrad.typing import Array
 HYBRID_UP_TO = 300
 
 
-def elsewhere(equations: BlockEquations, outer: list[Array], start: Array) -> Array | None:
+def powell_start(equations: BlockEquations, outer: list[Array], start: Array) -> Array | None:
     """Where Powell's hybrid method ends (MINPACK, by SciPy), for small blocks; None if nowhere."""
     if equations.block.size > HYBRID_UP_TO:
         return None

@@ -10,7 +10,7 @@ from lagrad.solving.solved_block import Solved
 from lagrad.typing import Array
 
 # A relative error of 1e-13 is rounding in all but name: no further solve is spent on it.
-ENOUGH = 500
+ROUNDING = 500
 
 
 def refined(
@@ -67,7 +67,7 @@ def _refine(
         # gained, the transpose being another matrix.
         gain = length / before if np.isfinite(before) else min(3 * contraction, 1.0)
         before = length
-        if length * gain <= ENOUGH * epsilon:
+        if length * gain <= ROUNDING * epsilon:
             break
     residual = right - matrix.mv(solution)
     return solution, float(np.abs(residual).max()), max(before * gain, epsilon)

@@ -17,7 +17,7 @@ from lagrad.solving.certification import certify, given_up, linearised
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.iterations import Newton
 from lagrad.solving.newton import BlockProblem, Path, newton
-from lagrad.solving.powell import elsewhere
+from lagrad.solving.powell import powell_start
 from lagrad.solving.solved_block import Solved
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
@@ -109,7 +109,7 @@ def solved_from(
     """What Newton's method makes of a start; Powell's finds another where it makes no progress."""
     path = newton(problem, start, options)
     found, failure = certified(path)
-    if path.stuck and (again := elsewhere(problem.equations, problem.outer, start)) is not None:
+    if path.stuck and (again := powell_start(problem.equations, problem.outer, start)) is not None:
         further, _ = certified(newton(problem.anew(), again, options))
         if further is not None:
             return further, None

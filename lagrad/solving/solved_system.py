@@ -93,7 +93,7 @@ class SolvedSystem:
         def carry(sweep: Any) -> dict[Any, Array]:
             sweep.seed_all(cotangents)
             sweep.back()
-            return {v: arrived(sweep, v) for v in parameters}
+            return {v: received(sweep, v) for v in parameters}
 
         def again(other: SolvedSystem) -> Mapping[str, Array]:
             return other.pullback(
@@ -218,7 +218,7 @@ def pulled(sweep: Any, system: System, output: Variable) -> dict[Constraint, Arr
     return {c: np.asarray(found[c]).reshape(c.shape) for c in system.constraints.values()}
 
 
-def arrived(sweep: Any, variable: Variable) -> Array:
+def received(sweep: Any, variable: Variable) -> Array:
     """What a sweep brought to a variable, in its dtype and shape."""
     found = np.asarray(sweep.value(variable), dtype=variable.dtype)
     return found if found.shape == variable.shape else found.reshape(variable.shape)

@@ -31,7 +31,7 @@ class Diagonal:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ScaledRows:
     """A matrix with its rows scaled, which is put off: several scalings are one."""
 
     weights: Any
@@ -70,13 +70,17 @@ def applied(linear: LinearMap, matrix: Any, n: int) -> Any:
         if isinstance(matrix, Diagonal) and plain is not None:
             entries = matrix.entries
             identity = type(entries) in NUMBERS and entries == 1
-            return Rows(1.0, plain if identity else plain * entries)
-        if isinstance(matrix, Rows) and plain is not None and transposes(plain, matrix.matrix):
+            return ScaledRows(1.0, plain if identity else plain * entries)
+        if (
+            isinstance(matrix, ScaledRows)
+            and plain is not None
+            and transposes(plain, matrix.matrix)
+        ):
             weights = matrix.weights * np.ones(matrix.matrix.shape[0])
-            return Rows(1.0, GRAM(matrix.matrix.graph, matrix.matrix, weights))
-        return Rows(1.0, linear.lmul(full(matrix, n)))
+            return ScaledRows(1.0, GRAM(matrix.matrix.graph, matrix.matrix, weights))
+        return ScaledRows(1.0, linear.lmul(full(matrix, n)))
     if not linear.data:
-        return Rows(1.0, linear.as_sparse() @ full(matrix, n))
+        return ScaledRows(1.0, linear.as_sparse() @ full(matrix, n))
     return None
 
 
@@ -130,10 +134,10 @@ def scaled(linear: Scale, matrix: Any, n: int) -> Any:
     single = type(linear.weight) in NUMBERS or linear.target == ()
     weight = linear.weight if single else vector(linear)
     if linear.source != linear.target:
-        return Rows(weight, selection(linear) @ full(matrix, n))
+        return ScaledRows(weight, selection(linear) @ full(matrix, n))
     if isinstance(matrix, Diagonal):
         return Diagonal(weight * matrix.entries)
-    return Rows(weight * matrix.weights, matrix.matrix)
+    return ScaledRows(weight * matrix.weights, matrix.matrix)
 
 
 def selection(linear: Scale) -> Any:
@@ -147,7 +151,7 @@ def vector(linear: Scale) -> Any:
 
 
 def full(matrix: Any, n: int) -> Any:
-    if isinstance(matrix, Rows):
+    if isinstance(matrix, ScaledRows):
         weights = matrix.weights
         if type(weights) in NUMBERS and weights == 1:
             return matrix.matrix
@@ -161,4 +165,4 @@ def full(matrix: Any, n: int) -> Any:
 def added(a: Any, b: Any, n: int) -> Any:
     if isinstance(a, Diagonal) and isinstance(b, Diagonal):
         return Diagonal(a.entries + b.entries)
-    return Rows(1.0, full(a, n) + full(b, n))
+    return ScaledRows(1.0, full(a, n) + full(b, n))

@@ -24,7 +24,7 @@ from lagrad.typing import Array, DType, Shape
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LocalPartial:
     """One local partial: from the value in slot `source` to that in slot `target`."""
 
     target: int
@@ -56,7 +56,7 @@ class Tape:
         self.slots: dict[int, int] = {}
         self.shapes: list[Shape] = []
         self.dtypes: list[DType] = []
-        self.steps: list[Step] = []
+        self.steps: list[LocalPartial] = []
         # Whether something depends on the sources with no derivative, as a step function does.
         self.broken = False
         self._patterns: dict[Any, Patterns] = {}
@@ -88,7 +88,7 @@ class Tape:
             if node.index in self.defined:
                 root, place = self.defined[node.index], self.slot(node)
                 if root.index in slots:
-                    self.steps.append(Step(place, slots[root.index], None))
+                    self.steps.append(LocalPartial(place, slots[root.index], None))
                 continue
             primitive = node.primitive
             if primitive is None:
@@ -104,7 +104,7 @@ class Tape:
                 source = slots[node.arguments[k].index]
                 if isinstance(partial, Joint):
                     partial.slots[k] = source
-                self.steps.append(Step(self.slot(node), source, partial))
+                self.steps.append(LocalPartial(self.slot(node), source, partial))
 
     @cached_property
     def data(self) -> list[Expression]:
@@ -124,7 +124,7 @@ class Tape:
         return max((step.map.entries for step in self.steps if step.map is not None), default=0)
 
     @cached_property
-    def _open(self) -> list[tuple[int, Step, list[int | None]]]:
+    def _open(self) -> list[tuple[int, LocalPartial, list[int | None]]]:
         """The steps whose data are expressions, and where in `data` each of them is."""
         place = {node.index: i for i, node in enumerate(self.data)}
         found = []
@@ -142,7 +142,7 @@ class Tape:
             assert step.map is not None
             own = step.map.data
             data = tuple(own[n] if i is None else values[i] for n, i in enumerate(where))
-            steps[k] = Step(step.target, step.source, step.map.with_data(data))
+            steps[k] = LocalPartial(step.target, step.source, step.map.with_data(data))
         return Linearization(self, steps)
 
     def patterns(self, seeds: set[int], through: bool) -> Patterns:
@@ -155,7 +155,9 @@ class Tape:
         return Linearization(
             self,
             [
-                step if step.map is None else Step(step.target, step.source, step.map.pattern())
+                step
+                if step.map is None
+                else LocalPartial(step.target, step.source, step.map.pattern())
                 for step in self.steps
             ],
         )
@@ -179,7 +181,7 @@ class Linearization:
 
     __slots__ = ("steps", "tape")
 
-    def __init__(self, tape: Tape, steps: list[Step]) -> None:
+    def __init__(self, tape: Tape, steps: list[LocalPartial]) -> None:
         self.tape = tape
         self.steps = steps
 

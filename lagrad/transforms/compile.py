@@ -66,7 +66,7 @@ class Compiled(Keeper):
         bare = None if kwargs else bare_arrays(args)
         if bare is not None:
             express = self.express.get((transform, bare[1]))
-            if express is not None and (result := express(bare[0])) is not ELSEWHERE:
+            if express is not None and (result := express(bare[0])) is not OTHER_BRANCH:
                 return result
         positions = transform.positions(len(args))
         call = Call(args, kwargs, positions)
@@ -77,7 +77,7 @@ class Compiled(Keeper):
             if not candidate.watch.unchanged():
                 continue
             found = attempted(transform, call.bound(candidate.trace), candidate.guards)
-            if found is not ELSEWHERE:
+            if found is not OTHER_BRANCH:
                 if k:
                     kept.insert(0, kept.pop(k))
                 elif bare is not None and candidate.guards is None:
@@ -130,28 +130,28 @@ class Express:
 
     def __call__(self, args: Sequence[Array]) -> Any:
         if not self.watch.unchanged() or not all_finite(args):
-            return ELSEWHERE
+            return OTHER_BRANCH
         found = self.line([value if k is None else args[k] for k, value in self.inputs])
-        return ELSEWHERE if found is None else self.arranged(found)
+        return OTHER_BRANCH if found is None else self.arranged(found)
 
 
 # What a trace gives at arguments that take another branch.
-ELSEWHERE = object()
+OTHER_BRANCH = object()
 
 
 def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Any:
-    """What a kept trace gives; `ELSEWHERE` where its branches are not taken at these arguments."""
+    """What a kept trace gives; `OTHER_BRANCH` where it does not hold there."""
     if guards is None or guards.early:
         held = guards is None or guards.hold(bound.values)
-        return transform.numbers(bound) if held else ELSEWHERE
+        return transform.numbers(bound) if held else OTHER_BRANCH
     at = transform.at(bound)
     try:
         solution = at.solution
     except Exception:
         # On a branch that is not taken anything may happen; one that is will say so again.
-        return ELSEWHERE
+        return OTHER_BRANCH
     held = guards.hold(solution.by_name())
-    return transform.result(at) if held else ELSEWHERE
+    return transform.result(at) if held else OTHER_BRANCH
 
 
 class Call:

@@ -9,8 +9,8 @@ import numpy as np
 
 from lagrad.programs.explicit_gradient import ExplicitGradient, direct
 from lagrad.transforms.trace import Trace, name_of
-from lagrad.transforms.transform import Backend, Numbers, Positions, Transform, plain, scalar_output
-from lagrad.typing import Function
+from lagrad.transforms.transform import Backend, Numbers, Transform, plain, scalar_output
+from lagrad.typing import Function, Indices
 
 X = TypeVar("X")
 P = ParamSpec("P")
@@ -43,14 +43,14 @@ class Primal(Straight):
     def __init__(self, function: Function) -> None:
         super().__init__(function, (), None, "raise")
 
-    def positions(self, count: int) -> Positions:
+    def positions(self, count: int) -> Indices:
         return ()
 
     def arrangement(self, trace: Trace) -> Callable[[list[Any]], Any]:
         return trace.tree.unflatten
 
 
-class Gradient(Straight):
+class FunctionGradient(Straight):
     with_value = False
 
     def output(self, trace: Trace) -> str | None:
@@ -69,7 +69,7 @@ class Gradient(Straight):
         return arranged
 
 
-class ValueAndGradient(Gradient):
+class ValueAndGradient(FunctionGradient):
     with_value = True
 
 
@@ -138,7 +138,7 @@ def grad(
     >>> float(lg.grad(lg.grad(np.cos))(0.0))
     -1.0
     """
-    return Gradient(f, argnums, accuracy, on_failure)
+    return FunctionGradient(f, argnums, accuracy, on_failure)
 
 
 @overload

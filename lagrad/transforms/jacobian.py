@@ -16,7 +16,7 @@ from lagrad.transforms.transform import Backend, Numbers, Transform, plain
 from lagrad.typing import Function
 
 
-class Jacobian(Transform):
+class FunctionJacobian(Transform):
     def __init__(self, function: Any, argnums: Any, sparse: bool, *rest: Any) -> None:
         super().__init__(function, argnums, *rest)
         self.sparse = sparse
@@ -96,7 +96,7 @@ def jacobian(
     >>> lg.jacobian(lambda x: np.stack([x[0] * x[1], x[1]]))(np.array([2.0, 3.0])).tolist()
     [[3.0, 2.0], [0.0, 1.0]]
     """
-    return Jacobian(f, argnums, sparse, accuracy, on_failure)
+    return FunctionJacobian(f, argnums, sparse, accuracy, on_failure)
 
 
 def hessian(
@@ -129,7 +129,7 @@ def hessian(
     >>> lg.hessian(lambda x: np.sum(x**3), sparse=True)(np.ones(3)).nnz
     3
     """
-    return Jacobian(grad(f, argnums), argnums, sparse, accuracy, on_failure)
+    return FunctionJacobian(grad(f, argnums), argnums, sparse, accuracy, on_failure)
 
 
 def sparse_jacobian(

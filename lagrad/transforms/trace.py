@@ -19,17 +19,17 @@ from lagrad.systems.system import real_floats
 from lagrad.transforms.trace_cache import interned
 from lagrad.transforms.tracing_graph import Guard, Tracing, entered, tracing
 from lagrad.trees import Tree, flatten
-from lagrad.typing import Array, Function, Shape
+from lagrad.typing import Array, Function, Indices
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class TracedCall:
     """A function and what it was called with; `positions` are those of the trace's arguments."""
 
     function: Function
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    positions: Shape
+    positions: Indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Trace:
         What was asked on the way, by nodes of the program.
     passed : tuple of str or None
         For each leaf of all arguments the name of what it became, if anything.
-    call : Call
+    call : TracedCall
         The call itself.
     discrete : bool
         Whether a leaf of the result is of truths or integers.
@@ -80,7 +80,7 @@ class Trace:
     starts: dict[str, Array]
     guards: tuple[Guard, ...]
     passed: tuple[str | None, ...]
-    call: Call
+    call: TracedCall
     discrete: bool
 
     @property
@@ -193,7 +193,7 @@ def trace(
             program.arena.ended = True
             guards = tuple(Guard(known.arena.nodes[g.node.index], g.kind, g.answer) for g in guards)
         program = known
-    call = Call(function, tuple(args), dict(kwargs), tuple(positions))
+    call = TracedCall(function, tuple(args), dict(kwargs), tuple(positions))
     passes = tuple(own)
     return Trace(
         program,

@@ -29,9 +29,8 @@ from lagrad.transforms.not_finite import where_not_finite
 from lagrad.transforms.trace import Trace, name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import Tracing, tracing
-from lagrad.typing import Array, Function
+from lagrad.typing import Array, Function, Indices
 
-Positions = tuple[int, ...]
 ByName = Mapping[str, Any]
 
 
@@ -139,7 +138,7 @@ class Symbols:
         return {of: self.found[name] for of, name in (names or {}).items()}
 
 
-def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Positions:
+def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Indices:
     """The positions of arguments, counted from the front."""
     single = isinstance(argnums, (int, np.integer))
     if not single and not isinstance(argnums, (tuple, list)):
@@ -219,7 +218,7 @@ class Transform(Public):
         """The function itself."""
         return self.function.function if isinstance(self.function, Keeper) else self.function
 
-    def positions(self, count: int) -> Positions:
+    def positions(self, count: int) -> Indices:
         return positions_of(self.argnums, count, name_of(self.function))
 
     def at(self, trace: Trace) -> Numbers:
