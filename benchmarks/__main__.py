@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from benchmarks import bratu, hyperparameters, linear, loops, peers, speed, substitution
-from benchmarks.timing import Row
+from . import bratu, hyperparameters, linear, loops, peers, speed, substitution
+from .timing import Row
 
 PARTS = {
     "bratu": bratu,

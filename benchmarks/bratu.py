@@ -7,7 +7,8 @@ import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
 import lagrad as lg
-from benchmarks.timing import Row, once, ratio, seconds
+
+from .timing import Row, once, ratio, seconds
 
 LAM, TOL = 5.0, 1e-10
 

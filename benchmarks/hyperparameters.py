@@ -16,7 +16,8 @@ import scipy.sparse.linalg as sparse_linalg
 from scipy.special import expit
 
 import lagrad as lg
-from benchmarks.timing import Row, once, ratio, seconds
+
+from .timing import Row, once, ratio, seconds
 
 
 def labelled(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -9,8 +9,9 @@ import numpy as np
 import scipy.sparse as sparse
 
 import lagrad as lg
-from benchmarks.bratu import laplacian
-from benchmarks.timing import Row, once, seconds
+
+from .bratu import laplacian
+from .timing import Row, once, seconds
 
 
 def matrices(n: int) -> Iterator[tuple[str, sparse.csr_array]]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 import lagrad as lg
-from benchmarks.timing import Row, once, ratio, seconds
+
+from .timing import Row, once, ratio, seconds
 
 ROUNDS = 3
 

@@ -6,8 +6,8 @@ import importlib.util
 
 import numpy as np
 
-from benchmarks.bratu import LAM, TOL, laplacian, with_lagrad
-from benchmarks.timing import Row, ratio, seconds
+from .bratu import LAM, TOL, laplacian, with_lagrad
+from .timing import Row, ratio, seconds
 
 
 def with_casadi(n: int) -> tuple[float, float]:

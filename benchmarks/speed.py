@@ -14,8 +14,9 @@ import scipy.optimize
 import scipy.sparse as sparse
 
 import lagrad as lg
-from benchmarks.hyperparameters import installed, settled
-from benchmarks.timing import Row, once, ratio, seconds
+
+from .hyperparameters import installed, settled
+from .timing import Row, once, ratio, seconds
 
 
 def elementwise(np_, x, w):

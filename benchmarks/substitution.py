@@ -6,7 +6,8 @@ import numpy as np
 import scipy.sparse as sparse
 
 import lagrad as lg
-from benchmarks.timing import Row, once
+
+from .timing import Row, once
 
 LAYERS, FAN = 10, 10
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad import __version__
 from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch, UnknownName
 from lagrad.expressions.expression import Variable
 from lagrad.programs.program import Program
@@ -190,6 +191,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="lagrad", description="Solve a program of equality constraints and differentiate it."
     )
+    top.add_argument("--version", action="version", version=f"lagrad {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
         "run",

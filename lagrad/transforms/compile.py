@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import scipy.sparse as sparse
@@ -24,6 +24,7 @@ from lagrad.transforms.transform import Keeper, Transform
 from lagrad.trees import flatten
 from lagrad.typing import Array, Function
 
+F = TypeVar("F", bound=Function)
 # Traces that are kept for one structure of arguments: as many branches as that.
 KEPT = 32
 # And for how many structures.
@@ -204,7 +205,7 @@ def as_given(leaf: Any) -> Any:
     return type(leaf), leaf
 
 
-def compile(function: Function) -> Function:  # noqa: A001
+def compile(function: F) -> F:  # noqa: A001
     """Return the same function with its trace kept.
 
     Parameters
@@ -228,4 +229,4 @@ def compile(function: Function) -> Function:  # noqa: A001
     >>> float(f(3.0)), float(f(-3.0)), float(f(4.0))
     (6.0, -1.0, 8.0)
     """
-    return Compiled(function)
+    return cast("F", Compiled(function))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec
 
 import numpy as np
 
@@ -12,7 +12,6 @@ from lagrad.transforms.trace import Trace, name_of
 from lagrad.transforms.transform import Backend, Numbers, Transform, plain, scalar_output
 from lagrad.typing import Function, Indices
 
-X = TypeVar("X")
 P = ParamSpec("P")
 
 
@@ -83,25 +82,13 @@ class Certified(Transform):
         return at.trace.tree.unflatten(at.values()), gradient, found.certificate
 
 
-@overload
 def grad(
-    f: Callable[Concatenate[X, P], Any], *, accuracy: float | None = None, on_failure: str = "raise"
-) -> Callable[Concatenate[X, P], X]: ...
-@overload
-def grad(
-    f: Function,
-    argnums: int | Sequence[int],
-    *,
-    accuracy: float | None = None,
-    on_failure: str = "raise",
-) -> Function: ...
-def grad(
-    f: Function,
+    f: Callable[P, Any],
     argnums: int | Sequence[int] = 0,
     *,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> Function:
+) -> Callable[P, Any]:
     """Return the function that computes the gradient of `f`.
 
     Parameters
@@ -141,25 +128,13 @@ def grad(
     return FunctionGradient(f, argnums, accuracy, on_failure)
 
 
-@overload
 def value_and_grad(
-    f: Callable[Concatenate[X, P], Any], *, accuracy: float | None = None, on_failure: str = "raise"
-) -> Callable[Concatenate[X, P], tuple[float, X]]: ...
-@overload
-def value_and_grad(
-    f: Function,
-    argnums: int | Sequence[int],
-    *,
-    accuracy: float | None = None,
-    on_failure: str = "raise",
-) -> Function: ...
-def value_and_grad(
-    f: Function,
+    f: Callable[P, Any],
     argnums: int | Sequence[int] = 0,
     *,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> Function:
+) -> Callable[P, tuple[float, Any]]:
     """Return the function that computes the value of `f` and its gradient.
 
     Parameters

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 import numpy as np
 import scipy.sparse as sparse_matrices
@@ -13,7 +13,8 @@ from lagrad.expressions.expression import Variable
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.transforms.gradient import grad
 from lagrad.transforms.transform import Backend, Numbers, Transform, plain
-from lagrad.typing import Function
+
+P = ParamSpec("P")
 
 
 class FunctionJacobian(Transform):
@@ -63,13 +64,13 @@ class FunctionJacobian(Transform):
 
 
 def jacobian(
-    f: Function,
+    f: Callable[P, Any],
     argnums: int | Sequence[int] = 0,
     *,
     sparse: bool = False,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> Function:
+) -> Callable[P, Any]:
     """Return the function that computes the Jacobian of `f`.
 
     Parameters
@@ -100,13 +101,13 @@ def jacobian(
 
 
 def hessian(
-    f: Function,
+    f: Callable[P, Any],
     argnums: int | Sequence[int] = 0,
     *,
     sparse: bool = False,
     accuracy: float | None = None,
     on_failure: str = "raise",
-) -> Function:
+) -> Callable[P, Any]:
     """Return the function that computes the Hessian of `f`, the Jacobian of its gradient.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import scipy.optimize
@@ -16,7 +16,7 @@ from lagrad.transforms.gradient import value_and_grad
 from lagrad.transforms.jacobian import hessian
 from lagrad.transforms.trace import at_hand
 from lagrad.trees import flatten
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 X = TypeVar("X")
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def minimize(
-    f: Callable[Concatenate[X, ...], Any],
+    f: Function,
     x0: X,
     args: Sequence[Any] = (),
     method: str = "L-BFGS-B",
