@@ -252,6 +252,8 @@ class CompiledSystem:
 
     def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""
+        if all(isinstance(node, Variable) for node in group.given):
+            return [values[node] for node in group.given]  # type: ignore[index]
         plan = self._given(group)
         return plan([values[v] for v in plan.inputs])  # type: ignore[index]
 

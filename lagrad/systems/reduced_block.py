@@ -38,19 +38,15 @@ class ReducedBlock:
         }
         with self.graph.reopened():
             self.tape = Tape(self.residuals, self.unknowns, self.outside, self.defined)
+            # The Jacobian as one expression, where it has that form.
+            self.dense: Expression | None = None
+            if len(self.unknowns) == len(self.residuals) == 1:
+                self.dense = dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
         inside = {v.index for v in self.unknowns}
         leaves = ancestors(self.residuals, self.outside, self.defined)
         variables = [node for node in leaves if isinstance(node, Variable) and self.outside(node)]
         self.outer = [v for v in variables if v.index not in inside]
         self.inputs = [*self.outer, *self.unknowns]
-
-    @cached_property
-    def dense(self) -> Expression | None:
-        """The Jacobian as one expression, where it has that form."""
-        if not len(self.unknowns) == len(self.residuals) == 1:
-            return None
-        with self.graph.reopened():
-            return dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
 
     def outside(self, node: Expression) -> bool:
         """Whether a node is a leaf: its value is given, or an unknown."""
