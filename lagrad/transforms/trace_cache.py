@@ -47,7 +47,8 @@ def structure_key(program: Program, guards: Sequence[Guard]) -> tuple[Any, ...]:
     )
     groups = tuple(group.key for group in program.groups)
     asked = tuple((g.node.index, g.kind) for g in guards)
-    return (tuple(described), constraints, groups, asked)
+    # Messages name the function.
+    return (program.name, tuple(described), constraints, groups, asked)
 
 
 def interned(program: Program, guards: Sequence[Guard] = ()) -> Program:

@@ -1,0 +1,78 @@
+"""Faults that were found while the code was put in order, each with the right answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import lagrad as lg
+
+
+def test_a_product_over_no_entries_keeps_the_axis_that_it_is_asked_to():
+    x = np.arange(12.0).reshape(3, 4)
+    shape = lambda x: np.prod(x[:0], axis=0, keepdims=True)
+    assert lg.jacobian(shape)(x).shape == (1, 4, 3, 4)
+    assert lg.value_and_grad(lambda x: np.sum(shape(x)))(x)[0] == 4.0
+
+
+def test_einsum_over_no_entries_is_zero():
+    value, gradient = lg.value_and_grad(lambda x: np.einsum("i,i->", x[:0], np.ones(0)))(np.ones(3))
+    assert value == 0.0
+    assert gradient.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("key", [lambda x, t: [t, 0], lambda x, t: np.array([t, 0], dtype=object)])
+def test_a_traced_value_inside_an_index_is_refused_as_one(key):
+    p = lg.Program()
+    x, t = p.parameter("x", shape=3), p.parameter("t")
+    with pytest.raises(lg.TracedValueError, match="index"):
+        x[key(x, t)]
+
+
+def test_a_mask_of_traced_values_is_refused_as_a_traced_index():
+    p = lg.Program()
+    x = p.parameter("x", shape=3)
+    with pytest.raises(lg.TracedValueError, match="index"):
+        x[np.greater(x, 1.0)]
+
+
+def test_an_inverse_that_branches_on_a_value_is_named():
+    step = lg.reversible(lambda z: 1.1 * z, lambda z: z / 1.1 if z > 0 else z / 1.2)
+    with pytest.raises(lg.LagradError, match="inverse"):
+        lg.while_loop(lambda z: z < 5, step, 1.0, 50, checkpoints=3)
+
+
+def test_a_reversible_step_with_other_arguments_is_named():
+    step = lg.reversible(lambda a, z: 1.1 * z, lambda z: z / 1.1)
+    with pytest.raises(lg.InvalidFunction, match="argument"):
+        lg.while_loop(lambda z: z < 5, step, 1.0, 50)
+
+
+def doubling(z):
+    return z * z * 1e300
+
+
+def squaring(z):
+    return z * z * 1e300
+
+
+def test_messages_name_the_function_at_hand_not_one_of_the_same_structure():
+    for step in (doubling, squaring):
+        with pytest.raises(lg.NotFinite, match=step.__name__):
+            lg.grad(lambda a, step=step: lg.iterate(step, a, 9))(2.0)
+
+
+def test_contraction_does_not_depend_on_what_was_asked_before():
+    # A linear step with eigenvalues of modulus 1.02 in one plane, far from its fixed point's size.
+    n = 300
+    A = 0.5 * np.eye(n)
+    A[:2, :2] = 1.02 * np.array([[0.0, -1.0], [1.0, 0.0]])
+    step = lambda z, b: A @ z + b
+    found = []
+    for ask in (lambda f: f(np.ones(n)), lambda f: lg.grad(lambda b: np.sum(f(b)))(np.ones(n))):
+        try:
+            ask(lambda b: lg.fixed_point(step, np.zeros(n), b))
+            found.append("")
+        except lg.NotContractive:
+            found.append("NotContractive")
+    assert found[0] == found[1]
