@@ -14,6 +14,7 @@ from lagrad.compiler.finite import all_finite
 from lagrad.errors import InvalidFunction
 from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.explicit_gradient import ExplicitGradient
+from lagrad.public import Public
 from lagrad.systems.system import real_floats
 from lagrad.transforms.closure_watch import Watch, inside, sample
 from lagrad.transforms.gradient import Primal
@@ -40,7 +41,7 @@ class Kept:
     guards: Guards | None
 
 
-class Compiled(Keeper):
+class Compiled(Public, Keeper):
     """A function, or the derivative of one, that is traced again only where it must be."""
 
     def __init__(self, function: Function) -> None:
