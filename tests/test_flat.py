@@ -34,7 +34,7 @@ def engine(request, monkeypatch):
             "lagrad.compiler.scalar_tape.WRITTEN_FROM", 0 if request.param == "written" else 1e9
         )
     elif request.param == "levels":
-        monkeypatch.setattr("lagrad.compiler.scalar_levels.WIDE", 0)
+        monkeypatch.setattr("lagrad.compiler.scalar_tape.WIDE", 0)
 
 
 def random_program(n, xs, sin=np.sin, tanh=np.tanh):

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.compiler.lowering import Operation, is_elementwise
 from lagrad.compiler.mkl import vectorised
-from lagrad.compiler.operation import Operation, is_elementwise
 from lagrad.compiler.scalar_opcodes import TOTALS
 from lagrad.compiler.vector_program import ARITHMETIC, Rows, in_lanes, run_lanes
 from lagrad.typing import DType, Shape

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.block_codegen import Out, Writer
-from lagrad.compiler.lowering import Lowered
-from lagrad.compiler.operation import Operation, is_elementwise
+from lagrad.compiler.lowering import Lowered, Operation, is_elementwise
 from lagrad.compiler.threads import run_in_parts
 from lagrad.compiler.vector_program import Lanes, in_lanes
 from lagrad.expressions.expression import Expression
@@ -169,11 +168,11 @@ def fused(
     rows = spread or partly
     if rows and math.prod(shape[1:]) > LONGEST_ROW:
         return [plain_step(p, operations[p]) for p in places]
-    group = FusedGroup(operations, places, kept, arguments, shape, rows, lanes)
+    group = Group(operations, places, kept, arguments, shape, rows, lanes)
     return [Step(group, tuple(arguments), tuple(kept), True)]
 
 
-class FusedGroup:
+class Group:
     """A group of operations as a function of whole arrays.
 
     Parameters

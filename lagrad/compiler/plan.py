@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.compiler.fusion import FusedGroup, Step, lowered_steps, steps_of
-from lagrad.compiler.lowering import Lowered
-from lagrad.compiler.operation import Operation
+from lagrad.compiler.fusion import Group, Step, lowered_steps, steps_of
+from lagrad.compiler.lowering import Lowered, Operation
 from lagrad.compiler.scalar_opcodes import loops
 from lagrad.compiler.vector_program import Lanes
 from lagrad.expressions.expression import Expression
@@ -94,7 +93,7 @@ class Plan:
         # Arrays that the plan made, and that no other value may be a view of.
         viewed = {a for o in operations if not o.owns for a in o.arguments}
         for step, dying in zip(steps, last, strict=True):
-            if isinstance(step.function, FusedGroup):
+            if isinstance(step.function, Group):
                 alone = [p for p in dying if operations[p].owns and p not in viewed]
                 step.function.recycle(alone)
         return last

@@ -1,20 +1,30 @@
 """Programs of many scalars as a flat tape: for each node a code, and where its operands are.
 
 Local partials are those that the primitives declare, computed by one call of NumPy for all nodes
-of one function; what is left for a loop is to add up their products in order.
+of one function; what is left for a loop is to add up their products in order. Without numba the
+loop is NumPy's, where levels of the tape are wide, or, of tapes that run often, Python's statements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.compiler.scalar_levels import Levels, levels
-from lagrad.compiler.scalar_opcodes import BINARY, CODES, IN_PYTHON, loops
-from lagrad.compiler.scalar_source import LONGEST, WRITTEN_FROM, written
+from lagrad.compiler.scalar_opcodes import (
+    BINARY,
+    CODES,
+    FUNCTIONS,
+    IN_PYTHON,
+    NAMES,
+    forward_in_python,
+    function_of,
+    loops,
+)
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
@@ -240,3 +250,140 @@ def partials_of(name: str, size: int) -> Plan:
         linear = PRIMITIVES[name].partial(node, k)
         weights.append(graph.lift(linear.weight if isinstance(linear, Scale) else 0.0))
     return Plan([*leaves, node], weights)
+
+
+# Operations in a call, on average, from which calls are faster than a loop over operations.
+WIDE = 12
+
+
+@dataclass(frozen=True)
+class LevelGroup:
+    """The operations of one level and kind: where they are, and where their operands."""
+
+    function: Any
+    where: Array
+    first: Array
+    second: Array | None
+
+
+def levels(code: Array, first: Array, second: Array, start: int) -> Levels | None:
+    """The operations of a flat tape level by level; None where levels are narrow."""
+    height = [0] * start
+    for a, b in zip(first[start:].tolist(), second[start:].tolist(), strict=True):
+        x, y = height[a], height[b]
+        height.append((x if x > y else y) + 1)
+    kind = np.array(height[start:]) * len(NAMES) + code[start:]
+    order = np.argsort(kind, kind="stable")
+    sizes = np.unique(kind, return_counts=True)[1]
+    if order.size < WIDE * sizes.size:
+        return None
+    groups = []
+    for part in np.split(start + order, np.cumsum(sizes)[:-1]):
+        c = int(code[part[0]])
+        function = np.positive if NAMES[c] == "copy" else getattr(np, NAMES[c])
+        groups.append(LevelGroup(function, part, first[part], second[part] if c < BINARY else None))
+    return Levels(groups)
+
+
+class Levels:
+    """A flat tape's three loops, a level at a time."""
+
+    def __init__(self, groups: list[LevelGroup]) -> None:
+        self.groups = groups
+
+    def forward(self, values: Array) -> None:
+        for group in self.groups:
+            x = values[group.first]
+            values[group.where] = (
+                group.function(x)
+                if group.second is None
+                else group.function(x, values[group.second])
+            )
+
+    def backward(self, left: Array, right: Array, sums: Array) -> None:
+        for group in reversed(self.groups):
+            g = sums[group.where]
+            np.add.at(sums, group.first, g * left[group.where])
+            if group.second is not None:
+                np.add.at(sums, group.second, g * right[group.where])
+
+    def tangent(self, left: Array, right: Array, sums: Array) -> None:
+        for group in self.groups:
+            g = sums[group.first] * left[group.where]
+            if group.second is not None:
+                g += sums[group.second] * right[group.where]
+            sums[group.where] += g
+
+
+# After how many runs; and the operations from which compiling takes too much memory.
+WRITTEN_FROM, LONGEST = 100, 100_000
+
+
+SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
+
+
+def written(
+    code: Array, first: Array, second: Array, start: int, numbers: int
+) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Functions in the place of the loops forward and backward; the last leaves are numbers."""
+    operations = list(zip(*(a.tolist() for a in (code, first, second)), strict=True))[start:]
+    run = function(forward_lines(operations, start))
+    back = function(backward_lines(operations, start, numbers))
+
+    def forward(code: Array, first: Array, second: Array, values: Array, start: int) -> None:
+        try:
+            values[:] = run(values[:start].tolist())
+        except (ValueError, ArithmeticError):
+            forward_in_python(code, first, second, values, start)
+
+    def backward(
+        binary: Array, first: Array, second: Array, left: Array, right: Array, sums: Array, _: int
+    ) -> None:
+        sums[:] = back(left.tolist(), right.tolist(), sums.tolist())
+
+    return forward, backward
+
+
+def function(lines: list[str]) -> Callable[..., list[float]]:
+    names: dict[str, Any] = {f"f{c}": function_of(name) for c, name in enumerate(NAMES)}
+    exec("\n    ".join(lines), names)
+    found: Callable[..., list[float]] = names["run"]
+    return found
+
+
+def forward_lines(operations: list[tuple[int, int, int]], start: int) -> list[str]:
+    values = [f"v{i}" for i in range(start + len(operations))]
+    lines = ["def run(values):", f"{', '.join(values[:start])}, = values"]
+    for i, (c, a, b) in enumerate(operations, start):
+        name = NAMES[c]
+        if name in SIGNS:
+            text = f"v{a} {SIGNS[name]} v{b}"
+        elif name == "copy":
+            text = f"v{a}"
+        else:
+            text = f"f{c}(v{a}, v{b})" if c < BINARY else f"f{c}(v{a})"
+            if name not in FUNCTIONS:  # NumPy's, which returns a number of its own
+                text = f"float({text})"
+        lines.append(f"v{i} = {text}")
+    return [*lines, f"return [{', '.join(values)}]"]
+
+
+def backward_lines(operations: list[tuple[int, int, int]], start: int, numbers: int) -> list[str]:
+    """A statement for each node whose cotangent is not zero; none for what numbers would get."""
+    sums = ", ".join(f"g{i}" for i in range(start + len(operations)))
+    lines = ["def run(left, right, sums):", f"{sums}, = sums"]
+    constant = range(start - numbers, start)
+    for i, (c, a, b) in reversed(list(enumerate(operations, start))):
+        terms = []
+        for side, operand in (("left", a), ("right", b))[: 2 if c < BINARY else 1]:
+            if operand in constant:
+                continue
+            if c in (CODES["add"], CODES["copy"]):
+                terms.append(f"g{operand} += g{i}")
+            elif c == CODES["subtract"]:
+                terms.append(f"g{operand} {'+' if side == 'left' else '-'}= g{i}")
+            else:
+                terms.append(f"g{operand} += g{i} * {side}[{i}]")
+        if terms:
+            lines.append(f"if g{i}: {'; '.join(terms)}")
+    return [*lines, f"return [{sums}]"]

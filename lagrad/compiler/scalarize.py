@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.compiler.lowering import Lowered
-from lagrad.compiler.operation import Operation
+from lagrad.compiler.lowering import Lowered, Operation
 from lagrad.compiler.scalar_opcodes import CODES
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import Array, Indices, Shape

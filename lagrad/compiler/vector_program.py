@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lagrad.compiler.operation import Operation
+from lagrad.compiler.lowering import Operation
 from lagrad.compiler.scalar_opcodes import CODES, TOTALS, compiled
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import Array, DType, Shape
