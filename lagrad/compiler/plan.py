@@ -100,11 +100,15 @@ class Plan:
 
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         """The outputs' values, in order, for the inputs' values, in order."""
-        if self.lowered is not None:
-            self._hasten(self.lowered)
         # What is not finite is seen by whoever asks for it.
         with np.errstate(all="ignore"):
-            return (self.run or self.interpreted)(values)
+            return self.evaluate(values)
+
+    def evaluate(self, values: Sequence[Array]) -> list[Array]:
+        """The same; warnings are the caller's to silence, once for all steps of a loop."""
+        if self.lowered is not None:
+            self._hasten(self.lowered)
+        return (self.run or self.interpreted)(values)
 
     def checked(self, values: Sequence[Array]) -> tuple[list[Array], bool]:
         """The same, without warnings, and whether all of it is finite."""

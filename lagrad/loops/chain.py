@@ -78,7 +78,7 @@ class Evaluation:
 
     def __call__(self, values: Sequence[Array]) -> list[Array]:
         if self.plan is not None:
-            return self.plan(values)
+            return self.plan.evaluate(values)
         given = dict(zip(self.given, values, strict=True))
         at = solve_named(self.program.compiled(), given, self.starts.values())
         return [at.point.values[variable] for variable in self.results]
