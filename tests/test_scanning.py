@@ -40,7 +40,7 @@ ROADS = [
 def road(request, tmp_path, monkeypatch):
     how = dict(request.param)
     compiled = loops.compiled() if how.pop("compiled", False) else None
-    monkeypatch.setattr("lagrad.loops.run.loops", lambda steps: compiled)
+    monkeypatch.setattr("lagrad.loops.run_forwards.loops", lambda steps: compiled)
     return {k: str(tmp_path) if k == "disk" else v for k, v in how.items()}
 
 
@@ -404,7 +404,7 @@ def leapfrog(angle, n, wrong=0.0, reversible=True):
 def test_a_reversible_loop_stores_no_state_and_has_the_same_derivatives(monkeypatch):
     plain = lambda a: leapfrog(a, 500, reversible=False)
     expected = float(lg.grad(plain)(0.01)), float(lg.grad(lg.grad(plain))(0.01))
-    monkeypatch.setattr("lagrad.loops.run.Shelf", None)
+    monkeypatch.setattr("lagrad.loops.run_forwards.Shelf", None)
     f = lambda a: leapfrog(a, 500)
     assert float(lg.grad(f)(0.01)) == pytest.approx(expected[0], rel=1e-10)
     assert float(lg.grad(lg.grad(f))(0.01)) == pytest.approx(expected[1], rel=1e-9)

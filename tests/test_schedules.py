@@ -10,8 +10,8 @@ import pytest
 
 import lagrad as lg
 from lagrad.loops.chain import Evaluation
-from lagrad.loops.checkpoints import Shelf
-from lagrad.loops.schedules import Advance, Online, evaluations, reversal
+from lagrad.loops.checkpoint_schedules import Advance, Online, evaluations, reversal
+from lagrad.loops.state_storage import Shelf
 
 
 @functools.cache
@@ -134,7 +134,7 @@ def test_stored_states_are_as_many_as_asked(monkeypatch):
             super().__init__(*given)
             shelves.append(self)
 
-    monkeypatch.setattr("lagrad.loops.run.Shelf", Seen)
+    monkeypatch.setattr("lagrad.loops.run_forwards.Shelf", Seen)
     lg.grad(lambda a: lg.iterate(lambda z: np.sin(a * z) + z, 0.3, 200, checkpoints=6))(0.7)
     (shelf,) = shelves
     assert shelf.most == 6
@@ -204,7 +204,7 @@ def test_the_disk_takes_what_memory_has_no_room_for(monkeypatch, tmp_path, how, 
             super().put(*given)
             most[-1] = [max(most[-1][0], len(self._held)), max(most[-1][1], len(self._slots))]
 
-    monkeypatch.setattr("lagrad.loops.run.Shelf", Seen)
+    monkeypatch.setattr("lagrad.loops.run_forwards.Shelf", Seen)
     f = lambda a, **how: lg.iterate(lambda z: np.sin(a * z) + z, 0.3, 200, **how)
     found = lg.grad(lambda a: f(a, disk=tmp_path, **how))(0.7)
     assert found == pytest.approx(lg.grad(f)(0.7), rel=1e-13)

@@ -2,7 +2,7 @@
 
 Local partials are those that the primitives declare, computed by one call of NumPy for all nodes
 of one function; what is left for a loop is to add up their products in order. Without numba the
-loop is NumPy's, where levels of the tape are wide, or, of tapes that run often, Python's statements.
+loop is NumPy's where levels of the tape are wide, or Python's statements where tapes run often.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from lagrad.compiler.lowering import Lowered
 from lagrad.compiler.plan import Plan
 from lagrad.compiler.scalarize import Scalarised, scalarised
 from lagrad.expressions.expression import Variable
-from lagrad.loops.checkpoints import Storage
+from lagrad.loops.state_storage import Storage
 from lagrad.programs.program import Program
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.solve import solve_named

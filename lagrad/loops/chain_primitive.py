@@ -10,10 +10,11 @@ from typing import Any
 from lagrad.errors import UnsupportedFunction
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.primitive import Primitive
+from lagrad.loops.adjoint_chains import AdjointChain, tangent_chain
 from lagrad.loops.chain import Chain
-from lagrad.loops.derived_chains import AdjointChain, tangent_chain
-from lagrad.loops.joint_rules import Rule, expansion, joint_maps
-from lagrad.loops.run import breaks_at, reverse, run
+from lagrad.loops.joint_partials import Rule, expansion, joint_maps
+from lagrad.loops.run_backwards import reverse
+from lagrad.loops.run_forwards import breaks_at, run
 from lagrad.systems.linearization import joined, split
 from lagrad.typing import Array, Indices, Parameters
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from lagrad.errors import InvalidValue, NotFinite
 from lagrad.loops.chain import Chain
-from lagrad.loops.checkpoints import State
+from lagrad.loops.state_storage import State
 from lagrad.typing import Array
 
 SCALE = 2.0**50

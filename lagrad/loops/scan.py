@@ -15,9 +15,9 @@ from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatc
 from lagrad.expressions.expression import Expression, innermost
 from lagrad.loops.chain import Chain, Execution, Starts
 from lagrad.loops.chain_primitive import CHAIN
-from lagrad.loops.checkpoints import Storage, bytes_in, is_whole, mapped
 from lagrad.loops.reversible import InvertibleStep, require_called
-from lagrad.loops.run import breaks_at, run
+from lagrad.loops.run_forwards import breaks_at, run
+from lagrad.loops.state_storage import Storage, bytes_in, is_whole, mapped
 from lagrad.transforms.trace import Trace, at_hand, declared, name_of, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import Tree, flatten

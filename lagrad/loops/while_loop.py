@@ -13,11 +13,11 @@ from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import Scale
 from lagrad.expressions.primitive import Primitive
 from lagrad.loops.chain import Chain, Evaluation, Starts
-from lagrad.loops.checkpoints import Record, Shelf, Storage, recorded
+from lagrad.loops.checkpoint_schedules import Online
 from lagrad.loops.reversible import require_called
-from lagrad.loops.run import shown
+from lagrad.loops.run_forwards import shown
 from lagrad.loops.scan import Loop, enclosed, iterate
-from lagrad.loops.schedules import Online
+from lagrad.loops.state_storage import Record, Shelf, Storage, recorded
 from lagrad.programs.program import Program
 from lagrad.transforms.trace import declared, name_of, trace
 from lagrad.transforms.tracing_graph import tracing

@@ -1,7 +1,6 @@
-"""Loops reversed from a few stored states, by Griewank and Walther's schedule.
+"""Where the states that a loop stores are kept: in memory, or in a file.
 
-The states between are computed again. Stored states are kept in memory, or in one file that the
-system removes whatever happens to the process.
+The file is one that the system removes whatever happens to the process.
 """
 
 from __future__ import annotations

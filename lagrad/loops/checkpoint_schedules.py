@@ -28,7 +28,7 @@ def evaluations(n: int, s: int) -> int:
 
     Examples
     --------
-    >>> from lagrad.loops.schedules import evaluations
+    >>> from lagrad.loops.checkpoint_schedules import evaluations
     >>> [evaluations(10, 3), evaluations(100, 5), evaluations(1000, 10), evaluations(1000, 50)]
     [25, 416, 4636, 2948]
     """
