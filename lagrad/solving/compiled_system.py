@@ -17,7 +17,6 @@ from lagrad.solving.block_equations import BlockEquations
 from lagrad.systems.constraint import Group, definitions
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
-from lagrad.systems.reduced_block import ReducedBlock
 from lagrad.systems.structure import Block, Structure, analyse
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -25,31 +24,45 @@ from lagrad.typing import Array
 T = TypeVar("T")
 
 
-class ExplicitRun:
-    """Definitions that follow one another, as one plan."""
+class Run:
+    """Blocks that are evaluated at once, what they define as one plan."""
 
-    def __init__(self, blocks: tuple[Block, ...]) -> None:
-        self.blocks = blocks
-        self.variables = [v for block in blocks for v in block.variables]
-        defined = {
-            c.variable.index: c.rhs for b in blocks for c in b.constraints if c.variable is not None
-        }
+    def __init__(
+        self, blocks: tuple[Block, ...], variables: list[Variable], defined: dict[int, Expression]
+    ) -> None:
+        self.blocks, self.variables, self._defined = blocks, variables, defined
 
         def outside(node: Expression) -> bool:
             return isinstance(node, Variable) and node.index not in defined
 
-        self._order, self._defined = ancestors(self.variables, outside, defined), defined
+        self._order = ancestors(variables, outside, defined)
         self.inputs = [n for n in self._order if isinstance(n, Variable) and outside(n)]
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan(self.inputs, self.variables, self._defined)
+
+    def evaluate(self, values: dict[Variable, Array]) -> Array | None:
+        """Add the values of what is defined; those of all nodes of a tape of scalars."""
+        results = self.plan([values[v] for v in self.inputs])
+        for variable, value in zip(self.variables, results, strict=True):
+            values[variable] = np.asarray(value, dtype=variable.dtype)
+        return None
+
+
+class ExplicitRun(Run):
+    """Definitions that follow one another."""
+
+    def __init__(self, blocks: tuple[Block, ...]) -> None:
+        pairs = [(c.variable, c.rhs) for b in blocks for c in b.constraints]
+        defined = {v.index: right for v, right in pairs if v is not None}
+        super().__init__(blocks, [v for block in blocks for v in block.variables], defined)
 
     @cached_property
     def flat(self) -> ScalarTape | None:
         """The run as a tape of scalars, if it is one."""
         many = len(self._order) >= FLAT_FROM
         return scalar_tape(self.inputs, self._order, self._defined) if many else None
-
-    @cached_property
-    def plan(self) -> Plan:
-        return Plan(self.inputs, self.variables, self._defined)
 
     @cached_property
     def _places(self) -> Array:
@@ -62,44 +75,31 @@ class ExplicitRun:
         return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
     def evaluate(self, values: dict[Variable, Array]) -> Array | None:
-        """Add the values of the run's variables; those of all nodes of a tape of scalars."""
-        given = [values[v] for v in self.inputs]
-        if self.flat is not None:
-            found = self.flat.forward(given)
-            values.update(zip(self.variables, found[self._places], strict=True))
-            return found
-        results = self.plan(given)
-        for variable, value in zip(self.variables, results, strict=True):
-            values[variable] = np.asarray(value, dtype=variable.dtype)
-        return None
+        if self.flat is None:
+            return super().evaluate(values)
+        found = self.flat.forward([values[v] for v in self.inputs])
+        values.update(zip(self.variables, found[self._places], strict=True))
+        return found
 
 
-class ImplicitRun:
-    """One implicit block."""
+class ImplicitRun(Run):
+    """One implicit block; it defines the eliminated variables, its unknowns being known."""
 
-    def __init__(self, reduced: ReducedBlock, called: bool) -> None:
-        self.block = block = reduced.block
-        self.blocks = (block,)
-        self.equations = BlockEquations(reduced, called)
-        self.definitions = [c.variable for c in block.definitions if c.variable is not None]
-        leaves = ancestors(self.definitions, reduced.outside, reduced.defined)
-        self.inputs = [n for n in leaves if isinstance(n, Variable) and reduced.outside(n)]
-
-    @cached_property
-    def plan(self) -> Plan:
-        return Plan(self.inputs, self.definitions, self.equations.reduced.defined)
-
-    def evaluate_definitions(self, values: dict[Variable, Array]) -> None:
-        """Add the values of the eliminated variables, the unknowns being known."""
-        results = self.plan([values[v] for v in self.inputs])
-        for variable, value in zip(self.definitions, results, strict=True):
-            values[variable] = np.asarray(value, dtype=variable.dtype)
+    def __init__(self, equations: BlockEquations) -> None:
+        self.equations, self.block = equations, equations.block
+        eliminated = [c.variable for c in self.block.definitions if c.variable is not None]
+        super().__init__((self.block,), eliminated, equations.defined)
 
 
 def variables_of(nodes: Sequence[Expression]) -> list[Variable]:
     """The variables that nodes depend on, none looked through."""
     leaves = ancestors(nodes, lambda n: isinstance(n, Variable), {})
     return [n for n in leaves if isinstance(n, Variable)]
+
+
+def given_plan(group: Group) -> Plan:
+    """What an implicit function is given, from the variables that it depends on."""
+    return Plan(variables_of(group.given), group.given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def directed(
         return (), steps
     inner = {tape.steps[k].target for k in steps}
     unknowns = {tape.slots[v.index] for v in run.block.unknowns}
-    wanted = {tape.slots[v.index] for v in run.definitions}
+    wanted = {tape.slots[v.index] for v in run.variables}
     dependent = set(unknowns)
     inward, outward = [], []
     for k in steps:
@@ -143,7 +143,6 @@ class CompiledSystem:
 
     def __init__(self, system: System) -> None:
         self.system = system = system.snapshot()
-        self._arguments: dict[Group, Plan] = {}
         # What derivatives are of where iterations stand for what they approach.
         self.label = labels(system.arena.nodes)
         self._derived: dict[tuple[Any, ...], Any] = {}
@@ -163,11 +162,10 @@ class CompiledSystem:
             if blocks[0].explicit:
                 runs.append(ExplicitRun(blocks))
                 continue
-            reduced = ReducedBlock(blocks[0])
-            introduced = called.issuperset(reduced.unknowns)
-            if not introduced:
-                reduced.require_structural_rank()
-            runs.append(ImplicitRun(reduced, introduced))
+            equations = BlockEquations(blocks[0], called.issuperset(blocks[0].unknowns))
+            if not equations.called:
+                equations.require_structural_rank()
+            runs.append(ImplicitRun(equations))
         return runs
 
     @cached_property
@@ -216,23 +214,17 @@ class CompiledSystem:
         """The local partials of all constraints, in solving order, and whose they are."""
         defined = definitions(self.system)
         leaves = self.system.with_role("parameter", "unknown")
+        known = lambda node: isinstance(node, Variable) and node.index not in defined
+        stretches = []
         # What a finished trace is derived by is made in its graph, still.
         with self.system.arena.reopened():
-            return self._taped_over(leaves, defined)
-
-    def _taped_over(
-        self, leaves: list[Variable], defined: dict[int, Expression]
-    ) -> tuple[Tape, list[Stretch]]:
-        tape = Tape(
-            [], leaves, lambda n: isinstance(n, Variable) and n.index not in defined, defined
-        )
-        stretches = []
-        for run in self.runs:
-            start = len(tape.steps)
-            for block in run.blocks:
-                tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
-            steps = range(start, len(tape.steps))
-            stretches.append(Stretch(run, steps, *directed(tape, steps, run)))
+            tape = Tape([], leaves, known, defined)
+            for run in self.runs:
+                start = len(tape.steps)
+                for block in run.blocks:
+                    tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
+                steps = range(start, len(tape.steps))
+                stretches.append(Stretch(run, steps, *directed(tape, steps, run)))
         return tape, stretches
 
     @cached_property
@@ -252,18 +244,12 @@ class CompiledSystem:
 
     def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""
-        plan = self._given(group)
+        plan = self.once(given_plan, group)
         return plan([values[v] for v in plan.inputs])  # type: ignore[index]
 
     def is_given(self, group: Group, values: Mapping[Variable, Array]) -> bool:
         """Whether all of it is known."""
         return all(v in values for v in variables_of(group.given))
-
-    def _given(self, group: Group) -> Plan:
-        plan = self._arguments.get(group)
-        if plan is None:
-            plan = self._arguments[group] = Plan(variables_of(group.given), group.given)
-        return plan
 
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
         """The tape at a solution."""

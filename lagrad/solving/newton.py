@@ -64,7 +64,7 @@ class BlockProblem:
     def at(self, point: Array) -> LocalEquations:
         """The equations near a point."""
         with self.spent.on("evaluating"):
-            return self.equations.at(self.outer, point)
+            return LocalEquations(self.equations, self.outer, point)
 
     def jacobian(self, here: LocalEquations) -> Jacobian:
         with self.spent.on("assembling"):

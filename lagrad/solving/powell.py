@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import scipy.optimize
 
-from lagrad.solving.block_equations import BlockEquations
+from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.typing import Array
 
 # Blocks up to this size get it.
@@ -23,7 +23,7 @@ def powell_start(equations: BlockEquations, outer: list[Array], start: Array) ->
         return equations.residual(outer, point)
 
     def jacobian(point: Array) -> Array:
-        partials = equations.at(outer, point).partials
+        partials = LocalEquations(equations, outer, point).partials
         return partials.jacobian(equations.residuals, equations.unknowns, dense=True)
 
     with np.errstate(all="ignore"), warnings.catch_warnings():

@@ -76,8 +76,8 @@ def solve(
         for unknown, piece in zip(run.block.unknowns, pieces, strict=True):
             values[unknown] = piece.astype(unknown.dtype, copy=False)
         with found.spent.on("evaluating"):
-            run.evaluate_definitions(values)
-        require_finite(run.definitions, values, policy)
+            run.evaluate(values)
+        require_finite(run.variables, values, policy)
         reports.append(report(run, found, time.perf_counter() - began))
     if converged:
         require_minima(compiled, values, solved)

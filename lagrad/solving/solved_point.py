@@ -92,7 +92,7 @@ class SolvedPoint:
             solved, unknowns = self.solved[run.block], run.block.unknowns
             point = solved.point + directions[run.block] + self._response(run, values)
             values.update(zip(unknowns, split(point, unknowns), strict=True))
-            run.evaluate_definitions(values)
+            run.evaluate(values)
         return SolvedPoint(self.compiled, values, self.solved)
 
     def drift(self) -> float:
@@ -126,7 +126,7 @@ class SolvedPoint:
                 else:
                     outer = run.equations.outer_values(values)
                     run.equations.residual(outer, self.solved[run.block].point)
-                    run.evaluate_definitions(values)
+                    run.evaluate(values)
             best = min(best, time.perf_counter() - began)
         return best
 
