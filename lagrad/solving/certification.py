@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from lagrad.errors import NotConverged, SingularSystem
 from lagrad.linear_solvers.base import Factors, LeastSquares, LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, contraction
 from lagrad.solving.block_equations import BlockEquations, LocalEquations
-from lagrad.solving.error_bound import ErrorBound, beyond_kinks, error_bound, residual_jumps
-from lagrad.solving.failures import singular
+from lagrad.solving.error_bound import ErrorBound, PathEnd
 from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem, Path
 from lagrad.solving.solved_block import Solved
 from lagrad.systems.reduced_block import SMALL
@@ -34,43 +35,54 @@ def linearised(
 
 def certify(path: Path) -> Solved:
     """The block at the end of a path, with the true Jacobian there and bounds of the error."""
-    problem, equations, scale = path.problem, path.problem.equations, path.problem.scale
+    problem, equations = path.problem, path.problem.equations
     assert path.factors is not None
     here = path.here if path.factors.iterative else polished(path, path.factors)
-    residual = here.residual
-    if not np.isfinite(residual).all():
-        raise NotConverged(path.story("ended where a residual is NaN or infinite"))
+    if not np.isfinite(here.residual).all():
+        raise NotConverged(problem.story("ended where a residual is NaN or infinite"))
     jacobian, factors, left = at_the_end(problem, here, path.factors)
     if equations.block.size <= SMALL and not equations.linear:
-        factors = problem.factor(jacobian, "at the solution", path.history)
-    require_regular(path, jacobian, factors)
+        factors = problem.factor(jacobian, "at the solution")
+    require_regular(problem, jacobian, factors)
+    end = PathEnd(here, jacobian, factors, problem.scale)
     with problem.spent.on("certifying"):
-        bound = error_bound(equations, here, factors, scale, jacobian)
+        bound = end.bound()
     if not bound.curvature < 0.1:
         raise SingularSystem(
-            path.story(
+            problem.story(
                 "has a Jacobian at its solution that is singular to rounding: within the "
                 f"error of the solution it changes by {bound.curvature:.1e} of itself"
             )
         )
-    jump, at_kink = None, False
-    if equations.kinked:
-        with problem.spent.on("certifying"):
-            jump = beyond_kinks(bound, scale)
-            at_kink = residual_jumps(equations, here, factors, jacobian, jump)
+    left = contraction(factors, jacobian) if left is None else left
+    found = solved(problem, here, jacobian, factors, bound, left)
+    if not equations.kinked:
+        return found
+    with problem.spent.on("certifying"):
+        jump = end.beyond_kinks(bound)
+        return replace(found, jump=jump, at_kink=end.jumps(jump))
+
+
+def solved(
+    problem: BlockProblem,
+    here: LocalEquations,
+    jacobian: Jacobian,
+    factors: Factors,
+    bound: ErrorBound,
+    left: float,
+) -> Solved:
+    """The block at a point, with what is known of it there and of the way to it."""
     return Solved(
         point=here.point,
         jacobian=jacobian,
         factors=factors,
         solver=problem.solver,
-        history=path.history,
+        history=tuple(problem.history),
         factorisations=problem.factorisations,
-        residual=float(np.abs(residual).max(initial=0.0)),
+        residual=float(np.abs(here.residual).max(initial=0.0)),
         bound=bound,
-        top=float(scale.top.max(initial=0.0)),
-        contraction=contraction(factors, jacobian) if left is None else left,
-        jump=jump,
-        at_kink=at_kink,
+        top=float(problem.scale.top.max(initial=0.0)),
+        contraction=left,
         spent=problem.spent,
     )
 
@@ -104,7 +116,7 @@ def at_the_end(
     return jacobian, problem.factor(jacobian, "at the solution"), None
 
 
-def require_regular(path: Path, jacobian: Jacobian, factors: Factors) -> None:
+def require_regular(problem: BlockProblem, jacobian: Jacobian, factors: Factors) -> None:
     """SingularSystem where the Jacobian is singular to rounding, whatever its units."""
     # For such a system no iteration converges, and no factors from nearby undo its products.
     if factors.iterative or not jacobian.known:
@@ -113,27 +125,15 @@ def require_regular(path: Path, jacobian: Jacobian, factors: Factors) -> None:
         jacobian.condition(factors) > 0.1 / EPSILON
         and jacobian.scaled_condition(factors) > 0.1 / EPSILON
     ):
-        where = "at the solution, to rounding"
-        raise singular(path.problem.equations, jacobian, where, path.history)
+        raise problem.singular(jacobian, "at the solution, to rounding")
 
 
 def given_up(path: Path) -> Solved | None:
     """What stands at the last point reached, for those who insist; None without factors."""
-    problem, equations, scale = path.problem, path.problem.equations, path.problem.scale
-    here = path.here
+    problem, here = path.problem, path.here
     jacobian = problem.jacobian(here)
     finite = np.isfinite(here.residual).all()
-    if not jacobian.known or equations.block.size > PSEUDO_INVERSE_UP_TO or not finite:
+    if not jacobian.known or problem.equations.block.size > PSEUDO_INVERSE_UP_TO or not finite:
         return None
-    return Solved(
-        point=here.point,
-        jacobian=jacobian,
-        factors=LeastSquares(jacobian.matrix),
-        solver=problem.solver,
-        history=path.history,
-        factorisations=problem.factorisations,
-        residual=float(np.abs(here.residual).max(initial=0.0)),
-        bound=ErrorBound(np.zeros_like(here.point), scale.top, np.inf, np.inf),
-        top=float(scale.top.max(initial=0.0)),
-        contraction=np.inf,
-    )
+    bound = ErrorBound(np.zeros_like(here.point), problem.scale.top, np.inf, np.inf)
+    return solved(problem, here, jacobian, LeastSquares(jacobian.matrix), bound, np.inf)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lagrad.errors import NotPositiveDefinite, SingularSystem
+from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import null_weights
 from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.solving.block_equations import BlockEquations
@@ -58,6 +58,16 @@ REMEDY = (
     "At a minimum every direction has positive curvature. Start elsewhere, add a penalty, or, "
     "where the point is meant, ask for linear=lg.MINRES() or lg.DenseLU(), or for damping=…."
 )
+
+
+def named(
+    equations: BlockEquations, error: NotConverged | SingularSystem
+) -> NotConverged | NotPositiveDefinite:
+    """What a linear solver says, with the name of the block."""
+    said = f"the block {equations.block.label}: {error}"
+    if isinstance(error, NotPositiveDefinite):
+        return NotPositiveDefinite(f"{said}. {REMEDY}")
+    return NotConverged(said)
 
 
 def indefinite(equations: BlockEquations, jacobian: Jacobian, where: str) -> NotPositiveDefinite:

@@ -2,28 +2,80 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
+import scipy.optimize
 
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Operator
 from lagrad.linear_solvers.neumann import Neumann
-from lagrad.solving.approach import Approach
+from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.solving.certification import certify, given_up, linearised
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.iterations import Newton
 from lagrad.solving.newton import BlockProblem, Path, newton
-from lagrad.solving.powell import powell_start
 from lagrad.solving.solved_block import Solved
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
 
+# Blocks up to this size get a second method.
+HYBRID_UP_TO = 300
+
 Failure = NotConverged | SingularSystem
 Values = Mapping[Variable, Array]
+
+
+class Approach(Protocol):
+    """How an implicit function approaches its unknowns, and what must hold at their solution.
+
+    Attributes
+    ----------
+    inner : tuple of str
+        Unknowns of implicit functions inside this one, which follow its own.
+    tol : float or None
+        The relative error at which Newton's method ends.
+    damping : float
+        What is added to the Jacobian's diagonal wherever it is solved with.
+    differentiate : Neumann or None
+        A series in the place of the multipliers' equation.
+    warm : WarmStart or None
+        Where the last solution is kept.
+    settles : bool
+        Whether it ends at the solution itself, so that Newton's method has nothing to add.
+    minimises : bool
+        Whether the solution must be a minimum.
+    """
+
+    inner: tuple[str, ...]
+    tol: float | None
+    damping: float
+    differentiate: Neumann | None
+    warm: Any
+    minimises: bool
+
+    @property
+    def settles(self) -> bool: ...
+
+    def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
+        """Values of the unknowns from which Newton's method starts."""
+
+    def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
+        """Another start, where Newton's method alone does not arrive; None where there is none."""
+
+    def solver(self, equations: BlockEquations) -> LinearSolver:
+        """The linear solver of the block that its unknowns form."""
+
+    def require_contraction(self, solved: Solved) -> None:
+        """NotContractive at a fixed point that the plain iteration moves away from."""
+
+    def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
+        """NotPositiveDefinite where the objective curves down at what should be its minimum."""
 
 
 def solve_block(
@@ -151,3 +203,25 @@ def truncated(solved: Solved, series: Neumann) -> Solved:
     said = "" if series.terms is None else f"Neumann series of {series.terms} terms"
     factors = series.factor(products.matrix)
     return replace(solved, jacobian=products, factors=factors, truncated=said)
+
+
+def powell_start(equations: BlockEquations, outer: list[Array], start: Array) -> Array | None:
+    """Where Powell's hybrid method ends (MINPACK, by SciPy), for small blocks; None if nowhere."""
+    if equations.block.size > HYBRID_UP_TO:
+        return None
+
+    def residual(point: Array) -> Array:
+        return equations.residual(outer, point)
+
+    def jacobian(point: Array) -> Array:
+        partials = LocalEquations(equations, outer, point).partials
+        return partials.jacobian(equations.residuals, equations.unknowns, dense=True)
+
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = scipy.optimize.root(residual, start, jac=jacobian, method="hybr", tol=1e-12)
+        except (ValueError, ArithmeticError):
+            return None
+    reached = np.isfinite(found.x).all() and np.isfinite(residual(found.x)).all()
+    return np.asarray(found.x, dtype=equations.dtype) if found.success and reached else None
