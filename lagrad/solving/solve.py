@@ -14,11 +14,11 @@ from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun, ImplicitRun
 from lagrad.solving.iterations import Newton
 from lagrad.solving.profile import BlockReport, Spent
-from lagrad.solving.scalar_sweep import ScalarPoint
 from lagrad.solving.solve_block import solve_block
 from lagrad.solving.solved_block import Solved
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
+from lagrad.solving.sweep import ScalarPoint
 from lagrad.systems.linearization import split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array

@@ -12,9 +12,8 @@ import numpy as np
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun, ImplicitRun
-from lagrad.solving.scalar_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.solved_block import Solved
-from lagrad.solving.sweep import Sweep
+from lagrad.solving.sweep import ScalarPoint, ScalarSweep, Sweep
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array

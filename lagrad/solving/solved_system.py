@@ -214,8 +214,9 @@ def cotangent_of(variable: Variable) -> dict[Variable, Array]:
 def pulled(sweep: Any, system: System, output: Variable) -> dict[Constraint, Array]:
     """The multipliers of all constraints, by a sweep from an output."""
     sweep.seed_all(cotangent_of(output))
-    found = sweep.back()
-    return {c: np.asarray(found[c]).reshape(c.shape) for c in system.constraints.values()}
+    sweep.back()
+    found: dict[Constraint, Array] = sweep.multipliers()
+    return found
 
 
 def received(sweep: Any, variable: Variable) -> Array:
