@@ -182,10 +182,9 @@ class Measure:
         if self.numbers:
             return np.abs(vector).astype(float, copy=False)
         if len(self.sizes) == 1:
-            return np.array([np.abs(vector).max(initial=0.0)], dtype=float)
+            return np.array([largest(vector)])
         if min(self.sizes) == 0:
-            pieces = np.split(np.abs(vector), self.starts[1:])
-            return np.array([piece.max(initial=0.0) for piece in pieces], dtype=float)
+            return np.array([largest(piece) for piece in np.split(vector, self.starts[1:])])
         return np.maximum.reduceat(np.abs(vector), self.starts).astype(float)
 
     def see(self, point: Array) -> None:
@@ -202,13 +201,18 @@ class Measure:
             lengths = [abs(v) / max(t or most, 1e-300) for v, t in pairs]
             return float(max([0.0, *(length for length in lengths if length > 0)]))
         if len(self.sizes) == 1:
-            top = float(np.abs(vector).max(initial=0.0))
+            top = largest(vector)
             return top / max(float(against[0]), 1e-300) if top else 0.0
         # An unknown that has no size of its own is measured by the others.
         against = np.where(against > 0, against, against.max(initial=0.0))
-        largest = self.largest(vector)
-        some = largest > 0
-        return float((largest[some] / np.maximum(against[some], 1e-300)).max(initial=0.0))
+        sizes = self.largest(vector)
+        some = sizes > 0
+        return largest(sizes[some] / np.maximum(against[some], 1e-300))
+
+
+def largest(array: Array) -> float:
+    """The largest absolute value in an array; zero of an empty one."""
+    return float(np.abs(array).max(initial=0.0))
 
 
 def magnitude(residual: Expression, leaf: Callable[[Expression], bool]) -> Expression:

@@ -43,10 +43,7 @@ class Certificate(Public):
         evaluations alone is not in it.
     """
 
-    PUBLIC = (
-        *("converged", "primal_residual", "multiplier_residual", "condition", "error_bound"),
-        *("differentiated", "truncation", "distance"),
-    )
+    PUBLIC = (*FIELDS, "differentiated", "truncation", "distance")
 
     converged: bool
     primal_residual: float

@@ -9,7 +9,7 @@ import numpy as np
 from lagrad.errors import NotConverged, SingularSystem
 from lagrad.linear_solvers.base import Factors, LeastSquares, LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, contraction
-from lagrad.solving.block_equations import BlockEquations, LocalEquations
+from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
 from lagrad.solving.error_bound import ErrorBound, PathEnd
 from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem, Path
 from lagrad.solving.solved_block import Solved
@@ -79,9 +79,9 @@ def solved(
         solver=problem.solver,
         history=tuple(problem.history),
         factorisations=problem.factorisations,
-        residual=float(np.abs(here.residual).max(initial=0.0)),
+        residual=largest(here.residual),
         bound=bound,
-        top=float(problem.scale.top.max(initial=0.0)),
+        top=largest(problem.scale.top),
         contraction=left,
         spent=problem.spent,
     )
@@ -94,7 +94,7 @@ def polished(path: Path, factors: Factors) -> LocalEquations:
         correction = -factors.solve(here.residual, tol=INEXACT).astype(here.point.dtype)
     if scale.length(correction) > 2 * scale.epsilon:
         nearer = problem.equations.residual(problem.outer, here.point + correction)
-        if np.abs(nearer).max(initial=0.0) < np.abs(here.residual).max(initial=0.0):
+        if largest(nearer) < largest(here.residual):
             return problem.at(here.point + correction)
     return here
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 class Run:
     """Blocks that are evaluated at once, what they define as one plan."""
+
+    label: str
 
     def __init__(
         self, blocks: tuple[Block, ...], variables: list[Variable], defined: dict[int, Expression]
@@ -57,6 +59,8 @@ class ExplicitRun(Run):
         pairs = [(c.variable, c.rhs) for b in blocks for c in b.constraints]
         defined = {v.index: right for v, right in pairs if v is not None}
         super().__init__(blocks, [v for block in blocks for v in block.variables], defined)
+        names = [v.name for v in self.variables]
+        self.label = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
     @cached_property
     def flat(self) -> ScalarTape | None:
@@ -68,11 +72,6 @@ class ExplicitRun(Run):
     def _places(self) -> Array:
         assert self.flat is not None
         return np.array([self.flat.place[v.index] for v in self.variables])
-
-    @property
-    def label(self) -> str:
-        names = [v.name for v in self.variables]
-        return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
     def evaluate(self, values: dict[Variable, Array]) -> Array | None:
         if self.flat is None:
@@ -87,6 +86,7 @@ class ImplicitRun(Run):
 
     def __init__(self, equations: BlockEquations) -> None:
         self.equations, self.block = equations, equations.block
+        self.label = self.block.label
         eliminated = [c.variable for c in self.block.definitions if c.variable is not None]
         super().__init__((self.block,), eliminated, equations.defined)
 
@@ -191,7 +191,8 @@ class CompiledSystem:
         key = (derive, *arguments)
         if key not in self._derived:
             self._derived[key] = derive(*arguments)
-        return cast("T", self._derived[key])
+        found: T = self._derived[key]
+        return found
 
     @property
     def tape(self) -> Tape:

@@ -15,7 +15,7 @@ import scipy.sparse.linalg as sparse_linalg
 from lagrad.errors import NotPositiveDefinite
 from lagrad.linear_solvers.base import ESTIMATE, Factors
 from lagrad.linear_solvers.jacobian import Jacobian, signed
-from lagrad.solving.block_equations import LocalEquations, Measure
+from lagrad.solving.block_equations import LocalEquations, Measure, largest
 from lagrad.solving.failures import named
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
@@ -111,7 +111,7 @@ class PathEnd:
             # A value that cannot be told from zero is measured by what matters in its equations.
             matter = self.jacobian.typical(self.terms)
             if matter is None:
-                matter = np.full(point.size, np.abs(point).max(initial=0.0))
+                matter = np.full(point.size, largest(point))
             sizes = np.where(lost, np.maximum(sizes, scale.largest(matter)), sizes)
         return sizes
 
@@ -121,9 +121,9 @@ class PathEnd:
         # Twice: the norm is an estimate, and the terms are what they are after rounding.
         against = np.repeat(np.maximum(sizes, 1e-300), self.scale.sizes)
         if factors.iterative:
-            return 4 * float((np.abs(direction) / against).max(initial=0.0))
+            return 4 * largest(direction / against)
         if n <= SMALL:
-            return 2 * float((spread / against).max(initial=0.0))
+            return 2 * largest(spread / against)
         # A norm of J⁻¹ between two scalings.
         operator = sparse_linalg.LinearOperator(
             (n, n),
@@ -163,17 +163,16 @@ class PathEnd:
         Where the Jacobian jumps within that, a derivative is one of several.
         """
         # An unknown that is zero has no size but that of the others, or one.
-        largest = float(bound.sizes.max(initial=0.0))
-        sizes = np.where(bound.sizes > 0, bound.sizes, largest or 1.0)
+        sizes = np.where(bound.sizes > 0, bound.sizes, largest(bound.sizes) or 1.0)
         lengths = np.repeat(sizes, self.scale.sizes) * max(1e-9, 1e3 * self.scale.epsilon)
         return bound.direction + np.copysign(lengths, signed(lengths))
 
     def jumps(self, step: Array) -> bool:
         """Whether the equations themselves jump, or bend sharply, within a step to either side."""
-        rounding = 1e4 * self.scale.epsilon * np.abs(self.here.point).max(initial=0.0)
+        rounding = 1e4 * self.scale.epsilon * largest(self.here.point)
         for there in (step, -step):
-            moved = np.abs(self.factors.solve(self._bend(there), tol=ESTIMATE)).max(initial=0.0)
-            if not moved <= 0.1 * np.abs(step).max(initial=0.0) + rounding:
+            moved = largest(self.factors.solve(self._bend(there), tol=ESTIMATE))
+            if not moved <= 0.1 * largest(step) + rounding:
                 return True
         return False
 

@@ -11,6 +11,7 @@ import numpy as np
 from lagrad.compiler.plan import Plan
 from lagrad.errors import LagradError
 from lagrad.expressions.expression import Equation, Expression, Variable
+from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.systems.constraint import definitions
 from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
@@ -33,7 +34,7 @@ def implicit(system: System, values: Mapping[Variable, Array]) -> System | None:
     starts = dict(zip([node.index for node in ends], plan(list(values.values())), strict=True))
 
     def instead(copy: System) -> Instead:
-        stated: dict[Any, list[Expression]] = {}
+        stated: dict[Any, list[Variable]] = {}
 
         def other(old: Expression, node: dict[int, Expression]) -> Expression | None:
             if old.primitive is not APPROACHED:
@@ -41,9 +42,8 @@ def implicit(system: System, values: Mapping[Variable, Array]) -> System | None:
             statement, k = old.parameters
             key = (statement, *(a.index for a in old.arguments))
             if key not in stated:
-                stated[key] = [*state(copy, system, statement, old, node)]
+                stated[key] = state(copy, system, statement, old, node)
             unknown = stated[key][k]
-            assert isinstance(unknown, Variable)
             unknown.start = np.array(starts[old.index])
             return unknown
 
@@ -59,7 +59,7 @@ def implicit(system: System, values: Mapping[Variable, Array]) -> System | None:
 
 def state(
     copy: System, system: System, statement: Statement, old: Expression, node: dict[int, Expression]
-) -> list[Expression]:
+) -> list[Variable]:
     """New unknowns, and the equations that they solve."""
     assert statement.system is not None
     count = len(statement.values)
@@ -70,7 +70,7 @@ def state(
             name = copy.free(f"{name}_")
         return name
 
-    unknowns: list[Expression] = [
+    unknowns = [
         copy.unknown(free("approached"), a.shape, 0.0, a.dtype) for a in old.arguments[:count]
     ]
     others = [node[a.index] for a in old.arguments[count:]]
@@ -104,9 +104,6 @@ def distance(
         others = again(solve(CompiledSystem(exact), given, start))
     except LagradError:
         return None
-    size = max((float(np.abs(others[key.name]).max(initial=0.0)) for key in found), default=0.0)
-    off = max(
-        (float(np.abs(value - others[key.name]).max(initial=0.0)) for key, value in found.items()),
-        default=0.0,
-    )
+    size = max((largest(others[key.name]) for key in found), default=0.0)
+    off = max((largest(value - others[key.name]) for key, value in found.items()), default=0.0)
     return off / size if size else (np.inf if off else 0.0)

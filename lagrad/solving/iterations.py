@@ -72,14 +72,7 @@ class Picard:
 
     def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
         """The point reached, and the relative length of each step."""
-        history: list[float] = []
-        for _ in range(self.max_steps):
-            after = step(point)
-            history.append(relative(after - point, after))
-            if not history[-1] > self.tol:
-                return after, history
-            point = after
-        return point, history
+        return iterated(step, point, self.tol, self.max_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +108,38 @@ class Anderson:
 
     def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
         """The point reached, and the relative length of each step."""
-        history: list[float] = []
-        past = Differences(self.memory)
-        before: tuple[Array, Array] | None = None
-        for _ in range(self.max_steps):
-            after = step(point)
-            residual = after - point
-            history.append(relative(residual, after))
-            if not history[-1] > self.tol:
-                return after, history
-            if before is not None:
-                past.add(after - before[0], residual - before[1])
-            # Far beyond the best so far: what was combined misleads, so it starts afresh.
-            if history[-1] > 10 * min(history):
-                past.clear()
-            before = (after, residual)
-            # A step that halves the residual needs no help.
-            quick = len(history) > 1 and history[-1] < 0.5 * history[-2]
-            point = after if quick else past.combined(after, residual)
-        return point, history
+        return iterated(step, point, self.tol, self.max_steps, Differences(self.memory))
+
+
+def iterated(
+    step: Callable[[Array], Array],
+    point: Array,
+    tol: float,
+    max_steps: int,
+    past: Differences | None = None,
+) -> tuple[Array, list[float]]:
+    """The point reached, and the relative length of each step, accelerated by past ones."""
+    history: list[float] = []
+    before: tuple[Array, Array] | None = None
+    for _ in range(max_steps):
+        after = step(point)
+        residual = after - point
+        history.append(relative(residual, after))
+        if not history[-1] > tol:
+            return after, history
+        if past is None:
+            point = after
+            continue
+        if before is not None:
+            past.add(after - before[0], residual - before[1])
+        # Far beyond the best so far: what was combined misleads, so it starts afresh.
+        if history[-1] > 10 * min(history):
+            past.clear()
+        before = (after, residual)
+        # A step that halves the residual needs no help.
+        quick = len(history) > 1 and history[-1] < 0.5 * history[-2]
+        point = after if quick else past.combined(after, residual)
+    return point, history
 
 
 class Differences:
@@ -240,18 +246,18 @@ class Minimize:
 class Needs:
     """What a method of SciPy's minimize is given."""
 
-    gradient: bool
-    product: bool
-    hessian: bool
+    gradient: bool = True
+    product: bool = False
+    hessian: bool = False
 
 
 METHODS = {
-    **dict.fromkeys(("nelder-mead", "powell", "cobyla", "cobyqa"), Needs(False, False, False)),
-    **dict.fromkeys(("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp"), Needs(True, False, False)),
+    **dict.fromkeys(("nelder-mead", "powell", "cobyla", "cobyqa"), Needs(gradient=False)),
+    **dict.fromkeys(("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp"), Needs()),
     **dict.fromkeys(
-        ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr"), Needs(True, True, False)
+        ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr"), Needs(product=True)
     ),
-    **dict.fromkeys(("dogleg", "trust-exact"), Needs(True, False, True)),
+    **dict.fromkeys(("dogleg", "trust-exact"), Needs(hessian=True)),
 }
 
 

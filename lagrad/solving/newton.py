@@ -17,7 +17,7 @@ import numpy as np
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import ESTIMATE, Factors, Indefinite, LinearSolver, Singular
 from lagrad.linear_solvers.jacobian import Jacobian, signed
-from lagrad.solving.block_equations import BlockEquations, LocalEquations, Measure
+from lagrad.solving.block_equations import BlockEquations, LocalEquations, Measure, largest
 from lagrad.solving.error_bound import errors
 from lagrad.solving.failures import NewtonStep, indefinite, named, singular, story
 from lagrad.solving.iterations import Differences, Newton
@@ -314,9 +314,9 @@ class NewtonSearch:
                     wanted = 0.5 * length * damping**2 / bend if bend else 0.5 * damping
                     damping = min(max(wanted, 0.1 * damping), 0.5 * damping)
                     continue
-            largest = float(np.abs(trial.residual).max(initial=0.0))
+            residual = largest(trial.residual)
             relative = scale.length(correction, scale.largest(point))
-            self.history.append(NewtonStep(length, largest, damping, relative))
+            self.history.append(NewtonStep(length, residual, damping, relative))
             return damping, trial, following
         self.stuck = True
         what = "makes no progress along the Newton direction"

@@ -11,7 +11,7 @@ from lagrad.errors import NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.solving.certificate import Policy
-from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun, ImplicitRun
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.iterations import Newton
 from lagrad.solving.profile import BlockReport, Spent
 from lagrad.solving.solve_block import solve_block
@@ -58,27 +58,21 @@ def solve(
     converged, memory = True, None
     for run in compiled.runs:
         began = time.perf_counter()
-        if isinstance(run, ExplicitRun):
-            spent = Spent()
-            with spent.on("evaluating"):
-                memory = run.evaluate(values)
-            if memory is None or not np.isfinite(memory).all():
-                require_finite(run.variables, values, policy)
-            seconds = time.perf_counter() - began
-            reports.append(BlockReport(run.label, 0, 0, 0, "explicit", seconds, spent))
-            continue
-        found, failure = solve_block(run, compiled, values, start, newton, linear)
-        if failure is not None:
-            policy.fail(failure)
-            converged = False
-        solved[run.block] = found
-        pieces = split(found.point, run.block.unknowns)
-        for unknown, piece in zip(run.block.unknowns, pieces, strict=True):
-            values[unknown] = piece.astype(unknown.dtype, copy=False)
-        with found.spent.on("evaluating"):
-            run.evaluate(values)
-        require_finite(run.variables, values, policy)
-        reports.append(report(run, found, time.perf_counter() - began))
+        found, spent = None, Spent()
+        if isinstance(run, ImplicitRun):
+            found, failure = solve_block(run, compiled, values, start, newton, linear)
+            if failure is not None:
+                policy.fail(failure)
+                converged = False
+            solved[run.block], spent = found, found.spent
+            pieces = split(found.point, run.block.unknowns)
+            for unknown, piece in zip(run.block.unknowns, pieces, strict=True):
+                values[unknown] = piece.astype(unknown.dtype, copy=False)
+        with spent.on("evaluating"):
+            memory = run.evaluate(values)
+        if memory is None or not np.isfinite(memory).all():
+            require_finite(run.variables, values, policy)
+        reports.append(report(run, found, spent, time.perf_counter() - began))
     if converged:
         require_minima(compiled, values, solved)
     scalars = None if compiled.flat is None else ScalarPoint(compiled.flat, memory)
@@ -89,13 +83,13 @@ def solve(
     return solution
 
 
-def report(run: ImplicitRun, found: Solved, seconds: float) -> BlockReport:
-    """What a block cost."""
+def report(run: Run, found: Solved | None, spent: Spent, seconds: float) -> BlockReport:
+    """What a run cost."""
+    if found is None:
+        return BlockReport(run.label, 0, 0, 0, "explicit", seconds, spent)
     solver = type(getattr(found.factors, "solver", found.solver)).__name__
-    steps, block = len(found.history), run.block
-    return BlockReport(
-        block.label, block.size, steps, found.factorisations, solver, seconds, found.spent
-    )
+    counts = (found.point.size, len(found.history), found.factorisations)
+    return BlockReport(run.label, *counts, solver, seconds, spent)
 
 
 def require_minima(

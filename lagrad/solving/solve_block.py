@@ -125,15 +125,11 @@ def solve_block(
     problem = BlockProblem(equations, outer, solver)
     with problem.spent.on("evaluating"):
         begin = equations.vector(approached("begin") or start)
-    if approach is not None and approach.settles and (approach.damping or matrix_free(solver)):
+    direct = approach is not None and (approach.damping or problem.solver.matrix_free)
+    if approach is not None and approach.settles and direct:
         there = linearised(equations, outer, begin, solver)
         return as_differentiated(there, approach, equations.unknowns), None
-    found: Solved | None = None
-    failure: Failure | None
-    try:
-        found, failure = solved_from(problem, begin, options)
-    except (NotConverged, SingularSystem) as error:
-        failure = error
+    found, failure = solved_from(problem, begin, options)
     if failure is not None:
         try:
             other = approached("otherwise")
@@ -151,13 +147,9 @@ def solve_block(
     return found, failure
 
 
-def matrix_free(solver: LinearSolver | None) -> bool:
-    return solver is not None and solver.matrix_free
-
-
 def solved_from(
     problem: BlockProblem, start: Array, options: Newton
-) -> tuple[Solved, Failure | None]:
+) -> tuple[Solved | None, Failure | None]:
     """What Newton's method makes of a start; Powell's finds another where it makes no progress."""
     path = newton(problem, start, options)
     found, failure = certified(path)
@@ -165,12 +157,7 @@ def solved_from(
         further, _ = certified(newton(problem.anew(), again, options))
         if further is not None:
             return further, None
-    if found is None:
-        found = given_up(path)
-    if found is None:
-        assert failure is not None
-        raise failure
-    return found, failure
+    return found or given_up(path), failure
 
 
 def certified(path: Path) -> tuple[Solved | None, Failure | None]:
@@ -190,19 +177,14 @@ def as_differentiated(found: Solved, approach: Approach, unknowns: Sequence[Vari
     if approach.warm is not None:
         approach.warm.keep(split(found.point, unknowns))
         found = replace(found, warm=approach.warm)
-    if approach.differentiate is not None:
-        return truncated(found, approach.differentiate)
+    if (series := approach.differentiate) is not None:
+        products = Operator(found.jacobian.operator())
+        said = "" if series.terms is None else f"Neumann series of {series.terms} terms"
+        factors = series.factor(products.matrix)
+        return replace(found, jacobian=products, factors=factors, truncated=said)
     if approach.damping:
         return replace(found, truncated=f"damping {approach.damping:g}")
     return found
-
-
-def truncated(solved: Solved, series: Neumann) -> Solved:
-    """A solved block whose derivatives are a series of products."""
-    products = Operator(solved.jacobian.operator())
-    said = "" if series.terms is None else f"Neumann series of {series.terms} terms"
-    factors = series.factor(products.matrix)
-    return replace(solved, jacobian=products, factors=factors, truncated=said)
 
 
 def powell_start(equations: BlockEquations, outer: list[Array], start: Array) -> Array | None:

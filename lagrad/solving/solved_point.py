@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
+from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun, ImplicitRun
 from lagrad.solving.solved_block import Solved
 from lagrad.solving.sweep import ScalarPoint, ScalarSweep, Sweep
@@ -61,14 +62,9 @@ class SolvedPoint:
         )
 
     @cached_property
-    def kinked(self) -> bool:
-        """Whether some Jacobian may jump near the point."""
-        return any(solved.jump is not None for solved in self.solved.values())
-
-    @cached_property
     def beyond(self) -> tuple[SolvedPoint, ...]:
         """The points on both sides of the kinks at which this one may be."""
-        if not self.kinked:
+        if all(solved.jump is None for solved in self.solved.values()):
             return ()
         jumps = {b: s.bound.direction if s.jump is None else s.jump for b, s in self.solved.items()}
         back = {block: -jump for block, jump in jumps.items()}
@@ -96,15 +92,12 @@ class SolvedPoint:
 
     def drift(self) -> float:
         """The largest relative change of an unknown when errors are carried from block to block."""
-        worst = 0.0
-        for block, solved in self.solved.items():
-            for unknown, size in zip(block.unknowns, solved.bound.sizes, strict=True):
-                change = largest(self.moved.values[unknown] - self.values[unknown])
-                if size <= 10 * change:
-                    size = max(size, NEGLIGIBLE * self.scale)
-                if change:
-                    worst = max(worst, change / size if size else np.inf)
-        return worst
+        pairs = (
+            (largest(self.moved.values[unknown] - self.values[unknown]), size)
+            for block, solved in self.solved.items()
+            for unknown, size in zip(block.unknowns, solved.bound.sizes, strict=True)
+        )
+        return worst_share(pairs, NEGLIGIBLE * self.scale)
 
     @cached_property
     def scale(self) -> float:
@@ -208,21 +201,25 @@ def relative_change(
     rounding is that of what cancelled.
     """
     sizes = {key: largest(array) for key, array in found.items()}
+    changes = [largest(np.asarray(other[k]) - a) if np.size(a) else 0.0 for k, a in found.items()]
+    if not np.isfinite(changes).all():
+        return np.inf
     unit = {key: units.get(key) or 1.0 for key in found}
     top = max((sizes[key] / unit[key] for key in found), default=0.0)
     widest = max(unit.values(), default=1.0)
+    pairs = zip(changes, sizes.values(), strict=True)
+    return worst_share(pairs, max(top, NEGLIGIBLE * scale) * widest)
+
+
+def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:
+    """The largest of some changes, each over its size.
+
+    A size that cannot be told from zero is taken as no less than the floor.
+    """
     worst = 0.0
-    for key, array in found.items():
-        change = largest(np.asarray(other[key]) - array) if np.size(array) else 0.0
-        if not np.isfinite(change):
-            return np.inf
-        size = sizes[key]
+    for change, size in pairs:
         if size <= 10 * change:
-            size = max(size, max(top, NEGLIGIBLE * scale) * widest)
+            size = max(size, floor)
         if change:
             worst = max(worst, change / size if size else np.inf)
     return worst
-
-
-def largest(array: Array) -> float:
-    return float(np.abs(array).max(initial=0.0))

@@ -13,6 +13,7 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.errors import NotFinite
 from lagrad.expressions.expression import Variable
+from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.derivatives import Derivatives, Gradient, frozen
 from lagrad.solving.implicit_distance import distance
@@ -202,7 +203,7 @@ class SolvedSystem:
 
     def _size(self, variable: Variable) -> float:
         """The largest entry of a variable's value; one where that is zero, or as good as zero."""
-        size = float(np.abs(self.point.values[variable]).max(initial=0.0))
+        size = largest(self.point.values[variable])
         return size if size > 1e-12 * self.point.scale else 1.0
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from lagrad.compiler.scalar_tape import ScalarTape
 from lagrad.expressions.expression import Expression
 from lagrad.linear_solvers.base import ESTIMATE
+from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Stretch
 from lagrad.solving.solved_block import Solved
 from lagrad.systems.constraint import Constraint
@@ -135,9 +136,9 @@ class Sweep(Carried):
             # What was asked for in the place of a solution, and how far it is from one.
             solution = solved.factors.solve(right, transposed)
             left = right - solved.matrix(transposed).mv(solution)
-            size = float(np.abs(right).max(initial=0.0))
+            size = largest(right)
             if size:
-                self.truncation = max(self.truncation, float(np.abs(left).max()) / size)
+                self.truncation = max(self.truncation, largest(left) / size)
             self.truncated = solved.truncated
         else:
             warm = solved.warm if transposed and self.width is None else None
