@@ -9,7 +9,7 @@ correction is an iteration, a step that halves the residual is taken without it.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,55 +89,44 @@ class BlockProblem:
         return story(self.equations, what, self.history, correction)
 
 
-@dataclass(frozen=True, eq=False)
-class Path:
-    """Where a solve went.
+def newton(problem: BlockProblem, start: Array, options: Newton) -> NewtonSearch:
+    """The way from a start to a solution, or to where there was no further step."""
+    with np.errstate(all="ignore"):
+        search = NewtonSearch(problem, start, options)
+        try:
+            search.run()
+        except (NotConverged, SingularSystem) as error:
+            search.failure = error
+    return search
+
+
+class NewtonSearch:
+    """One run of Newton's method, as far as it has come.
 
     Attributes
     ----------
     here : LocalEquations
         The equations near the last point that was reached.
-    factors : Factors or None
-        Of a Jacobian near it; None where there were none.
+    jacobian, factors : Jacobian, Factors
+        Those of the last step, once there was one.
     failure : error or None
         Why that point is no solution.
     stuck : bool
         Whether no step along the Newton direction helped.
     """
 
-    problem: BlockProblem
-    here: LocalEquations
-    factors: Factors | None
+    jacobian: Jacobian
+    factors: Any = None
     failure: NotConverged | SingularSystem | None = None
-    stuck: bool = False
-
-
-def newton(problem: BlockProblem, start: Array, options: Newton) -> Path:
-    """The way from a start to a solution, or to where there was no further step."""
-    failure = None
-    with np.errstate(all="ignore"):
-        search = NewtonSearch(problem, start, options)
-        try:
-            search.run()
-        except (NotConverged, SingularSystem) as error:
-            failure = error
-    return Path(problem, search.here, search.factors, failure, search.stuck)
-
-
-class NewtonSearch:
-    """One run of Newton's method, as far as it has come."""
-
-    jacobian: Jacobian  # at the last step
-    factors: Any = None  # of it, once there was one
+    stuck = False
 
     def __init__(self, problem: BlockProblem, start: Array, options: Newton) -> None:
         self.problem, self.equations = problem, problem.equations
         self.scale, self.history = problem.scale, problem.history
         self.scale.see(start)
-        self.here = problem.at(start)  # the last point that was reached
+        self.here = problem.at(start)
         # No correction can be told from rounding below this.
         self.newton = replace(options, tol=max(options.tol, 50 * self.scale.epsilon))
-        self.stuck = False  # where no step along the Newton direction helps
 
     def _correction(self, residual: Array, tol: float = INEXACT) -> Array:
         try:

@@ -11,11 +11,11 @@ from lagrad.errors import NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.solving.certificate import Policy
+from lagrad.solving.certification import Solved
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.iterations import Newton
 from lagrad.solving.profile import BlockReport, Spent
 from lagrad.solving.solve_block import solve_block
-from lagrad.solving.solved_block import Solved
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.solving.sweep import ScalarPoint
@@ -64,7 +64,7 @@ def solve(
             if failure is not None:
                 policy.fail(failure)
                 converged = False
-            solved[run.block], spent = found, found.spent
+            solved[run.block], spent = found, found.problem.spent
             pieces = split(found.point, run.block.unknowns)
             for unknown, piece in zip(run.block.unknowns, pieces, strict=True):
                 values[unknown] = piece.astype(unknown.dtype, copy=False)
@@ -87,8 +87,9 @@ def report(run: Run, found: Solved | None, spent: Spent, seconds: float) -> Bloc
     """What a run cost."""
     if found is None:
         return BlockReport(run.label, 0, 0, 0, "explicit", seconds, spent)
-    solver = type(getattr(found.factors, "solver", found.solver)).__name__
-    counts = (found.point.size, len(found.history), found.factorisations)
+    done = found.problem
+    solver = type(getattr(found.factors, "solver", done.solver)).__name__
+    counts = (found.point.size, len(done.history), done.factorisations)
     return BlockReport(run.label, *counts, solver, seconds, spent)
 
 

@@ -16,11 +16,10 @@ from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Operator
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.solving.block_equations import BlockEquations, LocalEquations
-from lagrad.solving.certification import certify, given_up, linearised
+from lagrad.solving.certification import Solved, certify, given_up, linearised
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.iterations import Newton
-from lagrad.solving.newton import BlockProblem, Path, newton
-from lagrad.solving.solved_block import Solved
+from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
 
@@ -157,16 +156,16 @@ def solved_from(
         further, _ = certified(newton(problem.anew(), again, options))
         if further is not None:
             return further, None
-    return found or given_up(path), failure
+    return found or given_up(problem, path.here), failure
 
 
-def certified(path: Path) -> tuple[Solved | None, Failure | None]:
+def certified(path: NewtonSearch) -> tuple[Solved | None, Failure | None]:
     """The end of a path, certified; or why it is none."""
     if path.failure is not None:
         return None, path.failure
     try:
         with np.errstate(all="ignore"):
-            return certify(path), None
+            return certify(path.problem, path.here, path.factors), None
     except (NotConverged, SingularSystem) as error:
         return None, error
 

@@ -12,8 +12,8 @@ import numpy as np
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.solving.block_equations import largest
+from lagrad.solving.certification import Solved
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun, ImplicitRun
-from lagrad.solving.solved_block import Solved
 from lagrad.solving.sweep import ScalarPoint, ScalarSweep, Sweep
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
@@ -105,7 +105,9 @@ class SolvedPoint:
         if self.flat is not None:
             return largest(self.flat.values)
         sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
-        return max([*sizes, *(solved.top for solved in self.solved.values())], default=0.0)
+        return max(
+            [*sizes, *(largest(s.problem.scale.top) for s in self.solved.values())], default=0.0
+        )
 
     def seconds_of_evaluation(self) -> float:
         """How long all definitions and residuals take, once, the best of three times."""
