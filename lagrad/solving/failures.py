@@ -29,15 +29,11 @@ class NewtonStep:
 
 def steps_taken(history: Sequence[NewtonStep]) -> list[str]:
     """The last steps as a table."""
-    if not history:
-        return []
-    lines = ["  step  correction   residual     damping"]
-    first = max(0, len(history) - 8)
-    for number, step in enumerate(history[first:], first + 1):
-        lines.append(
-            f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
-        )
-    return lines
+    rows = [
+        f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
+        for number, step in enumerate(history, 1)
+    ]
+    return ["  step  correction   residual     damping", *rows[-8:]] if rows else []
 
 
 def story(

@@ -1,18 +1,15 @@
-"""Derivatives of iterations beside those of what they approach."""
+"""The equations that iterations approach the solution of, in the place of the iterations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.errors import LagradError
 from lagrad.expressions.expression import Equation, Expression, Variable
-from lagrad.solving.block_equations import largest
-from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.systems.constraint import definitions
 from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
 from lagrad.systems.rewriting import Instead, copied, inlined
@@ -79,31 +76,3 @@ def state(
     for name in statement.residuals:
         copy.subject_to(Equation(copy.arena.constant(0.0), found[name]), name=free("stationary"))
     return unknowns
-
-
-def distance(
-    system: System,
-    values: Mapping[Variable, Array],
-    found: Mapping[Any, Array],
-    again: Callable[[Any], Mapping[str, Array]] | None,
-    solve: Callable[..., Any],
-) -> float | None:
-    """How far a derivative is from the implicit one, relative to the latter's largest entry.
-
-    `again` asks another solution for it, which `solve` finds. None where there is no such
-    derivative.
-    """
-    if again is None or system.with_role("data"):
-        return None
-    given = {v.name: values[v] for v in system.with_role("parameter")}
-    start = {v.name: values[v] for v in system.with_role("unknown")}
-    try:
-        exact = implicit(system, values)
-        if exact is None:
-            return None
-        others = again(solve(CompiledSystem(exact), given, start))
-    except LagradError:
-        return None
-    size = max((largest(others[key.name]) for key in found), default=0.0)
-    off = max((largest(value - others[key.name]) for key, value in found.items()), default=0.0)
-    return off / size if size else (np.inf if off else 0.0)

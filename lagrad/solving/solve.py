@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -35,9 +35,7 @@ def solve_named(
     """The solution for arrays that fit, by name, the data among them."""
     system = compiled.system
     given = {system.variables[name]: value for name, value in values.items()}
-    known: Mapping[str, Array] = {}
-    if start is not None:
-        known = start.by_name() if isinstance(start, SolvedSystem) else start
+    known = start.by_name() if isinstance(start, SolvedSystem) else start or {}
     begin = {v: known.get(v.name, v.start) for v in system.with_role("unknown")}
     return solve(compiled, given, begin, Newton(), None, policy or Policy(system.accuracy()))
 
@@ -71,7 +69,9 @@ def solve(
         with spent.on("evaluating"):
             memory = run.evaluate(values)
         if memory is None or not np.isfinite(memory).all():
-            require_finite(run.variables, values, policy)
+            bad = [v.name for v in run.variables if not np.isfinite(values[v]).all()]
+            if bad:
+                policy.fail(NotFinite(f"the value of {bad[0]!r} is NaN or infinite."))
         reports.append(report(run, found, spent, time.perf_counter() - began))
     if converged:
         require_minima(compiled, values, solved)
@@ -97,21 +97,10 @@ def require_minima(
     compiled: CompiledSystem, values: Values, solved: Mapping[Block, Solved]
 ) -> None:
     """Look for curvature downwards at every argmin whose linear solver has not done so."""
-    own = {frozenset(block.unknowns): block for block in solved}
+    blocks = {frozenset(block.unknowns) for block in solved}
     for group in compiled.system.groups:
         approach = group.approach
-        if not approach.minimises:
-            continue
-        block = own.get(frozenset(group.unknowns))
-        if block is not None and not approach.inner and not approach.damping:
-            continue
-        given = compiled.given_values(group, values)[: len(group.arguments)]
-        approach.require_minimum(given, [values[v] for v in group.unknowns])
-
-
-def require_finite(variables: Sequence[Variable], values: Values, policy: Policy) -> None:
-    """NotFinite, with the name of the first variable that is not."""
-    for variable in variables:
-        if not np.isfinite(values[variable]).all():
-            policy.fail(NotFinite(f"the value of {variable.name!r} is NaN or infinite."))
-            return
+        altered = approach.inner or approach.damping
+        if approach.minimises and (altered or frozenset(group.unknowns) not in blocks):
+            given = compiled.given_values(group, values)[: len(group.arguments)]
+            approach.require_minimum(given, [values[v] for v in group.unknowns])

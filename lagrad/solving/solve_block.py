@@ -90,11 +90,8 @@ def solve_block(
     Where an implicit function introduced the block's unknowns, its approach says how.
     """
     inside = set(run.block.unknowns)
-    known = [
-        g
-        for g in compiled.system.groups
-        if inside.issuperset(g.unknowns) and compiled.is_given(g, values)
-    ]
+    within = [g for g in compiled.system.groups if inside.issuperset(g.unknowns)]
+    known = [g for g in within if compiled.is_given(g, values)]
     # An implicit function inside another one is part of what the outer one iterates.
     outermost = [g for g in known if not any(set(g.unknowns) < set(h.unknowns) for h in known)]
     whole = len(outermost) == 1 and set(outermost[0].unknowns) == inside

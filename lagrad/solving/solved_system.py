@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.errors import NotFinite
+from lagrad.errors import LagradError, NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivatives import Derivatives, Gradient, frozen
-from lagrad.solving.implicit_distance import distance
+from lagrad.solving.implicit_distance import implicit
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
-from lagrad.solving.solved_point import SolvedPoint
+from lagrad.solving.solved_point import Carry, SolvedPoint
 from lagrad.systems.constraint import Constraint
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -26,6 +27,7 @@ from lagrad.typing import Array
 Values = Mapping[Variable, Array]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class SolvedSystem:
     """Values of all variables at a solution, and certified derivatives.
 
@@ -38,17 +40,12 @@ class SolvedSystem:
         `solve(compiled, values, start)` solves another system by the same methods.
     """
 
-    def __init__(
-        self,
-        point: SolvedPoint,
-        policy: Policy,
-        solve: Callable[..., SolvedSystem],
-        reports: tuple[BlockReport, ...] = (),
-        converged: bool = True,
-    ) -> None:
-        self.point, self.policy, self.solve = point, policy, solve
-        self.reports, self.converged = reports, converged
-        self.spent: list[tuple[str, float]] = []  # what was asked for, and its seconds
+    point: SolvedPoint
+    policy: Policy
+    solve: Callable[..., SolvedSystem]
+    reports: tuple[BlockReport, ...] = ()
+    converged: bool = True
+    spent: list[tuple[str, float]] = field(default_factory=list)  # what was asked for, its seconds
 
     @property
     def system(self) -> System:
@@ -162,7 +159,7 @@ class SolvedSystem:
 
     def _certified(
         self,
-        carry: Callable[[Any], dict[Any, Array]],
+        carry: Carry,
         what: str,
         units: Mapping[Any, float],
         width: int | None = None,
@@ -192,10 +189,32 @@ class SolvedSystem:
             truncation=sweep.truncation,
         )
         if certificate.differentiated != "implicit":
-            compare = lambda: distance(self.system, self.point.values, found, again, self.solve)
-            certificate = replace(certificate, compare=compare)
+            certificate = replace(certificate, compare=lambda: self._distance(found, again))
         self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return read, certificate
+
+    def _distance(
+        self, found: Mapping[Any, Array], again: Callable[[Any], Mapping[str, Array]] | None
+    ) -> float | None:
+        """How far a derivative is from the implicit one, relative to the latter's largest entry.
+
+        `again` asks another solution for it. None where there is no such derivative.
+        """
+        system, values = self.system, self.point.values
+        if again is None or system.with_role("data"):
+            return None
+        given = {v.name: values[v] for v in system.with_role("parameter")}
+        start = {v.name: values[v] for v in system.with_role("unknown")}
+        try:
+            exact = implicit(system, values)
+            if exact is None:
+                return None
+            others = again(self.solve(CompiledSystem(exact), given, start))
+        except LagradError:
+            return None
+        size = max((largest(others[key.name]) for key in found), default=0.0)
+        off = max((largest(value - others[key.name]) for key, value in found.items()), default=0.0)
+        return off / size if size else (np.inf if off else 0.0)
 
     def _sizes(self, variables: Iterable[Variable]) -> dict[Variable, float]:
         """The size of each, where errors of solutions are to be measured by it."""

@@ -47,14 +47,6 @@ class Carried(ABC):
     def value(self, node: Expression) -> Array:
         """What has arrived at a node."""
 
-    @abstractmethod
-    def back(self) -> None:
-        """Carry cotangents from variables to parameters."""
-
-    @abstractmethod
-    def forth(self) -> None:
-        """Carry tangents from parameters to variables."""
-
     def seed_all(self, seeds: Mapping[Any, Array]) -> None:
         for node, value in seeds.items():
             self.seed(node, value)
@@ -162,6 +154,7 @@ class Sweep(Carried):
         return values
 
     def back(self) -> None:
+        """Carry cotangents from variables to parameters."""
         for stretch in reversed(self.compiled.stretches):
             if isinstance(stretch.run, ImplicitRun):
                 self._back_through(stretch.run, stretch)
@@ -192,6 +185,7 @@ class Sweep(Carried):
         self._pull(self.values, stretch.outward)
 
     def forth(self) -> None:
+        """Carry tangents from parameters to variables."""
         for stretch in self.compiled.stretches:
             run, steps = stretch.run, stretch.steps
             if isinstance(run, ImplicitRun):
@@ -249,7 +243,9 @@ class ScalarSweep(Carried):
         return self.sums[where].reshape(node.shape)
 
     def back(self) -> None:
+        """Carry cotangents from variables to parameters."""
         self.tape.backward(self.point.partials, self.sums)
 
     def forth(self) -> None:
+        """Carry tangents from parameters to variables."""
         self.tape.tangent(self.point.partials, self.sums)
