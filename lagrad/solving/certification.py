@@ -209,13 +209,10 @@ def at_the_end(
 def require_regular(problem: BlockProblem, jacobian: Jacobian, factors: Factors) -> None:
     """SingularSystem where the Jacobian is singular to rounding, whatever its units."""
     # For such a system no iteration converges, and no factors from nearby undo its products.
-    if factors.iterative or not jacobian.known:
-        return
-    if (
-        jacobian.condition(factors) > 0.1 / EPSILON
-        and jacobian.scaled_condition(factors) > 0.1 / EPSILON
-    ):
-        raise problem.singular(jacobian, "at the solution, to rounding")
+    if jacobian.known and not factors.iterative:
+        conditions = (kind(factors) for kind in (jacobian.condition, jacobian.scaled_condition))
+        if all(condition > 0.1 / EPSILON for condition in conditions):
+            raise problem.singular(jacobian, "at the solution, to rounding")
 
 
 def given_up(problem: BlockProblem, here: LocalEquations) -> Solved | None:

@@ -234,14 +234,14 @@ class CompiledSystem:
         variables = list(self.system.variables.values())
         values: dict[int, tuple[Expression, Variable]] = {v.index: (v, v) for v in variables}
         for constraint in self.system.constraints.values():
-            root = constraint.rhs
-            if constraint.variable is None or isinstance(root, (Constant, Variable)):
+            root, variable = constraint.rhs, constraint.variable
+            if variable is None or isinstance(root, (Constant, Variable)):
                 continue
             # A right side has its variable's value: nothing below it is evaluated again.
-            if root.dtype == constraint.variable.dtype:
-                values[root.index] = (root, constraint.variable)
-        known = list(values.values())
-        return [v for _, v in known], Plan([node for node, _ in known], self.tape.data)
+            if root.dtype == variable.dtype:
+                values[root.index] = (root, variable)
+        nodes, known = zip(*values.values(), strict=True) if values else ((), ())
+        return list(known), Plan(nodes, self.tape.data)
 
     def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""

@@ -67,11 +67,8 @@ class PathEnd:
         here, factors, scale = self.here, self.factors, self.scale
         kind = here.point.dtype
         # Where every solve is an iteration, the residual itself shows what it does.
-        direction = self._response(
-            here.residual + signed(scale.epsilon * self.terms)
-            if factors.iterative
-            else signed(self.doubt)
-        )
+        seen = here.residual + signed(scale.epsilon * self.terms)
+        direction = self._response(seen if factors.iterative else signed(self.doubt))
         if not np.isfinite(direction).all():
             return ErrorBound(direction, scale.top, np.inf, np.inf)
         if not self.doubt.any():

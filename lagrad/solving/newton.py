@@ -45,20 +45,17 @@ class BlockProblem:
     def __init__(
         self, equations: BlockEquations, outer: list[Array], solver: LinearSolver | None
     ) -> None:
-        self.equations, self.outer, self._given = equations, outer, solver
+        self.equations, self.outer = equations, outer
+        # The one that was asked for, or that fits the block.
+        self.solver = solver or equations.solver
         self.scale = Measure(equations)
         self.history: list[NewtonStep] = []
         self.factorisations = 0
         self.spent = Spent()
 
-    @property
-    def solver(self) -> LinearSolver:
-        """The one that was asked for, or that fits the block."""
-        return self._given or self.equations.solver
-
     def anew(self) -> BlockProblem:
         """The same, nothing done yet."""
-        return BlockProblem(self.equations, self.outer, self._given)
+        return BlockProblem(self.equations, self.outer, self.solver)
 
     def at(self, point: Array) -> LocalEquations:
         """The equations near a point."""

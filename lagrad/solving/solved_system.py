@@ -94,9 +94,8 @@ class SolvedSystem:
             return {v: received(sweep, v) for v in parameters}
 
         def again(other: SolvedSystem) -> Mapping[str, Array]:
-            return other.pullback(
-                {other.system.variables[v.name]: a for v, a in cotangents.items()}
-            )
+            variables = other.system.variables
+            return other.pullback({variables[v.name]: a for v, a in cotangents.items()})
 
         units = {v: 1 / size for v, size in self._sizes(parameters).items()}
         values, certificate = self._certified(carry, what, units, again=again)
@@ -134,13 +133,10 @@ class SolvedSystem:
         places = np.cumsum([0, *(s.size for s in seeds)]).tolist()
 
         def carry(sweep: Any) -> dict[Any, Array]:
-            sweep.seed_all(
-                {s: np.eye(s.size, width, p) for s, p in zip(seeds, places, strict=False)}
-            )
-            if forward:
-                sweep.forth()
-            else:
-                sweep.back()
+            for seed, place in zip(seeds, places, strict=False):
+                sweep.seed(seed, np.eye(seed.size, width, place))
+            direction = sweep.forth if forward else sweep.back
+            direction()
             found = {}
             for node in ends:
                 pieces = np.split(sweep.value(node), places[1:-1], axis=1)
@@ -151,11 +147,11 @@ class SolvedSystem:
 
         units = {(o, i): self._size(o) / self._size(i) for o in outputs for i in inputs}
         found, certificate = self._certified(carry, "the Jacobian", units, width)
-        rows_of = {
-            o: Derivatives({i: found[o, i] for i in inputs}, "parameter", certificate)
-            for o in outputs
-        }
-        return Derivatives(rows_of, "variable", certificate)
+        by_output = {}
+        for o in outputs:
+            row = {i: found[o, i] for i in inputs}
+            by_output[o] = Derivatives(row, "parameter", certificate)
+        return Derivatives(by_output, "variable", certificate)
 
     def _certified(
         self,
@@ -175,17 +171,15 @@ class SolvedSystem:
         read = {key: frozen(array) for key, array in found.items()}
         # A sum that overflows says nothing yet.
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
-            self.policy.fail(
-                NotFinite(
-                    f"{what} is NaN or infinite: {self.point.culprit()} is not differentiable."
-                )
-            )
-        said = filter(None, (sweep.truncated, self.point.compiled.label))
+            culprit = self.point.culprit()
+            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
+            self.policy.fail(NotFinite(said))
+        instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
             self.certificate,
             multiplier_residual=sweep.residual,
             error_bound=float(error + self.certificate.error_bound),
-            differentiated="; ".join(said) or "implicit",
+            differentiated="; ".join(instead) or "implicit",
             truncation=sweep.truncation,
         )
         if certificate.differentiated != "implicit":
