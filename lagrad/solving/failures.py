@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from lagrad.linear_solvers.base import null_weights
 from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.solving.block_equations import BlockEquations
 from lagrad.systems.reduced_block import entry_name
+
+# What says that there is no solution, or none that is determined.
+Failure: TypeAlias = NotConverged | SingularSystem
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,7 @@ REMEDY = (
 )
 
 
-def named(
-    equations: BlockEquations, error: NotConverged | SingularSystem
-) -> NotConverged | NotPositiveDefinite:
+def named(equations: BlockEquations, error: Failure) -> Failure:
     """What a linear solver says, with the name of the block."""
     said = f"the block {equations.block.label}: {error}"
     if isinstance(error, NotPositiveDefinite):
@@ -91,9 +93,8 @@ def singular(
     weights = null_weights(jacobian.matrix) if jacobian.known else None
     if weights is not None:
         rows = np.flatnonzero(weights > 1e-6 * weights.max())
-        names = [
-            repr(entry_name(block.equations, int(i))) for i in rows[np.argsort(-weights[rows])]
-        ]
+        heaviest = rows[np.argsort(-weights[rows])]
+        names = [repr(entry_name(block.equations, int(i))) for i in heaviest]
         if len(names) == 1:
             lines.append(f"  The equation {names[0]} does not depend on the unknowns here.")
         else:

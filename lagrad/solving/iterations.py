@@ -232,7 +232,7 @@ class Minimize:
         options: dict[str, Any] = {"maxiter": self.max_steps}
         if name == "l-bfgs-b":
             options |= {"ftol": 1e-15, "gtol": 1e-10, "maxfun": 20 * self.max_steps}
-        elif self.tol is None and needs.gradient:
+        elif self.tol is None and "jac" in needs:
             options["xtol" if name == "newton-cg" else "gtol"] = 1e-10
         if name.startswith("trust-") and name != "trust-constr":
             # As far as it goes: where there is no minimum, that is soon seen.
@@ -242,26 +242,16 @@ class Minimize:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a method of SciPy's minimize is given."""
-
-    gradient: bool = True
-    product: bool = False
-    hessian: bool = False
-
-
-METHODS = {
-    **dict.fromkeys(("nelder-mead", "powell", "cobyla", "cobyqa"), Needs(gradient=False)),
-    **dict.fromkeys(("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp"), Needs()),
-    **dict.fromkeys(
-        ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr"), Needs(product=True)
-    ),
-    **dict.fromkeys(("dogleg", "trust-exact"), Needs(hessian=True)),
+# The derivatives that each method of SciPy's minimize is given, by the names of its arguments.
+METHODS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("nelder-mead", "powell", "cobyla", "cobyqa"), ()),
+    **dict.fromkeys(("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp"), ("jac",)),
+    **dict.fromkeys(("newton-cg", "trust-ncg", "trust-krylov", "trust-constr"), ("jac", "hessp")),
+    **dict.fromkeys(("dogleg", "trust-exact"), ("jac", "hess")),
 }
 
 
-def takes(method: str) -> Needs:
+def takes(method: str) -> tuple[str, ...]:
     """What a method is given; InvalidValue for one that SciPy does not have."""
     found = METHODS.get(method.lower()) if isinstance(method, str) else None
     if found is None:
@@ -281,16 +271,10 @@ def minimised(
     **more: Any,
 ) -> scipy.optimize.OptimizeResult:
     """SciPy's `minimize`, given whichever derivatives a method takes."""
-    needs = takes(method)
-    return scipy.optimize.minimize(
-        objective if needs.gradient else lambda x: objective(x)[0],
-        point.astype(float),
-        jac=needs.gradient or None,
-        hess=hessian if needs.hessian else None,
-        hessp=product if needs.product else None,
-        method=method,
-        **more,
-    )
+    needs, all_of_them = takes(method), {"jac": True, "hess": hessian, "hessp": product}
+    more |= {name: all_of_them[name] for name in needs}
+    function = objective if needs else lambda x: objective(x)[0]
+    return scipy.optimize.minimize(function, point.astype(float), method=method, **more)
 
 
 def not_reached(history: Sequence[float], method: str) -> str:

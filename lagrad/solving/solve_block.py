@@ -18,6 +18,7 @@ from lagrad.linear_solvers.neumann import Neumann
 from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.solving.certification import Solved, certify, given_up, linearised
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.failures import Failure
 from lagrad.solving.iterations import Newton
 from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
 from lagrad.systems.linearization import split
@@ -26,7 +27,6 @@ from lagrad.typing import Array
 # Blocks up to this size get a second method.
 HYBRID_UP_TO = 300
 
-Failure = NotConverged | SingularSystem
 Values = Mapping[Variable, Array]
 
 

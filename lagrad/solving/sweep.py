@@ -98,16 +98,17 @@ class Sweep(Carried):
             self.values[slot] = plus(self.values[slot], value)
 
     def value(self, node: Expression) -> Array:
-        slot = self.slots.get(node.index)
-        found = None if slot is None else self.values[slot]
-        return self._zeros(node) if found is None else found
+        return self._held(node, self.values)
 
-    def _zeros(self, node: Expression) -> Array:
-        return np.zeros(node.shape if self.width is None else (node.size, self.width))
+    def _held(self, node: Expression, values: list[Any]) -> Array:
+        slot = self.slots.get(node.index)
+        found = None if slot is None else values[slot]
+        if found is None:
+            return np.zeros(node.shape if self.width is None else (node.size, self.width))
+        return found
 
     def _joined(self, nodes: Sequence[Expression], values: list[Any]) -> Array:
-        held = [(node, values[self.slots[node.index]]) for node in nodes]
-        found = [self._zeros(node) if value is None else value for node, value in held]
+        found = [self._held(node, values) for node in nodes]
         if self.width is None:
             return joined(found).astype(float, copy=False)
         return np.concatenate(found) if len(found) > 1 else found[0]
