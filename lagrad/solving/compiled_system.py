@@ -112,16 +112,14 @@ class Stretch:
     outward: Sequence[int]  # those to parameters, to earlier blocks and to definitions
 
 
-def directed(
-    tape: Tape, steps: range, run: ExplicitRun | ImplicitRun
-) -> tuple[Sequence[int], Sequence[int]]:
-    """The steps that carry cotangents to a block's unknowns, and those that carry them on.
+def stretch(tape: Tape, steps: range, run: ExplicitRun | ImplicitRun) -> Stretch:
+    """A run's steps: those that carry cotangents to a block's unknowns, and that carry them on.
 
     Before the multipliers are known only the first matter, and afterwards only the others: what
     flows back to the unknowns sums to zero then.
     """
     if isinstance(run, ExplicitRun):
-        return (), steps
+        return Stretch(run, steps, (), steps)
     inner = {tape.steps[k].target for k in steps}
     unknowns = {tape.slots[v.index] for v in run.block.unknowns}
     wanted = {tape.slots[v.index] for v in run.variables}
@@ -135,7 +133,7 @@ def directed(
         if step.source in wanted or not (step.source in inner or step.source in unknowns):
             outward.append(k)
             wanted.add(step.target)
-    return inward, outward
+    return Stretch(run, steps, inward, outward)
 
 
 class CompiledSystem:
@@ -224,8 +222,7 @@ class CompiledSystem:
                 start = len(tape.steps)
                 for block in run.blocks:
                     tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
-                steps = range(start, len(tape.steps))
-                stretches.append(Stretch(run, steps, *directed(tape, steps, run)))
+                stretches.append(stretch(tape, range(start, len(tape.steps)), run))
         return tape, stretches
 
     @cached_property
