@@ -67,8 +67,9 @@ class PathEnd:
         here, factors, scale = self.here, self.factors, self.scale
         kind = here.point.dtype
         # Where every solve is an iteration, the residual itself shows what it does.
-        seen = here.residual + signed(scale.epsilon * self.terms)
-        direction = self._response(seen if factors.iterative else signed(self.doubt))
+        rounding = scale.epsilon * self.terms
+        seen = here.residual + signed(rounding) if factors.iterative else signed(self.doubt)
+        direction = self._response(seen)
         if not np.isfinite(direction).all():
             return ErrorBound(direction, scale.top, np.inf, np.inf)
         if not self.doubt.any():
