@@ -1,6 +1,7 @@
 """What can be said of the point at which the solution of a block ends.
 
-A solved block is the point, what is known of it, and solves by the factors near it.
+A solved block is the point, what is known of it, and solves by factors from nearby, refined
+against the true matrix.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class PathEnd:
 
     @cached_property
     def doubt(self) -> Array:
-        """What each residual is, at most, before rounding."""
+        """What each residual may be off by: what is left of it, and rounding of its terms."""
         return np.abs(self.here.residual) + self.scale.epsilon * self.terms
 
     def bound(self) -> ErrorBound:

@@ -242,7 +242,7 @@ class NewtonSearch:
         return False
 
     def _accelerated(self, following: Array) -> bool:
-        """The same with steps combined as Anderson does, which gain less each."""
+        """The same with steps combined as Anderson does, while they gain enough."""
         scale, past = self.scale, Differences(8)
         first = ahead = scale.length(following)
         before: tuple[Array, Array] | None = None

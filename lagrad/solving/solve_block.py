@@ -174,6 +174,7 @@ def as_differentiated(found: Solved, approach: Approach, unknowns: Sequence[Vari
         approach.warm.keep(split(found.point, unknowns))
         found = replace(found, warm=approach.warm)
     if (series := approach.differentiate) is not None:
+        # Its derivatives are a series of products, in the place of a solution.
         products = Operator(found.jacobian.operator())
         said = "" if series.terms is None else f"Neumann series of {series.terms} terms"
         factors = series.factor(products.matrix)
