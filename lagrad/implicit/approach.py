@@ -30,8 +30,8 @@ from lagrad.linear_solvers.neumann import Neumann
 from lagrad.programs.program import Program
 from lagrad.solving.block_equations import FORMED, BlockEquations
 from lagrad.solving.certificate import Policy
+from lagrad.solving.certification import Solved
 from lagrad.solving.solve import solve_named
-from lagrad.solving.solved_block import Solved
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.constraint import Group, definitions
 from lagrad.systems.linearization import joined, split

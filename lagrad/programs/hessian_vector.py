@@ -9,10 +9,9 @@ import numpy as np
 
 from lagrad.expressions.expression import Variable
 from lagrad.programs.derived_programs import Adjoint, adjoint
-from lagrad.solving.certification import linearised
+from lagrad.solving.certification import Solved, linearised
 from lagrad.solving.compiled_system import ImplicitRun
 from lagrad.solving.derivatives import Derivatives, Entry
-from lagrad.solving.solved_block import Solved
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem, pulled, received
 from lagrad.systems.linearization import joined

@@ -17,10 +17,10 @@ from lagrad.programs.solution import Solution
 from lagrad.solving.certificate import Policy
 from lagrad.solving.certification import linearised
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
-from lagrad.solving.scalar_sweep import ScalarPoint
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
+from lagrad.solving.sweep import ScalarPoint
 from lagrad.typing import Array
 
 Solve = Callable[..., Solution]

@@ -86,12 +86,8 @@ class AdjointSystem(Public):
             A cyclic block has no inverse.
         """
         solution = self.vector()
-        pieces, start = {}, 0
-        for constraint in self.constraints:
-            stop = start + constraint.size
-            pieces[constraint.name] = solution[start:stop].reshape(constraint.shape)
-            start = stop
-        return pieces
+        places = starts(self.constraints).items()
+        return {c.name: solution[k : k + c.size].reshape(c.shape) for c, k in places}
 
     def vector(self) -> Array:
         """The multipliers in one row, in the order of `labels`."""
@@ -127,6 +123,11 @@ def substituted(upper: sparse.csr_array, right: Array) -> Array:
     return sparse_linalg.spsolve_triangular(
         own, right.copy(), lower=False, unit_diagonal=True, overwrite_A=True, overwrite_b=True
     )
+
+
+def starts(things: Sequence[Any]) -> dict[Any, int]:
+    """Where the entries of each begin in a row of all."""
+    return dict(zip(things, np.cumsum([0, *(t.size for t in things)]).tolist(), strict=False))
 
 
 def labels(things: Sequence[Any]) -> list[str]:
@@ -166,15 +167,9 @@ def local_jacobian(
     roots = [constraint.roots[0] for constraint in constraints]
     right = linearization.blocks(variables, through=False).assembled(roots, variables)
     # A definition's residual has its own variable with minus one.
-    place = dict(
-        zip(variables, np.cumsum([0, *(v.size for v in variables)]).tolist(), strict=False)
-    )
-    rows, columns, row = [np.zeros(0, int)], [np.zeros(0, int)], 0
-    for constraint in constraints:
-        if (own := constraint.variable) is not None:
-            rows.append(np.arange(row, row + own.size))
-            columns.append(np.arange(place[own], place[own] + own.size))
-        row += constraint.size
-    places = (np.concatenate(rows), np.concatenate(columns))
-    left = sparse.coo_array((np.ones(places[0].size), places), shape=right.shape)
+    rows, columns = starts(constraints), starts(variables)
+    own = [(rows[c], columns[c.variable], c.size) for c in constraints if c.variable is not None]
+    places = [np.add([[row], [column]], np.arange(size)) for row, column, size in own]
+    row, column = np.concatenate([np.zeros((2, 0), int), *places], axis=1)
+    left = sparse.coo_array((np.ones(row.size), (row, column)), shape=right.shape)
     return sparse.csr_array(right - left.tocsr())

@@ -16,52 +16,45 @@ from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
 from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, automatic
-from lagrad.systems.linearization import Linearization, joined, split
+from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.reduced_block import SMALL, ReducedBlock
+from lagrad.systems.structure import Block
 from lagrad.typing import Array
 
 # The Jacobian of an implicit function up to this size is put together; products with a larger
 # one cost less.
 FORMED = 512
+# Unknowns of one number each, up to so many, are measured by Python.
+FEW = 16
 
 
-class BlockEquations:
+class BlockEquations(ReducedBlock):
     """The residuals of an implicit block, its definitions eliminated.
 
     The vector of unknowns is that of all the block's unknowns in a row, the residual that of
     all its equations.
     """
 
-    def __init__(self, reduced: ReducedBlock, called: bool) -> None:
-        self.reduced, self.block, self.tape = reduced, reduced.block, reduced.tape
-        self.unknowns, self.residuals = reduced.unknowns, reduced.residuals
-        self.outer, self.inputs = reduced.outer, reduced.inputs
+    def __init__(self, block: Block, called: bool) -> None:
+        super().__init__(block)
         self.called = called  # whether implicit functions introduced its unknowns
         self.dtype = np.result_type(*[v.dtype for v in self.unknowns])
 
     @cached_property
     def evaluate(self) -> Plan:
-        return Plan(self.inputs, self.residuals, self.reduced.defined)
+        return Plan(self.inputs, self.residuals, self.defined)
 
     @cached_property
     def measure(self) -> Plan:
         """What the terms of each residual add up to in size."""
-        with self.reduced.graph.reopened():
-            sizes = [magnitude(residual, self.reduced.outside) for residual in self.residuals]
-            return Plan(self.inputs, sizes, self.reduced.defined)
-
-    @property
-    def linear(self) -> bool:
-        return self.reduced.linear
-
-    @property
-    def kinked(self) -> bool:
-        return self.reduced.kinked
+        with self.graph.reopened():
+            sizes = [magnitude(residual, self.outside) for residual in self.residuals]
+            return Plan(self.inputs, sizes, self.defined)
 
     @property
     def costly(self) -> bool:
         """Whether to put the Jacobian together costs many times what the residual does."""
-        return self.called and self.reduced.dense is not None and self.block.size > SMALL
+        return self.called and self.dense is not None and self.block.size > SMALL
 
     @cached_property
     def stages(self) -> tuple[Plan, Plan, Plan]:
@@ -69,36 +62,32 @@ class BlockEquations:
 
         The later ones go on from what the first computed.
         """
-        outside, defined = self.reduced.outside, self.reduced.defined
+        outside, defined = self.outside, self.defined
         done = {node.index for node in ancestors(self.residuals, outside, defined)}
-
-        def known(node: Expression) -> bool:
-            return node.index in done or outside(node)
-
-        goals = [self.tape.data, [self.reduced.dense] if self.reduced.dense is not None else []]
-        kept: dict[int, Expression] = {}
-        for node in ancestors([n for goal in goals for n in goal], known, defined):
-            if node.index in done and not outside(node) and not isinstance(node, Constant):
-                kept[node.index] = node
-        given = [*self.inputs, *kept.values()]
-        first = Plan(self.inputs, [*self.residuals, *kept.values()], defined)
-        second, third = (Plan(given, goal, defined) for goal in goals)
+        goals = (self.tape.data, [] if self.dense is None else [self.dense])
+        needed = ancestors(
+            [node for goal in goals for node in goal],
+            lambda node: node.index in done or outside(node),
+            defined,
+        )
+        shared = [n for n in needed if n.index in done and not isinstance(n, Constant)]
+        kept = [node for node in shared if not outside(node)]
+        first = Plan(self.inputs, [*self.residuals, *kept], defined)
+        second, third = (Plan([*self.inputs, *kept], goal, defined) for goal in goals)
         return first, second, third
 
     @cached_property
     def full(self) -> bool:
         """Whether the Jacobian is put together as an ndarray: small, or mostly full."""
-        if self.reduced.dense is not None or (self.called and self.block.size <= FORMED):
+        if self.dense is not None or (self.called and self.block.size <= FORMED):
             return True
-        size, pattern = self.block.size, self.reduced.pattern
+        size, pattern = self.block.size, self.pattern
         few = pattern is not None and pattern.nnz < DENSE_FRACTION * size * size
         return size <= SMALL or (size <= DENSE_AT_MOST and not few)
 
     @cached_property
     def solver(self) -> LinearSolver:
-        entries = (
-            self.tape.entries if self.reduced.pattern is None else int(self.reduced.pattern.nnz)
-        )
+        entries = self.tape.entries if self.pattern is None else int(self.pattern.nnz)
         return automatic(self.block.size, entries)
 
     def vector(self, values: Mapping[Variable, Array]) -> Array:
@@ -111,50 +100,6 @@ class BlockEquations:
     def residual(self, outer: list[Array], point: Array) -> Array:
         """The residual vector at a point, NaN and infinity included."""
         return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
-
-    def at(self, outer: list[Array], point: Array) -> LocalEquations:
-        """The equations near a point."""
-        return LocalEquations(self, outer, point)
-
-    def products(self, linearization: Linearization, outer: list[Array], point: Array) -> Products:
-        """The Jacobian by its products alone."""
-        slots = self.tape.slots
-
-        def forward(vector: Array) -> Array:
-            tangents = linearization.empty()
-            for node, piece in zip(
-                self.unknowns, split(np.ravel(vector), self.unknowns), strict=True
-            ):
-                tangents[slots[node.index]] = piece
-            linearization.push(tangents)
-            return joined(self._taken(tangents, self.residuals))
-
-        def backward(vector: Array) -> Array:
-            cotangents = linearization.empty()
-            for node, piece in zip(
-                self.residuals, split(np.ravel(vector), self.residuals), strict=True
-            ):
-                slot = slots[node.index]
-                held = cotangents[slot]
-                cotangents[slot] = piece if held is None else held + piece
-            linearization.pull(cotangents)
-            return joined(self._taken(cotangents, self.unknowns))
-
-        def assemble() -> Any:
-            return linearization.jacobian(self.residuals, self.unknowns, self.full)
-
-        def residual(at: Array) -> Array:
-            return self.residual(outer, at)
-
-        size = self.block.size
-        return Products(forward, backward, size, self.dtype, assemble, residual, point)
-
-    def _taken(self, values: list[Any], nodes: Any) -> list[Array]:
-        found = [values[self.tape.slots[node.index]] for node in nodes]
-        return [
-            np.zeros(node.shape) if value is None else value
-            for node, value in zip(nodes, found, strict=True)
-        ]
 
 
 class LocalEquations:
@@ -184,19 +129,90 @@ class LocalEquations:
 
     def products(self) -> Operator:
         """The Jacobian by its products alone."""
-        return Operator(self.equations.products(self.partials, self.outer, self.point))
+        equations, partials = self.equations, self.partials
+        unknowns, residuals, slots = equations.unknowns, equations.residuals, equations.tape.slots
+        outer = self.outer
+
+        def carried(vector: Array, sources: Any, targets: Any, carry: Any) -> Array:
+            values = partials.empty()
+            for node, piece in zip(sources, split(np.ravel(vector), sources), strict=True):
+                values[slots[node.index]] = plus(values[slots[node.index]], piece)
+            carry(values)
+            found = [(node, values[slots[node.index]]) for node in targets]
+            return joined([np.zeros(n.shape) if value is None else value for n, value in found])
+
+        return Operator(
+            Products(
+                lambda vector: carried(vector, unknowns, residuals, partials.push),
+                lambda vector: carried(vector, residuals, unknowns, partials.pull),
+                equations.block.size,
+                equations.dtype,
+                lambda: partials.jacobian(residuals, unknowns, equations.full),
+                lambda at: equations.residual(outer, at),
+                self.point,
+            )
+        )
 
     def jacobian(self, solver: LinearSolver) -> Jacobian:
         """The Jacobian as the solver wants it: entries, or products."""
         equations = self.equations
         if solver.matrix_free:
             return self.products()
-        if equations.reduced.dense is not None:
+        if equations.dense is not None:
             (matrix,) = self._further(equations.stages[2])
         else:
             matrix = self.partials.jacobian(equations.residuals, equations.unknowns, equations.full)
         # Factored in double precision, whatever the unknowns have.
         return Jacobian(matrix if matrix.dtype == float else matrix.astype(float))
+
+
+class Measure:
+    """Lengths of vectors of unknowns, each measured against its own size."""
+
+    def __init__(self, equations: BlockEquations) -> None:
+        self.sizes = [v.size for v in equations.unknowns]
+        self.starts = np.cumsum([0, *self.sizes[:-1]])
+        # A few numbers: in Python, since calls of NumPy would cost more than what they do.
+        self.numbers = len(self.sizes) <= FEW and set(self.sizes) == {1}
+        self.epsilon = float(np.finfo(equations.dtype).eps)
+        self.top: Array = np.zeros(len(self.sizes))  # the largest values on the way
+
+    def largest(self, vector: Array) -> Array:
+        """The largest entry of each unknown."""
+        if self.numbers:
+            return np.abs(vector).astype(float, copy=False)
+        if len(self.sizes) == 1:
+            return np.array([largest(vector)])
+        if min(self.sizes) == 0:
+            return np.array([largest(piece) for piece in np.split(vector, self.starts[1:])])
+        return np.maximum.reduceat(np.abs(vector), self.starts).astype(float)
+
+    def see(self, point: Array) -> None:
+        """Take note of how large the unknowns have been."""
+        self.top = np.maximum(self.top, self.largest(point))
+
+    def length(self, vector: Array, against: Array | None = None) -> float:
+        """The length of a vector, against the largest values seen unless told otherwise."""
+        against = self.top if against is None else against
+        if self.numbers:
+            tops = against.tolist()
+            most = max(tops)
+            pairs = zip(vector.tolist(), tops, strict=True)
+            lengths = [abs(v) / max(t or most, 1e-300) for v, t in pairs]
+            return float(max([0.0, *(length for length in lengths if length > 0)]))
+        if len(self.sizes) == 1:
+            top = largest(vector)
+            return top / max(float(against[0]), 1e-300) if top else 0.0
+        # An unknown that has no size of its own is measured by the others.
+        against = np.where(against > 0, against, against.max(initial=0.0))
+        sizes = self.largest(vector)
+        some = sizes > 0
+        return largest(sizes[some] / np.maximum(against[some], 1e-300))
+
+
+def largest(array: Array) -> float:
+    """The largest absolute value in an array; zero of an empty one."""
+    return float(np.abs(array).max(initial=0.0))
 
 
 def magnitude(residual: Expression, leaf: Callable[[Expression], bool]) -> Expression:

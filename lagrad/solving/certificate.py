@@ -43,10 +43,7 @@ class Certificate(Public):
         evaluations alone is not in it.
     """
 
-    PUBLIC = (
-        *("converged", "primal_residual", "multiplier_residual", "condition", "error_bound"),
-        *("differentiated", "truncation", "distance"),
-    )
+    PUBLIC = (*FIELDS, "differentiated", "truncation", "distance")
 
     converged: bool
     primal_residual: float
@@ -66,18 +63,14 @@ class Certificate(Public):
         return self.estimate()
 
     def __str__(self) -> str:
-        multipliers = (
-            ""
-            if self.multiplier_residual is None
-            else f"multiplier residual {self.multiplier_residual:.1e}, "
-        )
-        return (
-            f"{'converged' if self.converged else 'NOT converged'}: "
-            f"primal residual {self.primal_residual:.1e}, {multipliers}"
-            f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
-            + (f"; {self.differentiated}" if self.differentiated != "implicit" else "")
-            + (f", {self.truncation:.1e} left" if self.truncation else "")
-        )
+        said = f"{'' if self.converged else 'NOT '}converged: "
+        said += f"primal residual {self.primal_residual:.1e}, "
+        if self.multiplier_residual is not None:
+            said += f"multiplier residual {self.multiplier_residual:.1e}, "
+        said += f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
+        if self.differentiated != "implicit":
+            said += f"; {self.differentiated}"
+        return said + (f", {self.truncation:.1e} left" if self.truncation else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,140 @@
-"""What can be said of the point at which the solution of a block ends."""
+"""What can be said of the point at which the solution of a block ends.
+
+A solved block is the point, what is known of it, and solves by factors from nearby, refined
+against the true matrix.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from lagrad.errors import NotConverged, SingularSystem
-from lagrad.linear_solvers.base import Factors, LeastSquares, LinearSolver
+from lagrad.linear_solvers.base import (
+    ESTIMATE,
+    Factors,
+    LeastSquares,
+    LinearSolver,
+    Singular,
+    Transposed,
+)
 from lagrad.linear_solvers.jacobian import Jacobian, contraction
-from lagrad.solving.block_equations import BlockEquations, LocalEquations
-from lagrad.solving.error_bound import ErrorBound, beyond_kinks, error_bound, residual_jumps
-from lagrad.solving.failures import singular
-from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem, Path
-from lagrad.solving.solved_block import Solved
+from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
+from lagrad.solving.error_bound import ErrorBound, PathEnd
+from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
 
 EPSILON = float(np.finfo(float).eps)
 # Up to this size a singular system has a pseudo-inverse, for those who insist on a result.
 PSEUDO_INVERSE_UP_TO = 1500
+
+
+# A relative error of 1e-13 is rounding in all but name: no further solve is spent on it.
+ROUNDING = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """A block at its solution, with the factors of a Jacobian near it."""
+
+    problem: BlockProblem  # and what was done to solve it
+    point: Array
+    jacobian: Jacobian  # at the solution
+    factors: Factors  # at the point before the last step
+    residual: float
+    bound: ErrorBound
+    contraction: float  # what one refinement with the factors leaves of an error
+    jump: Array | None = None  # where equations have kinks: how far to look beyond them
+    at_kink: bool = False  # whether the equations themselves bend there
+    truncated: str = ""  # what stands in the place of the multipliers' equation, if anything
+    warm: Any = None  # what remembers multipliers
+
+    @cached_property
+    def condition(self) -> float:
+        """An estimate of the Jacobian's 1-norm condition number."""
+        if isinstance(self.factors, LeastSquares):
+            return np.inf
+        return self.jacobian.condition(self.factors)
+
+    @cached_property
+    def exact(self) -> Factors | None:
+        """Factors of the true Jacobian, made where the others are too far off to refine with."""
+        if not self.jacobian.known:
+            return None
+        try:
+            return self.problem.solver.factor(self.jacobian.matrix)
+        except Singular:
+            return None
+
+    def matrix(self, transposed: bool) -> Jacobian:
+        return self.jacobian.transposed if transposed else self.jacobian
+
+    def solve(
+        self, right: Array, transposed: bool, guess: Array | None = None
+    ) -> tuple[Array, float, float]:
+        """The solution with the Jacobian at the solution, its residual and its error, relative.
+
+        The factors belong to the step before the solution, so they only precondition: refine
+        against the true Jacobian until the corrections are rounding, or stall. Where they are too
+        far off to converge, the true Jacobian is factored.
+        """
+        matrix = self.matrix(transposed)
+        scale = np.abs(right).max(initial=0.0)
+        if scale == 0.0:
+            return np.zeros_like(right), 0.0, 0.0
+        if guess is not None and self.factors.iterative:
+            # What a guess leaves is solved for, if that is less; the residual is against the whole.
+            left = right - matrix.mv(guess)
+            share = float(np.abs(left).max() / scale)
+            if share < 0.5:
+                step, residual, error = self.solve(left, transposed)
+                return guess + step, residual * share, error * share
+        unit = right / scale
+        best = refined(matrix, self.factors, unit, transposed, self.contraction)
+        if best[2] > 1e-9 and (exact := self.exact) is not None:
+            again = refined(matrix, exact, unit, transposed, np.inf)
+            best = min(best, again, key=lambda b: b[2])
+        return best[0] * scale, best[1], best[2]
+
+    def transposed(self, point: Array, sizes: Array) -> Solved:
+        """The linear block, at its solution, whose Jacobian is the transpose of this one's."""
+        return replace(
+            self,
+            point=point,
+            bound=replace(self.bound, direction=np.zeros_like(point), sizes=sizes),
+            jacobian=self.jacobian.transposed,
+            factors=Transposed(self.factors),
+        )
+
+
+def refined(
+    matrix: Jacobian, factors: Factors, right: Array, transposed: bool, contraction: float
+) -> tuple[Array, float, float]:
+    """A solution by the factors, corrected against the matrix; its residual and its error."""
+    epsilon = float(np.finfo(right.dtype).eps)
+    solution = factors.solve(right, transposed)
+    before = np.inf
+    for _ in range(25):
+        residual = right - matrix.mv(solution)
+        correction = factors.solve(residual, transposed, tol=ESTIMATE)
+        top = float(np.abs(solution).max())
+        length = float(np.abs(correction).max()) / top if top else 0.0
+        if not length < 0.5 * before:
+            # Rounding, or factors too far off: what the last correction was is still in doubt.
+            return solution, float(np.abs(residual).max()), min(length, before)
+        solution = solution + correction
+        # How much each correction gains: before the second, thrice what another vector
+        # gained, the transpose being another matrix.
+        gain = length / before if np.isfinite(before) else min(3 * contraction, 1.0)
+        before = length
+        if length * gain <= ROUNDING * epsilon:
+            break
+    residual = right - matrix.mv(solution)
+    return solution, float(np.abs(residual).max()), max(before * gain, epsilon)
 
 
 def linearised(
@@ -29,111 +146,82 @@ def linearised(
         here = problem.at(point)
         factors = problem.factor(problem.jacobian(here), "at the solution")
         problem.scale.see(point)
-        return certify(Path(problem, here, factors))
+        return certify(problem, here, factors)
 
 
-def certify(path: Path) -> Solved:
+def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> Solved:
     """The block at the end of a path, with the true Jacobian there and bounds of the error."""
-    problem, equations, scale = path.problem, path.problem.equations, path.problem.scale
-    assert path.factors is not None
-    here = path.here if path.factors.iterative else polished(path, path.factors)
-    residual = here.residual
-    if not np.isfinite(residual).all():
-        raise NotConverged(path.story("ended where a residual is NaN or infinite"))
-    jacobian, factors, left = at_the_end(problem, here, path.factors)
-    if equations.block.size <= SMALL and not equations.linear:
-        factors = problem.factor(jacobian, "at the solution", path.history)
-    require_regular(path, jacobian, factors)
+    if not factors.iterative:
+        here = polished(problem, here, factors)
+    if not np.isfinite(here.residual).all():
+        raise NotConverged(problem.story("ended where a residual is NaN or infinite"))
+    jacobian, factors, left = at_the_end(problem, here, factors)
+    require_regular(problem, jacobian, factors)
+    end = PathEnd(here, jacobian, factors, problem.scale)
     with problem.spent.on("certifying"):
-        bound = error_bound(equations, here, factors, scale, jacobian)
+        bound = end.bound()
     if not bound.curvature < 0.1:
         raise SingularSystem(
-            path.story(
+            problem.story(
                 "has a Jacobian at its solution that is singular to rounding: within the "
                 f"error of the solution it changes by {bound.curvature:.1e} of itself"
             )
         )
-    jump, at_kink = None, False
-    if equations.kinked:
-        with problem.spent.on("certifying"):
-            jump = beyond_kinks(bound, scale)
-            at_kink = residual_jumps(equations, here, factors, jacobian, jump)
-    return Solved(
-        point=here.point,
-        jacobian=jacobian,
-        factors=factors,
-        solver=problem.solver,
-        history=path.history,
-        factorisations=problem.factorisations,
-        residual=float(np.abs(residual).max(initial=0.0)),
-        bound=bound,
-        top=float(scale.top.max(initial=0.0)),
-        contraction=contraction(factors, jacobian) if left is None else left,
-        jump=jump,
-        at_kink=at_kink,
-        spent=problem.spent,
-    )
+    residual = largest(here.residual)
+    found = Solved(problem, here.point, jacobian, factors, residual, bound, left)
+    if not problem.equations.kinked:
+        return found
+    with problem.spent.on("certifying"):
+        jump = end.beyond_kinks(bound)
+        return replace(found, jump=jump, at_kink=end.jumps(jump))
 
 
-def polished(path: Path, factors: Factors) -> LocalEquations:
+def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> LocalEquations:
     """The end of a path, or one correction further where that has a smaller residual."""
-    problem, here, scale = path.problem, path.here, path.problem.scale
     with problem.spent.on("solving"):
         correction = -factors.solve(here.residual, tol=INEXACT).astype(here.point.dtype)
-    if scale.length(correction) > 2 * scale.epsilon:
+    if problem.scale.length(correction) > 2 * problem.scale.epsilon:
         nearer = problem.equations.residual(problem.outer, here.point + correction)
-        if np.abs(nearer).max(initial=0.0) < np.abs(here.residual).max(initial=0.0):
+        if largest(nearer) < largest(here.residual):
             return problem.at(here.point + correction)
     return here
 
 
 def at_the_end(
     problem: BlockProblem, here: LocalEquations, factors: Factors
-) -> tuple[Jacobian, Factors, float | None]:
-    """The Jacobian at the solution, factors to use with it, and what these leave if known.
+) -> tuple[Jacobian, Factors, float]:
+    """The Jacobian at the solution, factors to use with it, and what these leave of a vector.
 
     Where it costs much to put together and old factors will do, it is known by its products.
     """
-    if not problem.equations.costly or problem.solver.matrix_free:
-        return problem.jacobian(here), factors, None
-    products = here.products()
-    left = contraction(factors, products)
-    if left < KEPT_GAIN / 2:
-        return products, factors, left
+    equations = problem.equations
+    costly = equations.costly and not problem.solver.matrix_free
+    if costly:
+        products = here.products()
+        left = contraction(factors, products)
+        if left < KEPT_GAIN / 2:
+            return products, factors, left
     jacobian = problem.jacobian(here)
-    return jacobian, problem.factor(jacobian, "at the solution"), None
+    if costly or (equations.block.size <= SMALL and not equations.linear):
+        factors = problem.factor(jacobian, "at the solution")
+    return jacobian, factors, contraction(factors, jacobian)
 
 
-def require_regular(path: Path, jacobian: Jacobian, factors: Factors) -> None:
+def require_regular(problem: BlockProblem, jacobian: Jacobian, factors: Factors) -> None:
     """SingularSystem where the Jacobian is singular to rounding, whatever its units."""
     # For such a system no iteration converges, and no factors from nearby undo its products.
-    if factors.iterative or not jacobian.known:
-        return
-    if (
-        jacobian.condition(factors) > 0.1 / EPSILON
-        and jacobian.scaled_condition(factors) > 0.1 / EPSILON
-    ):
-        where = "at the solution, to rounding"
-        raise singular(path.problem.equations, jacobian, where, path.history)
+    if jacobian.known and not factors.iterative:
+        conditions = (kind(factors) for kind in (jacobian.condition, jacobian.scaled_condition))
+        if all(condition > 0.1 / EPSILON for condition in conditions):
+            raise problem.singular(jacobian, "at the solution, to rounding")
 
 
-def given_up(path: Path) -> Solved | None:
+def given_up(problem: BlockProblem, here: LocalEquations) -> Solved | None:
     """What stands at the last point reached, for those who insist; None without factors."""
-    problem, equations, scale = path.problem, path.problem.equations, path.problem.scale
-    here = path.here
     jacobian = problem.jacobian(here)
     finite = np.isfinite(here.residual).all()
-    if not jacobian.known or equations.block.size > PSEUDO_INVERSE_UP_TO or not finite:
+    if not jacobian.known or problem.equations.block.size > PSEUDO_INVERSE_UP_TO or not finite:
         return None
-    return Solved(
-        point=here.point,
-        jacobian=jacobian,
-        factors=LeastSquares(jacobian.matrix),
-        solver=problem.solver,
-        history=path.history,
-        factorisations=problem.factorisations,
-        residual=float(np.abs(here.residual).max(initial=0.0)),
-        bound=ErrorBound(np.zeros_like(here.point), scale.top, np.inf, np.inf),
-        top=float(scale.top.max(initial=0.0)),
-        contraction=np.inf,
-    )
+    factors, residual = LeastSquares(jacobian.matrix), largest(here.residual)
+    bound = ErrorBound(np.zeros_like(here.point), problem.scale.top, np.inf, np.inf)
+    return Solved(problem, here.point, jacobian, factors, residual, bound, np.inf)

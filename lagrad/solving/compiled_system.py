@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from lagrad.solving.block_equations import BlockEquations
 from lagrad.systems.constraint import Group, definitions
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
-from lagrad.systems.reduced_block import ReducedBlock
 from lagrad.systems.structure import Block, Structure, analyse
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -25,21 +24,43 @@ from lagrad.typing import Array
 T = TypeVar("T")
 
 
-class ExplicitRun:
-    """Definitions that follow one another, as one plan."""
+class Run:
+    """Blocks that are evaluated at once, what they define as one plan."""
 
-    def __init__(self, blocks: tuple[Block, ...]) -> None:
-        self.blocks = blocks
-        self.variables = [v for block in blocks for v in block.variables]
-        defined = {
-            c.variable.index: c.rhs for b in blocks for c in b.constraints if c.variable is not None
-        }
+    label: str
+
+    def __init__(
+        self, blocks: tuple[Block, ...], variables: list[Variable], defined: dict[int, Expression]
+    ) -> None:
+        self.blocks, self.variables, self._defined = blocks, variables, defined
 
         def outside(node: Expression) -> bool:
             return isinstance(node, Variable) and node.index not in defined
 
-        self._order, self._defined = ancestors(self.variables, outside, defined), defined
+        self._order = ancestors(variables, outside, defined)
         self.inputs = [n for n in self._order if isinstance(n, Variable) and outside(n)]
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan(self.inputs, self.variables, self._defined)
+
+    def evaluate(self, values: dict[Variable, Array]) -> Array | None:
+        """Add the values of what is defined; those of all nodes of a tape of scalars."""
+        results = self.plan([values[v] for v in self.inputs])
+        for variable, value in zip(self.variables, results, strict=True):
+            values[variable] = np.asarray(value, dtype=variable.dtype)
+        return None
+
+
+class ExplicitRun(Run):
+    """Definitions that follow one another."""
+
+    def __init__(self, blocks: tuple[Block, ...]) -> None:
+        pairs = [(c.variable, c.rhs) for b in blocks for c in b.constraints]
+        defined = {v.index: right for v, right in pairs if v is not None}
+        super().__init__(blocks, [v for block in blocks for v in block.variables], defined)
+        names = [v.name for v in self.variables]
+        self.label = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
     @cached_property
     def flat(self) -> ScalarTape | None:
@@ -48,58 +69,37 @@ class ExplicitRun:
         return scalar_tape(self.inputs, self._order, self._defined) if many else None
 
     @cached_property
-    def plan(self) -> Plan:
-        return Plan(self.inputs, self.variables, self._defined)
-
-    @cached_property
     def _places(self) -> Array:
         assert self.flat is not None
         return np.array([self.flat.place[v.index] for v in self.variables])
 
-    @property
-    def label(self) -> str:
-        names = [v.name for v in self.variables]
-        return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
-
     def evaluate(self, values: dict[Variable, Array]) -> Array | None:
-        """Add the values of the run's variables; those of all nodes of a tape of scalars."""
-        given = [values[v] for v in self.inputs]
-        if self.flat is not None:
-            found = self.flat.forward(given)
-            values.update(zip(self.variables, found[self._places], strict=True))
-            return found
-        results = self.plan(given)
-        for variable, value in zip(self.variables, results, strict=True):
-            values[variable] = np.asarray(value, dtype=variable.dtype)
-        return None
+        if self.flat is None:
+            return super().evaluate(values)
+        found = self.flat.forward([values[v] for v in self.inputs])
+        values.update(zip(self.variables, found[self._places], strict=True))
+        return found
 
 
-class ImplicitRun:
-    """One implicit block."""
+class ImplicitRun(Run):
+    """One implicit block; it defines the eliminated variables, its unknowns being known."""
 
-    def __init__(self, reduced: ReducedBlock, called: bool) -> None:
-        self.block = block = reduced.block
-        self.blocks = (block,)
-        self.equations = BlockEquations(reduced, called)
-        self.definitions = [c.variable for c in block.definitions if c.variable is not None]
-        leaves = ancestors(self.definitions, reduced.outside, reduced.defined)
-        self.inputs = [n for n in leaves if isinstance(n, Variable) and reduced.outside(n)]
-
-    @cached_property
-    def plan(self) -> Plan:
-        return Plan(self.inputs, self.definitions, self.equations.reduced.defined)
-
-    def evaluate_definitions(self, values: dict[Variable, Array]) -> None:
-        """Add the values of the eliminated variables, the unknowns being known."""
-        results = self.plan([values[v] for v in self.inputs])
-        for variable, value in zip(self.definitions, results, strict=True):
-            values[variable] = np.asarray(value, dtype=variable.dtype)
+    def __init__(self, equations: BlockEquations) -> None:
+        self.equations, self.block = equations, equations.block
+        self.label = self.block.label
+        eliminated = [c.variable for c in self.block.definitions if c.variable is not None]
+        super().__init__((self.block,), eliminated, equations.defined)
 
 
 def variables_of(nodes: Sequence[Expression]) -> list[Variable]:
     """The variables that nodes depend on, none looked through."""
     leaves = ancestors(nodes, lambda n: isinstance(n, Variable), {})
     return [n for n in leaves if isinstance(n, Variable)]
+
+
+def given_plan(group: Group) -> Plan:
+    """What an implicit function is given, from the variables that it depends on."""
+    return Plan(variables_of(group.given), group.given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +112,17 @@ class Stretch:
     outward: Sequence[int]  # those to parameters, to earlier blocks and to definitions
 
 
-def directed(
-    tape: Tape, steps: range, run: ExplicitRun | ImplicitRun
-) -> tuple[Sequence[int], Sequence[int]]:
-    """The steps that carry cotangents to a block's unknowns, and those that carry them on.
+def stretch(tape: Tape, steps: range, run: ExplicitRun | ImplicitRun) -> Stretch:
+    """A run's steps: those that carry cotangents to a block's unknowns, and that carry them on.
 
     Before the multipliers are known only the first matter, and afterwards only the others: what
     flows back to the unknowns sums to zero then.
     """
     if isinstance(run, ExplicitRun):
-        return (), steps
+        return Stretch(run, steps, (), steps)
     inner = {tape.steps[k].target for k in steps}
     unknowns = {tape.slots[v.index] for v in run.block.unknowns}
-    wanted = {tape.slots[v.index] for v in run.definitions}
+    wanted = {tape.slots[v.index] for v in run.variables}
     dependent = set(unknowns)
     inward, outward = [], []
     for k in steps:
@@ -135,7 +133,7 @@ def directed(
         if step.source in wanted or not (step.source in inner or step.source in unknowns):
             outward.append(k)
             wanted.add(step.target)
-    return inward, outward
+    return Stretch(run, steps, inward, outward)
 
 
 class CompiledSystem:
@@ -143,7 +141,6 @@ class CompiledSystem:
 
     def __init__(self, system: System) -> None:
         self.system = system = system.snapshot()
-        self._arguments: dict[Group, Plan] = {}
         # What derivatives are of where iterations stand for what they approach.
         self.label = labels(system.arena.nodes)
         self._derived: dict[tuple[Any, ...], Any] = {}
@@ -163,11 +160,10 @@ class CompiledSystem:
             if blocks[0].explicit:
                 runs.append(ExplicitRun(blocks))
                 continue
-            reduced = ReducedBlock(blocks[0])
-            introduced = called.issuperset(reduced.unknowns)
-            if not introduced:
-                reduced.require_structural_rank()
-            runs.append(ImplicitRun(reduced, introduced))
+            equations = BlockEquations(blocks[0], called.issuperset(blocks[0].unknowns))
+            if not equations.called:
+                equations.require_structural_rank()
+            runs.append(ImplicitRun(equations))
         return runs
 
     @cached_property
@@ -193,7 +189,8 @@ class CompiledSystem:
         key = (derive, *arguments)
         if key not in self._derived:
             self._derived[key] = derive(*arguments)
-        return cast("T", self._derived[key])
+        found: T = self._derived[key]
+        return found
 
     @property
     def tape(self) -> Tape:
@@ -216,23 +213,16 @@ class CompiledSystem:
         """The local partials of all constraints, in solving order, and whose they are."""
         defined = definitions(self.system)
         leaves = self.system.with_role("parameter", "unknown")
+        known = lambda node: isinstance(node, Variable) and node.index not in defined
+        stretches = []
         # What a finished trace is derived by is made in its graph, still.
         with self.system.arena.reopened():
-            return self._taped_over(leaves, defined)
-
-    def _taped_over(
-        self, leaves: list[Variable], defined: dict[int, Expression]
-    ) -> tuple[Tape, list[Stretch]]:
-        tape = Tape(
-            [], leaves, lambda n: isinstance(n, Variable) and n.index not in defined, defined
-        )
-        stretches = []
-        for run in self.runs:
-            start = len(tape.steps)
-            for block in run.blocks:
-                tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
-            steps = range(start, len(tape.steps))
-            stretches.append(Stretch(run, steps, *directed(tape, steps, run)))
+            tape = Tape([], leaves, known, defined)
+            for run in self.runs:
+                start = len(tape.steps)
+                for block in run.blocks:
+                    tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
+                stretches.append(stretch(tape, range(start, len(tape.steps)), run))
         return tape, stretches
 
     @cached_property
@@ -241,31 +231,25 @@ class CompiledSystem:
         variables = list(self.system.variables.values())
         values: dict[int, tuple[Expression, Variable]] = {v.index: (v, v) for v in variables}
         for constraint in self.system.constraints.values():
-            root = constraint.rhs
-            if constraint.variable is None or isinstance(root, (Constant, Variable)):
+            root, variable = constraint.rhs, constraint.variable
+            if variable is None or isinstance(root, (Constant, Variable)):
                 continue
             # A right side has its variable's value: nothing below it is evaluated again.
-            if root.dtype == constraint.variable.dtype:
-                values[root.index] = (root, constraint.variable)
-        known = list(values.values())
-        return [v for _, v in known], Plan([node for node, _ in known], self.tape.data)
+            if root.dtype == variable.dtype:
+                values[root.index] = (root, variable)
+        nodes, known = zip(*values.values(), strict=True) if values else ((), ())
+        return list(known), Plan(nodes, self.tape.data)
 
     def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""
         if all(isinstance(node, Variable) for node in group.given):
             return [values[node] for node in group.given]  # type: ignore[index]
-        plan = self._given(group)
+        plan = self.once(given_plan, group)
         return plan([values[v] for v in plan.inputs])  # type: ignore[index]
 
     def is_given(self, group: Group, values: Mapping[Variable, Array]) -> bool:
         """Whether all of it is known."""
         return all(v in values for v in variables_of(group.given))
-
-    def _given(self, group: Group) -> Plan:
-        plan = self._arguments.get(group)
-        if plan is None:
-            plan = self._arguments[group] = Plan(variables_of(group.given), group.given)
-        return plan
 
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
         """The tape at a solution."""

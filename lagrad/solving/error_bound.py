@@ -7,6 +7,7 @@ A residual is known to rounding of its terms only: it may be off by w, and the p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse.linalg as sparse_linalg
@@ -14,9 +15,8 @@ import scipy.sparse.linalg as sparse_linalg
 from lagrad.errors import NotPositiveDefinite
 from lagrad.linear_solvers.base import ESTIMATE, Factors
 from lagrad.linear_solvers.jacobian import Jacobian, signed
-from lagrad.solving.block_equations import BlockEquations, LocalEquations
-from lagrad.solving.failures import REMEDY
-from lagrad.solving.relative_length import Measure
+from lagrad.solving.block_equations import LocalEquations, Measure, largest
+from lagrad.solving.failures import named
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
 
@@ -43,108 +43,136 @@ class ErrorBound:
     curvature: float
 
 
-def error_bound(
-    equations: BlockEquations,
-    here: LocalEquations,
-    factors: Factors,
-    scale: Measure,
-    jacobian: Jacobian,
-) -> ErrorBound:
-    """The bound for a point, with factors of the Jacobian there or nearby."""
-    kind = here.point.dtype
-    terms = np.maximum(here.terms, jacobian.absolute_mv(np.abs(here.point)))
-    rounding = scale.epsilon * terms
-    doubt = np.abs(here.residual) + rounding
-    # Where every solve is an iteration, the residual itself shows what it does.
-    seen = here.residual + signed(rounding) if factors.iterative else signed(doubt)
-    direction = _response(equations, factors, seen)
-    if not np.isfinite(direction).all():
-        return ErrorBound(direction, scale.top, np.inf, np.inf)
-    if not doubt.any():
-        return ErrorBound(direction.astype(kind), scale.top, 0.0, 0.0)
-    sizes = _sizes(here, factors, scale, jacobian, doubt, direction, terms)
-    error = _relative_error(factors, scale, doubt, direction, sizes)
-    length = scale.length(direction, sizes)
-    curvature = 0.0
-    if length > 0:
-        # One direction shows less than the worst: it is taken as long as that.
-        direction = direction * (error / length)
-        if not equations.linear and error > 0:
-            curvature = _curvature(equations, here, factors, scale, jacobian, direction, sizes)
-    return ErrorBound(direction.astype(kind), sizes, error, curvature)
+@dataclass(frozen=True, eq=False)
+class PathEnd:
+    """Where a path ended: the equations and the Jacobian there, and factors from nearby."""
 
+    here: LocalEquations
+    jacobian: Jacobian
+    factors: Factors
+    scale: Measure
 
-def _response(equations: BlockEquations, factors: Factors, doubt: Array) -> Array:
-    """J⁻¹ of what the residual may be off by."""
-    try:
-        direction = factors.solve(doubt, tol=factors.estimate)
-        if factors.iterative and not doubt.any():
-            # In search directions that follow no pattern there is curvature to be seen.
-            probe = np.random.default_rng(1).standard_normal(doubt.size)
-            factors.solve(probe, tol=factors.estimate)
-    except NotPositiveDefinite as found:
-        label = equations.block.label
-        raise NotPositiveDefinite(f"the block {label}: {found}. {REMEDY}") from None
-    return direction
+    @cached_property
+    def terms(self) -> Array:
+        """The size of what each residual adds up."""
+        return np.maximum(self.here.terms, self.jacobian.absolute_mv(np.abs(self.here.point)))
 
+    @cached_property
+    def doubt(self) -> Array:
+        """What each residual may be off by: what is left of it, and rounding of its terms."""
+        return np.abs(self.here.residual) + self.scale.epsilon * self.terms
 
-def _sizes(
-    here: LocalEquations,
-    factors: Factors,
-    scale: Measure,
-    jacobian: Jacobian,
-    doubt: Array,
-    direction: Array,
-    terms: Array,
-) -> Array:
-    """What the error of each unknown is measured by: its own size, if it has one."""
-    # What is sixteen digits smaller than it was on the way is zero.
-    sizes = np.maximum(scale.largest(here.point), scale.epsilon * scale.top)
-    lost = sizes <= 10 * scale.largest(errors(factors, doubt, direction))
-    if lost.any():
-        # A value that cannot be told from zero is measured by what matters in its equations.
-        matter = jacobian.typical(terms)
-        if matter is None:
-            matter = np.full(here.point.size, np.abs(here.point).max(initial=0.0))
-        sizes = np.where(lost, np.maximum(sizes, scale.largest(matter)), sizes)
-    return sizes
+    def bound(self) -> ErrorBound:
+        """How far the solution may be from here."""
+        here, factors, scale = self.here, self.factors, self.scale
+        kind = here.point.dtype
+        # Where every solve is an iteration, the residual itself shows what it does.
+        rounding = scale.epsilon * self.terms
+        seen = here.residual + signed(rounding) if factors.iterative else signed(self.doubt)
+        direction = self._response(seen)
+        if not np.isfinite(direction).all():
+            return ErrorBound(direction, scale.top, np.inf, np.inf)
+        if not self.doubt.any():
+            return ErrorBound(direction.astype(kind), scale.top, 0.0, 0.0)
+        spread = errors(factors, self.doubt, direction)
+        sizes = self._sizes(spread)
+        error = self._relative_error(spread, direction, sizes)
+        length = scale.length(direction, sizes)
+        curvature = 0.0
+        if length > 0:
+            # One direction shows less than the worst: it is taken as long as that.
+            direction = direction * (error / length)
+            if not here.equations.linear and error > 0:
+                curvature = self._curvature(direction, sizes)
+        return ErrorBound(direction.astype(kind), sizes, error, curvature)
 
+    def _response(self, doubt: Array) -> Array:
+        """J⁻¹ of what the residual may be off by."""
+        factors = self.factors
+        try:
+            direction = factors.solve(doubt, tol=factors.estimate)
+            if factors.iterative and not doubt.any():
+                # In search directions that follow no pattern there is curvature to be seen.
+                probe = np.random.default_rng(1).standard_normal(doubt.size)
+                factors.solve(probe, tol=factors.estimate)
+        except NotPositiveDefinite as error:
+            raise named(self.here.equations, error) from None
+        return direction
 
-def _relative_error(
-    factors: Factors, scale: Measure, doubt: Array, direction: Array, sizes: Array
-) -> float:
-    """The largest entry of |J⁻¹| doubt, each unknown against its size."""
-    # Twice: the norm is an estimate, and the terms are what they are after rounding.
-    against = np.repeat(np.maximum(sizes, 1e-300), scale.sizes)
-    if factors.iterative:
-        return 4 * float((np.abs(direction) / against).max(initial=0.0))
-    return 2 * forward_error(factors, doubt, against)
+    def _sizes(self, spread: Array) -> Array:
+        """What the error of each unknown is measured by: its own size, if it has one."""
+        scale, point = self.scale, self.here.point
+        # What is sixteen digits smaller than it was on the way is zero.
+        sizes = np.maximum(scale.largest(point), scale.epsilon * scale.top)
+        lost = sizes <= 10 * scale.largest(spread)
+        if lost.any():
+            # A value that cannot be told from zero is measured by what matters in its equations.
+            matter = self.jacobian.typical(self.terms)
+            if matter is None:
+                matter = np.full(point.size, largest(point))
+            sizes = np.where(lost, np.maximum(sizes, scale.largest(matter)), sizes)
+        return sizes
 
+    def _relative_error(self, spread: Array, direction: Array, sizes: Array) -> float:
+        """The largest entry of |J⁻¹| doubt, each unknown against its size."""
+        factors, doubt, n = self.factors, self.doubt, self.doubt.size
+        # Twice: the norm is an estimate, and the terms are what they are after rounding.
+        against = np.repeat(np.maximum(sizes, 1e-300), self.scale.sizes)
+        if factors.iterative:
+            return 4 * largest(direction / against)
+        if n <= SMALL:
+            return 2 * largest(spread / against)
+        # A norm of J⁻¹ between two scalings.
+        operator = sparse_linalg.LinearOperator(
+            (n, n),
+            matvec=lambda x: doubt * factors.solve(np.ravel(x) / against, transposed=True),
+            rmatvec=lambda x: factors.solve(doubt * np.ravel(x)) / against,
+            dtype=float,
+        )
+        return 2 * float(sparse_linalg.onenormest(operator, t=1))
 
-def _curvature(
-    equations: BlockEquations,
-    here: LocalEquations,
-    factors: Factors,
-    scale: Measure,
-    jacobian: Jacobian,
-    direction: Array,
-    sizes: Array,
-) -> float:
-    """How much of itself the Jacobian changes by across the error δ.
+    def _bend(self, step: Array) -> Array:
+        """What the residual changes by across a step, beyond the Jacobian's product with it."""
+        here = self.here
+        beyond = here.equations.residual(here.outer, (here.point + step).astype(here.point.dtype))
+        return (beyond - here.residual) - self.jacobian.mv(step)
 
-    How far r(z + Kδ) − r(z) is from KJδ is what it changes by across Kδ; K makes the step a
-    millionth, so that it stands out of rounding.
-    """
-    length = scale.length(direction, sizes)
-    factor = max(1.0, max(1e-6, 1e3 * scale.epsilon) / length)
-    for step in (factor * direction, -factor * direction):
-        beyond = equations.residual(here.outer, (here.point + step).astype(here.point.dtype))
-        change = (beyond - here.residual) - jacobian.mv(step)
-        if np.isfinite(change).all():
-            bend = scale.length(factors.solve(change, tol=ESTIMATE), sizes) / (factor * length)
-            # What rounding alone would have made of it is taken off.
-            return max(bend - 10 / factor, 0.0) / factor
-    return np.inf
+    def _curvature(self, direction: Array, sizes: Array) -> float:
+        """How much of itself the Jacobian changes by across the error δ.
+
+        How far r(z + Kδ) − r(z) is from KJδ is what it changes by across Kδ; K makes the step a
+        millionth, so that it stands out of rounding.
+        """
+        scale = self.scale
+        length = scale.length(direction, sizes)
+        factor = max(1.0, max(1e-6, 1e3 * scale.epsilon) / length)
+        for step in (factor * direction, -factor * direction):
+            change = self._bend(step)
+            if np.isfinite(change).all():
+                moved = self.factors.solve(change, tol=ESTIMATE)
+                bend = scale.length(moved, sizes) / (factor * length)
+                # What rounding alone would have made of it is taken off.
+                return max(bend - 10 / factor, 0.0) / factor
+        return np.inf
+
+    def beyond_kinks(self, bound: ErrorBound) -> Array:
+        """The direction of an error, no shorter than a billionth of each unknown.
+
+        Where the Jacobian jumps within that, a derivative is one of several.
+        """
+        # An unknown that is zero has no size but that of the others, or one.
+        sizes = np.where(bound.sizes > 0, bound.sizes, largest(bound.sizes) or 1.0)
+        lengths = np.repeat(sizes, self.scale.sizes) * max(1e-9, 1e3 * self.scale.epsilon)
+        return bound.direction + np.copysign(lengths, signed(lengths))
+
+    def jumps(self, step: Array) -> bool:
+        """Whether the equations themselves jump, or bend sharply, within a step to either side."""
+        rounding = 1e4 * self.scale.epsilon * largest(self.here.point)
+        for there in (step, -step):
+            moved = largest(self.factors.solve(self._bend(there), tol=ESTIMATE))
+            if not moved <= 0.1 * largest(step) + rounding:
+                return True
+        return False
 
 
 def errors(factors: Factors, doubt: Array, sample: Array) -> Array:
@@ -153,50 +181,3 @@ def errors(factors: Factors, doubt: Array, sample: Array) -> Array:
         return np.abs(factors.solve(np.eye(doubt.size))) @ doubt
     # No entry of a sample is trusted to be small by chance.
     return np.maximum(np.abs(sample), np.median(np.abs(sample)))
-
-
-def forward_error(factors: Factors, doubt: Array, against: Array) -> float:
-    """The largest entry of |J⁻¹| doubt over `against`: a norm of J⁻¹ between two scalings."""
-    n = doubt.size
-    if n <= SMALL:
-        return float((errors(factors, doubt, doubt) / against).max(initial=0.0))
-
-    def forth(x: Array) -> Array:
-        return doubt * factors.solve(np.ravel(x) / against, transposed=True)
-
-    def back(x: Array) -> Array:
-        return factors.solve(doubt * np.ravel(x)) / against
-
-    operator = sparse_linalg.LinearOperator((n, n), matvec=forth, rmatvec=back, dtype=float)
-    return float(sparse_linalg.onenormest(operator, t=1))
-
-
-def beyond_kinks(bound: ErrorBound, scale: Measure) -> Array:
-    """The direction of an error, no shorter than a billionth of each unknown.
-
-    Where the Jacobian jumps within that, a derivative is one of several.
-    """
-    # An unknown that is zero has no size but that of the others, or one.
-    largest = float(bound.sizes.max(initial=0.0))
-    sizes = np.where(bound.sizes > 0, bound.sizes, largest or 1.0)
-    lengths = np.repeat(sizes, scale.sizes) * max(1e-9, 1e3 * scale.epsilon)
-    return bound.direction + np.copysign(lengths, signed(lengths))
-
-
-def residual_jumps(
-    equations: BlockEquations,
-    here: LocalEquations,
-    factors: Factors,
-    jacobian: Jacobian,
-    jump: Array,
-) -> bool:
-    """Whether the equations themselves jump, or bend sharply, within a step to either side."""
-    for step in (jump, -jump):
-        beyond = equations.residual(here.outer, (here.point + step).astype(here.point.dtype))
-        change = beyond - here.residual - jacobian.mv(step)
-        moved = factors.solve(change, tol=ESTIMATE)
-        if not np.abs(moved).max(initial=0.0) <= 0.1 * np.abs(step).max(initial=0.0) + (
-            1e4 * float(np.finfo(here.point.dtype).eps) * np.abs(here.point).max(initial=0.0)
-        ):
-            return True
-    return False

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from lagrad.errors import NotPositiveDefinite, SingularSystem
+from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import null_weights
 from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.solving.block_equations import BlockEquations
 from lagrad.systems.reduced_block import entry_name
+
+# What says that there is no solution, or none that is determined.
+Failure: TypeAlias = NotConverged | SingularSystem
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,11 @@ class NewtonStep:
 
 def steps_taken(history: Sequence[NewtonStep]) -> list[str]:
     """The last steps as a table."""
-    if not history:
-        return []
-    lines = ["  step  correction   residual     damping"]
-    first = max(0, len(history) - 8)
-    for number, step in enumerate(history[first:], first + 1):
-        lines.append(
-            f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
-        )
-    return lines
+    rows = [
+        f"  {number:4d}  {step.correction:.3e}    {step.residual:.3e}    {step.damping:.2g}"
+        for number, step in enumerate(history, 1)
+    ]
+    return ["  step  correction   residual     damping", *rows[-8:]] if rows else []
 
 
 def story(
@@ -58,6 +58,14 @@ REMEDY = (
     "At a minimum every direction has positive curvature. Start elsewhere, add a penalty, or, "
     "where the point is meant, ask for linear=lg.MINRES() or lg.DenseLU(), or for damping=…."
 )
+
+
+def named(equations: BlockEquations, error: Failure) -> Failure:
+    """What a linear solver says, with the name of the block."""
+    said = f"the block {equations.block.label}: {error}"
+    if isinstance(error, NotPositiveDefinite):
+        return NotPositiveDefinite(f"{said}. {REMEDY}")
+    return NotConverged(said)
 
 
 def indefinite(equations: BlockEquations, jacobian: Jacobian, where: str) -> NotPositiveDefinite:
@@ -85,9 +93,8 @@ def singular(
     weights = null_weights(jacobian.matrix) if jacobian.known else None
     if weights is not None:
         rows = np.flatnonzero(weights > 1e-6 * weights.max())
-        names = [
-            repr(entry_name(block.equations, int(i))) for i in rows[np.argsort(-weights[rows])]
-        ]
+        heaviest = rows[np.argsort(-weights[rows])]
+        names = [repr(entry_name(block.equations, int(i))) for i in heaviest]
         if len(names) == 1:
             lines.append(f"  The equation {names[0]} does not depend on the unknowns here.")
         else:

@@ -72,14 +72,7 @@ class Picard:
 
     def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
         """The point reached, and the relative length of each step."""
-        history: list[float] = []
-        for _ in range(self.max_steps):
-            after = step(point)
-            history.append(relative(after - point, after))
-            if not history[-1] > self.tol:
-                return after, history
-            point = after
-        return point, history
+        return iterated(step, point, self.tol, self.max_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +108,38 @@ class Anderson:
 
     def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
         """The point reached, and the relative length of each step."""
-        history: list[float] = []
-        past = Differences(self.memory)
-        before: tuple[Array, Array] | None = None
-        for _ in range(self.max_steps):
-            after = step(point)
-            residual = after - point
-            history.append(relative(residual, after))
-            if not history[-1] > self.tol:
-                return after, history
-            if before is not None:
-                past.add(after - before[0], residual - before[1])
-            # Far beyond the best so far: what was combined misleads, so it starts afresh.
-            if history[-1] > 10 * min(history):
-                past.clear()
-            before = (after, residual)
-            # A step that halves the residual needs no help.
-            quick = len(history) > 1 and history[-1] < 0.5 * history[-2]
-            point = after if quick else past.combined(after, residual)
-        return point, history
+        return iterated(step, point, self.tol, self.max_steps, Differences(self.memory))
+
+
+def iterated(
+    step: Callable[[Array], Array],
+    point: Array,
+    tol: float,
+    max_steps: int,
+    past: Differences | None = None,
+) -> tuple[Array, list[float]]:
+    """The point reached, and the relative length of each step, accelerated by past ones."""
+    history: list[float] = []
+    before: tuple[Array, Array] | None = None
+    for _ in range(max_steps):
+        after = step(point)
+        residual = after - point
+        history.append(relative(residual, after))
+        if not history[-1] > tol:
+            return after, history
+        if past is None:
+            point = after
+            continue
+        if before is not None:
+            past.add(after - before[0], residual - before[1])
+        # Far beyond the best so far: what was combined misleads, so it starts afresh.
+        if history[-1] > 10 * min(history):
+            past.clear()
+        before = (after, residual)
+        # A step that halves the residual needs no help.
+        quick = len(history) > 1 and history[-1] < 0.5 * history[-2]
+        point = after if quick else past.combined(after, residual)
+    return point, history
 
 
 class Differences:
@@ -226,7 +232,7 @@ class Minimize:
         options: dict[str, Any] = {"maxiter": self.max_steps}
         if name == "l-bfgs-b":
             options |= {"ftol": 1e-15, "gtol": 1e-10, "maxfun": 20 * self.max_steps}
-        elif self.tol is None and needs.gradient:
+        elif self.tol is None and "jac" in needs:
             options["xtol" if name == "newton-cg" else "gtol"] = 1e-10
         if name.startswith("trust-") and name != "trust-constr":
             # As far as it goes: where there is no minimum, that is soon seen.
@@ -236,26 +242,16 @@ class Minimize:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What a method of SciPy's minimize is given."""
-
-    gradient: bool
-    product: bool
-    hessian: bool
-
-
-METHODS = {
-    **dict.fromkeys(("nelder-mead", "powell", "cobyla", "cobyqa"), Needs(False, False, False)),
-    **dict.fromkeys(("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp"), Needs(True, False, False)),
-    **dict.fromkeys(
-        ("newton-cg", "trust-ncg", "trust-krylov", "trust-constr"), Needs(True, True, False)
-    ),
-    **dict.fromkeys(("dogleg", "trust-exact"), Needs(True, False, True)),
+# The derivatives that each method of SciPy's minimize is given, by the names of its arguments.
+METHODS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("nelder-mead", "powell", "cobyla", "cobyqa"), ()),
+    **dict.fromkeys(("cg", "bfgs", "l-bfgs-b", "tnc", "slsqp"), ("jac",)),
+    **dict.fromkeys(("newton-cg", "trust-ncg", "trust-krylov", "trust-constr"), ("jac", "hessp")),
+    **dict.fromkeys(("dogleg", "trust-exact"), ("jac", "hess")),
 }
 
 
-def takes(method: str) -> Needs:
+def takes(method: str) -> tuple[str, ...]:
     """What a method is given; InvalidValue for one that SciPy does not have."""
     found = METHODS.get(method.lower()) if isinstance(method, str) else None
     if found is None:
@@ -275,16 +271,10 @@ def minimised(
     **more: Any,
 ) -> scipy.optimize.OptimizeResult:
     """SciPy's `minimize`, given whichever derivatives a method takes."""
-    needs = takes(method)
-    return scipy.optimize.minimize(
-        objective if needs.gradient else lambda x: objective(x)[0],
-        point.astype(float),
-        jac=needs.gradient or None,
-        hess=hessian if needs.hessian else None,
-        hessp=product if needs.product else None,
-        method=method,
-        **more,
-    )
+    needs, all_of_them = takes(method), {"jac": True, "hess": hessian, "hessp": product}
+    more |= {name: all_of_them[name] for name in needs}
+    function = objective if needs else lambda x: objective(x)[0]
+    return scipy.optimize.minimize(function, point.astype(float), method=method, **more)
 
 
 def not_reached(history: Sequence[float], method: str) -> str:

@@ -25,6 +25,11 @@ class Spent:
         """Time a piece of work, within a `with` block."""
         return Stopwatch(self, phase)
 
+    def shown(self, phase: str) -> str:
+        """Milliseconds and calls, if there were any."""
+        calls = self.calls[phase]
+        return f"{1e3 * self.seconds[phase]:.3g} ({calls})" if calls else "—"
+
 
 class Stopwatch:
     """One piece of work; a class, since a generator's `with` costs five times as much."""
@@ -103,12 +108,7 @@ class Profile(Public):
     def __str__(self) -> str:
         rows = [["block", *PHASES, "all [ms]"]]
         for block in self.blocks:
-            cells = [
-                f"{1e3 * block.spent.seconds[p]:.3g} ({block.spent.calls[p]})"
-                if block.spent.calls[p]
-                else "—"
-                for p in PHASES
-            ]
+            cells = map(block.spent.shown, PHASES)
             rows.append([block.label, *cells, f"{1e3 * block.seconds:.3g}"])
         rows.append(["in all", *[""] * len(PHASES), f"{1e3 * self.seconds:.3g}"])
         lines = ["milliseconds (calls) of each block:", *table(rows)]
@@ -125,11 +125,8 @@ class Profile(Public):
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows with their columns aligned: the first to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if k else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for first, *rest in rows:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        lines.append("  " + "  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,14 +11,14 @@ from lagrad.errors import NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.solving.certificate import Policy
-from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun, ImplicitRun
+from lagrad.solving.certification import Solved
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.iterations import Newton
 from lagrad.solving.profile import BlockReport, Spent
-from lagrad.solving.scalar_sweep import ScalarPoint
 from lagrad.solving.solve_block import solve_block
-from lagrad.solving.solved_block import Solved
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
+from lagrad.solving.sweep import ScalarPoint
 from lagrad.systems.linearization import split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -35,9 +35,7 @@ def solve_named(
     """The solution for arrays that fit, by name, the data among them."""
     system = compiled.system
     given = {system.variables[name]: value for name, value in values.items()}
-    known: Mapping[str, Array] = {}
-    if start is not None:
-        known = start.by_name() if isinstance(start, SolvedSystem) else start
+    known = start.by_name() if isinstance(start, SolvedSystem) else start or {}
     begin = {v: known.get(v.name, v.start) for v in system.with_role("unknown")}
     return solve(compiled, given, begin, Newton(), None, policy or Policy(system.accuracy()))
 
@@ -58,27 +56,23 @@ def solve(
     converged, memory = True, None
     for run in compiled.runs:
         began = time.perf_counter()
-        if isinstance(run, ExplicitRun):
-            spent = Spent()
-            with spent.on("evaluating"):
-                memory = run.evaluate(values)
-            if memory is None or not np.isfinite(memory).all():
-                require_finite(run.variables, values, policy)
-            seconds = time.perf_counter() - began
-            reports.append(BlockReport(run.label, 0, 0, 0, "explicit", seconds, spent))
-            continue
-        found, failure = solve_block(run, compiled, values, start, newton, linear)
-        if failure is not None:
-            policy.fail(failure)
-            converged = False
-        solved[run.block] = found
-        pieces = split(found.point, run.block.unknowns)
-        for unknown, piece in zip(run.block.unknowns, pieces, strict=True):
-            values[unknown] = piece.astype(unknown.dtype, copy=False)
-        with found.spent.on("evaluating"):
-            run.evaluate_definitions(values)
-        require_finite(run.definitions, values, policy)
-        reports.append(report(run, found, time.perf_counter() - began))
+        found, spent = None, Spent()
+        if isinstance(run, ImplicitRun):
+            found, failure = solve_block(run, compiled, values, start, newton, linear)
+            if failure is not None:
+                policy.fail(failure)
+                converged = False
+            solved[run.block], spent = found, found.problem.spent
+            pieces = split(found.point, run.block.unknowns)
+            for unknown, piece in zip(run.block.unknowns, pieces, strict=True):
+                values[unknown] = piece.astype(unknown.dtype, copy=False)
+        with spent.on("evaluating"):
+            memory = run.evaluate(values)
+        if memory is None or not np.isfinite(memory).all():
+            bad = [v.name for v in run.variables if not np.isfinite(values[v]).all()]
+            if bad:
+                policy.fail(NotFinite(f"the value of {bad[0]!r} is NaN or infinite."))
+        reports.append(report(run, found, spent, time.perf_counter() - began))
     if converged:
         require_minima(compiled, values, solved)
     scalars = None if compiled.flat is None else ScalarPoint(compiled.flat, memory)
@@ -89,34 +83,24 @@ def solve(
     return solution
 
 
-def report(run: ImplicitRun, found: Solved, seconds: float) -> BlockReport:
-    """What a block cost."""
-    solver = type(getattr(found.factors, "solver", found.solver)).__name__
-    steps, block = len(found.history), run.block
-    return BlockReport(
-        block.label, block.size, steps, found.factorisations, solver, seconds, found.spent
-    )
+def report(run: Run, found: Solved | None, spent: Spent, seconds: float) -> BlockReport:
+    """What a run cost."""
+    if found is None:
+        return BlockReport(run.label, 0, 0, 0, "explicit", seconds, spent)
+    done = found.problem
+    solver = type(getattr(found.factors, "solver", done.solver)).__name__
+    counts = (found.point.size, len(done.history), done.factorisations)
+    return BlockReport(run.label, *counts, solver, seconds, spent)
 
 
 def require_minima(
     compiled: CompiledSystem, values: Values, solved: Mapping[Block, Solved]
 ) -> None:
     """Look for curvature downwards at every argmin whose linear solver has not done so."""
-    own = {frozenset(block.unknowns): block for block in solved}
+    blocks = {frozenset(block.unknowns) for block in solved}
     for group in compiled.system.groups:
         approach = group.approach
-        if not approach.minimises:
-            continue
-        block = own.get(frozenset(group.unknowns))
-        if block is not None and not approach.inner and not approach.damping:
-            continue
-        given = compiled.given_values(group, values)[: len(group.arguments)]
-        approach.require_minimum(given, [values[v] for v in group.unknowns])
-
-
-def require_finite(variables: Sequence[Variable], values: Values, policy: Policy) -> None:
-    """NotFinite, with the name of the first variable that is not."""
-    for variable in variables:
-        if not np.isfinite(values[variable]).all():
-            policy.fail(NotFinite(f"the value of {variable.name!r} is NaN or infinite."))
-            return
+        altered = approach.inner or approach.damping
+        if approach.minimises and (altered or frozenset(group.unknowns) not in blocks):
+            given = compiled.given_values(group, values)[: len(group.arguments)]
+            approach.require_minimum(given, [values[v] for v in group.unknowns])

@@ -2,28 +2,79 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
+import scipy.optimize
 
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Operator
 from lagrad.linear_solvers.neumann import Neumann
-from lagrad.solving.approach import Approach
-from lagrad.solving.certification import certify, given_up, linearised
+from lagrad.solving.block_equations import BlockEquations, LocalEquations
+from lagrad.solving.certification import Solved, certify, given_up, linearised
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.failures import Failure
 from lagrad.solving.iterations import Newton
-from lagrad.solving.newton import BlockProblem, Path, newton
-from lagrad.solving.powell import powell_start
-from lagrad.solving.solved_block import Solved
+from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
 
-Failure = NotConverged | SingularSystem
+# Blocks up to this size get a second method.
+HYBRID_UP_TO = 300
+
 Values = Mapping[Variable, Array]
+
+
+class Approach(Protocol):
+    """How an implicit function approaches its unknowns, and what must hold at their solution.
+
+    Attributes
+    ----------
+    inner : tuple of str
+        Unknowns of implicit functions inside this one, which follow its own.
+    tol : float or None
+        The relative error at which Newton's method ends.
+    damping : float
+        What is added to the Jacobian's diagonal wherever it is solved with.
+    differentiate : Neumann or None
+        A series in the place of the multipliers' equation.
+    warm : WarmStart or None
+        Where the last solution is kept.
+    settles : bool
+        Whether it ends at the solution itself, so that Newton's method has nothing to add.
+    minimises : bool
+        Whether the solution must be a minimum.
+    """
+
+    inner: tuple[str, ...]
+    tol: float | None
+    damping: float
+    differentiate: Neumann | None
+    warm: Any
+    minimises: bool
+
+    @property
+    def settles(self) -> bool: ...
+
+    def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
+        """Values of the unknowns from which Newton's method starts."""
+
+    def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
+        """Another start, where Newton's method alone does not arrive; None where there is none."""
+
+    def solver(self, equations: BlockEquations) -> LinearSolver:
+        """The linear solver of the block that its unknowns form."""
+
+    def require_contraction(self, solved: Solved) -> None:
+        """NotContractive at a fixed point that the plain iteration moves away from."""
+
+    def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
+        """NotPositiveDefinite where the objective curves down at what should be its minimum."""
 
 
 def solve_block(
@@ -39,11 +90,8 @@ def solve_block(
     Where an implicit function introduced the block's unknowns, its approach says how.
     """
     inside = set(run.block.unknowns)
-    known = [
-        g
-        for g in compiled.system.groups
-        if inside.issuperset(g.unknowns) and compiled.is_given(g, values)
-    ]
+    within = [g for g in compiled.system.groups if inside.issuperset(g.unknowns)]
+    known = [g for g in within if compiled.is_given(g, values)]
     # An implicit function inside another one is part of what the outer one iterates.
     outermost = [g for g in known if not any(set(g.unknowns) < set(h.unknowns) for h in known)]
     whole = len(outermost) == 1 and set(outermost[0].unknowns) == inside
@@ -73,15 +121,11 @@ def solve_block(
     problem = BlockProblem(equations, outer, solver)
     with problem.spent.on("evaluating"):
         begin = equations.vector(approached("begin") or start)
-    if approach is not None and approach.settles and (approach.damping or matrix_free(solver)):
+    direct = approach is not None and (approach.damping or problem.solver.matrix_free)
+    if approach is not None and approach.settles and direct:
         there = linearised(equations, outer, begin, solver)
         return as_differentiated(there, approach, equations.unknowns), None
-    found: Solved | None = None
-    failure: Failure | None
-    try:
-        found, failure = solved_from(problem, begin, options)
-    except (NotConverged, SingularSystem) as error:
-        failure = error
+    found, failure = solved_from(problem, begin, options)
     if failure is not None:
         try:
             other = approached("otherwise")
@@ -99,13 +143,9 @@ def solve_block(
     return found, failure
 
 
-def matrix_free(solver: LinearSolver | None) -> bool:
-    return solver is not None and solver.matrix_free
-
-
 def solved_from(
     problem: BlockProblem, start: Array, options: Newton
-) -> tuple[Solved, Failure | None]:
+) -> tuple[Solved | None, Failure | None]:
     """What Newton's method makes of a start; Powell's finds another where it makes no progress."""
     path = newton(problem, start, options)
     found, failure = certified(path)
@@ -113,21 +153,16 @@ def solved_from(
         further, _ = certified(newton(problem.anew(), again, options))
         if further is not None:
             return further, None
-    if found is None:
-        found = given_up(path)
-    if found is None:
-        assert failure is not None
-        raise failure
-    return found, failure
+    return found or given_up(problem, path.here), failure
 
 
-def certified(path: Path) -> tuple[Solved | None, Failure | None]:
+def certified(path: NewtonSearch) -> tuple[Solved | None, Failure | None]:
     """The end of a path, certified; or why it is none."""
     if path.failure is not None:
         return None, path.failure
     try:
         with np.errstate(all="ignore"):
-            return certify(path), None
+            return certify(path.problem, path.here, path.factors), None
     except (NotConverged, SingularSystem) as error:
         return None, error
 
@@ -138,16 +173,34 @@ def as_differentiated(found: Solved, approach: Approach, unknowns: Sequence[Vari
     if approach.warm is not None:
         approach.warm.keep(split(found.point, unknowns))
         found = replace(found, warm=approach.warm)
-    if approach.differentiate is not None:
-        return truncated(found, approach.differentiate)
+    if (series := approach.differentiate) is not None:
+        # Its derivatives are a series of products, in the place of a solution.
+        products = Operator(found.jacobian.operator())
+        said = "" if series.terms is None else f"Neumann series of {series.terms} terms"
+        factors = series.factor(products.matrix)
+        return replace(found, jacobian=products, factors=factors, truncated=said)
     if approach.damping:
         return replace(found, truncated=f"damping {approach.damping:g}")
     return found
 
 
-def truncated(solved: Solved, series: Neumann) -> Solved:
-    """A solved block whose derivatives are a series of products."""
-    products = Operator(solved.jacobian.operator())
-    said = "" if series.terms is None else f"Neumann series of {series.terms} terms"
-    factors = series.factor(products.matrix)
-    return replace(solved, jacobian=products, factors=factors, truncated=said)
+def powell_start(equations: BlockEquations, outer: list[Array], start: Array) -> Array | None:
+    """Where Powell's hybrid method ends (MINPACK, by SciPy), for small blocks; None if nowhere."""
+    if equations.block.size > HYBRID_UP_TO:
+        return None
+
+    def residual(point: Array) -> Array:
+        return equations.residual(outer, point)
+
+    def jacobian(point: Array) -> Array:
+        partials = LocalEquations(equations, outer, point).partials
+        return partials.jacobian(equations.residuals, equations.unknowns, dense=True)
+
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = scipy.optimize.root(residual, start, jac=jacobian, method="hybr", tol=1e-12)
+        except (ValueError, ArithmeticError):
+            return None
+    reached = np.isfinite(found.x).all() and np.isfinite(residual(found.x)).all()
+    return np.asarray(found.x, dtype=equations.dtype) if found.success and reached else None

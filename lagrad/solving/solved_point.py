@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
-from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun, ImplicitRun
-from lagrad.solving.scalar_sweep import ScalarPoint, ScalarSweep
-from lagrad.solving.solved_block import Solved
-from lagrad.solving.sweep import Sweep
+from lagrad.solving.block_equations import largest
+from lagrad.solving.certification import Solved
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
 
+# What seeds a sweep, runs it, and reads what has arrived.
+Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 # Roles of variables that nothing solves for.
 GIVEN = ("parameter", "data")
 # How far parameters are moved where equations have kinks, and which change is a jump.
 JUMP, JUMPED = 1e-9, 1e-2
 
 
+@dataclass(frozen=True, eq=False)
 class SolvedPoint:
     """Values of all variables, and the factors of every implicit block."""
 
-    def __init__(
-        self,
-        compiled: CompiledSystem,
-        values: dict[Variable, Array],
-        solved: dict[Block, Solved],
-        flat: ScalarPoint | None = None,
-    ) -> None:
-        for array in values.values():
+    compiled: CompiledSystem
+    values: dict[Variable, Array]
+    solved: dict[Block, Solved]
+    flat: ScalarPoint | None = None
+
+    def __post_init__(self) -> None:
+        for array in self.values.values():
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
-        self.compiled = compiled
-        self.values = values
-        self.solved = solved
-        self.flat = flat
 
     @cached_property
     def linearization(self) -> Linearization:
         """All local partials at this point."""
         return self.compiled.linearize(self.values)
 
-    def sweep(self, width: int | None = None, near: Any = None) -> Sweep | ScalarSweep:
+    def sweep(self, width: int | None = None, near: Any = None) -> Carried:
         """A new sweep from here."""
         if self.flat is not None and width is None:
             return ScalarSweep(self.compiled, self.flat)
@@ -57,19 +56,12 @@ class SolvedPoint:
     @cached_property
     def moved(self) -> SolvedPoint:
         """The point with its unknowns moved by their errors, carried on from block to block."""
-        return self._moved(
-            {block: solved.bound.direction for block, solved in self.solved.items()}, 0.0
-        )
-
-    @cached_property
-    def kinked(self) -> bool:
-        """Whether some Jacobian may jump near the point."""
-        return any(solved.jump is not None for solved in self.solved.values())
+        return self._moved({b: solved.bound.direction for b, solved in self.solved.items()}, 0.0)
 
     @cached_property
     def beyond(self) -> tuple[SolvedPoint, ...]:
         """The points on both sides of the kinks at which this one may be."""
-        if not self.kinked:
+        if all(solved.jump is None for solved in self.solved.values()):
             return ()
         jumps = {b: s.bound.direction if s.jump is None else s.jump for b, s in self.solved.items()}
         back = {block: -jump for block, jump in jumps.items()}
@@ -86,26 +78,21 @@ class SolvedPoint:
                     size = np.where(size > 0, size, largest(array) or 1.0)
                     values[v] = (array + step * size).astype(v.dtype)
         for run in self.compiled.runs:
-            if isinstance(run, ExplicitRun):
-                run.evaluate(values)
-                continue
-            solved, unknowns = self.solved[run.block], run.block.unknowns
-            point = solved.point + directions[run.block] + self._response(run, values)
-            values.update(zip(unknowns, split(point, unknowns), strict=True))
-            run.evaluate_definitions(values)
+            if isinstance(run, ImplicitRun):
+                solved, unknowns = self.solved[run.block], run.block.unknowns
+                point = solved.point + directions[run.block] + self._response(run, values)
+                values.update(zip(unknowns, split(point, unknowns), strict=True))
+            run.evaluate(values)
         return SolvedPoint(self.compiled, values, self.solved)
 
     def drift(self) -> float:
         """The largest relative change of an unknown when errors are carried from block to block."""
-        worst = 0.0
-        for block, solved in self.solved.items():
-            for unknown, size in zip(block.unknowns, solved.bound.sizes, strict=True):
-                change = largest(self.moved.values[unknown] - self.values[unknown])
-                if size <= 10 * change:
-                    size = max(size, NEGLIGIBLE * self.scale)
-                if change:
-                    worst = max(worst, change / size if size else np.inf)
-        return worst
+        pairs = (
+            (largest(self.moved.values[unknown] - self.values[unknown]), size)
+            for block, solved in self.solved.items()
+            for unknown, size in zip(block.unknowns, solved.bound.sizes, strict=True)
+        )
+        return worst_share(pairs, NEGLIGIBLE * self.scale)
 
     @cached_property
     def scale(self) -> float:
@@ -113,7 +100,9 @@ class SolvedPoint:
         if self.flat is not None:
             return largest(self.flat.values)
         sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
-        return max([*sizes, *(solved.top for solved in self.solved.values())], default=0.0)
+        return max(
+            [*sizes, *(largest(s.problem.scale.top) for s in self.solved.values())], default=0.0
+        )
 
     def seconds_of_evaluation(self) -> float:
         """How long all definitions and residuals take, once, the best of three times."""
@@ -121,12 +110,10 @@ class SolvedPoint:
         for _ in range(3):
             values, began = dict(self.values), time.perf_counter()
             for run in self.compiled.runs:
-                if isinstance(run, ExplicitRun):
-                    run.evaluate(values)
-                else:
+                if isinstance(run, ImplicitRun):
                     outer = run.equations.outer_values(values)
                     run.equations.residual(outer, self.solved[run.block].point)
-                    run.evaluate_definitions(values)
+                run.evaluate(values)
             best = min(best, time.perf_counter() - began)
         return best
 
@@ -143,18 +130,16 @@ class SolvedPoint:
 
     def culprit(self) -> str:
         """The first constraint whose local partials are not finite."""
-        compiled, linearization = self.compiled, self.linearization
-        tape = compiled.tape
-        for stretch in compiled.stretches:
-            for k in stretch.steps:
-                step = linearization.steps[k]
+        slots, steps = self.compiled.tape.slots, self.linearization.steps
+        for stretch in self.compiled.stretches:
+            constraints = [c for block in stretch.run.blocks for c in block.constraints]
+            for step in (steps[k] for k in stretch.steps):
                 data = () if step.map is None else step.map.data
                 if all(np.isfinite(value).all() for value in data):
                     continue
-                for block in stretch.run.blocks:
-                    for constraint in block.constraints:
-                        if tape.slots.get(constraint.roots[0].index, -1) >= step.target:
-                            return f"at this point the constraint {constraint.name!r}"
+                for constraint in constraints:
+                    if slots.get(constraint.roots[0].index, -1) >= step.target:
+                        return f"at this point the constraint {constraint.name!r}"
         return "the program"
 
     def kinks(self) -> str:
@@ -172,7 +157,7 @@ class SolvedPoint:
         carry: Callable[[Any], dict[Any, Array]],
         width: int | None,
         units: Mapping[Any, float],
-    ) -> tuple[dict[Any, Array], Sweep | ScalarSweep, float]:
+    ) -> tuple[dict[Any, Array], Carried, float]:
         """What a sweep carries, the sweep, and a first-order bound of its relative error.
 
         The same sweep at the moved point, each block's solution corrected once, shows what the
@@ -209,21 +194,25 @@ def relative_change(
     rounding is that of what cancelled.
     """
     sizes = {key: largest(array) for key, array in found.items()}
+    changes = [largest(np.asarray(other[k]) - a) if np.size(a) else 0.0 for k, a in found.items()]
+    if not np.isfinite(changes).all():
+        return np.inf
     unit = {key: units.get(key) or 1.0 for key in found}
     top = max((sizes[key] / unit[key] for key in found), default=0.0)
     widest = max(unit.values(), default=1.0)
+    pairs = zip(changes, sizes.values(), strict=True)
+    return worst_share(pairs, max(top, NEGLIGIBLE * scale) * widest)
+
+
+def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:
+    """The largest of some changes, each over its size.
+
+    A size that cannot be told from zero is taken as no less than the floor.
+    """
     worst = 0.0
-    for key, array in found.items():
-        change = largest(np.asarray(other[key]) - array) if np.size(array) else 0.0
-        if not np.isfinite(change):
-            return np.inf
-        size = sizes[key]
+    for change, size in pairs:
         if size <= 10 * change:
-            size = max(size, max(top, NEGLIGIBLE * scale) * widest)
+            size = max(size, floor)
         if change:
             worst = max(worst, change / size if size else np.inf)
     return worst
-
-
-def largest(array: Array) -> float:
-    return float(np.abs(array).max(initial=0.0))

@@ -1,30 +1,38 @@
-"""A solved system: its values and, on asking, its derivatives, each certified."""
+"""A solved system: its values and, on asking, its derivatives, each certified.
+
+Derivatives of iterations are told beside those of what they approach.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.errors import NotFinite
-from lagrad.expressions.expression import Variable
+from lagrad.compiler.plan import Plan
+from lagrad.errors import LagradError, NotFinite
+from lagrad.expressions.expression import Equation, Expression, Variable
+from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivatives import Derivatives, Gradient, frozen
-from lagrad.solving.implicit_distance import distance
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
-from lagrad.solving.solved_point import SolvedPoint
-from lagrad.systems.constraint import Constraint
+from lagrad.solving.solved_point import Carry, SolvedPoint
+from lagrad.systems.constraint import Constraint, definitions
+from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
+from lagrad.systems.rewriting import Instead, copied, inlined
 from lagrad.systems.system import System
 from lagrad.typing import Array
 
 Values = Mapping[Variable, Array]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class SolvedSystem:
     """Values of all variables at a solution, and certified derivatives.
 
@@ -37,17 +45,12 @@ class SolvedSystem:
         `solve(compiled, values, start)` solves another system by the same methods.
     """
 
-    def __init__(
-        self,
-        point: SolvedPoint,
-        policy: Policy,
-        solve: Callable[..., SolvedSystem],
-        reports: tuple[BlockReport, ...] = (),
-        converged: bool = True,
-    ) -> None:
-        self.point, self.policy, self.solve = point, policy, solve
-        self.reports, self.converged = reports, converged
-        self.spent: list[tuple[str, float]] = []  # what was asked for, and its seconds
+    point: SolvedPoint
+    policy: Policy
+    solve: Callable[..., SolvedSystem]
+    reports: tuple[BlockReport, ...] = ()
+    converged: bool = True
+    spent: list[tuple[str, float]] = field(default_factory=list)  # what was asked for, its seconds
 
     @property
     def system(self) -> System:
@@ -96,9 +99,8 @@ class SolvedSystem:
             return {v: received(sweep, v) for v in parameters}
 
         def again(other: SolvedSystem) -> Mapping[str, Array]:
-            return other.pullback(
-                {other.system.variables[v.name]: a for v, a in cotangents.items()}
-            )
+            variables = other.system.variables
+            return other.pullback({variables[v.name]: a for v, a in cotangents.items()})
 
         units = {v: 1 / size for v, size in self._sizes(parameters).items()}
         values, certificate = self._certified(carry, what, units, again=again)
@@ -136,13 +138,10 @@ class SolvedSystem:
         places = np.cumsum([0, *(s.size for s in seeds)]).tolist()
 
         def carry(sweep: Any) -> dict[Any, Array]:
-            sweep.seed_all(
-                {s: np.eye(s.size, width, p) for s, p in zip(seeds, places, strict=False)}
-            )
-            if forward:
-                sweep.forth()
-            else:
-                sweep.back()
+            for seed, place in zip(seeds, places, strict=False):
+                sweep.seed(seed, np.eye(seed.size, width, place))
+            direction = sweep.forth if forward else sweep.back
+            direction()
             found = {}
             for node in ends:
                 pieces = np.split(sweep.value(node), places[1:-1], axis=1)
@@ -153,15 +152,15 @@ class SolvedSystem:
 
         units = {(o, i): self._size(o) / self._size(i) for o in outputs for i in inputs}
         found, certificate = self._certified(carry, "the Jacobian", units, width)
-        rows_of = {
-            o: Derivatives({i: found[o, i] for i in inputs}, "parameter", certificate)
-            for o in outputs
-        }
-        return Derivatives(rows_of, "variable", certificate)
+        by_output = {}
+        for o in outputs:
+            row = {i: found[o, i] for i in inputs}
+            by_output[o] = Derivatives(row, "parameter", certificate)
+        return Derivatives(by_output, "variable", certificate)
 
     def _certified(
         self,
-        carry: Callable[[Any], dict[Any, Array]],
+        carry: Carry,
         what: str,
         units: Mapping[Any, float],
         width: int | None = None,
@@ -177,24 +176,44 @@ class SolvedSystem:
         read = {key: frozen(array) for key, array in found.items()}
         # A sum that overflows says nothing yet.
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
-            self.policy.fail(
-                NotFinite(
-                    f"{what} is NaN or infinite: {self.point.culprit()} is not differentiable."
-                )
-            )
-        said = filter(None, (sweep.truncated, self.point.compiled.label))
+            culprit = self.point.culprit()
+            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
+            self.policy.fail(NotFinite(said))
+        instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
             self.certificate,
             multiplier_residual=sweep.residual,
             error_bound=float(error + self.certificate.error_bound),
-            differentiated="; ".join(said) or "implicit",
+            differentiated="; ".join(instead) or "implicit",
             truncation=sweep.truncation,
         )
         if certificate.differentiated != "implicit":
-            compare = lambda: distance(self.system, self.point.values, found, again, self.solve)
-            certificate = replace(certificate, compare=compare)
+            certificate = replace(certificate, compare=lambda: self._distance(found, again))
         self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return read, certificate
+
+    def _distance(
+        self, found: Mapping[Any, Array], again: Callable[[Any], Mapping[str, Array]] | None
+    ) -> float | None:
+        """How far a derivative is from the implicit one, relative to the latter's largest entry.
+
+        `again` asks another solution for it. None where there is no such derivative.
+        """
+        system, values = self.system, self.point.values
+        if again is None or system.with_role("data"):
+            return None
+        given = {v.name: values[v] for v in system.with_role("parameter")}
+        start = {v.name: values[v] for v in system.with_role("unknown")}
+        try:
+            exact = implicit(system, values)
+            if exact is None:
+                return None
+            others = again(self.solve(CompiledSystem(exact), given, start))
+        except LagradError:
+            return None
+        size = max((largest(others[key.name]) for key in found), default=0.0)
+        off = max((largest(value - others[key.name]) for key, value in found.items()), default=0.0)
+        return off / size if size else (np.inf if off else 0.0)
 
     def _sizes(self, variables: Iterable[Variable]) -> dict[Variable, float]:
         """The size of each, where errors of solutions are to be measured by it."""
@@ -202,7 +221,7 @@ class SolvedSystem:
 
     def _size(self, variable: Variable) -> float:
         """The largest entry of a variable's value; one where that is zero, or as good as zero."""
-        size = float(np.abs(self.point.values[variable]).max(initial=0.0))
+        size = largest(self.point.values[variable])
         return size if size > 1e-12 * self.point.scale else 1.0
 
 
@@ -214,11 +233,73 @@ def cotangent_of(variable: Variable) -> dict[Variable, Array]:
 def pulled(sweep: Any, system: System, output: Variable) -> dict[Constraint, Array]:
     """The multipliers of all constraints, by a sweep from an output."""
     sweep.seed_all(cotangent_of(output))
-    found = sweep.back()
-    return {c: np.asarray(found[c]).reshape(c.shape) for c in system.constraints.values()}
+    sweep.back()
+    found: dict[Constraint, Array] = sweep.multipliers()
+    return found
 
 
 def received(sweep: Any, variable: Variable) -> Array:
     """What a sweep brought to a variable, in its dtype and shape."""
     found = np.asarray(sweep.value(variable), dtype=variable.dtype)
     return found if found.shape == variable.shape else found.reshape(variable.shape)
+
+
+def implicit(system: System, values: Mapping[Variable, Array]) -> System | None:
+    """The system with the equations that iterations approach the solution of, in their place.
+
+    `values` are those at the solution; iterations start from there. None where an iteration came
+    with no equation, or stands within a loop.
+    """
+    ends = [node for node in system.arena.nodes if node.primitive is APPROACHED]
+    within = [node for node in system.arena.nodes if node.primitive is not APPROACHED]
+    if any(node.parameters[0].system is None for node in ends) or labels(within):
+        return None
+    plan = Plan(list(values), ends, definitions(system))
+    starts = dict(zip([node.index for node in ends], plan(list(values.values())), strict=True))
+
+    def instead(copy: System) -> Instead:
+        stated: dict[Any, list[Variable]] = {}
+
+        def other(old: Expression, node: dict[int, Expression]) -> Expression | None:
+            if old.primitive is not APPROACHED:
+                return None
+            statement, k = old.parameters
+            key = (statement, *(a.index for a in old.arguments))
+            if key not in stated:
+                stated[key] = state(copy, system, statement, old, node)
+            unknown = stated[key][k]
+            unknown.start = np.array(starts[old.index])
+            return unknown
+
+        return other
+
+    found = copied(system, f"{system.name}_solved", instead=instead)
+    for k, group in enumerate(found.groups):
+        if group.approach.differentiate is not None or group.approach.damping:
+            exact = replace(group.approach, differentiate=None, damping=0.0)
+            found.groups[k] = replace(group, approach=exact)
+    return found
+
+
+def state(
+    copy: System, system: System, statement: Statement, old: Expression, node: dict[int, Expression]
+) -> list[Variable]:
+    """New unknowns, and the equations that they solve."""
+    assert statement.system is not None
+    count = len(statement.values)
+
+    def free(stem: str) -> str:
+        name = copy.free(stem)
+        while name in system.variables or name in system.constraints:
+            name = copy.free(f"{name}_")
+        return name
+
+    unknowns = [
+        copy.unknown(free("approached"), a.shape, 0.0, a.dtype) for a in old.arguments[:count]
+    ]
+    others = [node[a.index] for a in old.arguments[count:]]
+    given = dict(zip((*statement.values, *statement.others), [*unknowns, *others], strict=True))
+    found = inlined(statement.system, copy, given, {})
+    for name in statement.residuals:
+        copy.subject_to(Equation(copy.arena.constant(0.0), found[name]), name=free("stationary"))
+    return unknowns

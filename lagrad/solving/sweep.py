@@ -9,24 +9,59 @@ are what is left there.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lagrad.compiler.scalar_tape import ScalarTape
 from lagrad.expressions.expression import Expression
 from lagrad.linear_solvers.base import ESTIMATE
+from lagrad.solving.block_equations import largest
+from lagrad.solving.certification import Solved
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Stretch
-from lagrad.solving.refinement import refined
-from lagrad.solving.solved_block import Solved
 from lagrad.systems.constraint import Constraint
-from lagrad.systems.linearization import Linearization, joined, split
+from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
 
 
-class Sweep:
-    """Derivatives carried through a solved system, in either direction.
+class Carried(ABC):
+    """Derivatives carried through a solved system, in either direction."""
+
+    # Of the equations solved on the way, relative; and what stands in their place, if anything.
+    residual, error = 0.0, 0.0
+    truncated, truncation = "", 0.0
+
+    def __init__(self, compiled: CompiledSystem) -> None:
+        self.compiled = compiled
+        self.solved_for: dict[Constraint, Array] = {}  # multipliers of the blocks' equations
+
+    @abstractmethod
+    def seed(self, node: Expression, value: Array) -> None:
+        """Add to what a node starts with."""
+
+    @abstractmethod
+    def value(self, node: Expression) -> Array:
+        """What has arrived at a node."""
+
+    def seed_all(self, seeds: Mapping[Any, Array]) -> None:
+        for node, value in seeds.items():
+            self.seed(node, value)
+
+    def multipliers(self) -> dict[Constraint, Array]:
+        """Those of all constraints, cotangents having been carried back."""
+        found = {}
+        for c in self.compiled.system.constraints.values():
+            held = self.solved_for.get(c) if c.variable is None else self.value(c.variable)
+            found[c] = np.zeros(c.shape) if held is None else np.reshape(held, c.shape)
+        return found
+
+
+class Sweep(Carried):
+    """Derivatives carried from block to block.
 
     Parameters
     ----------
@@ -47,49 +82,33 @@ class Sweep:
         width: int | None = None,
         near: Sweep | None = None,
     ) -> None:
-        self.near = near
-        self.solutions: dict[Block, Array] = {}
-        self.compiled = compiled
-        self.linearization = linearization
-        self.solved = solved
-        self.width = width
+        super().__init__(compiled)
+        self.linearization, self.solved = linearization, solved
+        self.width, self.near = width, near
+        self.slots = compiled.tape.slots
         self.values = linearization.empty()
-        self.residual = 0.0
-        self.error = 0.0
-        self.truncated, self.truncation = "", 0.0
+        self.solutions: dict[Block, Array] = {}
         matrices = width is not None
         self._pull = functools.partial(linearization.pull, matrices=matrices)
         self._push = functools.partial(linearization.push, matrices=matrices)
 
-    def slot(self, node: Expression) -> int | None:
-        return self.compiled.tape.slots.get(node.index)
-
     def seed(self, node: Expression, value: Array) -> None:
-        """Add to what a node starts with."""
-        slot = self.slot(node)
+        slot = self.slots.get(node.index)
         if slot is not None:
-            held = self.values[slot]
-            self.values[slot] = value if held is None else held + value
-
-    def seed_all(self, seeds: Mapping[Any, Array]) -> None:
-        for node, value in seeds.items():
-            self.seed(node, value)
+            self.values[slot] = plus(self.values[slot], value)
 
     def value(self, node: Expression) -> Array:
-        """What has arrived at a node."""
-        slot = self.slot(node)
-        found = None if slot is None else self.values[slot]
-        return self._zeros(node) if found is None else found
+        return self._held(node, self.values)
 
-    def _zeros(self, node: Expression) -> Array:
-        shape = node.shape if self.width is None else (node.size, self.width)
-        return np.zeros(shape)
+    def _held(self, node: Expression, values: list[Any]) -> Array:
+        slot = self.slots.get(node.index)
+        found = None if slot is None else values[slot]
+        if found is None:
+            return np.zeros(node.shape if self.width is None else (node.size, self.width))
+        return found
 
     def _joined(self, nodes: Sequence[Expression], values: list[Any]) -> Array:
-        found = [
-            self._zeros(node) if values[s] is None else values[s]
-            for node, s in ((n, self.compiled.tape.slots[n.index]) for n in nodes)
-        ]
+        found = [self._held(node, values) for node in nodes]
         if self.width is None:
             return joined(found).astype(float, copy=False)
         return np.concatenate(found) if len(found) > 1 else found[0]
@@ -101,35 +120,27 @@ class Sweep:
 
     def _solve(self, block: Block, right: Array, transposed: bool) -> Array:
         solved = self.solved[block]
-        if solved.truncated:
-            return self._truncated(block, right, transposed)
         if self.near is not None:
-            # `right` is what the guess leaves, so that one step of the same factors corrects it.
-            solution = self.near.solutions[block] + solved.factors.solve(
-                right, transposed, tol=ESTIMATE
-            )
+            solution = self.near.solutions[block]
+            if not solved.truncated:
+                # `right` is what the guess leaves: one step of the same factors corrects it.
+                solution = solution + solved.factors.solve(right, transposed, tol=ESTIMATE)
+        elif solved.truncated:
+            # What was asked for in the place of a solution, and how far it is from one.
+            solution = solved.factors.solve(right, transposed)
+            left = right - solved.matrix(transposed).mv(solution)
+            size = largest(right)
+            if size:
+                self.truncation = max(self.truncation, largest(left) / size)
+            self.truncated = solved.truncated
         else:
             warm = solved.warm if transposed and self.width is None else None
             guess = None if warm is None else warm.multipliers
-            solution, residual, error = refined(solved, right, transposed, guess)
+            solution, residual, error = solved.solve(right, transposed, guess)
             if warm is not None:
                 warm.multipliers = solution
             self.residual = max(self.residual, residual)
             self.error += error
-        self.solutions[block] = solution
-        return solution
-
-    def _truncated(self, block: Block, right: Array, transposed: bool) -> Array:
-        """What was asked for in the place of a solution, and how far it is from one."""
-        if self.near is not None:
-            return self.near.solutions[block]
-        solved = self.solved[block]
-        solution = solved.factors.solve(right, transposed)
-        left = right - solved.matrix(transposed).mv(solution)
-        size = float(np.abs(right).max(initial=0.0))
-        if size:
-            self.truncation = max(self.truncation, float(np.abs(left).max()) / size)
-        self.truncated = solved.truncated
         self.solutions[block] = solution
         return solution
 
@@ -139,70 +150,103 @@ class Sweep:
         if self.near is not None:
             pieces = self._split(self.near.solutions[block], nodes)
             for node, piece in zip(nodes, pieces, strict=True):
-                slot = self.compiled.tape.slots[node.index]
-                values[slot] = piece if values[slot] is None else values[slot] + piece
+                slot = self.slots[node.index]
+                values[slot] = plus(values[slot], piece)
         return values
 
-    def back(self) -> dict[Constraint, Array]:
-        """Carry cotangents from variables to parameters; the multipliers of all constraints."""
-        multipliers: dict[Constraint, Array] = {}
+    def back(self) -> None:
+        """Carry cotangents from variables to parameters."""
         for stretch in reversed(self.compiled.stretches):
-            run = stretch.run
-            if isinstance(run, ImplicitRun):
-                self._back_through(run, stretch, multipliers)
+            if isinstance(stretch.run, ImplicitRun):
+                self._back_through(stretch.run, stretch)
             else:
                 self._pull(self.values, stretch.steps)
-        for constraint in self.compiled.system.constraints.values():
-            if constraint.variable is not None:
-                multipliers[constraint] = self.value(constraint.variable)
-            elif constraint.size == 0:
-                multipliers[constraint] = np.zeros(constraint.shape)
-        return multipliers
 
-    def _back_through(
-        self, run: ImplicitRun, stretch: Stretch, multipliers: dict[Constraint, Array]
-    ) -> None:
-        block = run.block
+    def _back_through(self, run: ImplicitRun, stretch: Stretch) -> None:
+        block, residuals = run.block, run.equations.residuals
         inner = {self.linearization.steps[k].target for k in stretch.steps}
-        slots = inner.union(self.compiled.tape.slots[v.index] for v in block.unknowns)
-        idle = all(self._untouched(slot) for slot in slots)
-        if idle if self.near is None else block not in self.near.solutions:
-            for constraint in block.equations:
-                assert constraint.residual is not None
-                multipliers[constraint] = self._zeros(constraint.residual)
+        slots = inner.union(self.slots[v.index] for v in block.unknowns)
+        if self.near is not None:
+            idle = block not in self.near.solutions
+        else:
+            idle = not any(self.values[s] is not None and np.any(self.values[s]) for s in slots)
+        if idle:
             return
         # What later uses of the eliminated values send back to the unknowns, λ being zero …
-        arrived = self._guessed(self.values, block, run.equations.residuals)
+        arrived = self._guessed(self.values, block, residuals)
         if any(arrived[slot] is not None for slot in inner):
             self._pull(arrived, stretch.inward)
         right = -self._joined(block.unknowns, arrived)
         solution = self._solve(block, right, transposed=True)
         # … and then all of it that leads on, with λ.
-        residuals = run.equations.residuals
         pieces = self._split(solution, residuals)
-        for constraint, node, piece in zip(block.equations, residuals, pieces, strict=True):
-            multipliers[constraint] = piece
+        self.solved_for.update(zip(block.equations, pieces, strict=True))
+        for node, piece in zip(residuals, pieces, strict=True):
             self.seed(node, piece)
         self._pull(self.values, stretch.outward)
-
-    def _untouched(self, slot: int) -> bool:
-        value = self.values[slot]
-        return value is None or not np.any(value)
 
     def forth(self) -> None:
         """Carry tangents from parameters to variables."""
         for stretch in self.compiled.stretches:
-            self._push_through(stretch.run, stretch.steps)
+            run, steps = stretch.run, stretch.steps
+            if isinstance(run, ImplicitRun):
+                # What the parameters alone do to the residuals …
+                unknowns = run.block.unknowns
+                held = self._guessed(self.values, run.block, unknowns)
+                self._push(held, steps)
+                right = -self._joined(run.equations.residuals, held)
+                solution = self._solve(run.block, right, transposed=False)
+                for node, piece in zip(unknowns, self._split(solution, unknowns), strict=True):
+                    self.values[self.slots[node.index]] = piece
+            # … and what both do to everything.
+            self._push(self.values, steps)
 
-    def _push_through(self, run: Any, steps: range) -> None:
-        if isinstance(run, ImplicitRun):
-            # What the parameters alone do to the residuals …
-            held = self._guessed(self.values, run.block, run.block.unknowns)
-            self._push(held, steps)
-            right = -self._joined(run.equations.residuals, held)
-            solution = self._solve(run.block, right, transposed=False)
-            pieces = self._split(solution, run.block.unknowns)
-            for node, piece in zip(run.block.unknowns, pieces, strict=True):
-                self.values[self.compiled.tape.slots[node.index]] = piece
-        # … and what both do to everything.
-        self._push(self.values, steps)
+
+class ScalarPoint:
+    """A flat tape with the values of all its nodes."""
+
+    def __init__(self, tape: ScalarTape, values: Array) -> None:
+        self.tape, self.values = tape, values
+
+    @cached_property
+    def partials(self) -> tuple[Array, Array]:
+        """All local partials at this point."""
+        return self.tape.partials(self.values)
+
+
+class ScalarSweep(Carried):
+    """Derivatives carried over a flat tape, those of all nodes in one array: nothing is solved."""
+
+    def __init__(self, compiled: CompiledSystem, point: ScalarPoint) -> None:
+        super().__init__(compiled)
+        self.point, self.tape = point, point.tape
+        self.sums = np.zeros(self.tape.size)
+        self.apart: dict[int, Array] = {}  # of parameters that nothing uses
+
+    def _where(self, node: Expression) -> Any:
+        place = self.tape.place.get(node.index)
+        if place is not None:
+            return slice(place, place + 1)
+        start = self.tape.starts.get(node.index)
+        return None if start is None else slice(start, start + node.size)
+
+    def seed(self, node: Expression, value: Array) -> None:
+        where = self._where(node)
+        if where is not None:
+            self.sums[where] += np.ravel(value)
+        else:
+            self.apart[node.index] = self.apart.get(node.index, 0.0) + np.asarray(value)
+
+    def value(self, node: Expression) -> Array:
+        where = self._where(node)
+        if where is None:
+            return self.apart.get(node.index, np.zeros(node.shape))
+        return self.sums[where].reshape(node.shape)
+
+    def back(self) -> None:
+        """Carry cotangents from variables to parameters."""
+        self.tape.backward(self.point.partials, self.sums)
+
+    def forth(self) -> None:
+        """Carry tangents from parameters to variables."""
+        self.tape.tangent(self.point.partials, self.sums)
