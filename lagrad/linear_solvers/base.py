@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg
@@ -15,7 +16,7 @@ from scipy.linalg import lapack
 
 from lagrad.errors import ShapeMismatch, SingularSystem, UnsupportedType
 from lagrad.public import Public
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 # The relative residual of solves that estimate the size of an error.
 ESTIMATE = 0.1
@@ -47,18 +48,11 @@ class Factors(Public, ABC):
     def inverse_norm(self) -> float:
         """An estimate of the 1-norm of the inverse (Higham and Tisseur 2000)."""
         n = self.shape[0]
-        if n == 0:
-            return 0.0
-        operator = sparse_linalg.LinearOperator(
-            (n, n),
-            matvec=lambda b: self.solve(b, tol=ESTIMATE),
-            rmatvec=lambda b: self.solve(b, transposed=True, tol=ESTIMATE),
-            matmat=lambda b: self.solve(b, tol=ESTIMATE),
-            rmatmat=lambda b: self.solve(b, transposed=True, tol=ESTIMATE),
-            dtype=float,
-        )
         if n <= 4:
-            return float(np.abs(self.solve(np.eye(n))).sum(axis=0).max())
+            return largest_column(self.solve(np.eye(n)))
+        forth = functools.partial(self.solve, tol=ESTIMATE)
+        back = functools.partial(forth, transposed=True)
+        operator = sparse_linalg.LinearOperator((n, n), forth, back, forth, float, back)
         return float(sparse_linalg.onenormest(operator, t=1))
 
 
@@ -79,9 +73,17 @@ def canonical(matrix: Any) -> sparse.csr_array:
     if not found.has_canonical_format:
         found = found.copy()
         found.sum_duplicates()
-    if not np.isfinite(found.data).all():
-        raise Singular("not finite")
+    require_finite(found.data)
     return found
+
+
+def require_finite(entries: Array) -> None:
+    if not np.isfinite(entries).all():
+        raise Singular("not finite")
+
+
+def dense(matrix: Any) -> Array:
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 def right_side(right: Array, n: int) -> Array:
@@ -111,9 +113,8 @@ class LeastSquares(Factors):
     """The pseudo-inverse of a singular matrix, for those who insist on a result."""
 
     def __init__(self, matrix: Any) -> None:
-        dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-        self.shape = dense.shape
-        self.inverse = np.linalg.pinv(np.nan_to_num(dense))
+        self.shape = matrix.shape
+        self.inverse = np.linalg.pinv(np.nan_to_num(dense(matrix)))
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         product: Array = (self.inverse.T if transposed else self.inverse) @ right
@@ -151,45 +152,68 @@ class DenseLU(LinearSolver):
     """
 
     def factor(self, matrix: Any) -> Factors:
-        dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-        return DenseFactors(square(dense))
+        return DenseFactors(square(dense(matrix)))
 
 
-class DenseFactors(Factors):
+class LapackFactors(Factors):
+    """Factors of a whole matrix, by the LAPACK routines of its kind, as `KIND` has their prefix."""
+
+    KIND: ClassVar[str]
+
     def __init__(self, matrix: Array) -> None:
         self.shape = matrix.shape
-        if not np.isfinite(matrix).all():
-            raise Singular("not finite")
+        require_finite(matrix)
         self.matrix = matrix
-        getrf, self.getrs, self.gecon = lapack.get_lapack_funcs(
-            ("getrf", "getrs", "gecon"), (matrix,)
-        )
+        routines = [self.KIND + what for what in ("trf", "trs", "con")]
+        factor, self.solution, self.reciprocal = lapack.get_lapack_funcs(routines, (matrix,))
         if matrix.size:
-            self.lu, self.pivots, info = getrf(matrix)
-        if matrix.size and info > 0:
-            raise Singular("a zero pivot")
+            self.factorise(factor)
+
+    @abstractmethod
+    def factorise(self, factor: Function) -> None:
+        """Take the factors from the routine that finds them."""
+
+    @abstractmethod
+    def solved(self, right: Array, transposed: bool) -> Array:
+        """The solution by the routine that takes the factors."""
+
+    @abstractmethod
+    def reciprocal_condition(self, norm: float) -> float:
+        """LAPACK's estimate for a matrix of this 1-norm."""
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         right = right_side(right, self.shape[0])
-        if right.size == 0:
-            return right
-        solution, _ = self.getrs(self.lu, self.pivots, right, trans=int(transposed))
-        return solution.reshape(right.shape)
+        return self.solved(right, transposed).reshape(right.shape) if right.size else right
 
     def inverse_norm(self) -> float:
         norm = largest_column(self.matrix)
         if not norm:
             return 0.0
-        reciprocal, _ = self.gecon(self.lu, norm)
+        reciprocal = self.reciprocal_condition(norm)
         return 1.0 / (reciprocal * norm) if reciprocal > 0 else math.inf
+
+
+class DenseFactors(LapackFactors):
+    KIND = "ge"
+
+    def factorise(self, factor: Function) -> None:
+        self.lu, self.pivots, info = factor(self.matrix)
+        if info > 0:
+            raise Singular("a zero pivot")
+
+    def solved(self, right: Array, transposed: bool) -> Array:
+        return self.solution(self.lu, self.pivots, right, trans=int(transposed))[0]
+
+    def reciprocal_condition(self, norm: float) -> float:
+        return float(self.reciprocal(self.lu, norm)[0])
 
 
 def null_weights(matrix: Any) -> Array | None:
     """Weights of the rows whose combination is smallest, or None where that costs too much."""
     if matrix.shape[0] > 1500:
         return None
-    dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-    if not np.isfinite(dense).all():
+    full = dense(matrix)
+    if not np.isfinite(full).all():
         return None
-    rows, _, _ = scipy.linalg.svd(dense)
+    rows, _, _ = scipy.linalg.svd(full)
     return np.abs(rows[:, -1])

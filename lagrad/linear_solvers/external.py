@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.errors import InvalidValue
-from lagrad.linear_solvers.base import Factors, LinearSolver, Singular
+from lagrad.linear_solvers.base import Factors, LinearSolver, Singular, require_finite
 from lagrad.linear_solvers.krylov import CG, GMRES, KrylovFactors
 from lagrad.linear_solvers.sparse_layout import Layout
 from lagrad.typing import Array
@@ -62,8 +62,7 @@ class AMG(LinearSolver):
         pyamg = required("pyamg", "amg", "lg.AMG()")
         entries = sparse.csr_array(matrix)
         entries.sum_duplicates()
-        if not np.isfinite(entries.data).all():
-            raise Singular("not finite")
+        require_finite(entries.data)
         symmetric = Layout.of(entries).symmetric(entries.data)
 
         def cycle(of: Any) -> Any:
@@ -105,8 +104,7 @@ class PardisoFactors(Factors):
     def __init__(self, matrix: Any) -> None:
         self.shape = matrix.shape
         matrix.sort_indices()
-        if not np.isfinite(matrix.data).all():
-            raise Singular("not finite")
+        require_finite(matrix.data)
         self.solver = required("pypardiso", "mkl", "lg.PARDISO()").PyPardisoSolver()
         self.matrix = matrix
         # The same arrays read by columns are the transpose.

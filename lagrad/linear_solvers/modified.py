@@ -10,7 +10,7 @@ import numpy as np
 from lagrad.differences import along
 from lagrad.linear_solvers.base import DenseFactors, Factors, LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, Products
-from lagrad.linear_solvers.krylov import Krylov, by_columns
+from lagrad.linear_solvers.krylov import ByColumns, Krylov
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.typing import Array
 
@@ -72,14 +72,12 @@ class Support(LinearSolver):
         return SupportFactors(matrix, free)
 
 
-class SupportFactors(Factors):
+class SupportFactors(ByColumns):
     """The factors of the free entries' system."""
 
     def __init__(self, matrix: Any, free: Array) -> None:
         self.shape = matrix.shape
-        self.operator = matrix
-        self.free = free
-        self.size = free.size
+        self.operator, self.free = matrix, free
         columns = np.zeros((free.size, free.size))
         unit = np.zeros(matrix.shape[0])
         for k, place in enumerate(free):
@@ -88,10 +86,7 @@ class SupportFactors(Factors):
             unit[place] = 0.0
         self.inner = DenseFactors(columns) if free.size else None
 
-    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        return by_columns(lambda column: self._one(column, transposed), right)
-
-    def _one(self, right: Array, transposed: bool) -> Array:
+    def one(self, right: Array, transposed: bool, tol: float) -> Array:
         if self.inner is None:
             return -right
         free = self.free

@@ -78,11 +78,7 @@ class Layout:
         self.diagonal = np.flatnonzero(rows == self.indices)
         # The entry across the diagonal of each one, in a symmetric pattern with a full diagonal.
         self.mirror: Array | None = None
-        if (
-            self.diagonal.size == shape[0]
-            and np.array_equal(across.indptr, self.indptr)
-            and np.array_equal(across.indices, self.indices)
-        ):
+        if self.diagonal.size == shape[0] and self.fits(across):
             self.mirror = across.data
         # Orders of the transpose, a `csc_array` with this matrix's arrays, by SuperLU's names.
         self.orders: dict[str, Order] = {}
@@ -95,15 +91,16 @@ class Layout:
         """What is known of a matrix's pattern."""
         key = (matrix.shape, zlib.crc32(matrix.indices), zlib.crc32(matrix.indptr))
         found = cls.RECENT.get(key)
-        if (
-            found is None
-            or not np.array_equal(found.indices, matrix.indices)
-            or not np.array_equal(found.indptr, matrix.indptr)
-        ):
+        if found is None or not found.fits(matrix):
             found = cls.RECENT[key] = cls(matrix)
             while len(cls.RECENT) > cls.AT_MOST:
                 cls.RECENT.popitem(last=False)
         return found
+
+    def fits(self, matrix: sparse.csr_array) -> bool:
+        """Whether a matrix has the pattern."""
+        pairs = ((self.indices, matrix.indices), (self.indptr, matrix.indptr))
+        return all(np.array_equal(own, other) for own, other in pairs)
 
     def symmetric(self, data: Array) -> bool:
         """Whether a matrix with these entries is."""

@@ -45,11 +45,8 @@ class SparseLU(LinearSolver):
 
     def factor(self, matrix: Any) -> Factors:
         matrix = canonical(matrix)
-        n = matrix.shape[0]
-        if matrix.nnz == n and all(
-            np.array_equal(found, np.arange(found.size))
-            for found in (matrix.indices, matrix.indptr)
-        ):
+        where = (matrix.indices, matrix.indptr)
+        if all(np.array_equal(found, np.arange(found.size)) for found in where):
             return DiagonalFactors(matrix.data)
         layout = Layout.of(matrix)
         if layout.deficient:
