@@ -14,7 +14,7 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
-from lagrad.systems.constraint import Group, definitions
+from lagrad.systems.constraint import Group, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.reduced_block import ReducedBlock
@@ -31,9 +31,7 @@ class ExplicitRun:
     def __init__(self, blocks: tuple[Block, ...]) -> None:
         self.blocks = blocks
         self.variables = [v for block in blocks for v in block.variables]
-        defined = {
-            c.variable.index: c.rhs for b in blocks for c in b.constraints if c.variable is not None
-        }
+        defined = right_sides(c for block in blocks for c in block.constraints)
 
         def outside(node: Expression) -> bool:
             return isinstance(node, Variable) and node.index not in defined
@@ -230,7 +228,7 @@ class CompiledSystem:
         for run in self.runs:
             start = len(tape.steps)
             for block in run.blocks:
-                tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
+                tape.extend([*block.variables, *(c.root for c in block.equations)])
             steps = range(start, len(tape.steps))
             stretches.append(Stretch(run, steps, *directed(tape, steps, run)))
         return tape, stretches

@@ -153,7 +153,7 @@ class SolvedPoint:
                     continue
                 for block in stretch.run.blocks:
                     for constraint in block.constraints:
-                        if tape.slots.get(constraint.roots[0].index, -1) >= step.target:
+                        if tape.slots.get(constraint.root.index, -1) >= step.target:
                             return f"at this point the constraint {constraint.name!r}"
         return "the program"
 

@@ -172,8 +172,11 @@ def partials(node: Expression, ks: tuple[int, ...]) -> Sequence[LinearMap | None
     return [primitive.partial(node, k) for k in ks]
 
 
-def plus(total: Any, term: Any) -> Any:
-    return term if total is None else total + term
+def plus(a: Any, b: Any) -> Any:
+    """The sum of two values, of which None is zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
 class Linearization:
@@ -218,7 +221,7 @@ class Linearization:
             if value is not None:
                 if step.map is not None:
                     value = step.map.rlmul(value) if matrices else step.map.rmv(value)
-                values[step.source] = plus(values[step.source], value)
+                values[step.source] = plus(value, values[step.source])
 
     def empty(self) -> list[Any]:
         """A list with nothing in any slot."""

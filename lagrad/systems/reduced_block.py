@@ -16,6 +16,7 @@ from lagrad.errors import StructureError
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.linear_solvers.selection import FACTORABLE_ENTRIES
+from lagrad.systems.constraint import right_sides
 from lagrad.systems.dense_jacobian import dense_jacobian
 from lagrad.systems.linearization import Tape
 from lagrad.systems.matching import deficient_parts, matched
@@ -31,11 +32,9 @@ class ReducedBlock:
     def __init__(self, block: Block) -> None:
         self.block = block
         self.unknowns = block.unknowns
-        self.residuals = [c.residual for c in block.equations if c.residual is not None]
+        self.residuals = [c.root for c in block.equations]
         self.graph = self.unknowns[0].graph
-        self.defined = {
-            c.variable.index: c.rhs for c in block.definitions if c.variable is not None
-        }
+        self.defined = right_sides(block.definitions)
         with self.graph.reopened():
             self.tape = Tape(self.residuals, self.unknowns, self.outside, self.defined)
         inside = {v.index for v in self.unknowns}

@@ -43,7 +43,7 @@ def everything(system: System) -> list[Expression]:
     """All nodes that a system's constraints and groups are made of, in order."""
     roots = [
         *system.variables.values(),
-        *(side for c in system.constraints.values() for side in (c.lhs, c.rhs, *c.roots)),
+        *(side for c in system.constraints.values() for side in (c.lhs, c.rhs, c.root)),
         *(node for group in system.groups for node in group.given),
     ]
     return ancestors(roots, lambda node: False, definitions(system))
@@ -61,9 +61,7 @@ def copied(
     state more.
     """
     copy = type(system)(name)
-    defined = {
-        c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
-    }
+    defined = definitions(system)
 
     def leaf(old: Variable, node: dict[int, Expression]) -> Variable:
         role = (roles or {}).get(old.name, old.role)
@@ -112,9 +110,7 @@ def inlined(
     starts : mapping
         Where further unknowns start, by name.
     """
-    defined = {
-        c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
-    }
+    defined = definitions(system)
 
     def leaf(old: Variable, node: dict[int, Expression]) -> Expression:
         if old.name in given:

@@ -129,7 +129,7 @@ def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
     # An equation of size zero states nothing, and an unknown of size zero is known.
     constraints = [c for c in system.constraints.values() if c.size or c.variable is not None]
     for number, constraint in enumerate(constraints):
-        stack = list(constraint.roots)
+        stack = [constraint.root]
         while stack:
             node = stack.pop()
             if node.primitive is None:
@@ -139,7 +139,7 @@ def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
                 shared[node.index] = node
             elif node.index not in shared:
                 stack.extend(a for a in node.arguments if owner.get(a.index) != number)
-    units = [Unit(c.roots[0], c) for c in constraints]
+    units = [Unit(c.root, c) for c in constraints]
     units += [Unit(shared[i], None) for i in sorted(shared)]
     ends = {*shared, *(v.index for v in system.variables.values() if determined(v))}
     incidence = []
