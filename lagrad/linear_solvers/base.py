@@ -117,8 +117,7 @@ class LeastSquares(Factors):
         self.inverse = np.linalg.pinv(np.nan_to_num(dense(matrix)))
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        product: Array = (self.inverse.T if transposed else self.inverse) @ right
-        return product
+        return (self.inverse.T if transposed else self.inverse) @ right
 
 
 class LinearSolver(Public, ABC):

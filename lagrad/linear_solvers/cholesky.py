@@ -80,8 +80,7 @@ class InverseFactors(Factors):
             raise Indefinite(str(error)) from None
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        product: Array = self.inverse @ right_side(right, self.shape[0])
-        return product
+        return self.inverse @ right_side(right, self.shape[0])
 
     def inverse_norm(self) -> float:
         return largest_column(self.inverse)

@@ -66,12 +66,10 @@ class AMG(LinearSolver):
         symmetric = Layout.of(entries).symmetric(entries.data)
 
         def cycle(of: Any) -> Any:
-            narrow = sparse.csr_matrix(
-                (of.data, of.indices.astype(np.int32), of.indptr.astype(np.int32)), shape=of.shape
-            )
+            where = [places.astype(np.int32) for places in (of.indices, of.indptr)]
+            narrow = sparse.csr_matrix((of.data, *where), shape=of.shape)
             kind = "symmetric" if symmetric else "nonsymmetric"
-            levels = pyamg.smoothed_aggregation_solver(narrow, symmetry=kind)
-            return levels.aspreconditioner()
+            return pyamg.smoothed_aggregation_solver(narrow, symmetry=kind).aspreconditioner()
 
         forth = cycle(entries)
         back = forth if symmetric else cycle(sparse.csr_array(entries.T))
@@ -121,5 +119,4 @@ class PardisoFactors(Factors):
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         matrix = self.transpose if transposed else self.matrix
-        found: Array = self.solver.solve(matrix, np.asfortranarray(right, dtype=float))
-        return found
+        return self.solver.solve(matrix, np.asfortranarray(right, dtype=float))

@@ -109,17 +109,9 @@ class Operator(Jacobian):
     def shifted(self, damping: float) -> Jacobian:
         # A preconditioner made from the entries is that of J itself.
         base = self.matrix
-        return Operator(
-            Products(
-                lambda x: base.matvec(x) + damping * x,
-                lambda x: base.rmatvec(x) + damping * x,
-                self.size,
-                base.dtype,
-                base.assemble,
-                base.residual,
-                base.point,
-            )
-        )
+        forward = lambda x: base.matvec(x) + damping * x
+        backward = lambda x: base.rmatvec(x) + damping * x
+        return Operator(base.replaced(forward, backward, base.dtype))
 
     def operator(self) -> Any:
         return self.matrix
@@ -138,12 +130,19 @@ class Products(sparse_linalg.LinearOperator):  # type: ignore[misc]
         size: int,
         dtype: Any,
         assemble: Callable[[], Any],
-        residual: Callable[[Array], Array] | None = None,
-        point: Array = None,
+        residual: Callable[[Array], Array],
+        point: Array,
     ) -> None:
         super().__init__(np.dtype(dtype), (size, size))
         self.forward, self.backward, self.assemble = forward, backward, assemble
         self.residual, self.point = residual, point
+
+    def replaced(
+        self, forward: Callable[[Array], Array], backward: Callable[[Array], Array], dtype: Any
+    ) -> Products:
+        """The same Jacobian by other products."""
+        known = (self.assemble, self.residual, self.point)
+        return Products(forward, backward, self.shape[0], dtype, *known)
 
     def _matvec(self, x: Array) -> Array:
         return self.forward(np.ravel(x))

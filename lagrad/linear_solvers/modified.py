@@ -9,7 +9,7 @@ import numpy as np
 
 from lagrad.differences import along
 from lagrad.linear_solvers.base import DenseFactors, Factors, LinearSolver
-from lagrad.linear_solvers.jacobian import Jacobian, Products
+from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.linear_solvers.krylov import ByColumns, Krylov
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.typing import Array
@@ -42,14 +42,8 @@ class Centered(LinearSolver):
     matrix_free = True
 
     def factor(self, matrix: Any) -> Factors:
-        residual, point = matrix.residual, matrix.point
-
-        def product(x: Array) -> Array:
-            return along(residual, point, np.ravel(x))
-
-        return self.base.factor(
-            Products(product, product, matrix.shape[0], float, matrix.assemble, residual, point)
-        )
+        product = lambda x: along(matrix.residual, matrix.point, np.ravel(x))
+        return self.base.factor(matrix.replaced(product, product, float))
 
 
 @dataclass(frozen=True, slots=True)

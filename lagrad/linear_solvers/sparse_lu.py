@@ -144,8 +144,7 @@ class SparseFactors(Factors):
         mode = "N" if straight else "T"
         right = right_side(right, self.shape[0])
         if self.order is None:
-            plain: Array = self.lu.solve(right, mode)
-            return plain
+            return self.lu.solve(right, mode)
         given, found = self.order.columns, self.order.rows
         if straight:
             given, found = found, given

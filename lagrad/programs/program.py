@@ -184,11 +184,9 @@ class Program(System):
         >>> float(good["z"]), type(bad).__name__
         (2.0, 'NotConverged')
         """
-        given = self.accuracy() if accuracy is None else accuracy
-        policy = Policy(given, on_failure)
-        options = {**options, "accuracy": given, "on_failure": on_failure}
-        compiled = self.compiled()
-        return solve_all(self.solve, compiled, policy, values, threads, processes, warm, options)
+        policy = Policy(self.accuracy() if accuracy is None else accuracy, on_failure)
+        options = {**options, "accuracy": policy.accuracy, "on_failure": on_failure}
+        return solve_all(self.solve, self.compiled(), values, threads, processes, warm, options)
 
     def _start_values(self, start: Solution | Mapping[Any, Any] | None) -> dict[Variable, Any]:
         unknowns = {v.name: v for v in self.with_role("unknown")}

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import InvalidValue, LagradError
+from lagrad.programs.hessian_vector import linearised_at
 from lagrad.programs.solution import Solution
 from lagrad.solving.certificate import Policy
-from lagrad.solving.certification import linearised
-from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.scalar_sweep import ScalarPoint
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_point import SolvedPoint
@@ -31,8 +31,17 @@ class Batch:
     """A program's `solve`, its options, and the cases, as a child process inherits them."""
 
     solve: Solve
+    compiled: CompiledSystem
     options: Mapping[str, Any]
     cases: Sequence[Any]
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.options["accuracy"], self.options["on_failure"])
+
+    @property
+    def every(self) -> range:
+        return range(len(self.cases))
 
     def outcome(self, k: int, **start: Any) -> Solution | LagradError:
         """The solution of a case, or what went wrong."""
@@ -70,7 +79,6 @@ def cases_of(values: Any) -> list[Any]:
 def solve_all(
     solve: Solve,
     compiled: CompiledSystem,
-    policy: Policy,
     values: Any,
     threads: int | None,
     processes: int | None,
@@ -87,25 +95,24 @@ def solve_all(
             "of the case before."
         )
     compiled.prepare()
-    batch = Batch(solve, options, cases_of(values))
-    count = len(batch.cases)
+    batch = Batch(solve, compiled, options, cases_of(values))
     if warm:
         return one_after_another(batch)
     if threads is not None:
         context = contextvars.copy_context()
         run = lambda k: context.copy().run(batch.outcome, k)
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(run, range(count)))
+            return list(pool.map(run, batch.every))
     if processes is not None:
-        return in_processes(batch, compiled, policy, processes)
-    return [batch.outcome(k) for k in range(count)]
+        return in_processes(batch, processes)
+    return [batch.outcome(k) for k in batch.every]
 
 
 def one_after_another(batch: Batch) -> list[Solution | LagradError]:
     """Each case from the last solution."""
     found: list[Solution | LagradError] = []
     last: dict[str, Solution] = {}
-    for k in range(len(batch.cases)):
+    for k in batch.every:
         outcome = batch.outcome(k, **last)
         if isinstance(outcome, LagradError) and last:
             outcome = batch.outcome(k)  # the neighbour may have led astray
@@ -115,40 +122,37 @@ def one_after_another(batch: Batch) -> list[Solution | LagradError]:
     return found
 
 
-def in_processes(
-    batch: Batch, compiled: CompiledSystem, policy: Policy, processes: int
-) -> list[Solution | LagradError]:
+def in_processes(batch: Batch, processes: int) -> list[Solution | LagradError]:
     """The cases in child processes; their points are linearised and certified here."""
     if not hasattr(os, "fork"):
         raise InvalidValue("processes= needs a system that forks; use threads=.")
     with multiprocessing.get_context("fork").Pool(processes, INHERITED.append, [batch]) as pool:
-        outcomes = pool.map(in_child, range(len(batch.cases)))
-    found: list[Solution | LagradError] = []
-    for outcome, reports in outcomes:
-        if isinstance(outcome, LagradError):
-            found.append(outcome)
-            continue
-        solution = Solution(
-            SolvedSystem(recovered(compiled, outcome), policy, solve_named, reports)
-        )
-        try:
-            policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
-            found.append(solution)
-        except LagradError as error:
-            found.append(error)
-    return found
+        outcomes = pool.map(in_child, batch.every)
+    return [certified(batch, *outcome) for outcome in outcomes]
+
+
+def certified(
+    batch: Batch, outcome: dict[str, Array] | LagradError, reports: tuple[Any, ...]
+) -> Solution | LagradError:
+    """What a child process sent, as the solution that it is, or what is wrong with it."""
+    if isinstance(outcome, LagradError):
+        return outcome
+    compiled, policy = batch.compiled, batch.policy
+    point = recovered(compiled, outcome)
+    solution = Solution(SolvedSystem(point, policy, solve_named, reports))
+    try:
+        policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
+    except LagradError as error:
+        return error
+    return solution
 
 
 def recovered(compiled: CompiledSystem, known: Mapping[str, Array]) -> SolvedPoint:
     """A solved point from its values alone."""
     values = {v: np.asarray(known[v.name]) for v in compiled.system.variables.values()}
-    solved, flat = {}, None
-    for run in compiled.runs:
-        if not isinstance(run, ExplicitRun):
-            at = run.equations.outer_values(values), run.equations.vector(values)
-            solved[run.block] = linearised(run.equations, *at)
+    blocks = [run for run in compiled.runs if isinstance(run, ImplicitRun)]
+    solved, flat = {run.block: linearised_at(run, values) for run in blocks}, None
     if compiled.flat is not None:
-        (run,) = compiled.runs
-        assert isinstance(run, ExplicitRun)
-        flat = ScalarPoint(compiled.flat, compiled.flat.forward([values[v] for v in run.inputs]))
+        given = [values[v] for v in compiled.runs[0].inputs]
+        flat = ScalarPoint(compiled.flat, compiled.flat.forward(given))
     return SolvedPoint(compiled, values, solved, flat)

@@ -21,7 +21,7 @@ from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import ancestors
 from lagrad.expressions.linear_maps import Joint, LinearMap
 from lagrad.systems.sparsity import Entries, Patterns, added, is_small
-from lagrad.typing import Array, DType, Shape
+from lagrad.typing import Array, Shape
 
 # What a map makes of what was carried.
 Product: TypeAlias = Callable[[Any, Any], Any]
@@ -63,7 +63,6 @@ class Tape:
     ) -> None:
         self.slots: dict[int, int] = {}
         self.shapes: list[Shape] = []
-        self.dtypes: list[DType] = []
         self.steps: list[LocalPartial] = []
         # Whether something depends on the sources with no derivative, as a step function does.
         self.broken = False
@@ -80,7 +79,6 @@ class Tape:
         if found is None:
             found = self.slots[node.index] = len(self.shapes)
             self.shapes.append(node.shape)
-            self.dtypes.append(node.dtype)
         return found
 
     def extend(self, outputs: Sequence[Expression]) -> None:

@@ -37,10 +37,10 @@ class ReducedBlock:
         self.defined = right_sides(block.definitions)
         with self.graph.reopened():
             self.tape = Tape(self.residuals, self.unknowns, self.outside, self.defined)
-        inside = {v.index for v in self.unknowns}
+        self.inside = frozenset(v.index for v in self.unknowns)
         leaves = ancestors(self.residuals, self.outside, self.defined)
         variables = [node for node in leaves if isinstance(node, Variable) and self.outside(node)]
-        self.outer = [v for v in variables if v.index not in inside]
+        self.outer = [v for v in variables if v.index not in self.inside]
         self.inputs = [*self.outer, *self.unknowns]
 
     @cached_property
@@ -58,14 +58,13 @@ class ReducedBlock:
     @cached_property
     def linear(self) -> bool:
         """Whether the Jacobian is the same wherever it is taken."""
-        inside = {v.index for v in self.unknowns}
         nodes = ancestors(self.tape.data, self.outside, self.defined)
-        return not self.tape.broken and not any(node.index in inside for node in nodes)
+        return not self.tape.broken and not any(node.index in self.inside for node in nodes)
 
     @cached_property
     def kinked(self) -> bool:
         """Whether its equations have kinks, beyond which the Jacobian is another one."""
-        inside = {v.index for v in self.unknowns}
+        inside = set(self.inside)
         for node in ancestors(self.residuals, self.outside, self.defined):
             right = self.defined.get(node.index)
             if any(a.index in inside for a in (node.arguments if right is None else (right,))):
@@ -92,20 +91,15 @@ class ReducedBlock:
         pairs = matched(pattern, ones, ones)
         if pairs.nnz == self.block.size:
             return
-        (over_rows, over_columns), (under_rows, under_columns) = deficient_parts(
-            pattern, pairs, ones, ones
-        )
+        parts = zip(("over", "under"), deficient_parts(pattern, pairs, ones, ones), strict=True)
+        lines = [
+            f"  {what}determined: {len(r)} equation(s) for {len(c)} unknown(s): "
+            f"equations {listed([entry_name(self.block.equations, i) for i in r])}; "
+            f"unknowns {listed([entry_name(self.unknowns, j) for j in c])}."
+            for what, (r, c) in parts
+        ]
         raise StructureError(
-            f"the block {self.block.label} is structurally singular.\n"
-            + "\n".join(
-                f"  {what}determined: {len(r)} equation(s) for {len(c)} unknown(s): "
-                f"equations {listed([entry_name(self.block.equations, i) for i in r])}; "
-                f"unknowns {listed([entry_name(self.unknowns, j) for j in c])}."
-                for what, r, c in (
-                    ("over", over_rows, over_columns),
-                    ("under", under_rows, under_columns),
-                )
-            )
+            "\n".join([f"the block {self.block.label} is structurally singular.", *lines])
         )
 
 

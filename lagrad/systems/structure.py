@@ -110,10 +110,6 @@ class Unit:
     constraint: Constraint | None
 
     @property
-    def size(self) -> int:
-        return self.root.size if self.constraint is None else self.constraint.size
-
-    @property
     def own(self) -> Expression | None:
         """The node that the unit evaluates; None of an equation."""
         return self.root if self.constraint is None else self.constraint.variable
@@ -173,7 +169,7 @@ def analyse(system: System) -> Structure:
     variables = [v for v in system.variables.values() if determined(v)]
     nodes: list[Expression] = [*variables, *(u.root for u in units if not u.constraint)]
     pattern = _pattern(incidence, nodes)
-    unit_sizes = np.array([u.size for u in units])
+    unit_sizes = np.array([u.root.size for u in units])
     node_sizes = np.array([n.size for n in nodes])
     pairs = matched(pattern, unit_sizes, node_sizes)
     if not pairs.sum() == unit_sizes.sum() == node_sizes.sum():
