@@ -11,7 +11,7 @@ from lagrad.expressions.graph import ancestors
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.programs import derived_programs as derive
 from lagrad.programs.solution import Solution
-from lagrad.programs.solve_many import solve_all
+from lagrad.programs.solve_many import Batch, solve_all
 from lagrad.programs.source import source
 from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem
@@ -185,8 +185,8 @@ class Program(System):
         (2.0, 'NotConverged')
         """
         policy = Policy(self.accuracy() if accuracy is None else accuracy, on_failure)
-        options = {**options, "accuracy": policy.accuracy, "on_failure": on_failure}
-        return solve_all(self.solve, self.compiled(), values, threads, processes, warm, options)
+        batch = Batch(self.solve, self.compiled(), policy, options, values)
+        return solve_all(batch, threads, processes, warm)
 
     def _start_values(self, start: Solution | Mapping[Any, Any] | None) -> dict[Variable, Any]:
         unknowns = {v.name: v for v in self.with_role("unknown")}

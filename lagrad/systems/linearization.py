@@ -66,7 +66,8 @@ class Tape:
         self.steps: list[LocalPartial] = []
         # Whether something depends on the sources with no derivative, as a step function does.
         self.broken = False
-        self._patterns: dict[Any, Patterns] = {}
+        # Of matrices from some slots, as far as they are known.
+        self.patterns: dict[Any, Patterns] = {}
         self.known = known
         self.defined = defined
         for node in sources:
@@ -100,13 +101,10 @@ class Tape:
             active = tuple(k for k, a in enumerate(node.arguments) if a.index in slots)
             if primitive is None or not active:
                 continue
-            if node.dtype.kind != "f":
-                self.broken = True
-                continue
-            found: Sequence[LinearMap | None]
-            if primitive.joint is not None:
+            found: Sequence[LinearMap | None] = [None] * len(active)
+            if node.dtype.kind == "f" and primitive.joint is not None:
                 found = primitive.joint(node, active)
-            else:
+            elif node.dtype.kind == "f":
                 found = [primitive.partial(node, k) for k in active]
             for k, partial in zip(active, found, strict=True):
                 if partial is None:
@@ -148,11 +146,6 @@ class Tape:
             data = tuple(own[n] if i is None else values[i] for n, i in enumerate(where))
             steps[k] = steps[k].over(linear.with_data(data))
         return Linearization(self, steps)
-
-    def patterns(self, seeds: set[int], through: bool) -> Patterns:
-        """The patterns of matrices from some slots, as far as they are known."""
-        key = (through, *sorted(seeds))
-        return self._patterns.setdefault(key, Patterns())
 
     def pattern(self) -> Linearization:
         """The tape with ones for its numbers: where entries can be."""
@@ -264,7 +257,7 @@ class Linearization:
         sizes = [math.prod(shape) for shape in self.tape.shapes]
         found: list[dict[int, Any]] = [{} for _ in sizes]
         seeds = {self.tape.slots[node.index] for node in sources if node.index in self.tape.slots}
-        patterns = self.tape.patterns(seeds, through)
+        patterns = self.tape.patterns.setdefault((through, *sorted(seeds)), Patterns())
         for slot in seeds:
             found[slot] = {slot: patterns.identity(sizes[slot])}
         for n, step in enumerate(self.steps):
