@@ -158,53 +158,47 @@ class LapackFactors(Factors):
     """Factors of a whole matrix, by the LAPACK routines of its kind, as `KIND` has their prefix."""
 
     KIND: ClassVar[str]
+    # Of a right side, and whether the matrix is transposed: the solution, and LAPACK's `info`.
+    solution: Function
+    # Of the 1-norm: the reciprocal of the condition number, and `info`.
+    reciprocal: Function
 
     def __init__(self, matrix: Array) -> None:
         self.shape = matrix.shape
         require_finite(matrix)
         self.matrix = matrix
         routines = [self.KIND + what for what in ("trf", "trs", "con")]
-        factor, self.solution, self.reciprocal = lapack.get_lapack_funcs(routines, (matrix,))
         if matrix.size:
-            self.factorise(factor)
+            self.factorise(*lapack.get_lapack_funcs(routines, (matrix,)))
 
     @abstractmethod
-    def factorise(self, factor: Function) -> None:
-        """Take the factors from the routine that finds them."""
-
-    @abstractmethod
-    def solved(self, right: Array, transposed: bool) -> Array:
-        """The solution by the routine that takes the factors."""
-
-    @abstractmethod
-    def reciprocal_condition(self, norm: float) -> float:
-        """LAPACK's estimate for a matrix of this 1-norm."""
+    def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
+        """Find the factors by the first routine, and give them to the others."""
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         right = right_side(right, self.shape[0])
-        return self.solved(right, transposed).reshape(right.shape) if right.size else right
+        if right.size == 0:
+            return right
+        found, _ = self.solution(right, transposed)
+        return found.reshape(right.shape)
 
     def inverse_norm(self) -> float:
         norm = largest_column(self.matrix)
         if not norm:
             return 0.0
-        reciprocal = self.reciprocal_condition(norm)
+        reciprocal, _ = self.reciprocal(norm)
         return 1.0 / (reciprocal * norm) if reciprocal > 0 else math.inf
 
 
 class DenseFactors(LapackFactors):
     KIND = "ge"
 
-    def factorise(self, factor: Function) -> None:
-        self.lu, self.pivots, info = factor(self.matrix)
+    def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
+        lu, pivots, info = factor(self.matrix)
         if info > 0:
             raise Singular("a zero pivot")
-
-    def solved(self, right: Array, transposed: bool) -> Array:
-        return self.solution(self.lu, self.pivots, right, trans=int(transposed))[0]
-
-    def reciprocal_condition(self, norm: float) -> float:
-        return float(self.reciprocal(self.lu, norm)[0])
+        self.solution = lambda right, transposed: solve(lu, pivots, right, trans=int(transposed))
+        self.reciprocal = functools.partial(condition, lu)
 
 
 def null_weights(matrix: Any) -> Array | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,7 @@ from lagrad.linear_solvers.base import (
     right_side,
     square,
 )
-from lagrad.linear_solvers.sparse_layout import Layout
-from lagrad.linear_solvers.sparse_lu import SparseFactors
+from lagrad.linear_solvers.sparse_lu import Layout, SparseFactors
 from lagrad.typing import Array, Function
 
 # How far the two triangles of a Hessian may be apart, relative to its largest entry.
@@ -89,13 +89,9 @@ class InverseFactors(Factors):
 class CholeskyFactors(LapackFactors):
     KIND = "po"
 
-    def factorise(self, factor: Function) -> None:
-        self.lower, info = factor(self.matrix, lower=1, clean=0)
+    def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
+        lower, info = factor(self.matrix, lower=1, clean=0)
         if info > 0:
             raise Indefinite(f"the leading minor {info} is not positive")
-
-    def solved(self, right: Array, transposed: bool) -> Array:
-        return self.solution(self.lower, right, lower=1)[0]
-
-    def reciprocal_condition(self, norm: float) -> float:
-        return float(self.reciprocal(self.lower, norm, uplo="L")[0])
+        self.solution = lambda right, transposed: solve(lower, right, lower=1)
+        self.reciprocal = functools.partial(condition, lower, uplo="L")

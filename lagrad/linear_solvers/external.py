@@ -13,7 +13,7 @@ import scipy.sparse as sparse
 from lagrad.errors import InvalidValue
 from lagrad.linear_solvers.base import Factors, LinearSolver, Singular, require_finite
 from lagrad.linear_solvers.krylov import CG, GMRES, KrylovFactors
-from lagrad.linear_solvers.sparse_layout import Layout
+from lagrad.linear_solvers.sparse_lu import Layout
 from lagrad.typing import Array
 
 

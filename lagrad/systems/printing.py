@@ -146,15 +146,11 @@ def sides(constraint: Constraint, style: Style, memo: dict[int, Rendered]) -> tu
     return left, render(constraint.rhs, style, {}, memo)[0]
 
 
-def shaped(variable: Variable) -> str:
-    return f"{variable.name}{list(variable.shape)}" if variable.shape else variable.name
-
-
 def text(system: System) -> str:
     """The constraints of a system, a line each, after its parameters and unknowns."""
     lines = [f"program {system.name}"]
     for role, what in (("parameter", "parameters"), ("unknown", "unknowns")):
-        found = [shaped(v) for v in system.with_role(role)]
+        found = [v.name + (str(list(v.shape)) if v.shape else "") for v in system.with_role(role)]
         if found:
             rest = f", … {len(found) - 12} more" if len(found) > 12 else ""
             lines.append(f"  {what}: {', '.join(found[:12])}{rest}")

@@ -37,10 +37,9 @@ class Pattern:
         self._sums: dict[Pattern, tuple[Pattern, Gathering]] = {}
 
     def fits(self, matrix: sparse.csr_array) -> bool:
-        return self.shape == matrix.shape and all(
-            a is b or np.array_equal(a, b)
-            for a, b in ((self.indices, matrix.indices), (self.indptr, matrix.indptr))
-        )
+        pairs = ((self.indices, matrix.indices), (self.indptr, matrix.indptr))
+        same = all(a is b or np.array_equal(a, b) for a, b in pairs)
+        return same and self.shape == matrix.shape
 
     @cached_property
     def rows(self) -> Array:
