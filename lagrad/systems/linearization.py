@@ -23,6 +23,9 @@ from lagrad.expressions.linear_maps import Joint, LinearMap
 from lagrad.systems.sparsity import Entries, Patterns, added, is_small
 from lagrad.typing import Array, Shape
 
+Nodes: TypeAlias = Sequence[Expression]
+# Which steps, in order; None for all.
+Places: TypeAlias = Sequence[int] | None
 # What a map makes of what was carried.
 Product: TypeAlias = Callable[[Any, Any], Any]
 
@@ -56,8 +59,8 @@ class Tape:
 
     def __init__(
         self,
-        outputs: Sequence[Expression],
-        sources: Sequence[Expression],
+        outputs: Nodes,
+        sources: Nodes,
         known: Callable[[Expression], bool],
         defined: dict[int, Expression],
     ) -> None:
@@ -82,7 +85,7 @@ class Tape:
             self.shapes.append(node.shape)
         return found
 
-    def extend(self, outputs: Sequence[Expression]) -> None:
+    def extend(self, outputs: Nodes) -> None:
         """Add the steps that lead to further outputs."""
         slots = self.slots
 
@@ -192,16 +195,16 @@ class Linearization:
         self.tape = tape
         self.steps = steps
 
-    def push(
-        self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
-    ) -> None:
+    def taken(self, where: Places) -> list[LocalPartial]:
+        return self.steps if where is None else [self.steps[k] for k in where]
+
+    def push(self, values: list[Any], where: Places = None, matrices: bool = False) -> None:
         """Carry tangents forwards, in place, over the steps of the given places; None is zero.
 
         A tangent is an array of its node's shape, or with `matrices` a matrix of one tangent in
         each column.
         """
-        for k in range(len(self.steps)) if where is None else where:
-            step = self.steps[k]
+        for step in self.taken(where):
             value = values[step.source]
             if isinstance(step.map, Joint) and not matrices:
                 places = step.map.slots.items() if step.map.last else ()
@@ -212,23 +215,18 @@ class Linearization:
             if value is not None:
                 values[step.target] = plus(values[step.target], value)
 
-    def pull(
-        self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
-    ) -> None:
+    def pull(self, values: list[Any], where: Places = None, matrices: bool = False) -> None:
         """Carry cotangents backwards, in place, as `push` carries tangents forwards."""
-        steps = self.steps if where is None else [self.steps[k] for k in where]
-        product: Product = lambda linear, cotangent: linear.rmv(cotangent)
+        product: Product = lambda linear, value: linear.rmv(value)
         if matrices:
-            product = lambda linear, cotangents: linear.rlmul(cotangents)
-        accumulate(values, reversed(steps), product, backwards=True)
+            product = lambda linear, value: linear.rlmul(value)
+        accumulate(values, reversed(self.taken(where)), product, backwards=True)
 
     def empty(self) -> list[Any]:
         """A list with nothing in any slot."""
         return [None] * len(self.tape.shapes)
 
-    def jacobian(
-        self, outputs: Sequence[Expression], sources: Sequence[Expression], dense: bool
-    ) -> Any:
+    def jacobian(self, outputs: Nodes, sources: Nodes, dense: bool) -> Any:
         """The matrix of all outputs by all sources: an ndarray, or a `csr_array`."""
         if not dense:
             return self.blocks(sources).assembled(outputs, sources)
@@ -248,7 +246,7 @@ class Linearization:
             [np.zeros((node.size, width)) if rows is None else rows for node, rows in found]
         )
 
-    def blocks(self, sources: Sequence[Expression], through: bool = True) -> Blocks:
+    def blocks(self, sources: Nodes, through: bool = True) -> Blocks:
         """The matrix of each slot by each source that it depends on.
 
         Small ones are dense, others sparse. `through` says whether a defined variable is its
@@ -291,9 +289,7 @@ class Blocks:
     found: list[dict[int, Any]]
     patterns: Patterns
 
-    def assembled(
-        self, outputs: Sequence[Expression], sources: Sequence[Expression]
-    ) -> sparse.csr_array:
+    def assembled(self, outputs: Nodes, sources: Nodes) -> sparse.csr_array:
         """The matrix of outputs by sources."""
         starts = np.cumsum([0, *(node.size for node in sources)]).tolist()
         places = zip(sources, starts, strict=False)
@@ -307,7 +303,7 @@ class Blocks:
         return self.patterns.assembled(parts, (row, starts[-1]))
 
 
-def split(vector: Array, nodes: Sequence[Expression]) -> list[Array]:
+def split(vector: Array, nodes: Nodes) -> list[Array]:
     """A vector cut into the arrays of the nodes, in order."""
     pieces, start = [], 0
     for node in nodes:
