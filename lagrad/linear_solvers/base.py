@@ -155,9 +155,10 @@ class DenseLU(LinearSolver):
 
 
 class LapackFactors(Factors):
-    """Factors of a whole matrix, by the LAPACK routines of its kind, as `KIND` has their prefix."""
+    """Factors of a whole matrix, by LAPACK's routines for its kind."""
 
-    KIND: ClassVar[str]
+    # They factor, solve, and estimate the condition; SciPy remembers them by a tuple of names.
+    ROUTINES: ClassVar[tuple[str, str, str]]
     # Of a right side, and whether the matrix is transposed: the solution, and LAPACK's `info`.
     solution: Function
     # Of the 1-norm: the reciprocal of the condition number, and `info`.
@@ -167,9 +168,8 @@ class LapackFactors(Factors):
         self.shape = matrix.shape
         require_finite(matrix)
         self.matrix = matrix
-        routines = [self.KIND + what for what in ("trf", "trs", "con")]
         if matrix.size:
-            self.factorise(*lapack.get_lapack_funcs(routines, (matrix,)))
+            self.factorise(*lapack.get_lapack_funcs(self.ROUTINES, (matrix,)))
 
     @abstractmethod
     def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
@@ -191,7 +191,7 @@ class LapackFactors(Factors):
 
 
 class DenseFactors(LapackFactors):
-    KIND = "ge"
+    ROUTINES = ("getrf", "getrs", "gecon")
 
     def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
         lu, pivots, info = factor(self.matrix)

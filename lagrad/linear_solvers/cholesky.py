@@ -87,7 +87,7 @@ class InverseFactors(Factors):
 
 
 class CholeskyFactors(LapackFactors):
-    KIND = "po"
+    ROUTINES = ("potrf", "potrs", "pocon")
 
     def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
         lower, info = factor(self.matrix, lower=1, clean=0)

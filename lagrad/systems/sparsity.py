@@ -142,10 +142,7 @@ class Patterns:
         return Entries(known, matrix.data)
 
     def identity(self, size: int) -> Entries:
-        key = ("identity", size)
-        if key not in self._known:
-            self._known[key] = Pattern(sparse.eye_array(size, format="csr"))
-        return Entries(self._known[key], np.ones(size))
+        return self.of(("identity", size), Scale(1.0, (size,), (size,)))
 
     def of(self, key: Any, linear: LinearMap) -> Entries:
         """A map's own matrix."""
