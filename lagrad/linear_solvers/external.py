@@ -74,9 +74,7 @@ class AMG(LinearSolver):
         forth = cycle(entries)
         back = forth if symmetric else cycle(sparse.csr_array(entries.T))
 
-        def apply(vector: Array, transposed: bool) -> Array:
-            return (back if transposed else forth).matvec(vector)
-
+        apply = lambda vector, transposed: (back if transposed else forth).matvec(vector)
         kind = CG if symmetric else GMRES
         return KrylovFactors(entries, kind(self.tol, self.max_steps, apply))
 

@@ -40,6 +40,13 @@ class Constraint(Public):
         """The expression that a solve evaluates."""
         return self.rhs if self.residual is None else self.residual
 
+    def moved(
+        self, node: Mapping[int, Expression], name: str, variable: Variable | None = None
+    ) -> Constraint:
+        """The constraint between other nodes, by the index of its own."""
+        residual = None if self.residual is None else node[self.residual.index]
+        return Constraint(name, node[self.lhs.index], node[self.rhs.index], variable, residual)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Group:

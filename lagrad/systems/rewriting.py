@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
-from lagrad.systems.constraint import Constraint, definitions
+from lagrad.systems.constraint import definitions
 from lagrad.systems.system import System
 
 # What stands in the place of a node, given what its arguments became; None for itself.
@@ -76,11 +76,8 @@ def copied(
     node = transplanted(order, copy.arena, leaf, None if instead is None else instead(copy))
     copy.variables = {n: copy.variables[n] for n in [*system.variables, *copy.variables]}
     for c in system.constraints.values():
-        residual = None if c.residual is None else node[c.residual.index]
         variable = None if c.variable is None else copy.variables[c.variable.name]
-        copy.constraints[c.name] = Constraint(
-            c.name, node[c.lhs.index], node[c.rhs.index], variable, residual
-        )
+        copy.constraints[c.name] = c.moved(node, c.name, variable)
     copy.groups = [group.moved(node) for group in system.groups]
     return copy
 
@@ -124,11 +121,8 @@ def inlined(
     node = transplanted(everything(system), into.arena, leaf)
     for c in system.constraints.values():
         if c.residual is not None:
-            residual = node[c.residual.index]
             name = into.free(c.name)
-            into.constraints[name] = Constraint(
-                name, node[c.lhs.index], node[c.rhs.index], None, residual
-            )
+            into.constraints[name] = c.moved(node, name)
     into.groups += [group.moved(node) for group in system.groups]
     return {name: node[v.index] for name, v in system.variables.items()}
 

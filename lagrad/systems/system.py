@@ -145,10 +145,9 @@ class System(Public):
         (3,)
         """
         name = self._named(name)
-        if start is None:
-            start = np.zeros(normal_shape(f"unknown {name!r}", shape) or ())
-        elif shape is not None and np.ndim(start) == 0:
-            start = np.broadcast_to(start, normal_shape(f"unknown {name!r}", shape) or ())
+        if start is None or (shape is not None and np.ndim(start) == 0):
+            full = normal_shape(f"unknown {name!r}", shape) or ()
+            start = np.broadcast_to(0.0 if start is None else start, full)
         array, shape, dtype = declared(f"unknown {name!r}", start, shape, dtype)
         variable = self.leaf(name, "unknown", shape, dtype, array)
         variable.unknown = variable.index
