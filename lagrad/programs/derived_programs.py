@@ -112,6 +112,7 @@ class SymbolicRun:
     """
 
     def __init__(self, system: System, symbols: Sequence[str], named: Sequence[str]) -> None:
+        # Where a derivative was asked for that has no further ones, this is an InvalidFunction.
         for group in system.groups:
             how = group.approach
             if how.differentiate is not None or how.damping:
