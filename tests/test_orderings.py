@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lagrad as lg
-from lagrad.linear_solvers.sparse_layout import SMALL, Layout
-from lagrad.linear_solvers.sparse_lu import BatchFactors, SparseFactors
+from lagrad.linear_solvers.sparse_lu import SMALL, BatchFactors, Layout, SparseFactors
 
 
 def shuffled(blocks, rng, links=()):

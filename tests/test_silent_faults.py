@@ -12,7 +12,7 @@ from scipy import sparse
 
 import lagrad as lg
 from lagrad.implicit import approach as approaches
-from lagrad.linear_solvers.sparse_layout import Layout
+from lagrad.linear_solvers.sparse_lu import Layout
 
 S = np.sum
 TWO = np.zeros(2)

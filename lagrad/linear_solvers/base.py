@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.linalg
@@ -15,7 +16,7 @@ from scipy.linalg import lapack
 
 from lagrad.errors import ShapeMismatch, SingularSystem, UnsupportedType
 from lagrad.public import Public
-from lagrad.typing import Array
+from lagrad.typing import Array, Function
 
 # The relative residual of solves that estimate the size of an error.
 ESTIMATE = 0.1
@@ -47,18 +48,11 @@ class Factors(Public, ABC):
     def inverse_norm(self) -> float:
         """An estimate of the 1-norm of the inverse (Higham and Tisseur 2000)."""
         n = self.shape[0]
-        if n == 0:
-            return 0.0
-        operator = sparse_linalg.LinearOperator(
-            (n, n),
-            matvec=lambda b: self.solve(b, tol=ESTIMATE),
-            rmatvec=lambda b: self.solve(b, transposed=True, tol=ESTIMATE),
-            matmat=lambda b: self.solve(b, tol=ESTIMATE),
-            rmatmat=lambda b: self.solve(b, transposed=True, tol=ESTIMATE),
-            dtype=float,
-        )
         if n <= 4:
-            return float(np.abs(self.solve(np.eye(n))).sum(axis=0).max())
+            return largest_column(self.solve(np.eye(n)))
+        forth = functools.partial(self.solve, tol=ESTIMATE)
+        back = functools.partial(forth, transposed=True)
+        operator = sparse_linalg.LinearOperator((n, n), forth, back, forth, float, back)
         return float(sparse_linalg.onenormest(operator, t=1))
 
 
@@ -79,9 +73,17 @@ def canonical(matrix: Any) -> sparse.csr_array:
     if not found.has_canonical_format:
         found = found.copy()
         found.sum_duplicates()
-    if not np.isfinite(found.data).all():
-        raise Singular("not finite")
+    require_finite(found.data)
     return found
+
+
+def require_finite(entries: Array) -> None:
+    if not np.isfinite(entries).all():
+        raise Singular("not finite")
+
+
+def dense(matrix: Any) -> Array:
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 def right_side(right: Array, n: int) -> Array:
@@ -111,13 +113,11 @@ class LeastSquares(Factors):
     """The pseudo-inverse of a singular matrix, for those who insist on a result."""
 
     def __init__(self, matrix: Any) -> None:
-        dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-        self.shape = dense.shape
-        self.inverse = np.linalg.pinv(np.nan_to_num(dense))
+        self.shape = matrix.shape
+        self.inverse = np.linalg.pinv(np.nan_to_num(dense(matrix)))
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        product: Array = (self.inverse.T if transposed else self.inverse) @ right
-        return product
+        return (self.inverse.T if transposed else self.inverse) @ right
 
 
 class LinearSolver(Public, ABC):
@@ -151,45 +151,62 @@ class DenseLU(LinearSolver):
     """
 
     def factor(self, matrix: Any) -> Factors:
-        dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-        return DenseFactors(square(dense))
+        return DenseFactors(square(dense(matrix)))
 
 
-class DenseFactors(Factors):
+class LapackFactors(Factors):
+    """Factors of a whole matrix, by LAPACK's routines for its kind."""
+
+    # They factor, solve, and estimate the condition; SciPy remembers them by a tuple of names.
+    ROUTINES: ClassVar[tuple[str, str, str]]
+    # Of a right side, and whether the matrix is transposed: the solution, and LAPACK's `info`.
+    solution: Function
+    # Of the 1-norm: the reciprocal of the condition number, and `info`.
+    reciprocal: Function
+
     def __init__(self, matrix: Array) -> None:
         self.shape = matrix.shape
-        if not np.isfinite(matrix).all():
-            raise Singular("not finite")
+        require_finite(matrix)
         self.matrix = matrix
-        getrf, self.getrs, self.gecon = lapack.get_lapack_funcs(
-            ("getrf", "getrs", "gecon"), (matrix,)
-        )
         if matrix.size:
-            self.lu, self.pivots, info = getrf(matrix)
-        if matrix.size and info > 0:
-            raise Singular("a zero pivot")
+            self.factorise(*lapack.get_lapack_funcs(self.ROUTINES, (matrix,)))
+
+    @abstractmethod
+    def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
+        """Find the factors by the first routine, and give them to the others."""
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         right = right_side(right, self.shape[0])
         if right.size == 0:
             return right
-        solution, _ = self.getrs(self.lu, self.pivots, right, trans=int(transposed))
-        return solution.reshape(right.shape)
+        found, _ = self.solution(right, transposed)
+        return found.reshape(right.shape)
 
     def inverse_norm(self) -> float:
         norm = largest_column(self.matrix)
         if not norm:
             return 0.0
-        reciprocal, _ = self.gecon(self.lu, norm)
+        reciprocal, _ = self.reciprocal(norm)
         return 1.0 / (reciprocal * norm) if reciprocal > 0 else math.inf
+
+
+class DenseFactors(LapackFactors):
+    ROUTINES = ("getrf", "getrs", "gecon")
+
+    def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
+        lu, pivots, info = factor(self.matrix)
+        if info > 0:
+            raise Singular("a zero pivot")
+        self.solution = lambda right, transposed: solve(lu, pivots, right, trans=int(transposed))
+        self.reciprocal = functools.partial(condition, lu)
 
 
 def null_weights(matrix: Any) -> Array | None:
     """Weights of the rows whose combination is smallest, or None where that costs too much."""
     if matrix.shape[0] > 1500:
         return None
-    dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-    if not np.isfinite(dense).all():
+    full = dense(matrix)
+    if not np.isfinite(full).all():
         return None
-    rows, _, _ = scipy.linalg.svd(dense)
+    rows, _, _ = scipy.linalg.svd(full)
     return np.abs(rows[:, -1])

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
-from scipy.linalg import lapack
 
 from lagrad.linear_solvers.base import (
     Factors,
     Indefinite,
+    LapackFactors,
     LinearSolver,
-    Singular,
     canonical,
     largest_column,
+    require_finite,
     right_side,
     square,
 )
-from lagrad.linear_solvers.sparse_layout import Layout
-from lagrad.linear_solvers.sparse_lu import SparseFactors
-from lagrad.typing import Array
+from lagrad.linear_solvers.sparse_lu import Layout, SparseFactors
+from lagrad.typing import Array, Function
 
 # How far the two triangles of a Hessian may be apart, relative to its largest entry.
 SYMMETRIC = 1e-8
@@ -73,8 +72,7 @@ class InverseFactors(Factors):
 
     def __init__(self, matrix: Array) -> None:
         self.shape = matrix.shape
-        if not np.isfinite(matrix).all():
-            raise Singular("not finite")
+        require_finite(matrix)
         try:
             np.linalg.cholesky(matrix)
             self.inverse = np.linalg.inv(matrix)
@@ -82,36 +80,18 @@ class InverseFactors(Factors):
             raise Indefinite(str(error)) from None
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        product: Array = self.inverse @ right_side(right, self.shape[0])
-        return product
+        return self.inverse @ right_side(right, self.shape[0])
 
     def inverse_norm(self) -> float:
         return largest_column(self.inverse)
 
 
-class CholeskyFactors(Factors):
-    def __init__(self, matrix: Array) -> None:
-        self.shape = matrix.shape
-        if not np.isfinite(matrix).all():
-            raise Singular("not finite")
-        self.matrix = matrix
-        potrf, self.potrs, self.pocon = lapack.get_lapack_funcs(
-            ("potrf", "potrs", "pocon"), (matrix,)
-        )
-        self.lower, info = potrf(matrix, lower=1, clean=0)
+class CholeskyFactors(LapackFactors):
+    ROUTINES = ("potrf", "potrs", "pocon")
+
+    def factorise(self, factor: Function, solve: Function, condition: Function) -> None:
+        lower, info = factor(self.matrix, lower=1, clean=0)
         if info > 0:
             raise Indefinite(f"the leading minor {info} is not positive")
-
-    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        right = right_side(right, self.shape[0])
-        if right.size == 0:
-            return right
-        solution, _ = self.potrs(self.lower, right, lower=1)
-        return np.reshape(solution, right.shape)
-
-    def inverse_norm(self) -> float:
-        norm = largest_column(self.matrix)
-        if not norm:
-            return 0.0
-        reciprocal, _ = self.pocon(self.lower, norm, uplo="L")
-        return 1.0 / (reciprocal * norm) if reciprocal > 0 else math.inf
+        self.solution = lambda right, transposed: solve(lower, right, lower=1)
+        self.reciprocal = functools.partial(condition, lower, uplo="L")

@@ -11,9 +11,9 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.errors import InvalidValue
-from lagrad.linear_solvers.base import Factors, LinearSolver, Singular
+from lagrad.linear_solvers.base import Factors, LinearSolver, Singular, require_finite
 from lagrad.linear_solvers.krylov import CG, GMRES, KrylovFactors
-from lagrad.linear_solvers.sparse_layout import Layout
+from lagrad.linear_solvers.sparse_lu import Layout
 from lagrad.typing import Array
 
 
@@ -62,24 +62,19 @@ class AMG(LinearSolver):
         pyamg = required("pyamg", "amg", "lg.AMG()")
         entries = sparse.csr_array(matrix)
         entries.sum_duplicates()
-        if not np.isfinite(entries.data).all():
-            raise Singular("not finite")
+        require_finite(entries.data)
         symmetric = Layout.of(entries).symmetric(entries.data)
 
         def cycle(of: Any) -> Any:
-            narrow = sparse.csr_matrix(
-                (of.data, of.indices.astype(np.int32), of.indptr.astype(np.int32)), shape=of.shape
-            )
+            where = [places.astype(np.int32) for places in (of.indices, of.indptr)]
+            narrow = sparse.csr_matrix((of.data, *where), shape=of.shape)
             kind = "symmetric" if symmetric else "nonsymmetric"
-            levels = pyamg.smoothed_aggregation_solver(narrow, symmetry=kind)
-            return levels.aspreconditioner()
+            return pyamg.smoothed_aggregation_solver(narrow, symmetry=kind).aspreconditioner()
 
         forth = cycle(entries)
         back = forth if symmetric else cycle(sparse.csr_array(entries.T))
 
-        def apply(vector: Array, transposed: bool) -> Array:
-            return (back if transposed else forth).matvec(vector)
-
+        apply = lambda vector, transposed: (back if transposed else forth).matvec(vector)
         kind = CG if symmetric else GMRES
         return KrylovFactors(entries, kind(self.tol, self.max_steps, apply))
 
@@ -105,8 +100,7 @@ class PardisoFactors(Factors):
     def __init__(self, matrix: Any) -> None:
         self.shape = matrix.shape
         matrix.sort_indices()
-        if not np.isfinite(matrix.data).all():
-            raise Singular("not finite")
+        require_finite(matrix.data)
         self.solver = required("pypardiso", "mkl", "lg.PARDISO()").PyPardisoSolver()
         self.matrix = matrix
         # The same arrays read by columns are the transpose.
@@ -123,5 +117,4 @@ class PardisoFactors(Factors):
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         matrix = self.transpose if transposed else self.matrix
-        found: Array = self.solver.solve(matrix, np.asfortranarray(right, dtype=float))
-        return found
+        return self.solver.solve(matrix, np.asfortranarray(right, dtype=float))

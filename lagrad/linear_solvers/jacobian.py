@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.linear_solvers.base import Factors
+from lagrad.linear_solvers.base import Factors, dense
 from lagrad.typing import Array
 
 
@@ -56,7 +56,7 @@ class Jacobian:
         return np.asarray((size.T @ sizes) / np.maximum(squares.sum(axis=0), 1e-300))
 
     def dense(self) -> Array:
-        return self.matrix.toarray() if sparse.issparse(self.matrix) else np.asarray(self.matrix)
+        return dense(self.matrix)
 
     def one_norm(self) -> float:
         """The 1-norm: the largest sum of a column's absolute values."""
@@ -82,12 +82,10 @@ class Jacobian:
         Bad units make a large condition number, and no system singular.
         """
         size = abs(self.matrix)
-        dense = not sparse.issparse(size)
-        rows = size.max(axis=1) if dense else size.max(axis=1).toarray()
-        rows = 1.0 / np.maximum(np.ravel(rows), 1e-300)
-        size = size * rows[:, None] if dense else sparse.csr_array(size.multiply(rows[:, None]))
-        columns = np.ravel(size.max(axis=0) if dense else size.max(axis=0).toarray())
-        columns = 1.0 / np.maximum(columns, 1e-300)
+        rows = 1.0 / np.maximum(np.ravel(dense(size.max(axis=1))), 1e-300)
+        by_rows = rows[:, None]
+        size = sparse.csr_array(size.multiply(by_rows)) if sparse.issparse(size) else size * by_rows
+        columns = 1.0 / np.maximum(np.ravel(dense(size.max(axis=0))), 1e-300)
         norm = float((size.sum(axis=0) * columns).max())
         return norm * Equilibrated(factors, rows, columns).inverse_norm()
 
@@ -111,17 +109,9 @@ class Operator(Jacobian):
     def shifted(self, damping: float) -> Jacobian:
         # A preconditioner made from the entries is that of J itself.
         base = self.matrix
-        return Operator(
-            Products(
-                lambda x: base.matvec(x) + damping * x,
-                lambda x: base.rmatvec(x) + damping * x,
-                self.size,
-                base.dtype,
-                base.assemble,
-                base.residual,
-                base.point,
-            )
-        )
+        forward = lambda x: base.matvec(x) + damping * x
+        backward = lambda x: base.rmatvec(x) + damping * x
+        return Operator(base.replaced(forward, backward, base.dtype))
 
     def operator(self) -> Any:
         return self.matrix
@@ -140,12 +130,19 @@ class Products(sparse_linalg.LinearOperator):  # type: ignore[misc]
         size: int,
         dtype: Any,
         assemble: Callable[[], Any],
-        residual: Callable[[Array], Array] | None = None,
-        point: Array = None,
+        residual: Callable[[Array], Array],
+        point: Array,
     ) -> None:
         super().__init__(np.dtype(dtype), (size, size))
         self.forward, self.backward, self.assemble = forward, backward, assemble
         self.residual, self.point = residual, point
+
+    def replaced(
+        self, forward: Callable[[Array], Array], backward: Callable[[Array], Array], dtype: Any
+    ) -> Products:
+        """The same Jacobian by other products."""
+        known = (self.assemble, self.residual, self.point)
+        return Products(forward, backward, self.shape[0], dtype, *known)
 
     def _matvec(self, x: Array) -> Array:
         return self.forward(np.ravel(x))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sparse
@@ -19,6 +20,9 @@ from lagrad.typing import Array
 
 # A relative residual that refinement can start from.
 REFINABLE = 1e-9
+
+# A solution, and whether the method itself says that it has reached what was asked.
+Iterated: TypeAlias = tuple[Array, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +50,29 @@ class Krylov(LinearSolver):
     def __post_init__(self) -> None:
         if not 0 < self.tol < 1 or self.max_steps < 1 or getattr(self, "restart", 1) < 1:
             raise InvalidValue(f"{self!r}: tol in (0, 1), max_steps and restart ≥ 1.")
-        given = self.preconditioner
-        known = given in ("jacobi", "ilu") if isinstance(given, str) else True
-        if not known or not (given is None or isinstance(given, str) or usable(given)):
+        if not usable(self.preconditioner):
             raise InvalidValue(
-                f"preconditioner={given!r}; expected 'jacobi', 'ilu', a matrix, an operator or a "
-                "function of (vector, transposed)."
+                f"preconditioner={self.preconditioner!r}; expected 'jacobi', 'ilu', a matrix, an "
+                "operator or a function of (vector, transposed)."
             )
 
     def factor(self, matrix: Any) -> Factors:
         return KrylovFactors(matrix, self)
 
-    def iterate(
-        self, operator: Any, right: Array, preconditioner: Any, tol: float
-    ) -> tuple[Array, bool]:
+    def iterate(self, operator: Any, right: Array, preconditioner: Any, tol: float) -> Iterated:
         """The solution, and whether the method itself says that it has reached `tol`."""
         raise NotImplementedError
 
 
 def usable(given: Any) -> bool:
-    return (
-        callable(given)
-        or sparse.issparse(given)
-        or isinstance(given, (np.ndarray, sparse_linalg.LinearOperator))
-        or hasattr(given, "solve")
-    )
+    if given is None or isinstance(given, str):
+        return given in (None, "jacobi", "ilu")
+    return callable(given) or hasattr(given, "solve") or is_matrix(given)
+
+
+def is_matrix(given: Any) -> bool:
+    kinds = (np.ndarray, sparse_linalg.LinearOperator)
+    return bool(sparse.issparse(given)) or isinstance(given, kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,7 @@ class GMRES(Krylov):
 
     restart: int = 60
 
-    def iterate(
-        self, operator: Any, right: Array, preconditioner: Any, tol: float
-    ) -> tuple[Array, bool]:
+    def iterate(self, operator: Any, right: Array, preconditioner: Any, tol: float) -> Iterated:
         restart = min(self.restart, right.size)
         cycles = max(1, self.max_steps // restart)
         solution, info = sparse_linalg.gmres(
@@ -144,9 +144,7 @@ class CG(Symmetric):
 
     positive: bool = False
 
-    def iterate(
-        self, operator: Any, right: Array, preconditioner: Any, tol: float
-    ) -> tuple[Array, bool]:
+    def iterate(self, operator: Any, right: Array, preconditioner: Any, tol: float) -> Iterated:
         if self.positive:
             operator = curved(operator)
         solution, info = sparse_linalg.cg(
@@ -187,9 +185,7 @@ class MINRES(Symmetric):
     [0.5, -1.0]
     """
 
-    def iterate(
-        self, operator: Any, right: Array, preconditioner: Any, tol: float
-    ) -> tuple[Array, bool]:
+    def iterate(self, operator: Any, right: Array, preconditioner: Any, tol: float) -> Iterated:
         solution = np.zeros_like(right)
         # SciPy stops by an estimate of the backward error, so the residual is asked again.
         for _ in range(4):
@@ -208,22 +204,43 @@ class NotReached(NotConverged):
     """An iteration that ended above the residual that was asked for."""
 
 
-class KrylovFactors(Factors):
+class ByColumns(Factors):
+    """Factors that solve for one right side after the other."""
+
+    @abstractmethod
+    def one(self, right: Array, transposed: bool, tol: float) -> Array:
+        """The solution for a right side of shape (n,)."""
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        if right.ndim == 1:
+            return self.one(right, transposed, tol)
+        columns = [self.one(column, transposed, tol) for column in right.T]
+        return np.stack(columns, axis=1) if columns else right
+
+
+class Iterative(ByColumns):
+    """Iterations with a matrix's products, each to a relative residual of `tol`."""
+
     iterative = True
 
-    def __init__(self, matrix: Any, solver: Krylov) -> None:
+    def __init__(self, matrix: Any, tol: float) -> None:
         self.operator = sparse_linalg.aslinearoperator(matrix)
         self.shape = self.operator.shape
-        self.solver = solver
         # No residual can be told from rounding of the products below this.
-        self.tol = max(solver.tol, 50 * float(np.finfo(self.operator.dtype).eps))
+        self.tol = max(tol, 50 * float(np.finfo(self.operator.dtype).eps))
+
+
+class KrylovFactors(Iterative):
+    def __init__(self, matrix: Any, solver: Krylov) -> None:
+        super().__init__(matrix, solver.tol)
+        self.solver = solver
         self.preconditioner = preconditioned(solver.preconditioner, matrix)
         if getattr(solver, "positive", False):
             # The search directions are what shows curvature downwards: further ones than an
             # estimate needs.
             self.estimate = 1e-2
 
-    def _one(self, right: Array, transposed: bool, tol: float) -> Array:
+    def one(self, right: Array, transposed: bool, tol: float) -> Array:
         scale = float(np.abs(right).max(initial=0.0))
         if scale == 0.0:
             return np.zeros_like(right)
@@ -251,17 +268,6 @@ class KrylovFactors(Factors):
             )
         return solution * scale
 
-    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        return by_columns(lambda column: self._one(column, transposed, tol), right)
-
-
-def by_columns(solve: Callable[[Array], Array], right: Array) -> Array:
-    """The solutions of right sides of shape (n,) or (n, k), one after the other."""
-    if right.ndim == 1:
-        return solve(right)
-    columns = [solve(column) for column in right.T]
-    return np.stack(columns, axis=1) if columns else right
-
 
 class Successive(Factors):
     """Factors by the first of several solvers that reaches what is asked of it.
@@ -273,12 +279,9 @@ class Successive(Factors):
 
     def __init__(self, matrix: Any, first: Krylov, *others: LinearSolver) -> None:
         self.matrix, self.others = matrix, list(others)
-        self.current: Factors = KrylovFactors(matrix, first)
-        self.shape, self.tol, self.estimate = (
-            self.current.shape,
-            self.current.tol,
-            self.current.estimate,
-        )
+        self.current: Factors
+        self.current = begin = KrylovFactors(matrix, first)
+        self.shape, self.tol, self.estimate = begin.shape, begin.tol, begin.estimate
 
     @property
     def solver(self) -> Any:
@@ -310,7 +313,7 @@ def preconditioned(given: Any, matrix: Any) -> Callable[[Array, bool], Array] | 
         given = sparse_linalg.spilu(sparse.csc_array(entries, dtype=float))
     if hasattr(given, "solve"):
         return lambda vector, transposed: given.solve(vector, "T" if transposed else "N")
-    if sparse.issparse(given) or isinstance(given, (np.ndarray, sparse_linalg.LinearOperator)):
+    if is_matrix(given):
         operator = sparse_linalg.aslinearoperator(given)
         return lambda vector, transposed: (operator.T if transposed else operator).matvec(vector)
     try:

@@ -9,8 +9,8 @@ import numpy as np
 
 from lagrad.differences import along
 from lagrad.linear_solvers.base import DenseFactors, Factors, LinearSolver
-from lagrad.linear_solvers.jacobian import Jacobian, Products
-from lagrad.linear_solvers.krylov import Krylov, by_columns
+from lagrad.linear_solvers.jacobian import Jacobian
+from lagrad.linear_solvers.krylov import ByColumns, Krylov
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.typing import Array
 
@@ -42,14 +42,8 @@ class Centered(LinearSolver):
     matrix_free = True
 
     def factor(self, matrix: Any) -> Factors:
-        residual, point = matrix.residual, matrix.point
-
-        def product(x: Array) -> Array:
-            return along(residual, point, np.ravel(x))
-
-        return self.base.factor(
-            Products(product, product, matrix.shape[0], float, matrix.assemble, residual, point)
-        )
+        product = lambda x: along(matrix.residual, matrix.point, np.ravel(x))
+        return self.base.factor(matrix.replaced(product, product, float))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +66,12 @@ class Support(LinearSolver):
         return SupportFactors(matrix, free)
 
 
-class SupportFactors(Factors):
+class SupportFactors(ByColumns):
     """The factors of the free entries' system."""
 
     def __init__(self, matrix: Any, free: Array) -> None:
         self.shape = matrix.shape
-        self.operator = matrix
-        self.free = free
-        self.size = free.size
+        self.operator, self.free = matrix, free
         columns = np.zeros((free.size, free.size))
         unit = np.zeros(matrix.shape[0])
         for k, place in enumerate(free):
@@ -88,10 +80,7 @@ class SupportFactors(Factors):
             unit[place] = 0.0
         self.inner = DenseFactors(columns) if free.size else None
 
-    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        return by_columns(lambda column: self._one(column, transposed), right)
-
-    def _one(self, right: Array, transposed: bool) -> Array:
+    def one(self, right: Array, transposed: bool, tol: float) -> Array:
         if self.inner is None:
             return -right
         free = self.free

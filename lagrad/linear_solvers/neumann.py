@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse.linalg as sparse_linalg
 
 from lagrad.errors import InvalidValue, NotConverged
 from lagrad.linear_solvers.base import Factors, LinearSolver
 from lagrad.linear_solvers.jacobian import Products
-from lagrad.linear_solvers.krylov import GMRES, by_columns
+from lagrad.linear_solvers.krylov import GMRES, Iterative
 from lagrad.typing import Array
 
 # Terms still to come from which GMRES is taken for the rest.
@@ -62,16 +61,12 @@ class Neumann(LinearSolver):
         return NeumannFactors(matrix, self)
 
 
-class NeumannFactors(Factors):
+class NeumannFactors(Iterative):
     """Sums of the series; GMRES where it does not converge and all of it was asked for."""
 
-    iterative = True
-
     def __init__(self, matrix: Any, solver: Neumann) -> None:
-        self.operator = sparse_linalg.aslinearoperator(matrix)
-        self.shape = self.operator.shape
+        super().__init__(matrix, solver.tol)
         self.solver = solver
-        self.tol = max(solver.tol, 50 * float(np.finfo(self.operator.dtype).eps))
         self.step = solver.step if solver.step is not None else self._inverse_of_largest()
         self.rest: Factors | None = None  # GMRES, once a series did not converge
 
@@ -88,10 +83,7 @@ class NeumannFactors(Factors):
             raise NotConverged("the series has no step of its own here: Neumann(step=…).")
         return 1.0 / (1.05 * largest)
 
-    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
-        return by_columns(lambda column: self._one(column, transposed, tol), right)
-
-    def _one(self, right: Array, transposed: bool, tol: float) -> Array:
+    def one(self, right: Array, transposed: bool, tol: float) -> Array:
         end = max(self.tol, tol)
         if self.rest is not None:
             return self.rest.solve(right, transposed, tol)

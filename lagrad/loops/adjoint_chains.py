@@ -14,9 +14,8 @@ from typing import Any
 from lagrad.expressions.expression import Constant, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.loops.chain import Chain
-from lagrad.programs.derived_programs import pullback
+from lagrad.programs.derived_programs import pullback, tangent
 from lagrad.programs.program import Program
-from lagrad.programs.tangent_program import tangent
 from lagrad.systems.constraint import definitions
 from lagrad.systems.rewriting import copied, given
 from lagrad.typing import Array, Indices

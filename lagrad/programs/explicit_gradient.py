@@ -8,7 +8,6 @@ which says where it comes from.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,8 +62,8 @@ class ExplicitGradient:
         self.plan = Plan(given, results, definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
         wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
-        self.finish = [
-            functools.partial(np.array, dtype=dtype) if shared or dtype != v.dtype else None
+        self.copied = [
+            dtype if shared or dtype != v.dtype else None
             for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=True)
         ]
 
@@ -79,9 +78,9 @@ class ExplicitGradient:
         found, finite = self.plan.checked(values)
         if not finite:
             return None
-        for k, finish in enumerate(self.finish):
-            if finish is not None:
-                found[k] = finish(found[k])[()]
+        for k, dtype in enumerate(self.copied):
+            if dtype is not None:
+                found[k] = np.array(found[k], dtype)[()]
         return found
 
     def _swept(self, values: Sequence[Array]) -> list[Array] | None:

@@ -66,10 +66,11 @@ def at_known_solution(
     for run in adjoint.compiled.runs:
         if isinstance(run, ImplicitRun):
             names = frozenset(v.name for v in run.block.unknowns)
-            found = factored.get(names)
-            if found is None:
-                equations = run.equations
-                outer, point = equations.outer_values(values), equations.vector(values)
-                found = linearised(equations, outer, point)
-            blocks[run.block] = found
+            blocks[run.block] = factored.get(names) or linearised_at(run, values)
     return values, blocks
+
+
+def linearised_at(run: ImplicitRun, values: Mapping[Variable, Array]) -> Solved:
+    """A block at a solution of which the values are known."""
+    equations = run.equations
+    return linearised(equations, equations.outer_values(values), equations.vector(values))

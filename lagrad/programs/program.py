@@ -11,12 +11,13 @@ from lagrad.expressions.graph import ancestors
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.programs import derived_programs as derive
 from lagrad.programs.solution import Solution
-from lagrad.programs.solve_many import solve_all
+from lagrad.programs.solve_many import Batch, solve_all
 from lagrad.programs.source import source
 from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.iterations import Newton
 from lagrad.solving.solve import solve
+from lagrad.systems.constraint import Constraint
 from lagrad.systems.lazy import lazily
 from lagrad.systems.printing import latex, text
 from lagrad.systems.rewriting import copied
@@ -183,11 +184,9 @@ class Program(System):
         >>> float(good["z"]), type(bad).__name__
         (2.0, 'NotConverged')
         """
-        given = self.accuracy() if accuracy is None else accuracy
-        policy = Policy(given, on_failure)
-        options = {**options, "accuracy": given, "on_failure": on_failure}
-        compiled = self.compiled()
-        return solve_all(self.solve, compiled, policy, values, threads, processes, warm, options)
+        policy = Policy(self.accuracy() if accuracy is None else accuracy, on_failure)
+        batch = Batch(self.solve, self.compiled(), policy, options, values)
+        return solve_all(batch, threads, processes, warm)
 
     def _start_values(self, start: Solution | Mapping[Any, Any] | None) -> dict[Variable, Any]:
         unknowns = {v.name: v for v in self.with_role("unknown")}
@@ -282,29 +281,26 @@ class Program(System):
         (('constraint', 'y'), ('variable', 'y'))
         """
         graph = nx.DiGraph(name=self.name)
-        for variable in self.with_role("parameter"):
+
+        def add(what: str, thing: Variable | Constraint, kind: str, **more: Any) -> None:
             graph.add_node(
-                ("variable", variable.name),
-                label=variable.name,
-                kind=variable.role,
-                shape=variable.shape,
+                (what, thing.name), label=thing.name, kind=kind, shape=thing.shape, **more
             )
+
+        for variable in self.with_role("parameter"):
+            add("variable", variable, variable.role)
         structure = self.compiled().structure
         for number, block in enumerate(structure.blocks):
             for v in block.variables:
-                graph.add_node(
-                    ("variable", v.name), label=v.name, kind=v.role, shape=v.shape, block=number
-                )
+                add("variable", v, v.role, block=number)
             for c in block.constraints:
                 kind = "equation" if c.variable is None else "definition"
-                graph.add_node(
-                    ("constraint", c.name), label=c.name, kind=kind, shape=c.shape, block=number
-                )
-                targets = [("variable", v.name) for v in structure.determines(c)]
-                graph.add_edges_from((("constraint", c.name), target) for target in targets)
+                add("constraint", c, kind, block=number)
+                for v in structure.determines(c):
+                    graph.add_edge(("constraint", c.name), ("variable", v.name))
         for c in self.constraints.values():
             leaf = lambda node: isinstance(node, Variable)
-            for node in ancestors(c.roots, leaf, {}):
+            for node in ancestors([c.root], leaf, {}):
                 if isinstance(node, Variable):
                     graph.add_edge(("variable", node.name), ("constraint", c.name))
         return graph

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Mapping
+import functools
+from collections.abc import Callable, Iterator, KeysView, Mapping
 from typing import Any
 
 from lagrad.expressions.expression import Variable
@@ -159,10 +160,7 @@ class Solution(Public):
         >>> p.solve().pullback(y=[1.0, 10.0])["x"].tolist()
         [2.0, 60.0]
         """
-        given = {
-            (v := self.system.variable(key)): fitted(f"the cotangent of {v.name!r}", value, v)
-            for key, value in [*(cotangents or {}).items(), *named.items()]
-        }
+        given = fitting("cotangent", self.system.variable, cotangents, named)
         return self._solved.pullback(given)
 
     def multipliers(self, output: Any) -> Derivatives[Entry]:
@@ -212,11 +210,8 @@ class Solution(Public):
     def _directions(
         self, given: Mapping[Any, Any] | None, named: Mapping[str, Any]
     ) -> dict[Variable, Array]:
-        directions = {}
-        for key, value in [*(given or {}).items(), *named.items()]:
-            variable = self.system.variable_of(key, "parameter")
-            directions[variable] = fitted(f"the direction of {variable.name!r}", value, variable)
-        return directions
+        parameter = functools.partial(self.system.variable_of, role="parameter")
+        return fitting("direction", parameter, given, named)
 
     def tangent(
         self, directions: Mapping[Any, Any] | None = None, /, **named: Any
@@ -310,6 +305,17 @@ class Solution(Public):
         """
         variable = self.system.scalar(output)
         return hessian_vector(self._solved, variable, self._directions(directions, named))
+
+
+def fitting(
+    what: str,
+    variable: Callable[[Any], Variable],
+    given: Mapping[Any, Any] | None,
+    named: Mapping[str, Any],
+) -> dict[Variable, Array]:
+    """The arrays that were given of some variables, each in its variable's shape."""
+    pairs = [*(given or {}).items(), *named.items()]
+    return {(v := variable(k)): fitted(f"the {what} of {v.name!r}", a, v) for k, a in pairs}
 
 
 def as_list(keys: Any) -> list[Any]:

@@ -23,7 +23,7 @@ from lagrad.primitives import kernels
 from lagrad.programs import source_runtime
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
 from lagrad.systems.constraint import definitions
-from lagrad.systems.printing import CODE, render
+from lagrad.systems.printing import CODE, call_code, render
 from lagrad.systems.system import System
 from lagrad.typing import Array, Function
 
@@ -119,10 +119,9 @@ class SourceWriter:
         return numbers(node.value) if type(node.value) in NUMBERS else self.array(node.value)
 
     def _call(self, node: Expression, texts: Any) -> str:
-        assert node.primitive is not None
-        if node.primitive.source is not None:
+        if node.primitive is not None and node.primitive.source is not None:
             return node.primitive.source(self, node, texts)
-        return node.primitive.code(texts, node.parameters)
+        return call_code(node, texts)
 
     def sparse(self, matrix: Any) -> str:
         """The name of a constant sparse matrix."""
@@ -169,8 +168,8 @@ class SourceWriter:
 
     def apart(self, targets: list[Expression]) -> set[int]:
         """The indices of nodes that get a line of their own: used often, or long to write."""
-        leaf = self.written
-        nodes = [node for node in ancestors(targets, leaf, {}) if not leaf(node)]
+        needed = ancestors(targets, self.written, {})
+        nodes = [node for node in needed if not self.written(node)]
         uses = Counter(argument.index for node in nodes for argument in node.arguments)
         cost: Counter[int] = Counter()
         found = set()

@@ -164,7 +164,7 @@ def local_jacobian(
     linearization: Linearization, variables: Sequence[Variable], constraints: Sequence[Constraint]
 ) -> sparse.csr_array:
     """∂(rhs − lhs)/∂v: partials are multiplied within a constraint, and stop at variables."""
-    roots = [constraint.roots[0] for constraint in constraints]
+    roots = [constraint.root for constraint in constraints]
     right = linearization.blocks(variables, through=False).assembled(roots, variables)
     # A definition's residual has its own variable with minus one.
     rows, columns = starts(constraints), starts(variables)

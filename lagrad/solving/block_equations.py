@@ -18,7 +18,6 @@ from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
 from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, automatic
 from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.reduced_block import SMALL, ReducedBlock
-from lagrad.systems.structure import Block
 from lagrad.typing import Array
 
 # The Jacobian of an implicit function up to this size is put together; products with a larger
@@ -34,11 +33,6 @@ class BlockEquations(ReducedBlock):
     The vector of unknowns is that of all the block's unknowns in a row, the residual that of
     all its equations.
     """
-
-    def __init__(self, block: Block, called: bool) -> None:
-        super().__init__(block)
-        self.called = called  # whether implicit functions introduced its unknowns
-        self.dtype = np.result_type(*[v.dtype for v in self.unknowns])
 
     @cached_property
     def evaluate(self) -> Plan:

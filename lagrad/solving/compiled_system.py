@@ -14,7 +14,7 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
-from lagrad.systems.constraint import Group, definitions
+from lagrad.systems.constraint import Group, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.structure import Block, Structure, analyse
@@ -56,8 +56,7 @@ class ExplicitRun(Run):
     """Definitions that follow one another."""
 
     def __init__(self, blocks: tuple[Block, ...]) -> None:
-        pairs = [(c.variable, c.rhs) for b in blocks for c in b.constraints]
-        defined = {v.index: right for v, right in pairs if v is not None}
+        defined = right_sides(c for block in blocks for c in block.constraints)
         super().__init__(blocks, [v for block in blocks for v in block.variables], defined)
         names = [v.name for v in self.variables]
         self.label = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
@@ -221,7 +220,7 @@ class CompiledSystem:
             for run in self.runs:
                 start = len(tape.steps)
                 for block in run.blocks:
-                    tape.extend([*block.variables, *(r for c in block.equations for r in c.roots)])
+                    tape.extend([*block.variables, *(c.root for c in block.equations)])
                 stretches.append(stretch(tape, range(start, len(tape.steps)), run))
         return tape, stretches
 

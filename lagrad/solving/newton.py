@@ -45,9 +45,7 @@ class BlockProblem:
     def __init__(
         self, equations: BlockEquations, outer: list[Array], solver: LinearSolver | None
     ) -> None:
-        self.equations, self.outer = equations, outer
-        # The one that was asked for, or that fits the block.
-        self.solver = solver or equations.solver
+        self.equations, self.outer, self._wanted = equations, outer, solver
         self.scale = Measure(equations)
         self.history: list[NewtonStep] = []
         self.factorisations = 0
@@ -55,7 +53,12 @@ class BlockProblem:
 
     def anew(self) -> BlockProblem:
         """The same, nothing done yet."""
-        return BlockProblem(self.equations, self.outer, self.solver)
+        return BlockProblem(self.equations, self.outer, self._wanted)
+
+    @property
+    def solver(self) -> LinearSolver:
+        """The one that was asked for, or that fits the block."""
+        return self._wanted or self.equations.solver
 
     def at(self, point: Array) -> LocalEquations:
         """The equations near a point."""

@@ -138,7 +138,7 @@ class SolvedPoint:
                 if all(np.isfinite(value).all() for value in data):
                     continue
                 for constraint in constraints:
-                    if slots.get(constraint.roots[0].index, -1) >= step.target:
+                    if slots.get(constraint.root.index, -1) >= step.target:
                         return f"at this point the constraint {constraint.name!r}"
         return "the program"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +29,23 @@ class Constraint(Public):
 
     @property
     def shape(self) -> Shape:
-        return self.rhs.shape if self.residual is None else self.residual.shape
+        return self.root.shape
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
 
     @property
-    def roots(self) -> tuple[Expression, ...]:
+    def root(self) -> Expression:
         """The expression that a solve evaluates."""
-        return (self.rhs,) if self.residual is None else (self.residual,)
+        return self.rhs if self.residual is None else self.residual
+
+    def moved(
+        self, node: Mapping[int, Expression], name: str, variable: Variable | None = None
+    ) -> Constraint:
+        """The constraint between other nodes, by the index of its own."""
+        residual = None if self.residual is None else node[self.residual.index]
+        return Constraint(name, node[self.lhs.index], node[self.rhs.index], variable, residual)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,4 +83,9 @@ class Group:
 
 def definitions(system: System) -> dict[int, Expression]:
     """For each defined variable, by its index, the expression that it equals."""
-    return {c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None}
+    return right_sides(system.constraints.values())
+
+
+def right_sides(constraints: Iterable[Constraint]) -> dict[int, Expression]:
+    """The same of some constraints."""
+    return {c.variable.index: c.rhs for c in constraints if c.variable is not None}

@@ -6,6 +6,7 @@ diagonal; a product with a matrix makes it full. Where a map has no such form, t
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,24 +19,20 @@ from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.primitives.indexing import transpose
 from lagrad.primitives.product_maps import Contract
-from lagrad.systems.linearization import Tape
+from lagrad.systems.linearization import Tape, accumulate
 
 AT_MOST = 512
 
 
 @dataclass(frozen=True)
-class Diagonal:
-    """A diagonal matrix; its entries are one number, or a vector."""
-
-    entries: Any
-
-
-@dataclass(frozen=True)
 class ScaledRows:
-    """A matrix with its rows scaled, which is put off: several scalings are one."""
+    """A matrix with its rows scaled, which is put off: several scalings are one.
+
+    The weights are one number, or a vector; without a matrix they are a diagonal one's.
+    """
 
     weights: Any
-    matrix: Any
+    matrix: Any = None
 
 
 def dense_jacobian(tape: Tape, output: Expression, source: Expression) -> Expression | None:
@@ -43,55 +40,49 @@ def dense_jacobian(tape: Tape, output: Expression, source: Expression) -> Expres
     n = source.size
     if output.size != n or n > AT_MOST or output.index not in tape.slots:
         return None
-    carried: dict[int, Any] = {tape.slots[source.index]: Diagonal(1.0)}
-    for step in tape.steps:
-        before = carried.get(step.source)
-        if before is None:
-            continue
-        moved = before if step.map is None else applied(step.map, before, n)
-        if moved is None:
-            return None
-        held = carried.get(step.target)
-        carried[step.target] = moved if held is None else added(held, moved, n)
-    found = carried.get(tape.slots[output.index])
+    if not all(step.map is None or has_form(step.map) for step in tape.steps):
+        return None
+    carried: list[Any] = [None] * len(tape.shapes)
+    carried[tape.slots[source.index]] = ScaledRows(1.0)
+    moved, plus = functools.partial(applied, n=n), functools.partial(added, n=n)
+    accumulate(carried, tape.steps, moved, plus)
+    found = carried[tape.slots[output.index]]
     if found is None:
         return None
     matrix = full(found, n)
     return matrix if isinstance(matrix, Expression) else output.graph.lift(matrix)
 
 
-def applied(linear: LinearMap, matrix: Any, n: int) -> Any:
-    """A map's product with what was carried; None where it has no form."""
+def untransposed(linear: LinearMap) -> LinearMap:
+    return linear.base if isinstance(linear, Transpose) else linear
+
+
+def has_form(linear: LinearMap) -> bool:
+    """Whether a map's product with a matrix is an expression."""
+    return isinstance(untransposed(linear), (Scale, Contract)) or not linear.data
+
+
+def applied(linear: LinearMap, carried: ScaledRows, n: int) -> ScaledRows:
+    """A map's product with what was carried."""
     if isinstance(linear, Scale):
-        return scaled(linear, matrix, n)
-    base = linear.base if isinstance(linear, Transpose) else linear
-    if isinstance(base, Contract):
-        plain = unit(linear)
-        if isinstance(matrix, Diagonal) and plain is not None:
-            entries = matrix.entries
-            identity = type(entries) in NUMBERS and entries == 1
-            return ScaledRows(1.0, plain if identity else plain * entries)
-        if (
-            isinstance(matrix, ScaledRows)
-            and plain is not None
-            and transposes(plain, matrix.matrix)
-        ):
-            weights = matrix.weights * np.ones(matrix.matrix.shape[0])
-            return ScaledRows(1.0, GRAM(matrix.matrix.graph, matrix.matrix, weights))
-        return ScaledRows(1.0, linear.lmul(full(matrix, n)))
-    if not linear.data:
-        return ScaledRows(1.0, linear.as_sparse() @ full(matrix, n))
-    return None
+        return scaled(linear, carried, n)
+    if not isinstance(untransposed(linear), Contract):
+        return ScaledRows(1.0, linear.as_sparse() @ full(carried, n))
+    plain, weights, matrix = unit(linear), carried.weights, carried.matrix
+    if plain is not None and matrix is None:
+        return ScaledRows(1.0, plain if is_one(weights) else plain * weights)
+    if plain is not None and (transposes(plain, matrix) or transposes(matrix, plain)):
+        return ScaledRows(1.0, GRAM(matrix.graph, matrix, weights * np.ones(matrix.shape[0])))
+    return ScaledRows(1.0, linear.lmul(full(carried, n)))
+
+
+def is_one(weights: Any) -> bool:
+    return type(weights) in NUMBERS and weights == 1
 
 
 def transposes(a: Any, b: Any) -> bool:
-    """Whether one expression is the other transposed."""
-    pairs = ((a, b), (b, a))
-    return (
-        isinstance(a, Expression)
-        and isinstance(b, Expression)
-        and any(x.primitive is transpose and x.arguments[0] is y for x, y in pairs)
-    )
+    """Whether one expression is stated as the other transposed."""
+    return isinstance(a, Expression) and a.primitive is transpose and a.arguments[0] is b
 
 
 def gram(x: Any, weights: Any) -> Any:
@@ -118,51 +109,36 @@ GRAM = Primitive(
 
 def unit(linear: LinearMap) -> Any:
     """A product of a matrix and a vector as that matrix; None for other products."""
-    turned = isinstance(linear, Transpose)
-    base: Any = linear.base if isinstance(linear, Transpose) else linear
+    base: Any = untransposed(linear)
     inner, other, out = base.subscripts
-    if turned:
+    if isinstance(linear, Transpose):
         inner, out = out, inner
     if len(inner) != 1 or len(out) != 1 or sorted(other) != sorted(inner + out):
         return None
     return base.other if other == out + inner else np.transpose(base.other)
 
 
-def scaled(linear: Scale, matrix: Any, n: int) -> Any:
-    if type(linear.weight) in NUMBERS and linear.weight == 1 and linear.source == linear.target:
+def scaled(linear: Scale, carried: ScaledRows, n: int) -> ScaledRows:
+    weight, source, target = linear.weight, linear.source, linear.target
+    if is_one(weight) and source == target:
+        return carried
+    if type(weight) not in NUMBERS and target != ():
+        weight = np.reshape(np.broadcast_to(weight, target), (math.prod(target),))
+    if source == target:
+        return ScaledRows(weight * carried.weights, carried.matrix)
+    # Without its weight, each entry of the map's target is one of the source.
+    return ScaledRows(weight, Scale(1.0, source, target).as_sparse() @ full(carried, n))
+
+
+def full(carried: ScaledRows, n: int) -> Any:
+    weights = carried.weights
+    matrix = np.eye(n) if carried.matrix is None else carried.matrix
+    if is_one(weights):
         return matrix
-    single = type(linear.weight) in NUMBERS or linear.target == ()
-    weight = linear.weight if single else vector(linear)
-    if linear.source != linear.target:
-        return ScaledRows(weight, selection(linear) @ full(matrix, n))
-    if isinstance(matrix, Diagonal):
-        return Diagonal(weight * matrix.entries)
-    return ScaledRows(weight * matrix.weights, matrix.matrix)
+    return (weights if np.ndim(weights) == 0 else weights[:, None]) * matrix
 
 
-def selection(linear: Scale) -> Any:
-    """The map without its weight: each entry of the target is one of the source."""
-    return Scale(1.0, linear.source, linear.target).as_sparse()
-
-
-def vector(linear: Scale) -> Any:
-    """The weights of a map, one for each entry of the target."""
-    return np.reshape(np.broadcast_to(linear.weight, linear.target), (math.prod(linear.target),))
-
-
-def full(matrix: Any, n: int) -> Any:
-    if isinstance(matrix, ScaledRows):
-        weights = matrix.weights
-        if type(weights) in NUMBERS and weights == 1:
-            return matrix.matrix
-        return (weights if np.ndim(weights) == 0 else weights[:, None]) * matrix.matrix
-    entries = matrix.entries
-    if np.ndim(entries) == 0:
-        return entries * np.eye(n)
-    return np.eye(n) * entries[:, None]
-
-
-def added(a: Any, b: Any, n: int) -> Any:
-    if isinstance(a, Diagonal) and isinstance(b, Diagonal):
-        return Diagonal(a.entries + b.entries)
+def added(a: ScaledRows, b: ScaledRows, n: int) -> ScaledRows:
+    if a.matrix is None and b.matrix is None:
+        return ScaledRows(a.weights + b.weights)
     return ScaledRows(1.0, full(a, n) + full(b, n))

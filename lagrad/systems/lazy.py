@@ -11,9 +11,7 @@ def lazily(name: str) -> Any:
     """A module, loaded at the first use of one of its attributes."""
     if name in sys.modules:
         return sys.modules[name]
-    found = importlib.util.find_spec(name)
-    assert found is not None, name
-    assert found.loader is not None, name
+    found: Any = importlib.util.find_spec(name)
     found.loader = importlib.util.LazyLoader(found.loader)
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module

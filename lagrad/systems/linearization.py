@@ -8,10 +8,11 @@ vectors it gives Jacobians. The maps' data are expressions, evaluated once for e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sparse
@@ -20,7 +21,13 @@ from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import ancestors
 from lagrad.expressions.linear_maps import Joint, LinearMap
 from lagrad.systems.sparsity import Entries, Patterns, added, is_small
-from lagrad.typing import Array, DType, Shape
+from lagrad.typing import Array, Shape
+
+Nodes: TypeAlias = Sequence[Expression]
+# Which steps, in order; None for all.
+Places: TypeAlias = Sequence[int] | None
+# What a map makes of what was carried.
+Product: TypeAlias = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,10 @@ class LocalPartial:
     target: int
     source: int
     map: LinearMap | None  # None is the identity, from a right side to the variable it defines
+
+    def over(self, linear: LinearMap) -> LocalPartial:
+        """The same one with another map."""
+        return LocalPartial(self.target, self.source, linear)
 
 
 class Tape:
@@ -48,18 +59,18 @@ class Tape:
 
     def __init__(
         self,
-        outputs: Sequence[Expression],
-        sources: Sequence[Expression],
+        outputs: Nodes,
+        sources: Nodes,
         known: Callable[[Expression], bool],
         defined: dict[int, Expression],
     ) -> None:
         self.slots: dict[int, int] = {}
         self.shapes: list[Shape] = []
-        self.dtypes: list[DType] = []
         self.steps: list[LocalPartial] = []
         # Whether something depends on the sources with no derivative, as a step function does.
         self.broken = False
-        self._patterns: dict[Any, Patterns] = {}
+        # Of matrices from some slots, as far as they are known.
+        self.patterns: dict[Any, Patterns] = {}
         self.known = known
         self.defined = defined
         for node in sources:
@@ -72,10 +83,9 @@ class Tape:
         if found is None:
             found = self.slots[node.index] = len(self.shapes)
             self.shapes.append(node.shape)
-            self.dtypes.append(node.dtype)
         return found
 
-    def extend(self, outputs: Sequence[Expression]) -> None:
+    def extend(self, outputs: Nodes) -> None:
         """Add the steps that lead to further outputs."""
         slots = self.slots
 
@@ -91,13 +101,15 @@ class Tape:
                     self.steps.append(LocalPartial(place, slots[root.index], None))
                 continue
             primitive = node.primitive
-            if primitive is None:
-                continue
-            if node.dtype.kind != "f":
-                self.broken |= any(a.index in slots for a in node.arguments)
-                continue
             active = tuple(k for k, a in enumerate(node.arguments) if a.index in slots)
-            for k, partial in zip(active, partials(node, active), strict=True):
+            if primitive is None or not active:
+                continue
+            found: Sequence[LinearMap | None] = [None] * len(active)
+            if node.dtype.kind == "f" and primitive.joint is not None:
+                found = primitive.joint(node, active)
+            elif node.dtype.kind == "f":
+                found = [primitive.partial(node, k) for k in active]
+            for k, partial in zip(active, found, strict=True):
                 if partial is None:
                     self.broken = True
                     continue
@@ -109,14 +121,8 @@ class Tape:
     @cached_property
     def data(self) -> list[Expression]:
         """The expressions that the maps are made of, each once."""
-        found = {
-            value.index: value
-            for step in self.steps
-            if step.map is not None
-            for value in step.map.data
-            if isinstance(value, Expression)
-        }
-        return list(found.values())
+        values = [value for step in self.steps if step.map is not None for value in step.map.data]
+        return list({v.index: v for v in values if isinstance(v, Expression)}.values())
 
     @property
     def entries(self) -> int:
@@ -124,56 +130,60 @@ class Tape:
         return max((step.map.entries for step in self.steps if step.map is not None), default=0)
 
     @cached_property
-    def _open(self) -> list[tuple[int, LocalPartial, list[int | None]]]:
-        """The steps whose data are expressions, and where in `data` each of them is."""
+    def _open(self) -> list[tuple[int, LinearMap, list[int | None]]]:
+        """The maps whose data are expressions, and where in `data` each of them is."""
         place = {node.index: i for i, node in enumerate(self.data)}
         found = []
         for k, step in enumerate(self.steps):
-            values = () if step.map is None else step.map.data
-            if any(isinstance(value, Expression) for value in values):
+            if step.map is not None and any(isinstance(v, Expression) for v in step.map.data):
+                values = step.map.data
                 where = [place[v.index] if isinstance(v, Expression) else None for v in values]
-                found.append((k, step, where))
+                found.append((k, step.map, where))
         return found
 
     def at(self, values: Sequence[Array]) -> Linearization:
         """The tape with the values of its data, in the order of `data`."""
         steps = list(self.steps)
-        for k, step, where in self._open:
-            assert step.map is not None
-            own = step.map.data
+        for k, linear, where in self._open:
+            own = linear.data
             data = tuple(own[n] if i is None else values[i] for n, i in enumerate(where))
-            steps[k] = LocalPartial(step.target, step.source, step.map.with_data(data))
+            steps[k] = steps[k].over(linear.with_data(data))
         return Linearization(self, steps)
-
-    def patterns(self, seeds: set[int], through: bool) -> Patterns:
-        """The patterns of matrices from some slots, as far as they are known."""
-        key = (through, *sorted(seeds))
-        return self._patterns.setdefault(key, Patterns())
 
     def pattern(self) -> Linearization:
         """The tape with ones for its numbers: where entries can be."""
-        return Linearization(
-            self,
-            [
-                step
-                if step.map is None
-                else LocalPartial(step.target, step.source, step.map.pattern())
-                for step in self.steps
-            ],
-        )
+        steps = [s if s.map is None else s.over(s.map.pattern()) for s in self.steps]
+        return Linearization(self, steps)
 
 
-def partials(node: Expression, ks: tuple[int, ...]) -> Sequence[LinearMap | None]:
-    """The linear map of each of a node's arguments `ks`; None where it is zero."""
-    primitive = node.primitive
-    assert primitive is not None
-    if ks and primitive.joint is not None:
-        return primitive.joint(node, ks)
-    return [primitive.partial(node, k) for k in ks]
+def plus(a: Any, b: Any) -> Any:
+    """The sum of two values, of which None is zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
-def plus(total: Any, term: Any) -> Any:
-    return term if total is None else total + term
+def accumulate(
+    values: list[Any],
+    steps: Iterable[LocalPartial],
+    moved: Product,
+    added: Callable[[Any, Any], Any] = operator.add,
+    backwards: bool = False,
+) -> None:
+    """Carry values over steps, in place: `moved` is a map's product with one, `added` their sum.
+
+    The value of a slot is None where nothing has arrived.
+    """
+    for step in steps:
+        source, target = step.source, step.target
+        if backwards:
+            source, target = target, source
+        value = values[source]
+        if value is not None:
+            if step.map is not None:
+                value = moved(step.map, value)
+            held = values[target]
+            values[target] = value if held is None else added(value, held)
 
 
 class Linearization:
@@ -185,48 +195,38 @@ class Linearization:
         self.tape = tape
         self.steps = steps
 
-    def push(
-        self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
-    ) -> None:
+    def taken(self, where: Places) -> list[LocalPartial]:
+        return self.steps if where is None else [self.steps[k] for k in where]
+
+    def push(self, values: list[Any], where: Places = None, matrices: bool = False) -> None:
         """Carry tangents forwards, in place, over the steps of the given places; None is zero.
 
         A tangent is an array of its node's shape, or with `matrices` a matrix of one tangent in
         each column.
         """
-        for k in range(len(self.steps)) if where is None else where:
-            step = self.steps[k]
+        for step in self.taken(where):
             value = values[step.source]
             if isinstance(step.map, Joint) and not matrices:
-                if step.map.last:
-                    places = step.map.slots.items()
-                    tangents = {i: v for i, slot in places if (v := values[slot]) is not None}
-                    if tangents:
-                        moved = step.map.together(tangents)
-                        values[step.target] = plus(values[step.target], moved)
-            elif value is not None:
-                if step.map is not None:
-                    value = step.map.lmul(value) if matrices else step.map.mv(value)
+                places = step.map.slots.items() if step.map.last else ()
+                tangents = {i: v for i, slot in places if (v := values[slot]) is not None}
+                value = step.map.together(tangents) if tangents else None
+            elif value is not None and step.map is not None:
+                value = step.map.lmul(value) if matrices else step.map.mv(value)
+            if value is not None:
                 values[step.target] = plus(values[step.target], value)
 
-    def pull(
-        self, values: list[Any], where: Sequence[int] | None = None, matrices: bool = False
-    ) -> None:
+    def pull(self, values: list[Any], where: Places = None, matrices: bool = False) -> None:
         """Carry cotangents backwards, in place, as `push` carries tangents forwards."""
-        for k in reversed(range(len(self.steps)) if where is None else where):
-            step = self.steps[k]
-            value = values[step.target]
-            if value is not None:
-                if step.map is not None:
-                    value = step.map.rlmul(value) if matrices else step.map.rmv(value)
-                values[step.source] = plus(values[step.source], value)
+        product: Product = lambda linear, value: linear.rmv(value)
+        if matrices:
+            product = lambda linear, value: linear.rlmul(value)
+        accumulate(values, reversed(self.taken(where)), product, backwards=True)
 
     def empty(self) -> list[Any]:
         """A list with nothing in any slot."""
         return [None] * len(self.tape.shapes)
 
-    def jacobian(
-        self, outputs: Sequence[Expression], sources: Sequence[Expression], dense: bool
-    ) -> Any:
+    def jacobian(self, outputs: Nodes, sources: Nodes, dense: bool) -> Any:
         """The matrix of all outputs by all sources: an ndarray, or a `csr_array`."""
         if not dense:
             return self.blocks(sources).assembled(outputs, sources)
@@ -235,23 +235,18 @@ class Linearization:
         for node in sources:
             matrices[slots[node.index]] = np.eye(node.size, width, offset)
             offset += node.size
-        only = slots[sources[0].index] if len(sources) == 1 else None
-        for step in self.steps:
-            matrix = matrices[step.source]
-            if matrix is not None:
-                if step.map is not None:
-                    # The product with a unit matrix is the map itself.
-                    matrix = step.map.as_dense() if step.source == only else step.map.lmul(matrix)
-                matrices[step.target] = plus(matrices[step.target], matrix)
-        rows = [matrices[slots[n.index]] if n.index in slots else None for n in outputs]
+        # The product with a unit matrix is the map itself.
+        unit = matrices[slots[sources[0].index]] if len(sources) == 1 else None
+        product: Product = lambda linear, held: (
+            linear.as_dense() if held is unit else linear.lmul(held)
+        )
+        accumulate(matrices, self.steps, product)
+        found = [(n, matrices[slots[n.index]] if n.index in slots else None) for n in outputs]
         return np.concatenate(
-            [
-                np.zeros((node.size, width)) if row is None else row
-                for node, row in zip(outputs, rows, strict=True)
-            ]
+            [np.zeros((node.size, width)) if rows is None else rows for node, rows in found]
         )
 
-    def blocks(self, sources: Sequence[Expression], through: bool = True) -> Blocks:
+    def blocks(self, sources: Nodes, through: bool = True) -> Blocks:
         """The matrix of each slot by each source that it depends on.
 
         Small ones are dense, others sparse. `through` says whether a defined variable is its
@@ -260,19 +255,19 @@ class Linearization:
         sizes = [math.prod(shape) for shape in self.tape.shapes]
         found: list[dict[int, Any]] = [{} for _ in sizes]
         seeds = {self.tape.slots[node.index] for node in sources if node.index in self.tape.slots}
-        patterns = self.tape.patterns(seeds, through)
+        patterns = self.tape.patterns.setdefault((through, *sorted(seeds)), Patterns())
+        for slot in seeds:
+            found[slot] = {slot: patterns.identity(sizes[slot])}
         for n, step in enumerate(self.steps):
             if step.map is None:
-                if through and step.source in seeds:
-                    found[step.target] = {step.source: patterns.identity(sizes[step.source])}
-                elif through:
+                if through:
                     found[step.target] = found[step.source]
                 continue
-            if step.source in seeds:
-                size = sizes[step.source]
-                small = is_small(sizes[step.target], size)
-                matrix = step.map.lmul(np.eye(size)) if small else patterns.of(n, step.map)
-                moved = {step.source: matrix}
+            size = sizes[step.source]
+            if step.source in seeds and is_small(sizes[step.target], size):
+                moved = {step.source: step.map.lmul(np.eye(size))}
+            elif step.source in seeds:
+                moved = {step.source: patterns.of(n, step.map)}
             else:
                 moved = {
                     k: patterns.product((n, k), step.map, m)
@@ -283,9 +278,6 @@ class Linearization:
             held = found[step.target]
             for k, matrix in moved.items():
                 held[k] = added(held[k], matrix) if k in held else matrix
-        for slot in seeds:
-            if not found[slot]:
-                found[slot] = {slot: patterns.identity(sizes[slot])}
         return Blocks(self.tape.slots, found, patterns)
 
 
@@ -297,9 +289,7 @@ class Blocks:
     found: list[dict[int, Any]]
     patterns: Patterns
 
-    def assembled(
-        self, outputs: Sequence[Expression], sources: Sequence[Expression]
-    ) -> sparse.csr_array:
+    def assembled(self, outputs: Nodes, sources: Nodes) -> sparse.csr_array:
         """The matrix of outputs by sources."""
         starts = np.cumsum([0, *(node.size for node in sources)]).tolist()
         places = zip(sources, starts, strict=False)
@@ -313,7 +303,7 @@ class Blocks:
         return self.patterns.assembled(parts, (row, starts[-1]))
 
 
-def split(vector: Array, nodes: Sequence[Expression]) -> list[Array]:
+def split(vector: Array, nodes: Nodes) -> list[Array]:
     """A vector cut into the arrays of the nodes, in order."""
     pieces, start = [], 0
     for node in nodes:

@@ -41,15 +41,15 @@ def constant_text(node: Constant) -> str:
     return f"array{value.shape}"
 
 
+def call_code(node: Expression, texts: Sequence[str]) -> str:
+    """The NumPy call."""
+    return node.primitive.code(texts, node.parameters) if node.primitive else ""
+
+
 def call_text(node: Expression, texts: Sequence[str]) -> str:
     """The NumPy call without its module."""
-    assert node.primitive is not None
-    written = node.primitive.code(texts, node.parameters)
+    written = call_code(node, texts)
     return re.sub(r"\b(np\.linalg|scipy\.special|np)\.", "", written)
-
-
-def text_transpose(term: Rendered) -> Rendered:
-    return f"{bracketed(term, ATOM)}ᵀ", ATOM
 
 
 def text_power(base: Rendered, exponent: Rendered) -> Rendered:
@@ -64,7 +64,7 @@ TEXT = Style(
     times="·",
     fraction=lambda a, b: (f"{bracketed(a, PRODUCT)}/{bracketed(b, SIGN)}", PRODUCT),
     power=text_power,
-    transpose=text_transpose,
+    transpose=lambda term: (f"{bracketed(term, ATOM)}ᵀ", ATOM),
     call=call_text,
     longest=LONGEST,
 )
@@ -82,8 +82,7 @@ def latex_name(name: str) -> str:
 
 
 def call_latex(node: Expression, texts: Sequence[str]) -> str:
-    assert node.primitive is not None
-    name = node.primitive.name
+    name = node.primitive.name if node.primitive else ""
     if name == "sqrt":
         return f"\\sqrt{{{texts[0]}}}"
     if name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "max", "min"):
@@ -110,18 +109,10 @@ CODE = Style(
     fraction=lambda a, b: (f"{bracketed(a, PRODUCT)} / {bracketed(b, SIGN)}", PRODUCT),
     power=lambda a, b: (f"{bracketed(a, ATOM)} ** {bracketed(b, ATOM)}", POWER),
     transpose=lambda term: (f"np.transpose({term[0]})", ATOM),
-    call=lambda node, texts: node.primitive.code(texts, node.parameters) if node.primitive else "",
+    call=call_code,
     longest=10**9,
     numpy=True,
 )
-
-
-def combined(style: Style, node: Expression, terms: Sequence[Rendered]) -> Rendered:
-    """One node, given its arguments."""
-    assert node.primitive is not None
-    notation = node.primitive.notation
-    found = None if notation is None else notation(style, node, terms)
-    return found or (style.call(node, [text for text, _ in terms]), ATOM)
 
 
 def render(
@@ -140,7 +131,10 @@ def render(
             shown = style.constant(node)
             done = shown, SIGN if shown.startswith("-") else ATOM
         else:
-            done = combined(style, node, [memo[a.index] for a in node.arguments])
+            terms = [memo[a.index] for a in node.arguments]
+            notation = None if node.primitive is None else node.primitive.notation
+            found = None if notation is None else notation(style, node, terms)
+            done = found or (style.call(node, [text for text, _ in terms]), ATOM)
             if len(done[0]) > style.longest:
                 done = "…", ATOM
         memo[node.index] = done
@@ -152,15 +146,11 @@ def sides(constraint: Constraint, style: Style, memo: dict[int, Rendered]) -> tu
     return left, render(constraint.rhs, style, {}, memo)[0]
 
 
-def shaped(variable: Variable) -> str:
-    return f"{variable.name}{list(variable.shape)}" if variable.shape else variable.name
-
-
 def text(system: System) -> str:
     """The constraints of a system, a line each, after its parameters and unknowns."""
     lines = [f"program {system.name}"]
     for role, what in (("parameter", "parameters"), ("unknown", "unknowns")):
-        found = [shaped(v) for v in system.with_role(role)]
+        found = [v.name + (str(list(v.shape)) if v.shape else "") for v in system.with_role(role)]
         if found:
             rest = f", … {len(found) - 12} more" if len(found) > 12 else ""
             lines.append(f"  {what}: {', '.join(found[:12])}{rest}")
@@ -171,12 +161,8 @@ def text(system: System) -> str:
     rows = []
     for constraint in wanted:
         left, right = sides(constraint, TEXT, memo)
-        label = (
-            ""
-            if constraint.variable is not None or constraint.name == left
-            else f"    [{constraint.name}]"
-        )
-        rows.append(f"  {left} = {right}{label}")
+        known = constraint.variable is not None or constraint.name == left
+        rows.append(f"  {left} = {right}" + ("" if known else f"    [{constraint.name}]"))
     if len(system.constraints) > len(rows):
         rows.insert(SHOWN // 2, f"  … {len(system.constraints) - len(rows)} more constraints …")
     return "\n".join(lines + rows)

@@ -16,6 +16,7 @@ from lagrad.errors import StructureError
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.linear_solvers.selection import FACTORABLE_ENTRIES
+from lagrad.systems.constraint import right_sides
 from lagrad.systems.dense_jacobian import dense_jacobian
 from lagrad.systems.linearization import Tape
 from lagrad.systems.matching import deficient_parts, matched
@@ -28,25 +29,25 @@ SMALL = 64
 class ReducedBlock:
     """The residuals of an implicit block as functions of its unknowns and of what is outside."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, called: bool) -> None:
         self.block = block
+        self.called = called  # whether implicit functions introduced its unknowns
         self.unknowns = block.unknowns
-        self.residuals = [c.residual for c in block.equations if c.residual is not None]
+        self.residuals = [c.root for c in block.equations]
         self.graph = self.unknowns[0].graph
-        self.defined = {
-            c.variable.index: c.rhs for c in block.definitions if c.variable is not None
-        }
+        self.defined = right_sides(block.definitions)
         with self.graph.reopened():
             self.tape = Tape(self.residuals, self.unknowns, self.outside, self.defined)
             # The Jacobian as one expression, where it has that form.
             self.dense: Expression | None = None
             if len(self.unknowns) == len(self.residuals) == 1:
                 self.dense = dense_jacobian(self.tape, self.residuals[0], self.unknowns[0])
-        inside = {v.index for v in self.unknowns}
+        self.inside = frozenset(v.index for v in self.unknowns)
         leaves = ancestors(self.residuals, self.outside, self.defined)
         variables = [node for node in leaves if isinstance(node, Variable) and self.outside(node)]
-        self.outer = [v for v in variables if v.index not in inside]
+        self.outer = [v for v in variables if v.index not in self.inside]
         self.inputs = [*self.outer, *self.unknowns]
+        self.dtype = np.result_type(*[v.dtype for v in self.unknowns])
 
     def outside(self, node: Expression) -> bool:
         """Whether a node is a leaf: its value is given, or an unknown."""
@@ -55,14 +56,13 @@ class ReducedBlock:
     @cached_property
     def linear(self) -> bool:
         """Whether the Jacobian is the same wherever it is taken."""
-        inside = {v.index for v in self.unknowns}
         nodes = ancestors(self.tape.data, self.outside, self.defined)
-        return not self.tape.broken and not any(node.index in inside for node in nodes)
+        return not self.tape.broken and not any(node.index in self.inside for node in nodes)
 
     @cached_property
     def kinked(self) -> bool:
         """Whether its equations have kinks, beyond which the Jacobian is another one."""
-        inside = {v.index for v in self.unknowns}
+        inside = set(self.inside)
         for node in ancestors(self.residuals, self.outside, self.defined):
             right = self.defined.get(node.index)
             if any(a.index in inside for a in (node.arguments if right is None else (right,))):
@@ -89,20 +89,15 @@ class ReducedBlock:
         pairs = matched(pattern, ones, ones)
         if pairs.nnz == self.block.size:
             return
-        (over_rows, over_columns), (under_rows, under_columns) = deficient_parts(
-            pattern, pairs, ones, ones
-        )
+        parts = zip(("over", "under"), deficient_parts(pattern, pairs, ones, ones), strict=True)
+        lines = [
+            f"  {what}determined: {len(r)} equation(s) for {len(c)} unknown(s): "
+            f"equations {listed([entry_name(self.block.equations, i) for i in r])}; "
+            f"unknowns {listed([entry_name(self.unknowns, j) for j in c])}."
+            for what, (r, c) in parts
+        ]
         raise StructureError(
-            f"the block {self.block.label} is structurally singular.\n"
-            + "\n".join(
-                f"  {what}determined: {len(r)} equation(s) for {len(c)} unknown(s): "
-                f"equations {listed([entry_name(self.block.equations, i) for i in r])}; "
-                f"unknowns {listed([entry_name(self.unknowns, j) for j in c])}."
-                for what, r, c in (
-                    ("over", over_rows, over_columns),
-                    ("under", under_rows, under_columns),
-                )
-            )
+            "\n".join([f"the block {self.block.label} is structurally singular.", *lines])
         )
 
 

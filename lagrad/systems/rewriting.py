@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
-from lagrad.systems.constraint import Constraint, definitions
+from lagrad.systems.constraint import definitions
 from lagrad.systems.system import System
 
 # What stands in the place of a node, given what its arguments became; None for itself.
@@ -43,7 +43,7 @@ def everything(system: System) -> list[Expression]:
     """All nodes that a system's constraints and groups are made of, in order."""
     roots = [
         *system.variables.values(),
-        *(side for c in system.constraints.values() for side in (c.lhs, c.rhs, *c.roots)),
+        *(side for c in system.constraints.values() for side in (c.lhs, c.rhs, c.root)),
         *(node for group in system.groups for node in group.given),
     ]
     return ancestors(roots, lambda node: False, definitions(system))
@@ -61,9 +61,7 @@ def copied(
     state more.
     """
     copy = type(system)(name)
-    defined = {
-        c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
-    }
+    defined = definitions(system)
 
     def leaf(old: Variable, node: dict[int, Expression]) -> Variable:
         role = (roles or {}).get(old.name, old.role)
@@ -78,11 +76,8 @@ def copied(
     node = transplanted(order, copy.arena, leaf, None if instead is None else instead(copy))
     copy.variables = {n: copy.variables[n] for n in [*system.variables, *copy.variables]}
     for c in system.constraints.values():
-        residual = None if c.residual is None else node[c.residual.index]
         variable = None if c.variable is None else copy.variables[c.variable.name]
-        copy.constraints[c.name] = Constraint(
-            c.name, node[c.lhs.index], node[c.rhs.index], variable, residual
-        )
+        copy.constraints[c.name] = c.moved(node, c.name, variable)
     copy.groups = [group.moved(node) for group in system.groups]
     return copy
 
@@ -112,9 +107,7 @@ def inlined(
     starts : mapping
         Where further unknowns start, by name.
     """
-    defined = {
-        c.variable.index: c.rhs for c in system.constraints.values() if c.variable is not None
-    }
+    defined = definitions(system)
 
     def leaf(old: Variable, node: dict[int, Expression]) -> Expression:
         if old.name in given:
@@ -128,11 +121,8 @@ def inlined(
     node = transplanted(everything(system), into.arena, leaf)
     for c in system.constraints.values():
         if c.residual is not None:
-            residual = node[c.residual.index]
             name = into.free(c.name)
-            into.constraints[name] = Constraint(
-                name, node[c.lhs.index], node[c.rhs.index], None, residual
-            )
+            into.constraints[name] = c.moved(node, name)
     into.groups += [group.moved(node) for group in system.groups]
     return {name: node[v.index] for name, v in system.variables.items()}
 

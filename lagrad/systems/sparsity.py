@@ -37,10 +37,9 @@ class Pattern:
         self._sums: dict[Pattern, tuple[Pattern, Gathering]] = {}
 
     def fits(self, matrix: sparse.csr_array) -> bool:
-        return self.shape == matrix.shape and all(
-            a is b or np.array_equal(a, b)
-            for a, b in ((self.indices, matrix.indices), (self.indptr, matrix.indptr))
-        )
+        pairs = ((self.indices, matrix.indices), (self.indptr, matrix.indptr))
+        same = all(a is b or np.array_equal(a, b) for a, b in pairs)
+        return same and self.shape == matrix.shape
 
     @cached_property
     def rows(self) -> Array:
@@ -143,10 +142,7 @@ class Patterns:
         return Entries(known, matrix.data)
 
     def identity(self, size: int) -> Entries:
-        key = ("identity", size)
-        if key not in self._known:
-            self._known[key] = Pattern(sparse.eye_array(size, format="csr"))
-        return Entries(self._known[key], np.ones(size))
+        return self.of(("identity", size), Scale(1.0, (size,), (size,)))
 
     def of(self, key: Any, linear: LinearMap) -> Entries:
         """A map's own matrix."""

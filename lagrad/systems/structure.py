@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -110,10 +109,6 @@ class Unit:
     constraint: Constraint | None
 
     @property
-    def size(self) -> int:
-        return self.root.size if self.constraint is None else self.constraint.size
-
-    @property
     def own(self) -> Expression | None:
         """The node that the unit evaluates; None of an equation."""
         return self.root if self.constraint is None else self.constraint.variable
@@ -129,7 +124,7 @@ def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
     # An equation of size zero states nothing, and an unknown of size zero is known.
     constraints = [c for c in system.constraints.values() if c.size or c.variable is not None]
     for number, constraint in enumerate(constraints):
-        stack = list(constraint.roots)
+        stack = [constraint.root]
         while stack:
             node = stack.pop()
             if node.primitive is None:
@@ -139,7 +134,7 @@ def units_and_incidence(system: System) -> tuple[list[Unit], list[list[int]]]:
                 shared[node.index] = node
             elif node.index not in shared:
                 stack.extend(a for a in node.arguments if owner.get(a.index) != number)
-    units = [Unit(c.roots[0], c) for c in constraints]
+    units = [Unit(c.root, c) for c in constraints]
     units += [Unit(shared[i], None) for i in sorted(shared)]
     ends = {*shared, *(v.index for v in system.variables.values() if determined(v))}
     incidence = []
@@ -164,62 +159,93 @@ def determined(node: Expression) -> bool:
 def analyse(system: System) -> Structure:
     """The blocks of a system; StructureError where its equations cannot determine it."""
     constraints = list(system.constraints.values())
-    if all(c.variable is not None for c in constraints) and not system.with_role("unknown"):
+    explicit = [Block((c.variable,), (c,)) for c in constraints if c.variable is not None]
+    if len(explicit) == len(constraints) and not system.with_role("unknown"):
         # Definitions name only what was there before them: their order is a solving order.
-        return Structure(
-            tuple(Block((c.variable,), (c,)) for c in constraints if c.variable is not None), {}
+        return Structure(tuple(explicit), {})
+    pairing = Pairing(system)
+    if deficiency := pairing.deficiency():
+        raise StructureError(deficiency)
+    return Structure(pairing.blocks(), pairing.paired())
+
+
+class Pairing:
+    """The bipartite graph of a system: its units, the nodes in them, and which are paired."""
+
+    def __init__(self, system: System) -> None:
+        self.units, incidence = units_and_incidence(system)
+        variables = [v for v in system.variables.values() if determined(v)]
+        self.nodes = [*variables, *(u.root for u in self.units if not u.constraint)]
+        self.place = {node.index: j for j, node in enumerate(self.nodes)}
+        rows = np.repeat(np.arange(len(incidence)), [len(i) for i in incidence])
+        columns = np.array([self.place[j] for reached in incidence for j in reached], dtype=int)
+        self.pattern = ones_at(rows, columns, (len(incidence), len(self.nodes)))
+        self.unit_sizes = np.array([unit.root.size for unit in self.units])
+        self.node_sizes = np.array([node.size for node in self.nodes])
+        self.pairs = matched(self.pattern, self.unit_sizes, self.node_sizes)
+
+    def paired(self) -> dict[int, list[Expression]]:
+        """The nodes that each equation, or each evaluated node, is paired with."""
+        keys = [id(u.constraint) if u.own is None else -u.own.index - 1 for u in self.units]
+        columns, spans = self.pairs.indices.tolist(), pairwise(self.pairs.indptr.tolist())
+        return {
+            key: [self.nodes[j] for j in columns[begin:end]]
+            for key, (begin, end) in zip(keys, spans, strict=True)
+        }
+
+    def deficiency(self) -> str:
+        """Which equations are too many, and which unknowns; nothing where all are paired."""
+        if self.pairs.sum() == self.unit_sizes.sum() == self.node_sizes.sum():
+            return ""
+        parts = deficient_parts(self.pattern, self.pairs, self.unit_sizes, self.node_sizes)
+        lines = []
+        for what, (rows, columns) in zip(("over", "under"), parts, strict=True):
+            # A definition and its own variable always balance: only the rest is in question.
+            constraints = [c for i in rows if (c := self.units[i].constraint) is not None]
+            stated = [c for c in constraints if c.variable is None]
+            variables = [v for j in columns if isinstance(v := self.nodes[j], Variable)]
+            unknown = [v for v in variables if v.role == "unknown"]
+            if not stated and not unknown:
+                continue
+            have, want = sum(c.size for c in stated), sum(v.size for v in unknown)
+            lines.append(
+                f"  {what}determined: {have} equation{'s' * (have != 1)} for {want} "
+                f"unknown{'s' * (want != 1)}: equations {listed([c.name for c in stated])}; "
+                f"unknowns {listed([v.name for v in unknown])}."
+            )
+        lines.append("  Add or drop equations so that each part has as many as unknowns.")
+        return "the system is structurally singular.\n" + "\n".join(lines)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """Strong components in the order of dependence, ties in the order of declaration."""
+        m, n = self.pattern.shape
+        # A unit needs the values of its nodes; a node needs the units that it is paired with. A
+        # definition is never inverted: its own node needs it, whatever the two are paired with.
+        own = [(self.place[u.own.index], i) for i, u in enumerate(self.units) if u.own is not None]
+        rows, columns = np.array(own, dtype=int).reshape(-1, 2).T
+        evaluated = self.pairs.T + ones_at(rows, columns, (n, m))
+        needs = sparse.block_array([[None, self.pattern], [evaluated, None]], format="csr")
+        count, labels = csgraph.connected_components(needs, directed=True, connection="strong")
+        edges = needs.tocoo()
+        between = labels[edges.row] != labels[edges.col]
+        after, before = labels[edges.row][between], labels[edges.col][between]
+        # csgraph does not document the order of its labels, so it is checked before it is used.
+        order = list(range(count))
+        if not (before < after).all():
+            condensed = nx.DiGraph(zip(before.tolist(), after.tolist(), strict=True))
+            condensed.add_nodes_from(range(count))
+            order = list(nx.lexicographical_topological_sort(condensed))
+        constraints: list[list[Constraint]] = [[] for _ in range(count)]
+        variables: list[list[Variable]] = [[] for _ in range(count)]
+        for i, unit in enumerate(self.units):
+            if unit.constraint is not None:
+                constraints[labels[i]].append(unit.constraint)
+        for j, node in enumerate(self.nodes):
+            if isinstance(node, Variable):
+                variables[labels[m + j]].append(node)
+        return tuple(
+            Block(tuple(variables[k]), tuple(constraints[k])) for k in order if constraints[k]
         )
-    units, incidence = units_and_incidence(system)
-    variables = [v for v in system.variables.values() if determined(v)]
-    nodes: list[Expression] = [*variables, *(u.root for u in units if not u.constraint)]
-    pattern = _pattern(incidence, nodes)
-    unit_sizes = np.array([u.size for u in units])
-    node_sizes = np.array([n.size for n in nodes])
-    pairs = matched(pattern, unit_sizes, node_sizes)
-    if not pairs.sum() == unit_sizes.sum() == node_sizes.sum():
-        parts = deficient_parts(pattern, pairs, unit_sizes, node_sizes)
-        raise StructureError(_deficiency(units, nodes, parts))
-    return Structure(_blocks(units, nodes, pattern, pairs), _paired(units, nodes, pairs))
-
-
-def _paired(
-    units: Sequence[Unit], nodes: Sequence[Expression], pairs: Any
-) -> dict[int, list[Expression]]:
-    """The nodes that each equation, or each evaluated node, is paired with."""
-    keys = [id(u.constraint) if u.own is None else -u.own.index - 1 for u in units]
-    columns, spans = pairs.indices.tolist(), pairwise(pairs.indptr.tolist())
-    return {
-        key: [nodes[j] for j in columns[begin:end]]
-        for key, (begin, end) in zip(keys, spans, strict=True)
-    }
-
-
-def _pattern(incidence: Sequence[Sequence[int]], nodes: Sequence[Expression]) -> Any:
-    column = {node.index: j for j, node in enumerate(nodes)}
-    rows = np.repeat(np.arange(len(incidence)), [len(i) for i in incidence])
-    columns = np.array([column[j] for reached in incidence for j in reached], dtype=int)
-    return ones_at(rows, columns, (len(incidence), len(nodes)))
-
-
-def _deficiency(units: Sequence[Unit], nodes: Sequence[Expression], parts: Any) -> str:
-    """Which equations are too many, and which unknowns."""
-    lines = []
-    for what, (rows, columns) in zip(("over", "under"), parts, strict=True):
-        equations = [c for i in rows if (c := units[i].constraint) is not None]
-        variables = [v for j in columns if isinstance(v := nodes[j], Variable)]
-        # A definition and its own variable always balance: only the rest is in question.
-        stated = [c for c in equations if c.variable is None]
-        unknown = [v for v in variables if v.role == "unknown"]
-        if not stated and not unknown:
-            continue
-        have, want = sum(c.size for c in stated), sum(v.size for v in unknown)
-        lines.append(
-            f"  {what}determined: {have} equation{'s' * (have != 1)} for {want} "
-            f"unknown{'s' * (want != 1)}: equations {listed([c.name for c in stated])}; "
-            f"unknowns {listed([v.name for v in unknown])}."
-        )
-    lines.append("  Add or drop equations so that each part has as many as unknowns.")
-    return "the system is structurally singular.\n" + "\n".join(lines)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -228,36 +254,3 @@ def listed(names: Sequence[str]) -> str:
         return "none"
     rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return ", ".join(map(repr, names[:12])) + rest
-
-
-def _blocks(
-    units: Sequence[Unit], nodes: Sequence[Expression], pattern: Any, pairs: Any
-) -> tuple[Block, ...]:
-    """Strong components in the order of dependence, ties in the order of declaration."""
-    m, n = pattern.shape
-    # A unit needs the values of its nodes; a node needs the units that it is paired with. A
-    # definition is never inverted: its own node needs it, whatever the two are paired with.
-    place = {node.index: j for j, node in enumerate(nodes)}
-    own = [(place[unit.own.index], i) for i, unit in enumerate(units) if unit.own is not None]
-    rows, columns = np.array(own, dtype=int).reshape(-1, 2).T
-    evaluated = pairs.T + ones_at(rows, columns, (n, m))
-    needs = sparse.block_array([[None, pattern], [evaluated, None]], format="csr")
-    count, labels = csgraph.connected_components(needs, directed=True, connection="strong")
-    edges = needs.tocoo()
-    between = labels[edges.row] != labels[edges.col]
-    after, before = labels[edges.row][between], labels[edges.col][between]
-    # csgraph does not document the order of its labels, so it is checked before it is used.
-    order = list(range(count))
-    if not (before < after).all():
-        condensed = nx.DiGraph(zip(before.tolist(), after.tolist(), strict=True))
-        condensed.add_nodes_from(range(count))
-        order = list(nx.lexicographical_topological_sort(condensed))
-    constraints: list[list[Constraint]] = [[] for _ in range(count)]
-    variables: list[list[Variable]] = [[] for _ in range(count)]
-    for i, unit in enumerate(units):
-        if unit.constraint is not None:
-            constraints[labels[i]].append(unit.constraint)
-    for j, node in enumerate(nodes):
-        if isinstance(node, Variable):
-            variables[labels[m + j]].append(node)
-    return tuple(Block(tuple(variables[k]), tuple(constraints[k])) for k in order if constraints[k])

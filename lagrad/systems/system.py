@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import keyword
 import unicodedata
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ class System(Public):
         return list(self.variables)
 
     def _named(self, given: Any) -> str:
-        name: str = identifier(given)
+        name = identifier(given)
         if name in self.variables:
             role = self.variables[name].role
             raise InvalidName(
@@ -74,11 +75,8 @@ class System(Public):
 
     def free(self, name: str) -> str:
         """A name like this one that nothing has yet."""
-        found, count = name, 1
-        while found in self.variables or found in self.constraints:
-            count += 1
-            found = f"{name}_{count}"
-        return found
+        names = itertools.chain([name], (f"{name}_{k}" for k in itertools.count(2)))
+        return next(n for n in names if n not in self.variables and n not in self.constraints)
 
     def leaf(self, name: str, role: str, shape: Shape, dtype: DType, start: Any) -> Variable:
         """A new variable, of a name that was checked."""
@@ -147,10 +145,9 @@ class System(Public):
         (3,)
         """
         name = self._named(name)
-        if start is None:
-            start = np.zeros(normal_shape(f"unknown {name!r}", shape) or ())
-        elif shape is not None and np.ndim(start) == 0:
-            start = np.broadcast_to(start, normal_shape(f"unknown {name!r}", shape) or ())
+        if start is None or (shape is not None and np.ndim(start) == 0):
+            full = normal_shape(f"unknown {name!r}", shape) or ()
+            start = np.broadcast_to(0.0 if start is None else start, full)
         array, shape, dtype = declared(f"unknown {name!r}", start, shape, dtype)
         variable = self.leaf(name, "unknown", shape, dtype, array)
         variable.unknown = variable.index
@@ -258,16 +255,10 @@ class System(Public):
             return name
         sides = [s.name for s in (left, right) if isinstance(s, Variable) and s.role == "unknown"]
         if unknown != Expression.SEVERAL:
-            node = self.arena.nodes[unknown]
-            assert isinstance(node, Variable)
-            sides.append(node.name)
-        for candidate in sides:
-            if candidate not in self.constraints:
-                return candidate
-        count = len(self.constraints) + 1
-        while f"equation_{count}" in self.constraints:
-            count += 1
-        return f"equation_{count}"
+            only: Any = self.arena.nodes[unknown]
+            sides.append(only.name)
+        numbered = (f"equation_{k}" for k in itertools.count(len(self.constraints) + 1))
+        return next(n for n in itertools.chain(sides, numbered) if n not in self.constraints)
 
     def variable(self, key: Any, what: str = "variable") -> Variable:
         """The variable of this name, or the variable itself."""
@@ -277,9 +268,7 @@ class System(Public):
             return key
         if isinstance(key, Expression):
             raise UnknownName(f"{key!r} is no variable; give it a name with define.")
-        found = (
-            self.variables.get(unicodedata.normalize("NFKC", key)) if isinstance(key, str) else None
-        )
+        found = self.variables.get(as_read(key)) if isinstance(key, str) else None
         if found is None:
             raise UnknownName.among(key, self.variables, what)
         return found
@@ -289,8 +278,7 @@ class System(Public):
         found = {v.name: v for v in self.with_role(role)}
         if isinstance(key, Variable):
             self.variable(key)
-        name = getattr(key, "name", key)
-        name = unicodedata.normalize("NFKC", name) if isinstance(name, str) else name
+        name = as_read(getattr(key, "name", key))
         if name in found:
             return found[name]
         if name in self.variables:
@@ -333,7 +321,12 @@ def identifier(name: Any) -> str:
     """A name as Python reads it (NFKC), which must be an identifier."""
     if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
         raise InvalidName(f"{name!r} is no name: expected an identifier, such as 'x' or 'y_1'.")
-    return unicodedata.normalize("NFKC", name)
+    return str(as_read(name))
+
+
+def as_read(name: Any) -> Any:
+    """A name as Python reads it; what is none stays as it is."""
+    return unicodedata.normalize("NFKC", name) if isinstance(name, str) else name
 
 
 def normal_shape(what: str, shape: Any) -> Shape | None:
@@ -361,8 +354,7 @@ def declared(what: str, value: Any, shape: Any, dtype: Any) -> tuple[Array | Non
     if shape is not None and array.shape != shape:
         raise ShapeMismatch(f"{what} has shape {shape}, and its value {array.shape}.")
     if dtype is not None:
-        array = array.astype(dtype)
-        array.flags.writeable = False
+        array = in_dtype(array, dtype)
     return array, array.shape, array.dtype
 
 
@@ -375,8 +367,7 @@ def real_floats(what: str, value: Any) -> Array:
     except ValueError as error:
         raise InvalidValue(f"{what}: {error}") from None
     if array.dtype.kind != "f":
-        array = array.astype(float)
-        array.flags.writeable = False
+        array = in_dtype(array, float)
     if not np.isfinite(array).all():
         where = np.argwhere(~np.isfinite(array))[0].tolist()
         place = f" at {where}" if where else ""
@@ -389,7 +380,12 @@ def fitted(what: str, value: Any, variable: Variable) -> Array:
     array = value if value is variable.start else real_floats(what, value)
     if array.shape != variable.shape:
         raise ShapeMismatch(f"{what} has shape {variable.shape}; the value given {array.shape}.")
-    if array.dtype != variable.dtype:
-        array = array.astype(variable.dtype)
+    return in_dtype(array, variable.dtype)
+
+
+def in_dtype(array: Array, dtype: Any) -> Array:
+    """A read-only array of this dtype: the array itself where it has it."""
+    if array.dtype != dtype:
+        array = array.astype(dtype)
         array.flags.writeable = False
     return array

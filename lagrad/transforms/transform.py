@@ -15,9 +15,8 @@ import numpy as np
 
 from lagrad.errors import InvalidFunction, InvalidValue, ShapeMismatch
 from lagrad.expressions.expression import Expression, Variable
-from lagrad.programs.derived_programs import adjoint, pullback
+from lagrad.programs.derived_programs import adjoint, pullback, tangent
 from lagrad.programs.explicit_gradient import ExplicitGradient
-from lagrad.programs.tangent_program import tangent
 from lagrad.public import Public
 from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
