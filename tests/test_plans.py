@@ -228,7 +228,7 @@ def test_a_hot_plan_computes_by_rows_and_says_the_same(n, dtype):
     plan = plan_of(the_example, x, w)
     expected = plan([x, w])
     found = hot(plan)([x, w])
-    few = [k for k in plan.run.__globals__.values() if isinstance(k, (Lanes, fusing.Group))]
+    few = [k for k in plan.run.__globals__.values() if isinstance(k, (Lanes, fusing.FusedGroup))]
     assert len(few) == (0 if n < 4096 and dtype == np.float32 else 1)
     if n >= 4096:  # the arithmetic between five functions is three runs at most
         names = plan.run.__globals__["f0"].run.__globals__
@@ -262,7 +262,7 @@ def test_memory_of_what_dies_is_taken_only_when_all_have_read_it(lanes):
     assert np.array_equal(A, before[0])
     assert np.array_equal(B, before[1])
     sole = Plan(leaves, [graph.lift((leaves[0] @ leaves[1]) * 2.0 + leaves[0])])
-    (group,) = [s.function for s in sole.steps if isinstance(s.function, fusing.Group)]
+    (group,) = [s.function for s in sole.steps if isinstance(s.function, fusing.FusedGroup)]
     assert len(group.recycled) == 1
     np.testing.assert_allclose(sole([A, B])[0], (A @ B) * 2.0 + A)
 
@@ -362,7 +362,7 @@ def test_a_product_of_matrices_is_not_taken_entry_by_entry(shape):
     expected = (x * (1 - np.tanh(A @ B + x) ** 2)) @ np.swapaxes(B, -1, -2)
     np.testing.assert_allclose(by_a, expected, rtol=1e-10, atol=1e-12)
     plan = plan_of(f, A, B, x)
-    groups = [s.function for s in plan.steps if isinstance(s.function, fusing.Group)]
+    groups = [s.function for s in plan.steps if isinstance(s.function, fusing.FusedGroup)]
     assert groups
     made = [k for g in groups for k in g.run.__globals__.values()]
     assert np.matmul not in made

@@ -19,10 +19,9 @@ from lagrad.linear_solvers.krylov import CG, Krylov
 from lagrad.linear_solvers.modified import Centered
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.transforms.float_check import require_followed
-from lagrad.transforms.guards import Guards
 from lagrad.transforms.not_finite import where_not_finite
 from lagrad.transforms.trace import Trace, at_hand, name_of, trace
-from lagrad.transforms.tracing_graph import Tracing, tracing
+from lagrad.transforms.tracing_graph import Guards, Tracing, tracing
 from lagrad.trees import flatten
 from lagrad.typing import Array, Function
 

@@ -193,13 +193,11 @@ def approaching(last: Any, residual: Callable[[Any], Any], begin: Any, label: st
     stated = any(map(declared, leaves))
     at = tree.unflatten([np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]) if stated else begin
     inner = trace(residual, (at,), {}, (0,), repeating=stated)
-    names = tuple(v.name for v in inner.program.with_role("data"))
-    statement, others = Statement(label), []
+    statement, others = Statement(label), dict[str, Any]()
     if not inner.guards and inner.tree == tree:
-        others = [inner.captured.get(name, inner.values.get(name)) for name in names]
-        values = inner.arguments[0].names
-        statement = Statement(label, inner.program, values, names, inner.outputs)
-    nodes = [outer.lift(value) for value in (*leaves, *others)]
+        others, values = inner.enclosed, inner.arguments[0].names
+        statement = Statement(label, inner.program, values, tuple(others), inner.outputs)
+    nodes = [outer.lift(value) for value in (*leaves, *others.values())]
     return tree.unflatten(
         [APPROACHED(outer, *nodes, parameters=(statement, k)) for k in range(len(leaves))]
     )

@@ -260,7 +260,7 @@ class Loop:
         called = self._called(counted)
         inner = trace(called, given[: 3 if counted else 2], {}, positions, repeating=True)
         outputs = self._checked(inner)
-        constants = enclosed(inner)
+        constants = inner.enclosed
         if counted:
             constants |= dict.fromkeys(inner.arguments[-1].names, 0.0)
         m = len(self.states)
@@ -359,9 +359,3 @@ class Loop:
 def first_of(leaf: Any, what: str) -> Array:
     """The numbers of a state or of inputs at the first step; of a declared program, as zeros."""
     return np.zeros(leaf.shape, leaf.dtype) if declared(leaf) else at_hand(leaf, what)
-
-
-def enclosed(inner: Trace) -> dict[str, Any]:
-    """What a function closes over, by name: values of the outer trace, or numbers."""
-    names = [v.name for v in inner.program.with_role("data")]
-    return {name: inner.captured.get(name, inner.values.get(name)) for name in names}

@@ -17,9 +17,8 @@ from lagrad.programs.explicit_gradient import ExplicitGradient
 from lagrad.systems.system import real_floats
 from lagrad.transforms.closure_watch import Watch, inside, sample
 from lagrad.transforms.gradient import Primal
-from lagrad.transforms.guards import Guards
 from lagrad.transforms.trace import Trace, trace, traceable
-from lagrad.transforms.tracing_graph import tracing
+from lagrad.transforms.tracing_graph import Guards, tracing
 from lagrad.transforms.transform import Keeper, Transform
 from lagrad.trees import flatten
 from lagrad.typing import Array, Function

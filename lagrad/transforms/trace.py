@@ -91,11 +91,19 @@ class Trace:
     @property
     def given(self) -> dict[str, Any]:
         """What each parameter was given: an array, or a value of an outer function."""
-        return {
-            name: value
-            for argument in self.arguments
-            for name, value in zip(argument.names, argument.given, strict=True)
-        }
+        values = [value for argument in self.arguments for value in argument.given]
+        return dict(zip(self.parameters, values, strict=True))
+
+    @property
+    def enclosed(self) -> dict[str, Any]:
+        """What the function closes over, by name: values of the outer trace, or numbers."""
+        names = [v.name for v in self.program.with_role("data")]
+        return {name: self.captured.get(name, self.values.get(name)) for name in names}
+
+    def structure(self, single: bool) -> Tree:
+        """That of the one argument, or of a tuple of all."""
+        trees = tuple([argument.tree for argument in self.arguments])
+        return trees[0] if single else Tree(tuple, tuple(range(len(trees))), trees)
 
     @property
     def asked_floats(self) -> bool:
@@ -105,19 +113,17 @@ class Trace:
     @property
     def symbolic(self) -> bool:
         """Whether a function traced around this one has a part in it."""
-        given = (value for argument in self.arguments for value in argument.given)
-        return bool(self.captured) or any(isinstance(value, Expression) for value in given)
+        return bool(self.captured) or any(isinstance(v, Expression) for v in self.given.values())
 
 
 def argument_names(function: Function, count: int) -> list[str]:
     """Names for so many positional arguments."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = [*inspect.signature(function).parameters.values()]
     except (TypeError, ValueError):
-        parameters = ()  # type: ignore[assignment]
-    positional = [
-        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+        parameters = []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [p.name for p in parameters if p.kind in kinds]
     return [*positional, *(f"argument_{k}" for k in range(len(positional), count))][:count]
 
 
@@ -138,35 +144,31 @@ def trace(
     kwargs: Mapping[str, Any],
     positions: Sequence[int],
     *,
-    opaque: bool = True,
     shared: bool = True,
     passed: bool = False,
     repeating: bool = False,
 ) -> Trace:
     """A call of a function as a program, its arguments at `positions` as parameters.
 
-    With `passed` floats among the other arguments become data by name. One that is `repeating`
-    stands for all steps of a loop.
+    One that is not `shared` is a program of its own, which has the arrays that the function closes
+    over as constants. With `passed` floats among the other arguments become data by name. One that
+    is `repeating` stands for all steps of a loop.
     """
     if not callable(function):
         raise InvalidFunction(f"{function!r} is no function.")
     name = name_of(function)
-    graph = Tracing(name, tracing(), opaque, repeating)
+    graph = Tracing(name, tracing(), shared, repeating)
     program = graph.system
     keywords = sorted(kwargs)
     names = [*argument_names(function, len(args)), *keywords]
     traced = [*args, *(kwargs[name] for name in keywords)]
+    others = [k for k in range(len(traced)) if k not in positions] if passed else []
     found: dict[int, Argument] = {}
-    for position in positions:
-        found[position], traced[position] = parameters_of(
-            traced[position], names[position], graph, "parameter"
-        )
-    arguments = [found[position] for position in positions]
-    if passed:
-        for k in range(len(traced)):
-            if k not in found:
-                found[k], traced[k] = parameters_of(traced[k], names[k], graph, "data")
-    own = [name for k in range(len(traced)) if k in found for name in found[k].names]
+    for k in (*positions, *others):
+        role = "parameter" if k in positions else "data"
+        found[k], traced[k] = parameters_of(traced[k], names[k], graph, role)
+    arguments = tuple([found[k] for k in positions])
+    passes = tuple([name for k in sorted(found) for name in found[k].names])
     with entered(graph):
         count = len(args)
         result = function(*traced[:count], **dict(zip(keywords, traced[count:], strict=True)))
@@ -188,25 +190,13 @@ def trace(
     starts = {v.name: v.start for v in program.with_role("unknown")}
     guards = tuple(graph.guards.values())
     if shared:
-        known = interned(program, guards)
-        if known is not program:
-            program.arena.ended = True
-            guards = tuple(Guard(known.arena.nodes[g.node.index], g.kind, g.answer) for g in guards)
-        program = known
+        program = interned(graph, guards)
+        if program is not graph.system:
+            nodes = program.arena.nodes
+            guards = tuple(Guard(nodes[g.node.index], g.kind, g.answer) for g in guards)
     call = TracedCall(function, tuple(args), dict(kwargs), tuple(positions))
-    passes = tuple(own)
     return Trace(
-        program,
-        tuple(arguments),
-        outputs,
-        tree,
-        given,
-        captured,
-        starts,
-        guards,
-        passes,
-        call,
-        discrete,
+        program, arguments, outputs, tree, given, captured, starts, guards, passes, call, discrete
     )
 
 
@@ -281,7 +271,6 @@ def output_of(leaf: Any, graph: Tracing, name: str) -> Expression:
             "return a traced value or a float."
         )
     try:
-        node = graph.lift(leaf)
+        return graph.lift(leaf)
     except UnsupportedType as error:
         raise InvalidFunction(f"{name} returned {leaf!r}, which is no array: {error}") from None
-    return node

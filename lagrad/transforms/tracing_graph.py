@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.compiler.plan import Plan
 from lagrad.errors import LeakedValue, ShapeMismatch, UnsupportedType
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
@@ -58,20 +59,25 @@ def answered(kind: str, value: Array) -> Any:
     return int(number)
 
 
+class Guards:
+    """The guards of a program, compiled: asked again of other values."""
+
+    def __init__(self, program: Program, guards: Sequence[Guard]) -> None:
+        self.guards = guards
+        leaves = [v for v in program.variables.values() if v.role != "defined"]
+        self.names = [v.name for v in leaves]
+        # Whether they can be asked before anything is solved.
+        self.early = not any(v.role == "unknown" for v in leaves)
+        self.plan = Plan(leaves, [g.node for g in guards], definitions(program))
+
+    def hold(self, values: Mapping[str, Any]) -> bool:
+        """Whether every answer is the same where the variables have these values."""
+        found = self.plan([values[name] for name in self.names])
+        return all(g.holds(value) for g, value in zip(self.guards, found, strict=True))
+
+
 class Tracing(Graph):
     """The graph of a function that is being traced."""
-
-    __slots__ = (
-        "arrays",
-        "captured",
-        "guards",
-        "opaque",
-        "outer",
-        "recording",
-        "repeating",
-        "system",
-        "values",
-    )
 
     def __init__(self, name: str, outer: Tracing | None, opaque: bool, repeating: bool) -> None:
         self.system = Program(name)
