@@ -18,9 +18,8 @@ from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.krylov import CG, Krylov
 from lagrad.linear_solvers.modified import Centered
 from lagrad.linear_solvers.neumann import Neumann
-from lagrad.transforms.float_check import require_followed
-from lagrad.transforms.not_finite import where_not_finite
 from lagrad.transforms.trace import Trace, at_hand, name_of, trace
+from lagrad.transforms.trace_checks import require_followed, where_not_finite
 from lagrad.transforms.tracing_graph import Guards, Tracing, tracing
 from lagrad.trees import flatten
 from lagrad.typing import Array, Function

@@ -11,7 +11,7 @@ import numpy as np
 
 from lagrad.differences import along
 from lagrad.errors import InvalidValue, NotFinite, WrongDerivative
-from lagrad.systems.linearization import joined
+from lagrad.systems.linearization import joined, split
 from lagrad.transforms.directional import hvp, jvp, vjp
 from lagrad.transforms.gradient import grad
 from lagrad.transforms.trace import argument_names, at_hand
@@ -142,9 +142,8 @@ def compared(what: str, found: Array, expected: Array) -> Comparison:
 
 
 def parts(vector: Array, like: Sequence[Array]) -> list[Any]:
-    """A vector cut into arrays of the shapes of others."""
-    pieces = np.split(vector, np.cumsum([array.size for array in like])[:-1])
-    return [piece.reshape(array.shape)[()] for piece, array in zip(pieces, like, strict=True)]
+    """A vector cut into arrays, or numbers, of the shapes of others."""
+    return [piece[()] for piece in split(vector, like)]
 
 
 class Point:
@@ -162,8 +161,7 @@ class Point:
         self.names = [path for name, arg in names for path in flatten(arg)[1].paths(name)]
 
     def nested(self, vector: Array) -> tuple[Any, ...]:
-        found: tuple[Any, ...] = self.tree.unflatten(parts(vector, self.leaves))
-        return found
+        return (*self.tree.unflatten(parts(vector, self.leaves)),)
 
     def flat(self, value: Any) -> Array:
         return joined([np.asarray(leaf, dtype=float) for leaf in flatten(value)[0]])

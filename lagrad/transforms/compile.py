@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.compiler.finite import all_finite
-from lagrad.errors import InvalidFunction
 from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.explicit_gradient import ExplicitGradient
 from lagrad.systems.system import real_floats
@@ -42,9 +41,7 @@ class Compiled(Keeper):
     """A function, or the derivative of one, that is traced again only where it must be."""
 
     def __init__(self, function: Function) -> None:
-        if not callable(function):
-            raise InvalidFunction(f"{function!r} is no function.")
-        inner: Any = getattr(function, "transform", function)
+        inner = function.transform if isinstance(function, Compiled) else function
         self.transform: Transform = inner if isinstance(inner, Transform) else Primal(inner)
         self.function = self.transform.plain
         self.kept: dict[Any, list[Kept]] = {}

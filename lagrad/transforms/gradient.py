@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
-
-import numpy as np
 
 from lagrad.programs.explicit_gradient import ExplicitGradient, direct
 from lagrad.transforms.trace import Trace, name_of
-from lagrad.transforms.transform import Backend, Numbers, Transform, plain, scalar_output
+from lagrad.transforms.transform import Backend, Numbers, Positions, Transform, plain, scalar_output
 from lagrad.typing import Function, Indices
 
 X = TypeVar("X")
@@ -30,11 +28,10 @@ class Straight(Transform):
         return None
 
     def result(self, at: Backend) -> Any:
-        row, output = [], self.output(at.trace)
-        if output is not None:
-            found = at.gradient(output)
-            row = [found[name] for name in at.trace.parameters]
-        return self.arrangement(at.trace)([*at.values(), *row])
+        trace, output = at.trace, self.output(at.trace)
+        found = {} if output is None else at.gradient(output)
+        row = [found[name] for name in trace.parameters]
+        return self.arrangement(trace)([*at.values(), *row])
 
 
 class Primal(Straight):
@@ -57,13 +54,10 @@ class FunctionGradient(Straight):
         return scalar_output(trace, name_of(self.function), "grad")
 
     def arrangement(self, trace: Trace) -> Callable[[list[Any]], Any]:
-        names = {name: k for k, name in enumerate(trace.parameters, 1)}
-        places = [([names[n] for n in a.names], a.tree) for a in trace.arguments]
-        single = isinstance(self.argnums, (int, np.integer))
+        structure = self.structure(trace)
 
         def arranged(found: list[Any]) -> Any:
-            parts = tuple([tree.unflatten([found[k] for k in where]) for where, tree in places])
-            gradient = parts[0] if single else parts
+            gradient = structure.unflatten(found[1:])
             return (trace.tree.unflatten(found[:1]), gradient) if self.with_value else gradient
 
         return arranged
@@ -78,9 +72,10 @@ class Certified(Transform):
 
     def result(self, at: Backend) -> Any:
         assert isinstance(at, Numbers)
-        found = at.solution.gradient(at.trace.program.variables[at.trace.outputs[0]])
-        gradient = self.in_structure(at.trace, {name: plain(a) for name, a in found.items()})
-        return at.trace.tree.unflatten(at.values()), gradient, found.certificate
+        trace = at.trace
+        found = at.solution.gradient(trace.program.variables[trace.outputs[0]])
+        gradient = self.structure(trace).unflatten([plain(found[n]) for n in trace.parameters])
+        return trace.tree.unflatten(at.values()), gradient, found.certificate
 
 
 @overload
@@ -89,18 +84,10 @@ def grad(
 ) -> Callable[Concatenate[X, P], X]: ...
 @overload
 def grad(
-    f: Function,
-    argnums: int | Sequence[int],
-    *,
-    accuracy: float | None = None,
-    on_failure: str = "raise",
+    f: Function, argnums: Positions, *, accuracy: float | None = None, on_failure: str = "raise"
 ) -> Function: ...
 def grad(
-    f: Function,
-    argnums: int | Sequence[int] = 0,
-    *,
-    accuracy: float | None = None,
-    on_failure: str = "raise",
+    f: Function, argnums: Positions = 0, *, accuracy: float | None = None, on_failure: str = "raise"
 ) -> Function:
     """Return the function that computes the gradient of `f`.
 
@@ -147,18 +134,10 @@ def value_and_grad(
 ) -> Callable[Concatenate[X, P], tuple[float, X]]: ...
 @overload
 def value_and_grad(
-    f: Function,
-    argnums: int | Sequence[int],
-    *,
-    accuracy: float | None = None,
-    on_failure: str = "raise",
+    f: Function, argnums: Positions, *, accuracy: float | None = None, on_failure: str = "raise"
 ) -> Function: ...
 def value_and_grad(
-    f: Function,
-    argnums: int | Sequence[int] = 0,
-    *,
-    accuracy: float | None = None,
-    on_failure: str = "raise",
+    f: Function, argnums: Positions = 0, *, accuracy: float | None = None, on_failure: str = "raise"
 ) -> Function:
     """Return the function that computes the value of `f` and its gradient.
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from lagrad.expressions.graph import stacked
 from lagrad.primitives import kernels
-from lagrad.trees import flatten
+from lagrad.transforms.trace import unboxed
+from lagrad.trees import tree_map
 
 
 def stop_gradient(x: Any) -> Any:
@@ -25,9 +23,4 @@ def stop_gradient(x: Any) -> Any:
     >>> float(lg.grad(lambda x: x * lg.stop_gradient(x))(3.0))
     3.0
     """
-    leaves, tree = flatten(x)
-    plain = [
-        stacked(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype == object else leaf
-        for leaf in leaves
-    ]
-    return tree.unflatten([kernels.stop_gradient(leaf) for leaf in plain])
+    return tree_map(lambda leaf: kernels.stop_gradient(unboxed(leaf)), x)

@@ -17,7 +17,7 @@ from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.programs.program import Program
 from lagrad.systems.system import real_floats
 from lagrad.transforms.trace_cache import interned
-from lagrad.transforms.tracing_graph import Guard, Tracing, entered, tracing
+from lagrad.transforms.tracing_graph import Guard, Tracing, entered, numbers, tracing
 from lagrad.trees import Tree, flatten
 from lagrad.typing import Array, Function, Indices
 
@@ -200,6 +200,11 @@ def trace(
     )
 
 
+def unboxed(leaf: Any) -> Any:
+    """A leaf, which may be np.asarray of a traced value, or an array of several."""
+    return stacked(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype == object else leaf
+
+
 def traceable(leaf: Any) -> bool:
     """Whether a leaf that nothing is differentiated by is data: a float, or an array of floats."""
     if isinstance(leaf, np.ndarray):
@@ -215,9 +220,7 @@ def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Arg
     names: list[str | None] = []
     variables, taken = [], []
     for path, given in zip(tree.paths(name), leaves, strict=True):
-        leaf = given
-        if isinstance(given, np.ndarray) and given.dtype == object:
-            leaf = stacked(given)  # np.asarray of a traced value, or an array of several
+        leaf = unboxed(given)
         if role == "data" and not traceable(leaf):
             names.append(None)
             variables.append(leaf)
@@ -252,8 +255,7 @@ def at_hand(leaf: Any, what: str) -> Array:
                 "another thread. Return values from the function instead of storing them, and "
                 "call transforms in the thread of the function that is traced."
             )
-        leaf = leaf.graph.value(leaf)
-        array = np.asarray(leaf)
+        array = numbers(leaf)
         return array if array.dtype.kind == "f" else array.astype(float)
     return real_floats(what, leaf)
 

@@ -9,8 +9,8 @@ from lagrad.expressions.expression import Expression
 from lagrad.programs.program import Program
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import OPTIONS
-from lagrad.transforms.float_check import require_followed
 from lagrad.transforms.trace import trace as traced
+from lagrad.transforms.trace_checks import require_followed
 from lagrad.typing import Function
 
 

@@ -206,6 +206,12 @@ class Tracing(Graph):
             self.values[variable.index] = value
 
 
+def numbers(value: Any) -> Array:
+    """An array, or the numbers of a value of a function that is being traced."""
+    traced = isinstance(value, Expression) and isinstance(value.graph, Tracing)
+    return np.asarray(value.graph.value(value) if traced else value)
+
+
 @contextmanager
 def entered(graph: Tracing) -> Iterator[None]:
     token = CURRENT.set(graph)

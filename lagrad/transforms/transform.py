@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,36 +24,19 @@ from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
-from lagrad.transforms.float_check import require_followed
-from lagrad.transforms.not_finite import where_not_finite
 from lagrad.transforms.trace import Trace, name_of
 from lagrad.transforms.trace import trace as traced
+from lagrad.transforms.trace_checks import require_followed, where_not_finite
 from lagrad.transforms.tracing_graph import Tracing, tracing
+from lagrad.trees import Tree
 from lagrad.typing import Array, Function, Indices
 
 ByName = Mapping[str, Any]
-
-
-class Backend(Protocol):
-    """Values and derivatives of a trace, by the names of its variables."""
-
-    trace: Trace
-
-    def values(self) -> list[Any]:
-        """What the function returned, leaf by leaf."""
-
-    def gradient(self, output: str) -> ByName:
-        """Of a scalar output, by every parameter."""
-
-    def pullback(self, cotangents: ByName) -> ByName:
-        """The transposed Jacobian times cotangents of all outputs, by every parameter."""
-
-    def tangent(self, directions: ByName) -> list[Any]:
-        """The derivative of each output along directions of all parameters."""
+Positions: TypeAlias = int | Sequence[int]  # of the arguments that are differentiated by
 
 
 class Numbers:
-    """Derivatives as numbers, certified."""
+    """Values and derivatives of a trace as numbers, certified, by the names of its variables."""
 
     def __init__(self, trace: Trace, policy: Policy | None = None) -> None:
         self.trace, self.policy = trace, policy
@@ -73,17 +56,21 @@ class Numbers:
         return found
 
     def values(self) -> list[Any]:
+        """What the function returned, leaf by leaf."""
         return [plain(self.solution[name]) for name in self.trace.outputs]
 
     def gradient(self, output: str) -> ByName:
+        """Of a scalar output, by every parameter."""
         found = self.solution.gradient(self.trace.program.variables[output])
         return {name: plain(array) for name, array in found.items()}
 
     def pullback(self, cotangents: ByName) -> ByName:
+        """The transposed Jacobian times cotangents of all outputs, by every parameter."""
         found = self.solution.pullback(self.fitting("cotangent", cotangents))
         return {name: plain(array) for name, array in found.items()}
 
     def tangent(self, directions: ByName) -> list[Any]:
+        """The derivative of each output along directions of all parameters."""
         found = self.solution.tangent(self.fitting("direction", directions))
         return [plain(found[name]) for name in self.trace.outputs]
 
@@ -97,7 +84,7 @@ class Numbers:
 
 
 class Symbols:
-    """Derivatives as values of a function that is traced around this one."""
+    """The same as `Numbers`, as values of a function that is traced around this one."""
 
     def __init__(self, trace: Trace, outer: Tracing) -> None:
         self.trace, self.outer = trace, outer
@@ -138,13 +125,21 @@ class Symbols:
         return {of: self.found[name] for of, name in (names or {}).items()}
 
 
-def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Indices:
+Backend: TypeAlias = Numbers | Symbols
+
+
+def backend(trace: Trace, *directions: Any) -> Backend:
+    """Where derivatives come from: symbols where a trace, or a direction, is of an outer trace."""
+    outer = tracing()
+    symbolic = trace.symbolic or any(isinstance(d, Expression) for d in directions)
+    return Symbols(trace, outer) if symbolic and outer is not None else Numbers(trace)
+
+
+def positions_of(argnums: Positions, count: int, name: str) -> Indices:
     """The positions of arguments, counted from the front."""
-    single = isinstance(argnums, (int, np.integer))
-    if not single and not isinstance(argnums, (tuple, list)):
-        raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
-    wanted: Sequence[Any] = (argnums,) if single else tuple(argnums)  # type: ignore[arg-type]
-    if not wanted or not all(isinstance(k, (int, np.integer)) for k in wanted):
+    wanted = (argnums,) if isinstance(argnums, (int, np.integer)) else argnums
+    several = isinstance(wanted, (tuple, list)) and len(wanted) > 0
+    if not several or not all(isinstance(k, (int, np.integer)) for k in wanted):
         raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
     for k in wanted:
         if not -count <= k < count:
@@ -193,11 +188,7 @@ class Transform(Public):
     """A function of the same arguments as another one, made from its trace."""
 
     def __init__(
-        self,
-        function: Function,
-        argnums: int | Sequence[int],
-        accuracy: float | None,
-        on_failure: str,
+        self, function: Function, argnums: Positions, accuracy: float | None, on_failure: str
     ) -> None:
         if not callable(function):
             raise InvalidFunction(f"{function!r} is no function.")
@@ -232,10 +223,8 @@ class Transform(Public):
     def of(self, trace: Trace) -> Any:
         """The derivative, as numbers or as values of the function traced around."""
         require_floats(trace)
-        outer = tracing()
-        if outer is not None and trace.symbolic:
-            return self.result(Symbols(trace, outer))
-        return self.numbers(trace)
+        at = backend(trace)
+        return self.result(at) if isinstance(at, Symbols) else self.numbers(trace)
 
     def numbers(self, trace: Trace) -> Any:
         """The result as numbers, by a straight line where there is nothing to solve."""
@@ -257,10 +246,9 @@ class Transform(Public):
         """The result, of numbers or of symbols."""
         raise NotImplementedError
 
-    def in_structure(self, trace: Trace, found: Mapping[str, Any]) -> Any:
-        """Values by parameter in the structure of the arguments."""
-        parts = tuple([a.tree.unflatten([found[n] for n in a.names]) for a in trace.arguments])
-        return parts[0] if isinstance(self.argnums, (int, np.integer)) else parts
+    def structure(self, trace: Trace) -> Tree:
+        """That of the arguments that are differentiated by."""
+        return trace.structure(isinstance(self.argnums, (int, np.integer)))
 
 
 def plain(value: Any) -> Any:
@@ -269,11 +257,15 @@ def plain(value: Any) -> Any:
     return array[()] if array.ndim == 0 else array
 
 
-def require_shapes(trace: Trace, what: str, names: Iterable[str], leaves: Iterable[Any]) -> None:
-    """ShapeMismatch for a cotangent or a tangent that does not fit its variable."""
-    for name, leaf in zip(names, leaves, strict=True):
+def leaves_by_name(
+    trace: Trace, what: str, names: Iterable[str], tree: Tree, value: Any, where: str
+) -> dict[str, Any]:
+    """The leaves of a cotangent or a tangent; ShapeMismatch for one that does not fit its name."""
+    found = dict(zip(names, tree.leaves_of(value, where), strict=True))
+    for name, leaf in found.items():
         shape = trace.program.variables[name].shape
         if np.shape(leaf) != shape:
             raise ShapeMismatch(
                 f"the {what} of {name!r} has shape {np.shape(leaf)}; expected {shape}."
             )
+    return found
