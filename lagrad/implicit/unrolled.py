@@ -12,6 +12,7 @@ import numpy as np
 from lagrad.errors import InvalidValue, LeakedValue, UnsupportedType
 from lagrad.expressions.expression import Expression, innermost
 from lagrad.implicit.warm_start import WarmStart
+from lagrad.loops.checkpoints import is_whole
 from lagrad.loops.reversible import InvertibleStep
 from lagrad.loops.scan import Loop
 from lagrad.optim import Optimizer, gradient_descent
@@ -64,9 +65,7 @@ class Unrolled:
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("last", self.last)):
-            if value is None and name == "last":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+            if not is_whole(value, 0) and (name, value) != ("last", None):
                 raise InvalidValue(f"Unrolled({name}={value!r}); expected an integer, 0 or more.")
         if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
             raise InvalidValue(
@@ -116,8 +115,7 @@ class Reversible:
                 f"Reversible(optimizer={self.optimizer!r}); expected lg.optim.sgd_momentum(…). For "
                 "other steps there are lg.Unrolled and lg.reversible."
             )
-        whole = isinstance(self.steps, (int, np.integer)) and not isinstance(self.steps, bool)
-        if not whole or self.steps < 0:
+        if not is_whole(self.steps, 0):
             raise InvalidValue(f"Reversible(steps={self.steps!r}); expected an integer, 0 or more.")
 
 
@@ -210,7 +208,7 @@ def as_before(state: Any, before: Any) -> Any:
     )
 
 
-def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) -> float:
+def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) -> Any:
     """The largest curvature at a start, by power iteration, held constant."""
     if kind == "gradient":
         raise InvalidValue("argmin(gradient=…, differentiate=lg.Unrolled(…)) needs an optimizer=….")
@@ -237,5 +235,4 @@ def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) ->
                 f"{float(at_hand(size, 'a curvature')):.3g} there: give optimizer=…."
             )
         v = tree_map(lambda x, size=size: x / size, w)
-    held: float = stop_gradient(size)
-    return held
+    return stop_gradient(size)

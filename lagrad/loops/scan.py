@@ -341,13 +341,7 @@ class Loop:
         found = self.tree.difference(tree, f"the state that {whose} returns")
         if found:
             raise ShapeMismatch(f"{found}: {one} returns a state like the one it was given.")
-        for path, start, name in zip(self.tree.paths("state"), self.begin, names, strict=True):
-            v = inner.program.variables[name]
-            if v.shape != start.shape or v.dtype != start.dtype:
-                raise ShapeMismatch(
-                    f"{whole} takes {path!r} of shape {start.shape} and dtype "
-                    f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
-                )
+        inner.require_like(whole, self.tree.paths("state"), self.begin, names)
 
     def _asks(self, inner: Trace) -> bool:
         """Whether the step alone asks for numbers."""

@@ -73,7 +73,7 @@ class Certified(Transform):
     def result(self, at: Backend) -> Any:
         assert isinstance(at, Numbers)
         trace = at.trace
-        found = at.solution.gradient(trace.program.variables[trace.outputs[0]])
+        found = at.solution.gradient(trace.returned[0])
         gradient = self.structure(trace).unflatten([plain(found[n]) for n in trace.parameters])
         return trace.tree.unflatten(at.values()), gradient, found.certificate
 

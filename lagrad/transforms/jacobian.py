@@ -33,9 +33,8 @@ class FunctionJacobian(Transform):
 
     def numeric(self, at: Numbers) -> Blocks:
         """The matrix of each output by each parameter."""
-        variables = at.trace.program.variables
-        outputs = [variables[name] for name in at.trace.outputs]
-        inputs = [variables[name] for name in at.trace.parameters]
+        outputs = at.trace.returned
+        inputs = [at.trace.program.variables[name] for name in at.trace.parameters]
         if self.sparse:
             return sparse_jacobian(at.solution, outputs, inputs)
         blocks, found = Blocks(), at.solution.jacobian(outputs, inputs)
@@ -51,10 +50,9 @@ class FunctionJacobian(Transform):
                 "jacobian without it, vjp or jvp."
             )
         # One pull-back for each entry of the result, all of the same program.
-        outputs = [at.trace.program.variables[name] for name in at.trace.outputs]
-        zeros = {v.name: np.zeros(v.shape) for v in outputs}
+        zeros = {v.name: np.zeros(v.shape) for v in at.trace.returned}
         blocks = Blocks()
-        for o in outputs:
+        for o in at.trace.returned:
             units = np.eye(o.size).reshape(-1, *o.shape)
             rows = [at.pullback({**zeros, o.name: unit}) for unit in units]
             for n in at.trace.parameters:

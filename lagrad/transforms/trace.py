@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, LeakedValue, UnsupportedType
-from lagrad.expressions.expression import Expression
+from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch, UnsupportedType
+from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import stacked
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.programs.program import Program
@@ -99,6 +99,23 @@ class Trace:
         """What the function closes over, by name: values of the outer trace, or numbers."""
         names = [v.name for v in self.program.with_role("data")]
         return {name: self.captured.get(name, self.values.get(name)) for name in names}
+
+    @property
+    def returned(self) -> list[Variable]:
+        """The variables of its outputs."""
+        return [self.program.variables[name] for name in self.outputs]
+
+    def require_like(
+        self, what: str, paths: Sequence[str], given: Sequence[Array], names: Sequence[str]
+    ) -> None:
+        """ShapeMismatch for a step whose outputs of these names are not like what it was given."""
+        for path, array, name in zip(paths, given, names, strict=True):
+            v = self.program.variables[name]
+            if v.shape != array.shape or v.dtype != array.dtype:
+                raise ShapeMismatch(
+                    f"{what} takes {path!r} of shape {array.shape} and dtype {array.dtype} to "
+                    f"shape {v.shape} and dtype {v.dtype}; it must keep both."
+                )
 
     def structure(self, single: bool) -> Tree:
         """That of the one argument, or of a tuple of all."""

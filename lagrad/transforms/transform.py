@@ -164,8 +164,8 @@ def require_floats(trace: Trace) -> None:
 
 def scalar_output(trace: Trace, name: str, what: str) -> str:
     """The one output, which must have one entry."""
-    shapes = [trace.program.variables[n].shape for n in trace.outputs]
-    if len(shapes) != 1 or trace.program.variables[trace.outputs[0]].size != 1:
+    shapes = [v.shape for v in trace.returned]
+    if len(shapes) != 1 or trace.returned[0].size != 1:
         shown = shapes[0] if len(shapes) == 1 else shapes
         raise InvalidFunction(
             f"{what} needs a function with a scalar result; {name!r} returned shape {shown}. "
