@@ -136,8 +136,8 @@ class ImplicitApproach:
     methods: ClassVar[tuple[type, ...]] = ()
     named_methods: ClassVar[tuple[str, ...]] = ()
     usual: ClassVar[str] = "newton"
-    # The linear solver where none of its matrix is wanted, and the steps of a series.
-    iterative: ClassVar[LinearSolver] = GMRES()
+    # Whether its matrix is symmetric, and the steps of a series for its systems.
+    symmetric: ClassVar[bool] = False
     series_step: ClassVar[float | None] = None
     # Whether its first output is an objective, and whether its outputs are the unknowns themselves.
     minimises: ClassVar[bool] = False
@@ -169,25 +169,20 @@ class ImplicitApproach:
         if linear is not None and not isinstance(linear, LinearSolver):
             raise UnsupportedType(f"linear={linear!r}; expected a solver such as lg.CG().")
         if linear is None and (solver == "newton-krylov" or preconditioner is not None):
-            linear = cls.iterative
-        linear = cls.fitting_solver(linear)
+            linear = CG() if cls.symmetric else GMRES()
+        if cls.symmetric and isinstance(linear, CG):
+            linear = replace(linear, positive=True)
+        if preconditioner is not None and not isinstance(linear, Krylov):
+            raise InvalidValue(f"preconditioner=… goes with CG, MINRES or GMRES, not {linear!r}.")
         if preconditioner is not None:
-            if not isinstance(linear, Krylov):
-                raise InvalidValue(
-                    f"preconditioner=… goes with CG, MINRES or GMRES, not {linear!r}."
-                )
             linear = replace(linear, preconditioner=preconditioner)
         if products == "centered":
             base = linear or CG(tol=1e-8, positive=True)
             if not isinstance(base, Krylov):
                 raise InvalidValue(f"products='centered' needs CG or MINRES, not linear={base!r}.")
             linear = Centered(base)
-        return {
-            "method": cls.method_of(cls.usual if solver is None else solver, tol),
-            "linear": linear,
-            "damping": float(damping),
-            "tol": tol,
-        }
+        method = cls.method_of(cls.usual if solver is None else solver, tol)
+        return {"method": method, "linear": linear, "damping": float(damping), "tol": tol}
 
     @classmethod
     def series_of(cls, differentiate: Any) -> Neumann | None:
@@ -210,21 +205,14 @@ class ImplicitApproach:
         found = cls.named(solver, tol) if isinstance(solver, str) else solver
         if isinstance(found, cls.methods):
             return found
-        names = ["'newton'", "'newton-krylov'", *cls.named_methods]
-        raise UnsupportedType(
-            f"{cls.kind}(solver={solver!r}); expected {', '.join(names)}"
-            + "".join(f" or lg.{method.__name__}(…)" for method in cls.methods)
-            + "."
-        )
+        names = ", ".join(["'newton'", "'newton-krylov'", *cls.named_methods])
+        expected = " or ".join([names, *(f"lg.{method.__name__}(…)" for method in cls.methods)])
+        raise UnsupportedType(f"{cls.kind}(solver={solver!r}); expected {expected}.")
 
     @classmethod
     def named(cls, solver: str, tol: float | None) -> Any:
         """The method of this name, if there is one."""
         return None
-
-    @classmethod
-    def fitting_solver(cls, linear: LinearSolver | None) -> LinearSolver | None:
-        return linear
 
     @classmethod
     def of(cls, inner: Trace, how: Mapping[str, Any]) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,6 @@ from lagrad.errors import (
 from lagrad.implicit.approach import ImplicitApproach, NoDirection, Problem
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.cholesky import Cholesky
-from lagrad.linear_solvers.krylov import CG
 from lagrad.linear_solvers.modified import Support
 from lagrad.linear_solvers.neumann import NeumannFactors
 from lagrad.linear_solvers.selection import MatrixFreeMinimum
@@ -113,22 +112,16 @@ class FixedPoint(ImplicitApproach):
 class Minimum(ImplicitApproach):
     """What is common to a minimum, stated by its objective or by its gradient."""
 
-    iterative = CG(positive=True)
+    symmetric = True
     no_unknown = (
         "its gradient by {name!r} does not depend on it; the objective is linear there, and has no "
         "minimum."
     )
 
-    @classmethod
-    def fitting_solver(cls, linear: LinearSolver | None) -> LinearSolver | None:
-        return replace(linear, positive=True) if isinstance(linear, CG) else linear
-
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:
         if self.inner:
             return super().usual_solver(equations)
-        if equations.block.size <= FORMED:
-            return Cholesky()
-        return MatrixFreeMinimum(1e-10)
+        return Cholesky() if equations.block.size <= FORMED else MatrixFreeMinimum(1e-10)
 
 
 class Stationary(Minimum):
@@ -179,27 +172,22 @@ class ArgMin(Minimum):
         return self.damping > 0
 
     def approached(self, problem: Problem, point: Array) -> Array:
-        if self.method is not None:
-            return self._minimised(problem, point, self.method)
-        if self.damping or self.inner:
-            # No factorisation on the way shows whether a point is a minimum.
-            return self._minimised(problem, point, trust_region(point))
+        # With damping no factorisation on the way shows whether a point is a minimum.
+        if self.method is not None or self.damping or self.inner:
+            return self._minimised(problem, point)
         return point
 
     def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
         if self.method is not None:
             return None
         problem, point = Problem(self, arguments), joined(start[: len(self.varied)])
-        return self.all_values(problem, self._minimised(problem, point, trust_region(point)))
+        return self.all_values(problem, self._minimised(problem, point))
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
         problem = Problem(self, arguments)
         point = joined(values[: len(self.varied)])
-        products = LinearOperator(
-            (point.size, point.size),
-            matvec=lambda v: problem.product(point, np.ravel(v)),
-            dtype=float,
-        )
+        product = lambda v: problem.product(point, np.ravel(v))
+        products = LinearOperator((point.size, point.size), matvec=product, dtype=float)
         if point.size <= FACTORED:
             least = float(np.linalg.eigvalsh(products @ np.eye(point.size))[0])
         else:
@@ -211,9 +199,10 @@ class ArgMin(Minimum):
                 f"{least:.3e}: no minimum. {REMEDY}"
             )
 
-    def _minimised(self, problem: Problem, point: Array, method: Minimize) -> Array:
+    def _minimised(self, problem: Problem, point: Array) -> Array:
         """Where SciPy's minimize ends."""
-
+        # A trust region is for Hessians that need not be positive definite.
+        method = self.method or Minimize("trust-exact" if point.size <= 200 else "trust-ncg")
         best: list[tuple[float, Array]] = []
         first: list[float] = []
 
@@ -254,11 +243,6 @@ class ArgMin(Minimum):
                 "bound the objective from below."
             )
         return np.asarray(result.x)
-
-
-def trust_region(point: Array) -> Minimize:
-    """A method for Hessians that need not be positive definite."""
-    return Minimize("trust-exact" if point.size <= 200 else "trust-ncg")
 
 
 def spectral_radius(jacobian: Any, otherwise: float) -> float:

@@ -127,7 +127,7 @@ def unrolled(
     if kind == "fixed_point":
         if isinstance(how, Reversible):
             raise InvalidValue(
-                f"{kind}(differentiate=lg.Reversible(…)): momentum is for an argmin."
+                "fixed_point(differentiate=lg.Reversible(…)): momentum is for an argmin."
             )
         if how.optimizer is not None:
             raise InvalidValue("a fixed point is iterated by its own step: leave optimizer out.")
@@ -196,9 +196,8 @@ def approaching(last: Any, residual: Callable[[Any], Any], begin: Any, label: st
         others, values = inner.enclosed, inner.arguments[0].names
         statement = Statement(label, inner.program, values, tuple(others), inner.outputs)
     nodes = [outer.lift(value) for value in (*leaves, *others.values())]
-    return tree.unflatten(
-        [APPROACHED(outer, *nodes, parameters=(statement, k)) for k in range(len(leaves))]
-    )
+    ends = [APPROACHED(outer, *nodes, parameters=(statement, k)) for k in range(len(leaves))]
+    return tree.unflatten(ends)
 
 
 def as_before(state: Any, before: Any) -> Any:
@@ -212,14 +211,12 @@ def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) ->
     """The largest curvature at a start, by power iteration, held constant."""
     if kind == "gradient":
         raise InvalidValue("argmin(gradient=…, differentiate=lg.Unrolled(…)) needs an optimizer=….")
-    leaves, tree = flatten(start)
-    at = tree.unflatten([stop_gradient(leaf) for leaf in leaves])
-    rng = np.random.default_rng(0)
-    v = tree.unflatten([rng.standard_normal(np.shape(leaf)) for leaf in leaves])
+    at, rng = stop_gradient(start), np.random.default_rng(0)
+    v = tree_map(lambda leaf: rng.standard_normal(np.shape(leaf)), start)
     size: Any = 1.0
     for _ in range(30):
         try:
-            w = tree_map(stop_gradient, hvp(lambda z: function(z, *args), at, v))
+            w = stop_gradient(hvp(lambda z: function(z, *args), at, v))
         except (LeakedValue, UnsupportedType):
             if tracing() is not None:
                 raise

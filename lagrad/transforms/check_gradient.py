@@ -116,16 +116,20 @@ def check_gradient(
     differences = np.stack([point.difference(point.value, move) for move in moves])
     if not np.isfinite(differences).all():
         raise NotFinite("the function is NaN or infinite near its arguments.")
-    forward = np.stack([point.forward(move) for move in moves])
+    at = point.nested(point.vector)
+    forward = np.stack([point.flat(jvp(f, at, point.nested(move))[1]) for move in moves])
     weights = rng.standard_normal(differences.shape[1])
-    gradient = point.backward(weights)
+    value, pull = vjp(f, *at)
+    leaves, tree = flatten(value)
+    gradient = point.flat(pull(tree.unflatten(parts(weights, [np.asarray(x) for x in leaves]))))
     comparisons = [
         compared("forward mode", forward, differences),
         compared("reverse mode", moves @ gradient, differences @ weights),
     ]
     if order == 2:
-        curvature = np.stack([point.curvature(move) for move in moves])
-        expected = np.stack([point.difference(point.gradient, move) for move in moves])
+        slope = lambda vector: point.flat(grad(f)(*point.nested(vector)))
+        curvature = np.stack([point.flat(hvp(f, *at, *point.nested(move))) for move in moves])
+        expected = np.stack([point.difference(slope, move) for move in moves])
         comparisons.append(compared("second order", curvature, expected))
     if all(c.error <= tol for c in comparisons):
         return GradientCheck(tuple(comparisons), "none is off", tol)
@@ -169,26 +173,11 @@ class Point:
     def value(self, vector: Array) -> Array:
         return self.flat(self.f(*self.nested(vector)))
 
-    def gradient(self, vector: Array) -> Array:
-        return self.flat(grad(self.f)(*self.nested(vector)))
-
     def difference(self, function: Callable[[Array], Array], move: Array) -> Array:
         """The derivative along a move, whose length is that of the arguments."""
         with np.errstate(all="ignore"):
             shifted = lambda share: function(self.vector + share * move)
             return along(shifted, np.array(0.0), np.array(1.0))
-
-    def forward(self, move: Array) -> Array:
-        return self.flat(jvp(self.f, self.nested(self.vector), self.nested(move))[1])
-
-    def backward(self, weights: Array) -> Array:
-        value, pull = vjp(self.f, *self.nested(self.vector))
-        leaves, tree = flatten(value)
-        return self.flat(pull(tree.unflatten(parts(weights, [np.asarray(x) for x in leaves]))))
-
-    def curvature(self, move: Array) -> Array:
-        """The product of the Hessian and a move."""
-        return self.flat(hvp(self.f, *self.nested(self.vector), *self.nested(move)))
 
     def worst(self, weights: Array, gradient: Array) -> str:
         """The entry whose derivative is off most, by one difference for each, up to a thousand."""
@@ -201,9 +190,7 @@ class Point:
                 expected = float(self.difference(self.value, move) @ weights) / self.sizes[k]
                 off = abs(gradient[k] - expected) * self.sizes[k]
                 if not off <= worst:
-                    worst = off
-                    where = (
-                        f"{name}{list(index) if index else ''}: derivative {gradient[k]:.9g}, "
-                        f"difference {expected:.9g}"
-                    )
+                    entry = f"{name}{list(index) if index else ''}"
+                    said = f"derivative {gradient[k]:.9g}, difference {expected:.9g}"
+                    worst, where = off, f"{entry}: {said}"
         return where

@@ -199,11 +199,8 @@ def trace(
         for path, root in zip(tree.paths("output"), roots, strict=True)
     )
     captured = {variable.name: value for value, variable in graph.captured.items()}
-    given = {
-        v.name: graph.values[v.index]
-        for v in program.variables.values()
-        if v.index in graph.values and v.role in ("parameter", "data")
-    }
+    leaves = [*program.with_role("parameter"), *program.with_role("data")]
+    given = {v.name: graph.values[v.index] for v in leaves if v.index in graph.values}
     starts = {v.name: v.start for v in program.with_role("unknown")}
     guards = tuple(graph.guards.values())
     if shared:
@@ -238,10 +235,10 @@ def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Arg
     variables, taken = [], []
     for path, given in zip(tree.paths(name), leaves, strict=True):
         leaf = unboxed(given)
+        taken.append(leaf)
         if role == "data" and not traceable(leaf):
             names.append(None)
             variables.append(leaf)
-            taken.append(leaf)
             continue
         what = f"argument {path!r}"
         array = real_array(leaf, what) if role == "data" else at_hand(leaf, what)
@@ -251,7 +248,6 @@ def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Arg
         graph.values[variable.index] = array
         variables.append(variable)
         names.append(own)
-        taken.append(leaf)
     return Argument(tree, tuple(names), tuple(taken)), tree.unflatten(variables)
 
 

@@ -92,7 +92,7 @@ class Symbols:
 
     def values(self) -> list[Any]:
         if not self.found:
-            self.placed(self.trace.program, {})
+            self.placed(self.trace.program, {}, {})
         return [self.found[name] for name in self.trace.outputs]
 
     def gradient(self, output: str) -> ByName:
@@ -110,9 +110,7 @@ class Symbols:
         found = self.placed(derived.system, seeds, derived.tangents)
         return [found[name] for name in self.trace.outputs]
 
-    def placed(
-        self, derived: System, seeds: ByName, names: Mapping[str, str] | None = None
-    ) -> ByName:
+    def placed(self, derived: System, seeds: ByName, names: Mapping[str, str]) -> ByName:
         """A program derived from the trace, stated in the outer one; some variables' values there.
 
         `names` are what those variables are called, by what they are derivatives of.
@@ -122,14 +120,22 @@ class Symbols:
         lifted = {name: self.outer.lift(value) for name, value in given.items()}
         self.found = inlined(derived, self.outer.system, lifted, trace.starts)
         self.outer.inherit(trace.program, trace.guards, self.found)
-        return {of: self.found[name] for of, name in (names or {}).items()}
+        return {of: self.found[name] for of, name in names.items()}
 
 
 Backend: TypeAlias = Numbers | Symbols
 
 
 def backend(trace: Trace, *directions: Any) -> Backend:
-    """Where derivatives come from: symbols where a trace, or a direction, is of an outer trace."""
+    """Where derivatives come from: symbols where a trace, or a direction, is of an outer trace.
+
+    InvalidFunction for a result of truths or integers, which has no derivative.
+    """
+    if trace.discrete:
+        raise InvalidFunction(
+            f"{trace.program.name!r} returned truths or integers, which have no derivative; "
+            "return floats."
+        )
     outer = tracing()
     symbolic = trace.symbolic or any(isinstance(d, Expression) for d in directions)
     return Symbols(trace, outer) if symbolic and outer is not None else Numbers(trace)
@@ -141,25 +147,15 @@ def positions_of(argnums: Positions, count: int, name: str) -> Indices:
     several = isinstance(wanted, (tuple, list)) and len(wanted) > 0
     if not several or not all(isinstance(k, (int, np.integer)) for k in wanted):
         raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
-    for k in wanted:
-        if not -count <= k < count:
-            raise InvalidValue(
-                f"argnums={argnums!r}, but {name!r} was called with {count} positional "
-                f"argument{'s' * (count != 1)}."
-            )
+    if not all(-count <= k < count for k in wanted):
+        raise InvalidValue(
+            f"argnums={argnums!r}, but {name!r} was called with {count} positional "
+            f"argument{'s' * (count != 1)}."
+        )
     found = tuple(int(k) % count for k in wanted)
     if len(set(found)) < len(found):
         raise InvalidValue(f"argnums={argnums!r} names an argument twice.")
     return found
-
-
-def require_floats(trace: Trace) -> None:
-    """InvalidFunction for a result of truths or integers, which has no derivative."""
-    if trace.discrete:
-        raise InvalidFunction(
-            f"{trace.program.name!r} returned truths or integers, which have no derivative; "
-            "return floats."
-        )
 
 
 def scalar_output(trace: Trace, name: str, what: str) -> str:
@@ -192,10 +188,8 @@ class Transform(Public):
     ) -> None:
         if not callable(function):
             raise InvalidFunction(f"{function!r} is no function.")
-        self.function = function
-        self.argnums = argnums
-        self.accuracy = accuracy
-        self.on_failure = on_failure
+        self.function, self.argnums = function, argnums
+        self.accuracy, self.on_failure = accuracy, on_failure
         self.__name__ = f"{type(self).__name__}_of_{name_of(function)}"
         self.__wrapped__ = function
 
@@ -222,7 +216,6 @@ class Transform(Public):
 
     def of(self, trace: Trace) -> Any:
         """The derivative, as numbers or as values of the function traced around."""
-        require_floats(trace)
         at = backend(trace)
         return self.result(at) if isinstance(at, Symbols) else self.numbers(trace)
 
