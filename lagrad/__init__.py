@@ -51,10 +51,9 @@ from lagrad.solving.iterations import Anderson, Minimize, Newton, Picard
 from lagrad.transforms.check_gradient import check_gradient
 from lagrad.transforms.compile import compile  # noqa: A004
 from lagrad.transforms.directional import hvp, jvp, vjp
-from lagrad.transforms.gradient import grad, value_and_grad
+from lagrad.transforms.gradient import grad, stop_gradient, value_and_grad
 from lagrad.transforms.jacobian import hessian, jacobian
 from lagrad.transforms.minimize import minimize
-from lagrad.transforms.stop_gradient import stop_gradient
 from lagrad.transforms.traced_program import trace
 
 __all__ = [

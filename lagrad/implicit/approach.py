@@ -49,17 +49,15 @@ class Problem:
     """A program at given data, as functions of the vector of its parameters that vary."""
 
     def __init__(self, approach: ImplicitApproach, arguments: Sequence[Array]) -> None:
-        self.program, self.names = approach.program, approach.varied
+        self.program, self.names, self.inner = approach.program, approach.varied, approach.inner
         self.varied = [self.program.variables[n] for n in approach.varied]
         self.outputs = [self.program.variables[n] for n in approach.outputs]
         self.data = dict(zip(approach.data, arguments, strict=True))
         self.solution: SolvedSystem | None = None  # the last one of a program with unknowns
 
     @cached_property
-    def plan(self) -> Plan | None:
+    def plan(self) -> Plan:
         """All outputs at once, for a program without unknowns."""
-        if self.program.with_role("unknown"):
-            return None
         inputs = [*self.varied, *(self.program.variables[n] for n in self.data)]
         return Plan(inputs, self.outputs, definitions(self.program))
 
@@ -71,8 +69,7 @@ class Problem:
         """The program solved, from its last solution."""
         values = dict(zip(self.names, self.pieces(point), strict=True)) | self.data
         # What is seen on the way need not be certified; the end is.
-        anyhow = Policy(np.inf)
-        self.solution = solve_named(self.program.compiled(), values, self.solution, anyhow)
+        self.solution = solve_named(self.program.compiled(), values, self.solution, Policy(np.inf))
         return self.solution
 
     def product(self, point: Array, direction: Array) -> Array:
@@ -87,15 +84,15 @@ class Problem:
         """All of it, by one sweep."""
         slopes = self.outputs[1:]
         found = self.at(point).jacobian(slopes, self.varied)
-        blocks = [
-            [np.reshape(found[g.name][v.name], (g.size, v.size)) for v in self.varied]
-            for g in slopes
-        ]
-        return np.block(blocks)
+
+        def block(slope: Variable, by: Variable) -> Array:
+            return np.reshape(found[slope.name][by.name], (slope.size, by.size))
+
+        return np.block([[block(g, v) for v in self.varied] for g in slopes])
 
     def __call__(self, point: Array) -> list[Array]:
         """The outputs' values at a point."""
-        if self.plan is not None:
+        if not self.inner:
             return self.plan([*self.pieces(point), *self.data.values()])
         found = self.at(point)
         return [found[v.name] for v in self.outputs]
@@ -250,9 +247,8 @@ class ImplicitApproach:
         """Values of the unknowns from which Newton's method starts."""
         if self.warm is not None:
             start = self.warm.starts(start)
-        problem = Problem(self, arguments)
-        point = self.approached(problem, joined(start[: len(self.varied)]))
-        return self.all_values(problem, point)
+        problem, point = Problem(self, arguments), joined(start[: len(self.varied)])
+        return self.all_values(problem, self.approached(problem, point))
 
     def approached(self, problem: Problem, point: Array) -> Array:
         """Where the method leads."""
@@ -265,7 +261,7 @@ class ImplicitApproach:
     @property
     def settles(self) -> bool:
         """Whether it ends at the solution itself, so that Newton's method has nothing to add."""
-        return False
+        return self.damping > 0 if self.minimises else self.steps and self.method is not None
 
     def solver(self, equations: BlockEquations) -> LinearSolver:
         """The linear solver of the block that its unknowns form."""
@@ -287,10 +283,10 @@ class ImplicitApproach:
     def all_values(self, problem: Problem, point: Array) -> list[Array]:
         """The values of all unknowns, those of inner functions too."""
         pieces = problem.pieces(point)
-        if not self.inner:
-            return pieces
-        solution = problem.at(point)
-        return [*pieces, *(np.asarray(solution[name]) for name in self.inner)]
+        if self.inner:
+            solution = problem.at(point)
+            pieces += [np.asarray(solution[name]) for name in self.inner]
+        return pieces
 
     @cached_property
     def block(self) -> tuple[Program, tuple[str, ...]]:

@@ -16,10 +16,9 @@ from lagrad.implicit.unrolled import Reversible, Unrolled, unrolled
 from lagrad.implicit.warm_start import WarmStart
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.neumann import Neumann
-from lagrad.transforms.trace import Trace, at_hand, name_of, trace
+from lagrad.transforms.trace import Trace, name_of, start_of, trace
 from lagrad.transforms.trace_checks import require_followed, where_not_finite
 from lagrad.transforms.tracing_graph import Guards, numbers, tracing
-from lagrad.trees import flatten
 from lagrad.typing import Array, Function
 
 # How often a function may take other branches at its solution than on the way there.
@@ -221,16 +220,14 @@ def implicit(
     *options: Any,
 ) -> Any:
     """The solution of an implicit function, as numbers or as unknowns of the outer trace."""
-    if isinstance(differentiate, (Unrolled, Reversible)):
-        return unrolled(kind.kind, function, start, args, differentiate)
     warm = start if isinstance(start, WarmStart) else None
+    first = start if warm is None else warm.value
+    if isinstance(differentiate, (Unrolled, Reversible)):
+        return unrolled(kind.kind, function, first, args, differentiate)
     how = kind.options(*options) | {"differentiate": kind.series_of(differentiate), "warm": warm}
     if not callable(function):
         raise InvalidFunction(f"{kind.kind} takes a function; got {function!r}.")
-    leaves, tree = flatten(start if warm is None else warm.value)
-    if not leaves:
-        raise InvalidFunction(f"{kind.kind} needs a start with at least one array; got {start!r}.")
-    starts = [at_hand(leaf, f"the start of {kind.kind}") for leaf in leaves]
+    leaves, tree, starts = start_of(first, kind.kind)
     traced = [leaf if isinstance(leaf, Expression) else None for leaf in leaves]
     outer = tracing()
     for _ in range(BRANCHES):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,7 +46,6 @@ class Root(ImplicitApproach):
     kind = "root"
 
 
-@dataclass(frozen=True)
 class FixedPoint(ImplicitApproach):
     """z with z = f(z)."""
 
@@ -69,10 +67,6 @@ class FixedPoint(ImplicitApproach):
         if found:
             raise ShapeMismatch(found + ": a step returns what it was given.")
         inner.require_like(f"the step {name!r}", inner.parameters, starts, inner.outputs)
-
-    @property
-    def settles(self) -> bool:
-        return self.method is not None
 
     def approached(self, problem: Problem, point: Array) -> Array:
         if self.method is None:
@@ -167,10 +161,6 @@ class ArgMin(Minimum):
                 "expected one scalar: np.sum or np.mean makes one."
             )
 
-    @property
-    def settles(self) -> bool:
-        return self.damping > 0
-
     def approached(self, problem: Problem, point: Array) -> Array:
         # With damping no factorisation on the way shows whether a point is a minimum.
         if self.method is not None or self.damping or self.inner:
@@ -184,8 +174,7 @@ class ArgMin(Minimum):
         return self.all_values(problem, self._minimised(problem, point))
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
-        problem = Problem(self, arguments)
-        point = joined(values[: len(self.varied)])
+        problem, point = Problem(self, arguments), joined(values[: len(self.varied)])
         product = lambda v: problem.product(point, np.ravel(v))
         products = LinearOperator((point.size, point.size), matvec=product, dtype=float)
         if point.size <= FACTORED:

@@ -11,15 +11,13 @@ import numpy as np
 
 from lagrad.errors import InvalidValue, LeakedValue, UnsupportedType
 from lagrad.expressions.expression import Expression, innermost
-from lagrad.implicit.warm_start import WarmStart
 from lagrad.loops.checkpoints import is_whole
 from lagrad.loops.reversible import InvertibleStep
 from lagrad.loops.scan import Loop
 from lagrad.optim import Optimizer, gradient_descent
 from lagrad.systems.iterate_limit import APPROACHED, Statement
 from lagrad.transforms.directional import hvp
-from lagrad.transforms.gradient import grad
-from lagrad.transforms.stop_gradient import stop_gradient
+from lagrad.transforms.gradient import grad, stop_gradient
 from lagrad.transforms.trace import at_hand, declared, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import flatten, tree_map
@@ -120,10 +118,9 @@ class Reversible:
 
 
 def unrolled(
-    kind: str, function: Function, start: Any, args: Sequence[Any], how: Unrolled | Reversible
+    kind: str, function: Function, begin: Any, args: Sequence[Any], how: Unrolled | Reversible
 ) -> Any:
     """The result of an iteration for a fixed point or an argmin."""
-    begin = start.value if isinstance(start, WarmStart) else start
     if kind == "fixed_point":
         if isinstance(how, Reversible):
             raise InvalidValue(
@@ -172,8 +169,7 @@ def run(
         if low < high or high == how.steps:
             part = None if settings is None else {k: s[low:high] for k, s in settings.items()}
             loop = Loop("Unrolled", step, state, part, high - low)
-            storage = loop.storage(how.checkpoints, how.memory, how.disk)
-            state, _ = loop.run(False, storage)
+            state, _ = loop.run(False, loop.storage(how.checkpoints, how.memory, how.disk))
         if high == first and first:
             state = stop_gradient(state)
     return state, label

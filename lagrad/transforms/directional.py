@@ -31,9 +31,7 @@ class Pullback:
 
     def __call__(self, cotangent: Any) -> Any:
         trace, at = self.at.trace, self.at
-        cotangents = leaves_by_name(
-            trace, "cotangent", trace.outputs, trace.tree, cotangent, "the cotangent"
-        )
+        cotangents = leaves_by_name(trace, "cotangent", trace.result, cotangent, "the cotangent")
         outer = tracing()
         if isinstance(at, Symbols) and (outer is None or at.outer.ended):
             raise LeakedValue(
@@ -116,9 +114,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     trace = traced(f, primals, {}, range(len(primals)))
     directions: dict[str, Any] = {}
     for k, (argument, tangent) in enumerate(zip(trace.arguments, tangents, strict=True)):
-        directions |= leaves_by_name(
-            trace, "tangent", argument.names, argument.tree, tangent, f"tangent {k}"
-        )
+        directions |= leaves_by_name(trace, "tangent", argument, tangent, f"tangent {k}")
     at = backend(trace, *directions.values())
     moved = at.tangent(directions)
     return trace.tree.unflatten(at.values()), trace.tree.unflatten(moved)
@@ -149,9 +145,7 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
         trace = traced(f, (x,), {}, (0,))
         name = scalar_output(trace, name_of(f), "hvp")
         (argument,) = trace.arguments
-        given = leaves_by_name(
-            trace, "direction", argument.names, argument.tree, v, "the direction"
-        )
+        given = leaves_by_name(trace, "direction", argument, v, "the direction")
         at = Numbers(trace)
         directions = at.fitting("direction", given)
         found = hessian_vector(at.solution, trace.program.variables[name], directions)

@@ -1,13 +1,15 @@
-"""The gradient of a plain function, and the function itself."""
+"""The gradient of a plain function, the function itself, and values that are held constant."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from lagrad.primitives import kernels
 from lagrad.programs.explicit_gradient import ExplicitGradient, direct
-from lagrad.transforms.trace import Trace, name_of
+from lagrad.transforms.trace import Trace, name_of, unboxed
 from lagrad.transforms.transform import Backend, Numbers, Positions, Transform, plain, scalar_output
+from lagrad.trees import tree_map
 from lagrad.typing import Function, Indices
 
 X = TypeVar("X")
@@ -159,3 +161,20 @@ def value_and_grad(
     (8.0, 12.0)
     """
     return ValueAndGradient(f, argnums, accuracy, on_failure)
+
+
+def stop_gradient(x: Any) -> Any:
+    """Return `x` itself, held constant by every derivative.
+
+    Parameters
+    ----------
+    x : nested arrays
+        Traced or not.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> float(lg.grad(lambda x: x * lg.stop_gradient(x))(3.0))
+    3.0
+    """
+    return tree_map(lambda leaf: kernels.stop_gradient(unboxed(leaf)), x)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar
 import numpy as np
 import scipy.optimize
 
-from lagrad.errors import InvalidFunction, InvalidValue
+from lagrad.errors import InvalidValue
 from lagrad.solving.iterations import minimised, takes
 from lagrad.systems.linearization import joined, split
 from lagrad.transforms.directional import hvp
 from lagrad.transforms.gradient import value_and_grad
 from lagrad.transforms.jacobian import hessian
-from lagrad.transforms.trace import at_hand
-from lagrad.trees import Tree, flatten
+from lagrad.transforms.trace import start_of
+from lagrad.trees import Tree
 from lagrad.typing import Array
 
 X = TypeVar("X")
@@ -90,10 +90,7 @@ def minimize(
     >>> result.x["b"].round(5).tolist()
     [1.0, 1.0]
     """
-    leaves, tree = flatten(x0)
-    if not leaves:
-        raise InvalidFunction(f"minimize needs a start with at least one array; got {x0!r}.")
-    starts = [at_hand(leaf, "the start of minimize") for leaf in leaves]
+    _, tree, starts = start_of(x0, "minimize")
 
     def nested(x: Array) -> Any:
         pieces = zip(split(np.asarray(x, dtype=float), starts), starts, strict=True)

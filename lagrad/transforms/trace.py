@@ -123,6 +123,11 @@ class Trace:
         return trees[0] if single else Tree(tuple, tuple(range(len(trees))), trees)
 
     @property
+    def result(self) -> Argument:
+        """What the function returned, as an argument of a pull-back."""
+        return Argument(self.tree, self.outputs, ())
+
+    @property
     def asked_floats(self) -> bool:
         """Whether `float()` took a number out of it, which carries no derivative."""
         return any(guard.kind == "float()" for guard in self.guards)
@@ -271,6 +276,14 @@ def at_hand(leaf: Any, what: str) -> Array:
         array = numbers(leaf)
         return array if array.dtype.kind == "f" else array.astype(float)
     return real_floats(what, leaf)
+
+
+def start_of(value: Any, what: str) -> tuple[list[Any], Tree, list[Array]]:
+    """The leaves of a start, its structure, and the numbers of each leaf."""
+    leaves, tree = flatten(value)
+    if not leaves:
+        raise InvalidFunction(f"{what} needs a start with at least one array; got {value!r}.")
+    return leaves, tree, [at_hand(leaf, f"the start of {what}") for leaf in leaves]
 
 
 def declared(value: Any) -> bool:

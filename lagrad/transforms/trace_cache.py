@@ -73,10 +73,6 @@ def interned(graph: Tracing, guards: Sequence[Guard]) -> Program:
 
 def held(program: Program) -> int:
     """The bytes of the sparse matrices that a program holds."""
-    matrices = {
-        id(parameter): parameter.matrix.data.nbytes
-        for node in program.arena.nodes
-        for parameter in node.parameters
-        if isinstance(parameter, SparseConstant)
-    }
+    parameters = [parameter for node in program.arena.nodes for parameter in node.parameters]
+    matrices = {id(p): p.matrix.data.nbytes for p in parameters if isinstance(p, SparseConstant)}
     return sum(matrices.values())

@@ -6,7 +6,7 @@ in the function that is traced around it, so that they can be derived again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MethodType
 from typing import Any, TypeAlias
@@ -24,7 +24,7 @@ from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
-from lagrad.transforms.trace import Trace, name_of
+from lagrad.transforms.trace import Argument, Trace, name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.trace_checks import require_followed, where_not_finite
 from lagrad.transforms.tracing_graph import Tracing, tracing
@@ -250,11 +250,9 @@ def plain(value: Any) -> Any:
     return array[()] if array.ndim == 0 else array
 
 
-def leaves_by_name(
-    trace: Trace, what: str, names: Iterable[str], tree: Tree, value: Any, where: str
-) -> dict[str, Any]:
+def leaves_by_name(trace: Trace, what: str, of: Argument, value: Any, where: str) -> dict[str, Any]:
     """The leaves of a cotangent or a tangent; ShapeMismatch for one that does not fit its name."""
-    found = dict(zip(names, tree.leaves_of(value, where), strict=True))
+    found = dict(zip(of.names, of.tree.leaves_of(value, where), strict=True))
     for name, leaf in found.items():
         shape = trace.program.variables[name].shape
         if np.shape(leaf) != shape:
