@@ -217,8 +217,8 @@ class ImplicitApproach:
         program, outputs = cls.stated(inner)
         data = tuple(v.name for v in program.with_role("data"))
         unknowns = tuple(v.name for v in program.with_role("unknown"))
-        varied = tuple(inner.parameters)
-        return cls(inner.program.name, program, varied, data, outputs, unknowns, **how)
+        name, varied = inner.program.name, tuple(inner.parameters)
+        return cls(name, program, varied, data, outputs, unknowns, **how)
 
     @classmethod
     def stated(cls, inner: Trace) -> tuple[Program, tuple[str, ...]]:

@@ -63,8 +63,7 @@ class FixedPoint(ImplicitApproach):
 
     @classmethod
     def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
-        found = inner.arguments[0].tree.difference(inner.tree, f"the result of {name!r}")
-        if found:
+        if found := inner.arguments[0].tree.difference(inner.tree, f"the result of {name!r}"):
             raise ShapeMismatch(found + ": a step returns what it was given.")
         inner.require_like(f"the step {name!r}", inner.parameters, starts, inner.outputs)
 

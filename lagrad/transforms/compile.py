@@ -88,8 +88,7 @@ class Compiled(Keeper):
 
     def _hasten(self, key: Any, kept: Kept) -> None:
         """Keep a shorter way for the next call that is like this one."""
-        line = key[0].straight(kept.trace)
-        if line is not None:
+        if (line := key[0].straight(kept.trace)) is not None:
             while len(self.express) >= KEYS:
                 del self.express[next(iter(self.express))]
             self.express[key] = straight_way(key[0], kept, line)

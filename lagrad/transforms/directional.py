@@ -23,14 +23,11 @@ from lagrad.transforms.transform import (
 from lagrad.typing import Function
 
 
-class Pullback:
+def pulling(at: Backend) -> Callable[[Any], Any]:
     """The function from cotangents of a result to cotangents of the arguments."""
+    trace = at.trace
 
-    def __init__(self, at: Backend) -> None:
-        self.at = at
-
-    def __call__(self, cotangent: Any) -> Any:
-        trace, at = self.at.trace, self.at
+    def pullback(cotangent: Any) -> Any:
         cotangents = leaves_by_name(trace, "cotangent", trace.result, cotangent, "the cotangent")
         outer = tracing()
         if isinstance(at, Symbols) and (outer is None or at.outer.ended):
@@ -43,6 +40,8 @@ class Pullback:
         found = (here if isinstance(here, Symbols) else at).pullback(cotangents)
         structure = trace.structure(len(trace.arguments) == 1)
         return structure.unflatten([found[name] for name in trace.parameters])
+
+    return pullback
 
 
 def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -77,7 +76,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
     """
     trace = traced(f, primals, {}, range(len(primals)))
     at = backend(trace)
-    return trace.tree.unflatten(at.values()), Pullback(at)
+    return trace.tree.unflatten(at.values()), pulling(at)
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:

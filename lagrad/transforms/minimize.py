@@ -128,14 +128,14 @@ def limited(bounds: Any, starts: Sequence[Array], tree: Tree, point: Array) -> A
     """SciPy's bounds from a pair, of numbers or of nested values; the start must be inside."""
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise InvalidValue(f"bounds={bounds!r}; expected a pair (low, high).")
-    sides = []
-    for bound, none in zip(bounds, (-np.inf, np.inf), strict=True):
+
+    def side(bound: Any, none: float) -> Array:
         if bound is None or (np.ndim(bound) == 0 and not isinstance(bound, dict)):
-            sides.append(np.full(point.size, none if bound is None else float(bound)))
-        else:
-            pairs = zip(tree.leaves_of(bound, "a bound"), starts, strict=True)
-            sides.append(joined([np.broadcast_to(np.asarray(b, float), s.shape) for b, s in pairs]))
-    low, high = sides
+            return np.full(point.size, none if bound is None else float(bound))
+        pairs = zip(tree.leaves_of(bound, "a bound"), starts, strict=True)
+        return joined([np.broadcast_to(np.asarray(b, float), s.shape) for b, s in pairs])
+
+    low, high = side(bounds[0], -np.inf), side(bounds[1], np.inf)
     outside = np.flatnonzero(~((low <= point) & (point <= high)))
     if outside.size:
         k = int(outside[0])

@@ -199,10 +199,8 @@ def trace(
         discrete = any(root.dtype.kind != "f" for root in roots)
     if result is None:
         raise InvalidFunction(f"{name} returned None; return the value to be differentiated.")
-    outputs = tuple(
-        program.define(identifier_of(path, program), root).name
-        for path, root in zip(tree.paths("output"), roots, strict=True)
-    )
+    pairs = zip(tree.paths("output"), roots, strict=True)
+    outputs = tuple(program.define(identifier_of(path, program), root).name for path, root in pairs)
     captured = {variable.name: value for value, variable in graph.captured.items()}
     leaves = [*program.with_role("parameter"), *program.with_role("data")]
     given = {v.name: graph.values[v.index] for v in leaves if v.index in graph.values}

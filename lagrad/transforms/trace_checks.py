@@ -6,9 +6,6 @@ NaN or infinity first the trace is searched where its solution is not finite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from lagrad.compiler.plan import Plan
@@ -50,8 +47,13 @@ def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
     known = np.concatenate([np.ravel(solution[name]) for name in trace.outputs])
 
     def moved(share: Array) -> Array:
+        # The leaves of the function's result at other values of its parameters.
         at = {name: v + share * direction[name] for name, v in values.items()}
-        return np.concatenate([np.ravel(numbers(x)).astype(float) for x in replayed(trace, at)])
+        args = [*trace.call.args]
+        for position, argument in zip(trace.call.positions, trace.arguments, strict=True):
+            args[position] = argument.tree.unflatten([at[name][()] for name in argument.names])
+        leaves, _ = flatten(trace.call.function(*args, **trace.call.kwargs))
+        return np.concatenate([np.ravel(numbers(leaf)).astype(float) for leaf in leaves])
 
     found = expected
     for step in (1e-4, 1e-6):
@@ -78,14 +80,6 @@ REMEDY = (
     "Use NumPy's functions, not math's, leave float() out, or hold the value constant on purpose "
     "by lg.stop_gradient outside of the function."
 )
-
-
-def replayed(trace: Trace, values: Mapping[str, Array]) -> list[Any]:
-    """The leaves of the function's result at other values of its parameters."""
-    args = list(trace.call.args)
-    for position, argument in zip(trace.call.positions, trace.arguments, strict=True):
-        args[position] = argument.tree.unflatten([values[name][()] for name in argument.names])
-    return flatten(trace.call.function(*args, **trace.call.kwargs))[0]
 
 
 def where_not_finite(trace: Trace) -> NotFinite | None:
