@@ -35,10 +35,8 @@ def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
         return  # the function traced around it is followed as a whole
     rng = np.random.default_rng(0)
     values = {name: np.asarray(trace.values[name]) for name in trace.parameters}
-    direction = {
-        name: rng.standard_normal(v.shape) * (float(np.abs(v).max(initial=0.0)) or 1.0)
-        for name, v in values.items()
-    }
+    sizes = {name: float(np.abs(v).max(initial=0.0)) or 1.0 for name, v in values.items()}
+    direction = {name: rng.standard_normal(v.shape) * sizes[name] for name, v in values.items()}
     variables = trace.program.variables
     moves = {variables[name]: d.astype(values[name].dtype) for name, d in direction.items()}
     with np.errstate(all="ignore"):
