@@ -137,8 +137,9 @@ def backend(trace: Trace, *directions: Any) -> Backend:
             "return floats."
         )
     outer = tracing()
-    symbolic = trace.symbolic or any(isinstance(d, Expression) for d in directions)
-    return Symbols(trace, outer) if symbolic and outer is not None else Numbers(trace)
+    if outer is not None and (trace.symbolic or any(isinstance(d, Expression) for d in directions)):
+        return Symbols(trace, outer)
+    return Numbers(trace)
 
 
 def positions_of(argnums: Positions, count: int, name: str) -> Indices:
