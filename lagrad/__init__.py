@@ -66,11 +66,11 @@ from lagrad.transforms.directional import hvp as hvp
 from lagrad.transforms.directional import jvp as jvp
 from lagrad.transforms.directional import vjp as vjp
 from lagrad.transforms.gradient import grad as grad
+from lagrad.transforms.gradient import stop_gradient as stop_gradient
 from lagrad.transforms.gradient import value_and_grad as value_and_grad
 from lagrad.transforms.jacobian import hessian as hessian
 from lagrad.transforms.jacobian import jacobian as jacobian
 from lagrad.transforms.minimize import minimize as minimize
-from lagrad.transforms.stop_gradient import stop_gradient as stop_gradient
 from lagrad.transforms.traced_program import trace as trace
 
 __version__ = "0.1.0"

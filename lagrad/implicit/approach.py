@@ -24,8 +24,8 @@ from lagrad.errors import (
 from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.implicit.warm_start import WarmStart
 from lagrad.linear_solvers.base import DenseLU, LinearSolver
-from lagrad.linear_solvers.krylov import GMRES, Krylov
-from lagrad.linear_solvers.modified import Damped
+from lagrad.linear_solvers.krylov import CG, GMRES, Krylov
+from lagrad.linear_solvers.modified import Centered, Damped
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.programs.program import Program
 from lagrad.solving.block_equations import FORMED, BlockEquations
@@ -49,33 +49,27 @@ class Problem:
     """A program at given data, as functions of the vector of its parameters that vary."""
 
     def __init__(self, approach: ImplicitApproach, arguments: Sequence[Array]) -> None:
-        self.program = approach.program
+        self.program, self.names, self.inner = approach.program, approach.varied, approach.inner
         self.varied = [self.program.variables[n] for n in approach.varied]
         self.outputs = [self.program.variables[n] for n in approach.outputs]
         self.data = dict(zip(approach.data, arguments, strict=True))
         self.solution: SolvedSystem | None = None  # the last one of a program with unknowns
 
     @cached_property
-    def plan(self) -> Plan | None:
+    def plan(self) -> Plan:
         """All outputs at once, for a program without unknowns."""
-        if self.program.with_role("unknown"):
-            return None
         inputs = [*self.varied, *(self.program.variables[n] for n in self.data)]
         return Plan(inputs, self.outputs, definitions(self.program))
 
     def pieces(self, point: Array) -> list[Array]:
-        return [
-            p.astype(v.dtype, copy=False)
-            for p, v in zip(split(point, self.varied), self.varied, strict=True)
-        ]
+        pairs = zip(split(point, self.varied), self.varied, strict=True)
+        return [piece.astype(v.dtype, copy=False) for piece, v in pairs]
 
     def at(self, point: Array) -> SolvedSystem:
         """The program solved, from its last solution."""
-        given = dict(zip((v.name for v in self.varied), self.pieces(point), strict=True))
+        values = dict(zip(self.names, self.pieces(point), strict=True)) | self.data
         # What is seen on the way need not be certified; the end is.
-        anyhow = Policy(np.inf)
-        values = {**given, **self.data}
-        self.solution = solve_named(self.program.compiled(), values, self.solution, anyhow)
+        self.solution = solve_named(self.program.compiled(), values, self.solution, Policy(np.inf))
         return self.solution
 
     def product(self, point: Array, direction: Array) -> Array:
@@ -90,19 +84,18 @@ class Problem:
         """All of it, by one sweep."""
         slopes = self.outputs[1:]
         found = self.at(point).jacobian(slopes, self.varied)
-        blocks = [
-            [np.reshape(found[g.name][v.name], (g.size, v.size)) for v in self.varied]
-            for g in slopes
-        ]
-        return np.block(blocks)
+
+        def block(slope: Variable, by: Variable) -> Array:
+            return np.reshape(found[slope.name][by.name], (slope.size, by.size))
+
+        return np.block([[block(g, v) for v in self.varied] for g in slopes])
 
     def __call__(self, point: Array) -> list[Array]:
         """The outputs' values at a point."""
-        plan = self.plan
-        if plan is None:
-            found = self.at(point)
-            return [found[v.name] for v in self.outputs]
-        return plan([*self.pieces(point), *self.data.values()])
+        if not self.inner:
+            return self.plan([*self.pieces(point), *self.data.values()])
+        found = self.at(point)
+        return [found[v.name] for v in self.outputs]
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,12 @@ class ImplicitApproach:
     methods: ClassVar[tuple[type, ...]] = ()
     named_methods: ClassVar[tuple[str, ...]] = ()
     usual: ClassVar[str] = "newton"
+    # The steps of a series for its systems.
+    series_step: ClassVar[float | None] = None
+    # Whether its first output is an objective, and whether its outputs are the unknowns themselves.
     minimises: ClassVar[bool] = False
+    steps: ClassVar[bool] = False
+    no_unknown: ClassVar[str] = "the part {k} of its residual depends on no unknown."
 
     name: str
     program: Program
@@ -157,60 +155,57 @@ class ImplicitApproach:
 
     @classmethod
     def options(
-        cls,
-        solver: Any,
-        linear: Any,
-        preconditioner: Any,
-        damping: Any,
-        differentiate: Any,
-        tol: Any,
+        cls, solver: Any, linear: Any, preconditioner: Any, damping: Any, tol: Any, products: str
     ) -> dict[str, Any]:
         """The fields that the caller of an implicit function decides, checked."""
         if not isinstance(damping, (int, float, np.number)) or not 0 <= float(damping) < np.inf:
             raise InvalidValue(f"damping={damping!r}; expected a number of zero or more.")
-        implicit = isinstance(differentiate, str) and differentiate == "implicit"
-        if not isinstance(differentiate, Neumann) and not implicit:
-            raise InvalidValue(
-                f"differentiate={differentiate!r}; expected 'implicit', lg.Neumann(terms=…) "
-                "or lg.Unrolled(steps)."
-            )
         if tol is not None and not (isinstance(tol, (int, float)) and 0 < tol < 1):
             raise InvalidValue(f"tol={tol!r}; expected a number between zero and one.")
         if linear is not None and not isinstance(linear, LinearSolver):
             raise UnsupportedType(f"linear={linear!r}; expected a solver such as lg.CG().")
-        if linear is None and (solver == "newton-krylov" or preconditioner is not None):
-            linear = cls.iterative_solver()
-        linear = cls.fitting_solver(linear)
+        linear = cls.fitted(linear, solver == "newton-krylov" or preconditioner is not None)
+        if preconditioner is not None and not isinstance(linear, Krylov):
+            raise InvalidValue(f"preconditioner=… goes with CG, MINRES or GMRES, not {linear!r}.")
         if preconditioner is not None:
-            if not isinstance(linear, Krylov):
-                raise InvalidValue(
-                    f"preconditioner=… goes with CG, MINRES or GMRES, not {linear!r}."
-                )
             linear = replace(linear, preconditioner=preconditioner)
-        return {
-            "method": cls.method_of(cls.usual if solver is None else solver, tol),
-            "linear": linear,
-            "damping": float(damping),
-            "tol": tol,
-            "differentiate": None if implicit else cls.fitting_series(differentiate),
-        }
+        if products == "centered":
+            base = linear or CG(tol=1e-8, positive=True)
+            if not isinstance(base, Krylov):
+                raise InvalidValue(f"products='centered' needs CG or MINRES, not linear={base!r}.")
+            linear = Centered(base)
+        method = cls.method_of(cls.usual if solver is None else solver, tol)
+        return {"method": method, "linear": linear, "damping": float(damping), "tol": tol}
+
+    @classmethod
+    def fitted(cls, linear: LinearSolver | None, iterative: bool) -> LinearSolver | None:
+        """The linear solver that was asked for, for its matrix; None for the one of its size."""
+        return GMRES() if linear is None and iterative else linear
+
+    @classmethod
+    def series_of(cls, differentiate: Any) -> Neumann | None:
+        """The series in the place of the multipliers' equation; None for the equation itself."""
+        if isinstance(differentiate, str) and differentiate == "implicit":
+            return None
+        if not isinstance(differentiate, Neumann):
+            raise InvalidValue(
+                f"differentiate={differentiate!r}; expected 'implicit', lg.Neumann(terms=…) "
+                "or lg.Unrolled(steps)."
+            )
+        step = cls.series_step if differentiate.step is None else differentiate.step
+        return replace(differentiate, step=step)
 
     @classmethod
     def method_of(cls, solver: Any, tol: float | None) -> Any:
         """The iteration that a solver's name stands for; None for Newton's method alone."""
-        if isinstance(solver, str):
-            if solver in ("newton", "newton-krylov"):
-                return None
-            if (found := cls.named(solver, tol)) is not None:
-                return found
-        if cls.methods and isinstance(solver, cls.methods):
-            return solver
-        names = ["'newton'", "'newton-krylov'", *cls.named_methods]
-        raise UnsupportedType(
-            f"{cls.kind}(solver={solver!r}); expected {', '.join(names)}"
-            + "".join(f" or lg.{method.__name__}(…)" for method in cls.methods)
-            + "."
-        )
+        if isinstance(solver, str) and solver in ("newton", "newton-krylov"):
+            return None
+        found = cls.named(solver, tol) if isinstance(solver, str) else solver
+        if isinstance(found, cls.methods):
+            return found
+        names = ", ".join(["'newton'", "'newton-krylov'", *cls.named_methods])
+        expected = " or ".join([names, *(f"lg.{method.__name__}(…)" for method in cls.methods)])
+        raise UnsupportedType(f"{cls.kind}(solver={solver!r}); expected {expected}.")
 
     @classmethod
     def named(cls, solver: str, tol: float | None) -> Any:
@@ -218,54 +213,43 @@ class ImplicitApproach:
         return None
 
     @classmethod
-    def iterative_solver(cls) -> LinearSolver:
-        return GMRES()
-
-    @classmethod
-    def fitting_solver(cls, linear: LinearSolver | None) -> LinearSolver | None:
-        return linear
-
-    @classmethod
-    def fitting_series(cls, series: Neumann) -> Neumann:
-        return series
-
-    @classmethod
     def of(cls, inner: Trace, how: Mapping[str, Any]) -> Self:
         """The approach of an implicit function, from the trace of what it is given."""
-        return cls.from_program(inner, inner.program, inner.outputs, how)
+        program, outputs = cls.stated(inner)
+        data = tuple(v.name for v in program.with_role("data"))
+        unknowns = tuple(v.name for v in program.with_role("unknown"))
+        name, varied = inner.program.name, tuple(inner.parameters)
+        return cls(name, program, varied, data, outputs, unknowns, **how)
 
     @classmethod
-    def from_program(
-        cls, inner: Trace, program: Program, outputs: Sequence[str], how: Mapping[str, Any]
-    ) -> Self:
-        return cls(
-            inner.program.name,
-            program,
-            tuple(inner.parameters),
-            tuple(v.name for v in program.with_role("data")),
-            tuple(outputs),
-            tuple(v.name for v in program.with_role("unknown")),
-            **how,
-        )
+    def stated(cls, inner: Trace) -> tuple[Program, tuple[str, ...]]:
+        """The program that is solved, and what it returns."""
+        return inner.program, inner.outputs
+
+    @property
+    def unknowns(self) -> tuple[str, ...]:
+        return (*self.varied, *self.inner)
+
+    def by_name(self, values: Sequence[Any], data: Sequence[Any]) -> dict[str, Any]:
+        """What its unknowns and its data are, by name."""
+        return dict(zip((*self.unknowns, *self.data), (*values, *data), strict=True))
 
     @classmethod
     def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
         """ShapeMismatch where a function does not return as many numbers as there are unknowns."""
-        outputs = [inner.program.variables[n] for n in inner.outputs]
-        found, wanted = sum(v.size for v in outputs), sum(s.size for s in starts)
+        found, wanted = sum(v.size for v in inner.returned), sum(s.size for s in starts)
         if found != wanted:
             raise ShapeMismatch(
-                f"the residual {name!r} has shapes {[v.shape for v in outputs]}, {found} numbers, "
-                f"for {wanted} unknowns; expected as many."
+                f"the residual {name!r} has shapes {[v.shape for v in inner.returned]}, {found} "
+                f"numbers, for {wanted} unknowns; expected as many."
             )
 
     def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
         """Values of the unknowns from which Newton's method starts."""
         if self.warm is not None:
             start = self.warm.starts(start)
-        problem = Problem(self, arguments)
-        point = self.approached(problem, joined(start[: len(self.varied)]))
-        return self.all_values(problem, point)
+        problem, point = Problem(self, arguments), joined(start[: len(self.varied)])
+        return self.all_values(problem, self.approached(problem, point))
 
     def approached(self, problem: Problem, point: Array) -> Array:
         """Where the method leads."""
@@ -278,7 +262,7 @@ class ImplicitApproach:
     @property
     def settles(self) -> bool:
         """Whether it ends at the solution itself, so that Newton's method has nothing to add."""
-        return False
+        return self.damping > 0 if self.minimises else self.steps and self.method is not None
 
     def solver(self, equations: BlockEquations) -> LinearSolver:
         """The linear solver of the block that its unknowns form."""
@@ -300,23 +284,18 @@ class ImplicitApproach:
     def all_values(self, problem: Problem, point: Array) -> list[Array]:
         """The values of all unknowns, those of inner functions too."""
         pieces = problem.pieces(point)
-        if not self.inner:
-            return pieces
-        solution = problem.at(point)
-        return [*pieces, *(np.asarray(solution[name]) for name in self.inner)]
+        if self.inner:
+            solution = problem.at(point)
+            pieces += [np.asarray(solution[name]) for name in self.inner]
+        return pieces
 
     @cached_property
     def block(self) -> tuple[Program, tuple[str, ...]]:
         """The equations as a program of their own, its data given; the unknowns' names."""
-        system = Program(self.name)
-        given: list[Expression] = []
-        for name in self.data:
-            v = self.program.variables[name]
-            given.append(system.leaf(name, "data", v.shape, v.dtype, None))
-        starts = [
-            np.broadcast_to(0.0, self.program.variables[n].shape)
-            for n in (*self.varied, *self.inner)
-        ]
+        system, variables = Program(self.name), self.program.variables
+        data = [variables[name] for name in self.data]
+        given = [system.leaf(v.name, "data", v.shape, v.dtype, None) for v in data]
+        starts = [np.broadcast_to(0.0, variables[name].shape) for name in self.unknowns]
         unknowns = self.state(system, given, starts)
         return system, tuple(v.name for v in unknowns)
 
@@ -331,45 +310,32 @@ class ImplicitApproach:
 
         They start at `starts`, or at values of the system that are in `nodes`.
         """
-        variables = self.program.variables
-        unknowns = [
-            into.unknown(into.free(name), variables[name].shape, start, variables[name].dtype)
-            for name, start in zip(self.varied, starts, strict=False)
-        ]
-        given = dict(zip(self.data, arguments, strict=True)) | dict(
-            zip(self.varied, unknowns, strict=True)
-        )
+        unknowns = []
+        for name, start in zip(self.varied, starts, strict=False):
+            v = self.program.variables[name]
+            unknowns.append(into.unknown(into.free(name), v.shape, start, v.dtype))
+        given = dict(zip((*self.data, *self.varied), (*arguments, *unknowns), strict=True))
         inner = dict(zip(self.inner, starts[len(self.varied) :], strict=True))
         found = inlined(self.program, into, given, inner)
-        for k, output in enumerate(self.equated([found[name] for name in self.outputs])):
+        # An objective itself is before its gradient.
+        equated = self.outputs[1:] if self.minimises else self.outputs
+        for k, output in enumerate([found[name] for name in equated]):
             name = unknowns[k].name if k < len(unknowns) else into.free(f"residual_{k}")
-            into.subject_to(Equation(self.left_side(into, unknowns, k, output), output), name=name)
+            if output.unknown is None and not self.steps:
+                said = self.no_unknown.format(name=name, k=k)
+                raise InvalidFunction(f"{self.kind} of {self.name!r}: {said}")
+            left = unknowns[k] if self.steps else into.arena.constant(0.0)
+            into.subject_to(Equation(left, output), name=name)
         everyone = (*unknowns, *(found[name] for name in self.inner))
         solved = tuple(v for v in everyone if isinstance(v, Variable))
         begin = (*nodes, *(None for _ in solved[len(nodes) :]))
         into.groups.append(Group(solved, tuple(arguments), self, begin))
         return solved
 
-    def equated(self, outputs: list[Expression]) -> list[Expression]:
-        """The outputs that equations are stated of."""
-        return outputs
-
-    def left_side(
-        self, into: System, unknowns: Sequence[Variable], k: int, output: Expression
-    ) -> Any:
-        """What an output equals."""
-        if output.unknown is None:
-            said = self.no_unknown(unknowns[k].name if k < len(unknowns) else "", k)
-            raise InvalidFunction(f"{self.kind} of {self.name!r}: {said}")
-        return into.arena.constant(0.0)
-
-    def no_unknown(self, name: str, k: int) -> str:
-        return f"the part {k} of its residual depends on no unknown."
-
     def finish(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
         """The values of the unknowns at the solution, certified."""
         system, names = self.block
-        values = dict(zip(self.data, arguments, strict=True))
-        start_of = dict(zip(names, start, strict=True))
-        solution = solve_named(system.compiled(), values, start_of)
+        given = dict(zip(self.data, arguments, strict=True))
+        starts = dict(zip(names, start, strict=True))
+        solution = solve_named(system.compiled(), given, starts)
         return [np.asarray(solution[name]) for name in names]

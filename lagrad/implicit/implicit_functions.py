@@ -15,15 +15,10 @@ from lagrad.implicit.kinds import ArgMin, FixedPoint, Root, Stationary
 from lagrad.implicit.unrolled import Reversible, Unrolled, unrolled
 from lagrad.implicit.warm_start import WarmStart
 from lagrad.linear_solvers.base import LinearSolver
-from lagrad.linear_solvers.krylov import CG, Krylov
-from lagrad.linear_solvers.modified import Centered
 from lagrad.linear_solvers.neumann import Neumann
-from lagrad.transforms.float_check import require_followed
-from lagrad.transforms.guards import Guards
-from lagrad.transforms.not_finite import where_not_finite
-from lagrad.transforms.trace import Trace, at_hand, name_of, trace
-from lagrad.transforms.tracing_graph import Tracing, tracing
-from lagrad.trees import flatten
+from lagrad.transforms.trace import Trace, name_of, start_of, trace
+from lagrad.transforms.trace_checks import require_followed, where_not_finite
+from lagrad.transforms.tracing_graph import Guards, numbers, tracing
 from lagrad.typing import Array, Function
 
 # How often a function may take other branches at its solution than on the way there.
@@ -90,10 +85,8 @@ def fixed_point(
     >>> round(float(f(1.0)), 10), round(float(lg.grad(f)(1.0)), 10)
     (0.7390851332, -0.2974743415)
     """
-    if isinstance(differentiate, (Unrolled, Reversible)):
-        return unrolled("fixed_point", step, start, args, differentiate)
-    how = FixedPoint.options(solver, linear, preconditioner, damping, differentiate, tol)
-    return implicit(FixedPoint, step, start, args, how)
+    how = (solver, linear, preconditioner, damping, tol, "exact")
+    return implicit(FixedPoint, step, start, args, differentiate, *how)
 
 
 def root(
@@ -138,10 +131,8 @@ def root(
     >>> round(float(kepler(1.0)), 10), round(float(lg.grad(kepler)(1.0)), 10)
     (1.4987011335, 1.0373620219)
     """
-    if isinstance(differentiate, (Unrolled, Reversible)):
-        return unrolled("root", residual, start, args, differentiate)
-    how = Root.options(solver, linear, preconditioner, damping, differentiate, tol)
-    return implicit(Root, residual, start, args, how)
+    how = (solver, linear, preconditioner, damping, tol, "exact")
+    return implicit(Root, residual, start, args, differentiate, *how)
 
 
 def argmin(
@@ -214,20 +205,10 @@ def argmin(
     """
     if products not in ("exact", "centered"):
         raise InvalidValue(f"products={products!r}; expected 'exact' or 'centered'.")
-    if isinstance(differentiate, (Unrolled, Reversible)):
-        kind, function = ("argmin", objective) if gradient is None else ("gradient", gradient)
-        return unrolled(kind, function, start, args, differentiate)
-    how = ArgMin.options(solver, linear, preconditioner, damping, differentiate, tol)
-    if products == "centered":
-        base = how["linear"] or CG(tol=1e-8, positive=True)
-        if not isinstance(base, Krylov):
-            raise InvalidValue(f"products='centered' needs CG or MINRES, not linear={base!r}.")
-        how["linear"] = Centered(base)
+    how = (solver, linear, preconditioner, damping, tol, products)
     if gradient is not None:
-        if how["method"] is not None:
-            raise InvalidValue("argmin(gradient=…) is solved by Newton's method; leave solver out.")
-        return implicit(Stationary, gradient, start, args, how)
-    return implicit(ArgMin, objective, start, args, how)
+        return implicit(Stationary, gradient, start, args, differentiate, *how)
+    return implicit(ArgMin, objective, start, args, differentiate, *how)
 
 
 def implicit(
@@ -235,46 +216,50 @@ def implicit(
     function: Function,
     start: Any,
     args: Sequence[Any],
-    how: Mapping[str, Any],
+    differentiate: str | Neumann | Unrolled | Reversible,
+    *options: Any,
 ) -> Any:
     """The solution of an implicit function, as numbers or as unknowns of the outer trace."""
+    warm = start if isinstance(start, WarmStart) else None
+    first = start if warm is None else warm.value
+    if isinstance(differentiate, (Unrolled, Reversible)):
+        return unrolled(kind.kind, function, first, args, differentiate)
+    how = kind.options(*options) | {"differentiate": kind.series_of(differentiate), "warm": warm}
     if not callable(function):
         raise InvalidFunction(f"{kind.kind} takes a function; got {function!r}.")
-    warm = start if isinstance(start, WarmStart) else None
-    leaves, tree = flatten(start if warm is None else warm.value)
-    if not leaves:
-        raise InvalidFunction(f"{kind.kind} needs a start with at least one array; got {start!r}.")
-    starts = [at_hand(leaf, f"the start of {kind.kind}") for leaf in leaves]
+    leaves, tree, starts = start_of(first, kind.kind)
     traced = [leaf if isinstance(leaf, Expression) else None for leaf in leaves]
     outer = tracing()
     for _ in range(BRANCHES):
         inner = trace(function, (tree.unflatten(starts), *args), {}, (0,))
         kind.check(inner, starts, name_of(function))
-        approach = kind.of(inner, {**how, "warm": warm})
+        approach = kind.of(inner, how)
         begin = [*starts, *(inner.starts.get(name, 0.0) for name in approach.inner)]
-        begin = [
-            np.broadcast_to(
-                np.asarray(b, dtype=approach.program.variables[n].dtype),
-                approach.program.variables[n].shape,
-            )
-            for b, n in zip(begin, (*approach.varied, *approach.inner), strict=True)
-        ]
+        variables = [approach.program.variables[name] for name in approach.unknowns]
+        pairs = zip(begin, variables, strict=True)
+        begin = [np.broadcast_to(np.asarray(b, dtype=v.dtype), v.shape) for b, v in pairs]
+        known = inner.enclosed
+        enclosed = [known[name] for name in approach.data]
         # Which solution is found may depend on a start alone: that is no number either.
         open_ = bool(inner.captured) or any(node is not None for node in traced)
         if open_ and not inner.guards:
             break
-        data = values_at_hand(inner, approach)
+        data = [numbers(value) for value in enclosed]
         try:
             found = approach.finish(data, begin)
         except ArithmeticError as error:
             if (culprit := where_not_finite(inner)) is not None:
                 raise culprit from error
             raise
-        require_followed(at_values(inner, approach, found, data), None)
-        if not open_ and agrees(inner, approach, found):
-            return tree.unflatten([f[()] if f.ndim == 0 else f for f in found[: len(starts)]])
-        if agrees(inner, approach, found):
-            require_interior(inner, approach, found)
+        values = approach.by_name(found, data)
+        if inner.asked_floats:
+            require_followed(at_values(inner, values), None)
+        if agrees(inner, values):
+            if not open_:
+                return tree.unflatten([f[()] if f.ndim == 0 else f for f in found[: len(starts)]])
+            for sign in (BORDER, -BORDER):
+                near = [f * (1 + sign) + sign * (f == 0) for f in found]
+                require_interior(inner, approach.by_name(near, data))
             begin, traced = found, []
             break
         starts = found[: len(starts)]
@@ -285,69 +270,29 @@ def implicit(
             "any of them, or jumps there; make it continuous."
         )
     assert outer is not None
-    arguments = outer_values(inner, approach, outer)
+    arguments = [outer.lift(value) for value in enclosed]
     nodes = [None if node is None else outer.lift(node) for node in traced]
     unknowns = approach.state(outer.system, arguments, begin, nodes)
-    values = dict(zip((*approach.varied, *approach.inner), unknowns, strict=True))
-    outer.inherit(
-        inner.program, inner.guards, values | dict(zip(approach.data, arguments, strict=True))
-    )
+    outer.inherit(inner.program, inner.guards, approach.by_name(unknowns, arguments))
     return tree.unflatten(list(unknowns[: len(starts)]))
 
 
-def values_at_hand(inner: Trace, approach: ImplicitApproach) -> list[Array]:
-    """The values of an approach's data."""
-    found = []
-    for name in approach.data:
-        if name in inner.captured:
-            node = inner.captured[name]
-            assert isinstance(node.graph, Tracing)
-            found.append(node.graph.value(node))
-        else:
-            found.append(inner.values[name])
-    return found
-
-
-def outer_values(inner: Trace, approach: ImplicitApproach, outer: Tracing) -> list[Expression]:
-    """An approach's data as values of the outer trace."""
-    return [
-        outer.lift(inner.captured[name] if name in inner.captured else inner.values[name])
-        for name in approach.data
-    ]
-
-
-def at_values(
-    inner: Trace, approach: ImplicitApproach, found: Sequence[Array], data: Sequence[Array]
-) -> Trace:
+def at_values(inner: Trace, values: Mapping[str, Array]) -> Trace:
     """The trace of an implicit function at its solution, all that it closes over as numbers."""
-    names = (*approach.varied, *approach.data)
-    values = dict(zip(names, (*found[: len(approach.varied)], *data), strict=True))
-    starts = dict(zip(approach.inner, found[len(approach.varied) :], strict=True))
-    known = inner.program.variables
-    return replace(
-        inner,
-        values={name: value for name, value in values.items() if name in known},
-        starts={name: value for name, value in starts.items() if name in known},
-    )
+    known = [v.name for v in inner.program.variables.values() if v.role in ("parameter", "data")]
+    return replace(inner, values={name: values[name] for name in known}, starts=dict(values))
 
 
-def require_interior(inner: Trace, approach: ImplicitApproach, found: Sequence[Array]) -> None:
+def require_interior(inner: Trace, near: Mapping[str, Array]) -> None:
     """SingularSystem at a solution where another branch begins: there is no one derivative."""
-    for sign in (1.0, -1.0):
-        near = [f * (1 + sign * BORDER) + sign * BORDER * (f == 0) for f in found]
-        if not agrees(inner, approach, near):
-            raise SingularSystem(
-                f"the solution of {inner.program.name!r} is where an `if` or `while` on it changes "
-                "its branch, so that its derivative is not one. Move it, or make both branches "
-                "agree in slope."
-            )
+    if not agrees(inner, near):
+        raise SingularSystem(
+            f"the solution of {inner.program.name!r} is where an `if` or `while` on it changes "
+            "its branch, so that its derivative is not one. Move it, or make both branches "
+            "agree in slope."
+        )
 
 
-def agrees(inner: Trace, approach: ImplicitApproach, found: Sequence[Array]) -> bool:
-    """Whether what was asked while tracing has the same answers at the values found."""
-    if not inner.guards:
-        return True
-    names = [*approach.varied, *approach.inner, *approach.data]
-    numbers = [*found, *values_at_hand(inner, approach)]
-    values = dict(zip(names, numbers, strict=True))
-    return Guards(inner.program, inner.guards).hold(values)
+def agrees(inner: Trace, values: Mapping[str, Array]) -> bool:
+    """Whether what was asked while tracing has the same answers at these values."""
+    return not inner.guards or Guards(inner.program, inner.guards).hold(values)

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
 
 from lagrad.errors import (
     InvalidFunction,
+    InvalidValue,
     LagradError,
     NotContractive,
     NotConverged,
     NotPositiveDefinite,
     ShapeMismatch,
 )
-from lagrad.expressions.expression import Expression, Variable
 from lagrad.implicit.approach import ImplicitApproach, NoDirection, Problem
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.cholesky import Cholesky
 from lagrad.linear_solvers.krylov import CG
 from lagrad.linear_solvers.modified import Support
-from lagrad.linear_solvers.neumann import Neumann, NeumannFactors
+from lagrad.linear_solvers.neumann import NeumannFactors
 from lagrad.linear_solvers.selection import MatrixFreeMinimum
 from lagrad.programs.derived_programs import adjoint
 from lagrad.programs.program import Program
@@ -33,7 +33,6 @@ from lagrad.solving.certification import Solved
 from lagrad.solving.failures import REMEDY
 from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached
 from lagrad.systems.linearization import joined
-from lagrad.systems.system import System
 from lagrad.transforms.trace import Trace
 from lagrad.typing import Array
 
@@ -49,7 +48,6 @@ class Root(ImplicitApproach):
     kind = "root"
 
 
-@dataclass(frozen=True)
 class FixedPoint(ImplicitApproach):
     """z with z = f(z)."""
 
@@ -57,6 +55,8 @@ class FixedPoint(ImplicitApproach):
     methods = (Picard, Anderson)
     named_methods = ("'anderson'", "'picard'")
     usual = "anderson"
+    series_step = -1.0
+    steps = True
 
     @classmethod
     def named(cls, solver: str, tol: float | None) -> Any:
@@ -64,34 +64,18 @@ class FixedPoint(ImplicitApproach):
         return kinds[solver](tol=tol or 1e-10) if solver in kinds else None
 
     @classmethod
-    def fitting_series(cls, series: Neumann) -> Neumann:
-        return replace(series, step=-1.0) if series.step is None else series
-
-    @classmethod
     def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
-        found = inner.arguments[0].tree.difference(inner.tree, f"the result of {name!r}")
-        if found:
+        if found := inner.arguments[0].tree.difference(inner.tree, f"the result of {name!r}"):
             raise ShapeMismatch(found + ": a step returns what it was given.")
-        outputs = [inner.program.variables[n] for n in inner.outputs]
-        for path, start, v in zip(inner.arguments[0].names, starts, outputs, strict=True):
-            if v.shape != start.shape or v.dtype != start.dtype:
-                raise ShapeMismatch(
-                    f"the step {name!r} takes {path!r} of shape {start.shape} and dtype "
-                    f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
-                )
-
-    @property
-    def settles(self) -> bool:
-        return self.method is not None
+        inner.require_like(f"the step {name!r}", inner.parameters, starts, inner.outputs)
 
     def approached(self, problem: Problem, point: Array) -> Array:
         if self.method is None:
             return point
         found, history = self.method.run(lambda z: joined(problem(z)), point)
-        if history and history[-1] <= self.method.tol:
-            return np.asarray(found)
+        reached = bool(history) and history[-1] <= self.method.tol
         # Approached, if slowly: where the system is small, Newton's method does the rest.
-        if point.size <= FACTORED and history[-1] < 1e-2 * history[0]:
+        if reached or (point.size <= FACTORED and history[-1] < 1e-2 * history[0]):
             return np.asarray(found)
         raise NotContractive(not_reached(history, type(self.method).__name__))
 
@@ -99,11 +83,6 @@ class FixedPoint(ImplicitApproach):
         if self.method is not None and equations.block.size > FACTORED:
             return Support()
         return super().usual_solver(equations)
-
-    def left_side(
-        self, into: System, unknowns: Sequence[Variable], k: int, output: Expression
-    ) -> Any:
-        return unknowns[k]
 
     def require_contraction(self, solved: Solved) -> None:
         if self.method is None or self.inner:
@@ -128,32 +107,32 @@ class FixedPoint(ImplicitApproach):
 class Minimum(ImplicitApproach):
     """What is common to a minimum, stated by its objective or by its gradient."""
 
-    @classmethod
-    def iterative_solver(cls) -> LinearSolver:
-        return CG(positive=True)
+    no_unknown = (
+        "its gradient by {name!r} does not depend on it; the objective is linear there, and has no "
+        "minimum."
+    )
 
     @classmethod
-    def fitting_solver(cls, linear: LinearSolver | None) -> LinearSolver | None:
+    def fitted(cls, linear: LinearSolver | None, iterative: bool) -> LinearSolver | None:
+        # Its matrix is symmetric, and positive definite.
+        linear = CG() if linear is None and iterative else linear
         return replace(linear, positive=True) if isinstance(linear, CG) else linear
 
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:
         if self.inner:
             return super().usual_solver(equations)
-        if equations.block.size <= FORMED:
-            return Cholesky()
-        return MatrixFreeMinimum(1e-10)
-
-    def no_unknown(self, name: str, k: int) -> str:
-        return (
-            f"its gradient by {name!r} does not depend on it; the objective is linear there, and "
-            "has no minimum."
-        )
+        return Cholesky() if equations.block.size <= FORMED else MatrixFreeMinimum(1e-10)
 
 
 class Stationary(Minimum):
     """z with g(z) = 0, g being the gradient of an objective."""
 
     kind = "gradient"
+
+    @classmethod
+    def method_of(cls, solver: Any, tol: float | None) -> None:
+        if ArgMin.method_of(solver, tol) is not None:
+            raise InvalidValue("argmin(gradient=…) is solved by Newton's method; leave solver out.")
 
     @classmethod
     def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
@@ -173,50 +152,37 @@ class ArgMin(Minimum):
         return Minimize(solver, tol)
 
     @classmethod
-    def of(cls, inner: Trace, how: Mapping[str, Any]) -> Self:
+    def stated(cls, inner: Trace) -> tuple[Program, tuple[str, ...]]:
         derived = adjoint(inner.program, inner.outputs[0])
         assert isinstance(derived.system, Program)
         slopes = [derived.gradients[name] for name in inner.parameters]
-        return cls.from_program(inner, derived.system, [*inner.outputs, *slopes], how)
+        return derived.system, (*inner.outputs, *slopes)
 
     @classmethod
     def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
-        outputs = [inner.program.variables[n] for n in inner.outputs]
-        if len(outputs) != 1 or outputs[0].size != 1:
+        shapes = [v.shape for v in inner.returned]
+        if len(shapes) != 1 or inner.returned[0].size != 1:
             raise InvalidFunction(
-                f"the objective {name!r} returned values of shapes {[v.shape for v in outputs]}; "
+                f"the objective {name!r} returned values of shapes {shapes}; "
                 "expected one scalar: np.sum or np.mean makes one."
             )
 
-    @property
-    def settles(self) -> bool:
-        return self.damping > 0
-
-    def equated(self, outputs: list[Expression]) -> list[Expression]:
-        return outputs[1:]  # the objective itself is before its gradient
-
     def approached(self, problem: Problem, point: Array) -> Array:
-        if self.method is not None:
-            return self._minimised(problem, point, self.method)
-        if self.damping or self.inner:
-            # No factorisation on the way shows whether a point is a minimum.
-            return self._minimised(problem, point, trust_region(point))
+        # With damping no factorisation on the way shows whether a point is a minimum.
+        if self.method is not None or self.damping or self.inner:
+            return self._minimised(problem, point)
         return point
 
     def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
         if self.method is not None:
             return None
         problem, point = Problem(self, arguments), joined(start[: len(self.varied)])
-        return self.all_values(problem, self._minimised(problem, point, trust_region(point)))
+        return self.all_values(problem, self._minimised(problem, point))
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
-        problem = Problem(self, arguments)
-        point = joined(values[: len(self.varied)])
-        products = LinearOperator(
-            (point.size, point.size),
-            matvec=lambda v: problem.product(point, np.ravel(v)),
-            dtype=float,
-        )
+        problem, point = Problem(self, arguments), joined(values[: len(self.varied)])
+        product = lambda v: problem.product(point, np.ravel(v))
+        products = LinearOperator((point.size, point.size), matvec=product, dtype=float)
         if point.size <= FACTORED:
             least = float(np.linalg.eigvalsh(products @ np.eye(point.size))[0])
         else:
@@ -228,9 +194,10 @@ class ArgMin(Minimum):
                 f"{least:.3e}: no minimum. {REMEDY}"
             )
 
-    def _minimised(self, problem: Problem, point: Array, method: Minimize) -> Array:
+    def _minimised(self, problem: Problem, point: Array) -> Array:
         """Where SciPy's minimize ends."""
-
+        # A trust region is for Hessians that need not be positive definite.
+        method = self.method or Minimize("trust-exact" if point.size <= 200 else "trust-ncg")
         best: list[tuple[float, Array]] = []
         first: list[float] = []
 
@@ -271,11 +238,6 @@ class ArgMin(Minimum):
                 "bound the objective from below."
             )
         return np.asarray(result.x)
-
-
-def trust_region(point: Array) -> Minimize:
-    """A method for Hessians that need not be positive definite."""
-    return Minimize("trust-exact" if point.size <= 200 else "trust-ncg")
 
 
 def spectral_radius(jacobian: Any, otherwise: float) -> float:

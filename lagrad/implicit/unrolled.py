@@ -11,14 +11,13 @@ import numpy as np
 
 from lagrad.errors import InvalidValue, LeakedValue, UnsupportedType
 from lagrad.expressions.expression import Expression, innermost
-from lagrad.implicit.warm_start import WarmStart
 from lagrad.loops.reversible import InvertibleStep
 from lagrad.loops.scan import Loop
+from lagrad.loops.state_storage import is_whole
 from lagrad.optim import Optimizer, gradient_descent
 from lagrad.systems.iterate_limit import APPROACHED, Statement
 from lagrad.transforms.directional import hvp
-from lagrad.transforms.gradient import grad
-from lagrad.transforms.stop_gradient import stop_gradient
+from lagrad.transforms.gradient import grad, stop_gradient
 from lagrad.transforms.trace import at_hand, declared, trace
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.trees import flatten, tree_map
@@ -64,9 +63,7 @@ class Unrolled:
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("last", self.last)):
-            if value is None and name == "last":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+            if not is_whole(value, 0) and (name, value) != ("last", None):
                 raise InvalidValue(f"Unrolled({name}={value!r}); expected an integer, 0 or more.")
         if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
             raise InvalidValue(
@@ -116,20 +113,18 @@ class Reversible:
                 f"Reversible(optimizer={self.optimizer!r}); expected lg.optim.sgd_momentum(…). For "
                 "other steps there are lg.Unrolled and lg.reversible."
             )
-        whole = isinstance(self.steps, (int, np.integer)) and not isinstance(self.steps, bool)
-        if not whole or self.steps < 0:
+        if not is_whole(self.steps, 0):
             raise InvalidValue(f"Reversible(steps={self.steps!r}); expected an integer, 0 or more.")
 
 
 def unrolled(
-    kind: str, function: Function, start: Any, args: Sequence[Any], how: Unrolled | Reversible
+    kind: str, function: Function, begin: Any, args: Sequence[Any], how: Unrolled | Reversible
 ) -> Any:
     """The result of an iteration for a fixed point or an argmin."""
-    begin = start.value if isinstance(start, WarmStart) else start
     if kind == "fixed_point":
         if isinstance(how, Reversible):
             raise InvalidValue(
-                f"{kind}(differentiate=lg.Reversible(…)): momentum is for an argmin."
+                "fixed_point(differentiate=lg.Reversible(…)): momentum is for an argmin."
             )
         if how.optimizer is not None:
             raise InvalidValue("a fixed point is iterated by its own step: leave optimizer out.")
@@ -174,8 +169,7 @@ def run(
         if low < high or high == how.steps:
             part = None if settings is None else {k: s[low:high] for k, s in settings.items()}
             loop = Loop("Unrolled", step, state, part, high - low)
-            storage = loop.storage(how.checkpoints, how.memory, how.disk)
-            state, _ = loop.run(False, storage)
+            state, _ = loop.run(False, loop.storage(how.checkpoints, how.memory, how.disk))
         if high == first and first:
             state = stop_gradient(state)
     return state, label
@@ -193,16 +187,13 @@ def approaching(last: Any, residual: Callable[[Any], Any], begin: Any, label: st
     stated = any(map(declared, leaves))
     at = tree.unflatten([np.zeros(leaf.shape, leaf.dtype) for leaf in leaves]) if stated else begin
     inner = trace(residual, (at,), {}, (0,), repeating=stated)
-    names = tuple(v.name for v in inner.program.with_role("data"))
-    statement, others = Statement(label), []
+    statement, others = Statement(label), dict[str, Any]()
     if not inner.guards and inner.tree == tree:
-        others = [inner.captured.get(name, inner.values.get(name)) for name in names]
-        values = inner.arguments[0].names
-        statement = Statement(label, inner.program, values, names, inner.outputs)
-    nodes = [outer.lift(value) for value in (*leaves, *others)]
-    return tree.unflatten(
-        [APPROACHED(outer, *nodes, parameters=(statement, k)) for k in range(len(leaves))]
-    )
+        others, values = inner.enclosed, inner.arguments[0].names
+        statement = Statement(label, inner.program, values, tuple(others), inner.outputs)
+    nodes = [outer.lift(value) for value in (*leaves, *others.values())]
+    ends = [APPROACHED(outer, *nodes, parameters=(statement, k)) for k in range(len(leaves))]
+    return tree.unflatten(ends)
 
 
 def as_before(state: Any, before: Any) -> Any:
@@ -212,18 +203,16 @@ def as_before(state: Any, before: Any) -> Any:
     )
 
 
-def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) -> float:
+def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) -> Any:
     """The largest curvature at a start, by power iteration, held constant."""
     if kind == "gradient":
         raise InvalidValue("argmin(gradient=…, differentiate=lg.Unrolled(…)) needs an optimizer=….")
-    leaves, tree = flatten(start)
-    at = tree.unflatten([stop_gradient(leaf) for leaf in leaves])
-    rng = np.random.default_rng(0)
-    v = tree.unflatten([rng.standard_normal(np.shape(leaf)) for leaf in leaves])
+    at, rng = stop_gradient(start), np.random.default_rng(0)
+    v = tree_map(lambda leaf: rng.standard_normal(np.shape(leaf)), start)
     size: Any = 1.0
     for _ in range(30):
         try:
-            w = tree_map(stop_gradient, hvp(lambda z: function(z, *args), at, v))
+            w = stop_gradient(hvp(lambda z: function(z, *args), at, v))
         except (LeakedValue, UnsupportedType):
             if tracing() is not None:
                 raise
@@ -239,5 +228,4 @@ def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) ->
                 f"{float(at_hand(size, 'a curvature')):.3g} there: give optimizer=…."
             )
         v = tree_map(lambda x, size=size: x / size, w)
-    held: float = stop_gradient(size)
-    return held
+    return stop_gradient(size)

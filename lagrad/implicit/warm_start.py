@@ -47,6 +47,5 @@ class WarmStart(Public):
     def keep(self, found: Sequence[Array]) -> None:
         """Take note of a solution, the values of inner unknowns after it."""
         _, tree = flatten(self.value)
-        count = tree.size
-        self.value = tree.unflatten([np.array(f)[()] for f in found[:count]])
-        self.inner = [np.array(f) for f in found[count:]]
+        self.value = tree.unflatten([np.array(f)[()] for f in found[: tree.size]])
+        self.inner = [np.array(f) for f in found[tree.size :]]

@@ -260,7 +260,7 @@ class Loop:
         called = self._called(counted)
         inner = trace(called, given[: 3 if counted else 2], {}, positions, repeating=True)
         outputs = self._checked(inner)
-        constants = enclosed(inner)
+        constants = inner.enclosed
         if counted:
             constants |= dict.fromkeys(inner.arguments[-1].names, 0.0)
         m = len(self.states)
@@ -341,13 +341,7 @@ class Loop:
         found = self.tree.difference(tree, f"the state that {whose} returns")
         if found:
             raise ShapeMismatch(f"{found}: {one} returns a state like the one it was given.")
-        for path, start, name in zip(self.tree.paths("state"), self.begin, names, strict=True):
-            v = inner.program.variables[name]
-            if v.shape != start.shape or v.dtype != start.dtype:
-                raise ShapeMismatch(
-                    f"{whole} takes {path!r} of shape {start.shape} and dtype "
-                    f"{start.dtype} to shape {v.shape} and dtype {v.dtype}; it must keep both."
-                )
+        inner.require_like(whole, self.tree.paths("state"), self.begin, names)
 
     def _asks(self, inner: Trace) -> bool:
         """Whether the step alone asks for numbers."""
@@ -359,9 +353,3 @@ class Loop:
 def first_of(leaf: Any, what: str) -> Array:
     """The numbers of a state or of inputs at the first step; of a declared program, as zeros."""
     return np.zeros(leaf.shape, leaf.dtype) if declared(leaf) else at_hand(leaf, what)
-
-
-def enclosed(inner: Trace) -> dict[str, Any]:
-    """What a function closes over, by name: values of the outer trace, or numbers."""
-    names = [v.name for v in inner.program.with_role("data")]
-    return {name: inner.captured.get(name, inner.values.get(name)) for name in names}

@@ -16,7 +16,7 @@ from lagrad.loops.chain import Chain, Evaluation, Starts
 from lagrad.loops.checkpoint_schedules import Online
 from lagrad.loops.reversible import require_called
 from lagrad.loops.run_forwards import shown
-from lagrad.loops.scan import Loop, enclosed, iterate
+from lagrad.loops.scan import Loop, iterate
 from lagrad.loops.state_storage import Record, Shelf, Storage, recorded
 from lagrad.programs.program import Program
 from lagrad.transforms.trace import declared, name_of, trace
@@ -87,7 +87,7 @@ def while_loop(
             f"the condition {name!r} of while_loop {what}; it must return one "
             "truth, by comparisons, np.logical_and, np.any and the like."
         )
-    others = enclosed(inner)
+    others = inner.enclosed
     conditional = Conditional(
         chain, inner.program, (*inner.arguments[0].names, *others), inner.outputs, name
     )

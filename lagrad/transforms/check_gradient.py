@@ -11,7 +11,7 @@ import numpy as np
 
 from lagrad.differences import along
 from lagrad.errors import InvalidValue, NotFinite, WrongDerivative
-from lagrad.systems.linearization import joined
+from lagrad.systems.linearization import joined, split
 from lagrad.transforms.directional import hvp, jvp, vjp
 from lagrad.transforms.gradient import grad
 from lagrad.transforms.trace import argument_names, at_hand
@@ -116,16 +116,20 @@ def check_gradient(
     differences = np.stack([point.difference(point.value, move) for move in moves])
     if not np.isfinite(differences).all():
         raise NotFinite("the function is NaN or infinite near its arguments.")
-    forward = np.stack([point.forward(move) for move in moves])
+    at = point.nested(point.vector)
+    forward = np.stack([point.flat(jvp(f, at, point.nested(move))[1]) for move in moves])
     weights = rng.standard_normal(differences.shape[1])
-    gradient = point.backward(weights)
+    value, pull = vjp(f, *at)
+    leaves, tree = flatten(value)
+    gradient = point.flat(pull(tree.unflatten(parts(weights, [np.asarray(x) for x in leaves]))))
     comparisons = [
         compared("forward mode", forward, differences),
         compared("reverse mode", moves @ gradient, differences @ weights),
     ]
     if order == 2:
-        curvature = np.stack([point.curvature(move) for move in moves])
-        expected = np.stack([point.difference(point.gradient, move) for move in moves])
+        slope = lambda vector: point.flat(grad(f)(*point.nested(vector)))
+        curvature = np.stack([point.flat(hvp(f, *at, *point.nested(move))) for move in moves])
+        expected = np.stack([point.difference(slope, move) for move in moves])
         comparisons.append(compared("second order", curvature, expected))
     if all(c.error <= tol for c in comparisons):
         return GradientCheck(tuple(comparisons), "none is off", tol)
@@ -142,9 +146,8 @@ def compared(what: str, found: Array, expected: Array) -> Comparison:
 
 
 def parts(vector: Array, like: Sequence[Array]) -> list[Any]:
-    """A vector cut into arrays of the shapes of others."""
-    pieces = np.split(vector, np.cumsum([array.size for array in like])[:-1])
-    return [piece.reshape(array.shape)[()] for piece, array in zip(pieces, like, strict=True)]
+    """A vector cut into arrays, or numbers, of the shapes of others."""
+    return [piece[()] for piece in split(vector, like)]
 
 
 class Point:
@@ -162,8 +165,7 @@ class Point:
         self.names = [path for name, arg in names for path in flatten(arg)[1].paths(name)]
 
     def nested(self, vector: Array) -> tuple[Any, ...]:
-        found: tuple[Any, ...] = self.tree.unflatten(parts(vector, self.leaves))
-        return found
+        return (*self.tree.unflatten(parts(vector, self.leaves)),)
 
     def flat(self, value: Any) -> Array:
         return joined([np.asarray(leaf, dtype=float) for leaf in flatten(value)[0]])
@@ -171,26 +173,11 @@ class Point:
     def value(self, vector: Array) -> Array:
         return self.flat(self.f(*self.nested(vector)))
 
-    def gradient(self, vector: Array) -> Array:
-        return self.flat(grad(self.f)(*self.nested(vector)))
-
     def difference(self, function: Callable[[Array], Array], move: Array) -> Array:
         """The derivative along a move, whose length is that of the arguments."""
         with np.errstate(all="ignore"):
             shifted = lambda share: function(self.vector + share * move)
             return along(shifted, np.array(0.0), np.array(1.0))
-
-    def forward(self, move: Array) -> Array:
-        return self.flat(jvp(self.f, self.nested(self.vector), self.nested(move))[1])
-
-    def backward(self, weights: Array) -> Array:
-        value, pull = vjp(self.f, *self.nested(self.vector))
-        leaves, tree = flatten(value)
-        return self.flat(pull(tree.unflatten(parts(weights, [np.asarray(x) for x in leaves]))))
-
-    def curvature(self, move: Array) -> Array:
-        """The product of the Hessian and a move."""
-        return self.flat(hvp(self.f, *self.nested(self.vector), *self.nested(move)))
 
     def worst(self, weights: Array, gradient: Array) -> str:
         """The entry whose derivative is off most, by one difference for each, up to a thousand."""
@@ -203,9 +190,7 @@ class Point:
                 expected = float(self.difference(self.value, move) @ weights) / self.sizes[k]
                 off = abs(gradient[k] - expected) * self.sizes[k]
                 if not off <= worst:
-                    worst = off
-                    where = (
-                        f"{name}{list(index) if index else ''}: derivative {gradient[k]:.9g}, "
-                        f"difference {expected:.9g}"
-                    )
+                    entry = f"{name}{list(index) if index else ''}"
+                    said = f"derivative {gradient[k]:.9g}, difference {expected:.9g}"
+                    worst, where = off, f"{entry}: {said}"
         return where

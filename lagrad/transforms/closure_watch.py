@@ -96,11 +96,10 @@ class Watch:
     def attributes(self, owner: Any, function: Any) -> list[Any]:
         """Take note of what a function may read of a module or an object of the user's."""
         code = getattr(function, "__code__", None)
-        module = isinstance(owner, types.ModuleType)
-        if code is None or (module and library_name(owner.__name__)):
-            return []
-        state = getattr(owner, "__dict__", None)
-        if not isinstance(state, dict) or isinstance(owner, (types.FunctionType, type)):
+        state: Any = getattr(owner, "__dict__", None)
+        library = isinstance(owner, types.ModuleType) and library_name(owner.__name__)
+        plain = isinstance(owner, (types.FunctionType, type)) or not isinstance(state, dict)
+        if code is None or library or plain:
             return []
         # What the function itself changes, a counter say, would never be as it was.
         written = {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar, cast
@@ -11,19 +11,17 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.compiler.finite import all_finite
-from lagrad.errors import InvalidFunction
 from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.explicit_gradient import ExplicitGradient
 from lagrad.public import Public
 from lagrad.systems.system import real_floats
 from lagrad.transforms.closure_watch import Watch, inside, sample
 from lagrad.transforms.gradient import Primal
-from lagrad.transforms.guards import Guards
 from lagrad.transforms.trace import Trace, trace, traceable
-from lagrad.transforms.tracing_graph import tracing
-from lagrad.transforms.transform import Keeper, Transform
+from lagrad.transforms.tracing_graph import Guards, tracing
+from lagrad.transforms.transform import ByName, Keeper, Transform
 from lagrad.trees import flatten
-from lagrad.typing import Array, Function
+from lagrad.typing import Array, Function, Indices
 
 F = TypeVar("F", bound=Function)
 # Traces that are kept for one structure of arguments: as many branches as that.
@@ -45,13 +43,11 @@ class Compiled(Public, Keeper):
     """A function, or the derivative of one, that is traced again only where it must be."""
 
     def __init__(self, function: Function) -> None:
-        if not callable(function):
-            raise InvalidFunction(f"{function!r} is no function.")
-        inner: Any = getattr(function, "transform", function)
+        inner = function.transform if isinstance(function, Compiled) else function
         self.transform: Transform = inner if isinstance(inner, Transform) else Primal(inner)
         self.function = self.transform.plain
         self.kept: dict[Any, list[Kept]] = {}
-        self.express: dict[Any, Express] = {}
+        self.express: dict[Any, Callable[[Sequence[Array]], Any]] = {}
         self.__name__ = f"compiled_{getattr(function, '__name__', 'function')}"
         self.__wrapped__ = function
 
@@ -63,7 +59,7 @@ class Compiled(Public, Keeper):
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else MethodType(self, owner)
 
-    def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def run(self, transform: Transform, args: Sequence[Any], kwargs: ByName) -> Any:
         """What a transform makes of the function, from a kept trace where one holds."""
         bare = None if kwargs else bare_arrays(args)
         if bare is not None:
@@ -94,11 +90,10 @@ class Compiled(Public, Keeper):
 
     def _hasten(self, key: Any, kept: Kept) -> None:
         """Keep a shorter way for the next call that is like this one."""
-        line = key[0].straight(kept.trace)
-        if line is not None:
+        if (line := key[0].straight(kept.trace)) is not None:
             while len(self.express) >= KEYS:
                 del self.express[next(iter(self.express))]
-            self.express[key] = Express(key[0], kept, line)
+            self.express[key] = straight_way(key[0], kept, line)
 
 
 def bare_arrays(args: Sequence[Any]) -> tuple[list[Array], tuple[Any, ...]] | None:
@@ -119,22 +114,22 @@ def bare_arrays(args: Sequence[Any]) -> tuple[list[Array], tuple[Any, ...]] | No
     return leaves, tuple(key)
 
 
-class Express:
+def straight_way(
+    transform: Transform, kept: Kept, line: ExplicitGradient
+) -> Callable[[Sequence[Array]], Any]:
     """A kept trace for bare arrays, without branches and without equations: one plan."""
+    place = {name: k for k, name in enumerate(kept.trace.passed) if name is not None}
+    # Of each input, its place among the arguments' leaves, or its value.
+    inputs = [(place.get(name), kept.trace.values.get(name)) for name in line.inputs]
+    unchanged, arranged = kept.watch.unchanged, transform.arrangement(kept.trace)
 
-    def __init__(self, transform: Transform, kept: Kept, line: ExplicitGradient) -> None:
-        trace = kept.trace
-        self.watch, self.line = kept.watch, line
-        self.arranged = transform.arrangement(trace)
-        place = {name: k for k, name in enumerate(trace.passed) if name is not None}
-        # Of each input, its place among the arguments' leaves, or its value.
-        self.inputs = [(place.get(n), trace.values.get(n)) for n in line.inputs]
-
-    def __call__(self, args: Sequence[Array]) -> Any:
-        if not self.watch.unchanged() or not all_finite(args):
+    def express(args: Sequence[Array]) -> Any:
+        if not unchanged() or not all_finite(args):
             return OTHER_BRANCH
-        found = self.line([value if k is None else args[k] for k, value in self.inputs])
-        return OTHER_BRANCH if found is None else self.arranged(found)
+        found = line([value if k is None else args[k] for k, value in inputs])
+        return OTHER_BRANCH if found is None else arranged(found)
+
+    return express
 
 
 # What a trace gives at arguments that take another branch.
@@ -159,9 +154,7 @@ def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Any:
 class Call:
     """The arguments of a call: what is traced of them, and what must be the same."""
 
-    def __init__(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], positions: Sequence[int]
-    ) -> None:
+    def __init__(self, args: Sequence[Any], kwargs: ByName, positions: Indices) -> None:
         self.leaves: list[Any] = []
         described: list[Any] = [tuple(sorted(kwargs))]
         for k, value in enumerate([*args, *(kwargs[name] for name in sorted(kwargs))]):

@@ -6,45 +6,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch
-from lagrad.expressions.expression import Expression
 from lagrad.programs.hessian_vector import hessian_vector
 from lagrad.transforms.gradient import grad
 from lagrad.transforms.trace import name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import tracing
 from lagrad.transforms.transform import (
+    Backend,
     Numbers,
     Symbols,
+    backend,
+    leaves_by_name,
     plain,
-    require_floats,
-    require_shapes,
     scalar_output,
 )
 from lagrad.typing import Function
 
 
-class Pullback:
+def pulling(at: Backend) -> Callable[[Any], Any]:
     """The function from cotangents of a result to cotangents of the arguments."""
+    trace = at.trace
 
-    def __init__(self, at: Numbers | Symbols) -> None:
-        self.at = at
-
-    def __call__(self, cotangent: Any) -> Any:
-        trace, at = self.at.trace, self.at
-        leaves = trace.tree.leaves_of(cotangent, "the cotangent")
-        require_shapes(trace, "cotangent", trace.outputs, leaves)
+    def pullback(cotangent: Any) -> Any:
+        cotangents = leaves_by_name(trace, "cotangent", trace.result, cotangent, "the cotangent")
         outer = tracing()
         if isinstance(at, Symbols) and (outer is None or at.outer.ended):
             raise LeakedValue(
                 f"the pull-back of {trace.program.name!r} was made in a traced function that "
                 "is over; call it there, or make it outside."
             )
-        symbolic = isinstance(at, Symbols) or any(isinstance(leaf, Expression) for leaf in leaves)
-        if outer is not None and symbolic:
-            at = Symbols(trace, outer)
-        found = at.pullback(dict(zip(trace.outputs, leaves, strict=True)))
-        results = [a.tree.unflatten([found[n] for n in a.names]) for a in trace.arguments]
-        return results[0] if len(results) == 1 else tuple(results)
+        here = backend(trace, *cotangents.values())
+        # One of numbers keeps its solution and its factors.
+        found = (here if isinstance(here, Symbols) else at).pullback(cotangents)
+        structure = trace.structure(len(trace.arguments) == 1)
+        return structure.unflatten([found[name] for name in trace.parameters])
+
+    return pullback
 
 
 def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -78,11 +75,8 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
     [2.0, 60.0]
     """
     trace = traced(f, primals, {}, range(len(primals)))
-    require_floats(trace)
-    outer = tracing()
-    symbolic = outer is not None and trace.symbolic
-    at = Symbols(trace, outer) if symbolic and outer is not None else Numbers(trace)
-    return trace.tree.unflatten(at.values()), Pullback(at)
+    at = backend(trace)
+    return trace.tree.unflatten(at.values()), pulling(at)
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -117,16 +111,10 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     if len(primals) != len(tangents):
         raise ShapeMismatch(f"jvp was given {len(primals)} primals and {len(tangents)} tangents.")
     trace = traced(f, primals, {}, range(len(primals)))
-    require_floats(trace)
     directions: dict[str, Any] = {}
     for k, (argument, tangent) in enumerate(zip(trace.arguments, tangents, strict=True)):
-        leaves = argument.tree.leaves_of(tangent, f"tangent {k}")
-        require_shapes(trace, "tangent", argument.names, leaves)
-        directions.update(zip(argument.names, leaves, strict=True))
-    outer = tracing()
-    symbolic = trace.symbolic or any(isinstance(d, Expression) for d in directions.values())
-    at: Numbers | Symbols
-    at = Symbols(trace, outer) if outer is not None and symbolic else Numbers(trace)
+        directions |= leaves_by_name(trace, "tangent", argument, tangent, f"tangent {k}")
+    at = backend(trace, *directions.values())
     moved = at.tangent(directions)
     return trace.tree.unflatten(at.values()), trace.tree.unflatten(moved)
 
@@ -155,11 +143,10 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
     if tracing() is None:
         trace = traced(f, (x,), {}, (0,))
         name = scalar_output(trace, name_of(f), "hvp")
-        argument = trace.arguments[0]
-        leaves = argument.tree.leaves_of(v, "the direction")
-        require_shapes(trace, "direction", argument.names, leaves)
+        (argument,) = trace.arguments
+        given = leaves_by_name(trace, "direction", argument, v, "the direction")
         at = Numbers(trace)
-        directions = at.fitting("direction", dict(zip(argument.names, leaves, strict=True)))
+        directions = at.fitting("direction", given)
         found = hessian_vector(at.solution, trace.program.variables[name], directions)
         return argument.tree.unflatten([plain(found[n]) for n in argument.names])
     return jvp(grad(f), (x,), (v,))[1]

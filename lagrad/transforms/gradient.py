@@ -1,15 +1,15 @@
-"""The gradient of a plain function, and the function itself."""
+"""The gradient of a plain function, the function itself, and values that are held constant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ParamSpec
 
-import numpy as np
-
+from lagrad.primitives import kernels
 from lagrad.programs.explicit_gradient import ExplicitGradient, direct
-from lagrad.transforms.trace import Trace, name_of
-from lagrad.transforms.transform import Backend, Numbers, Transform, plain, scalar_output
+from lagrad.transforms.trace import Trace, name_of, unboxed
+from lagrad.transforms.transform import Backend, Numbers, Positions, Transform, plain, scalar_output
+from lagrad.trees import tree_map
 from lagrad.typing import Function, Indices
 
 P = ParamSpec("P")
@@ -29,11 +29,10 @@ class Straight(Transform):
         return None
 
     def result(self, at: Backend) -> Any:
-        row, output = [], self.output(at.trace)
-        if output is not None:
-            found = at.gradient(output)
-            row = [found[name] for name in at.trace.parameters]
-        return self.arrangement(at.trace)([*at.values(), *row])
+        trace, output = at.trace, self.output(at.trace)
+        found = {} if output is None else at.gradient(output)
+        row = [found[name] for name in trace.parameters]
+        return self.arrangement(trace)([*at.values(), *row])
 
 
 class Primal(Straight):
@@ -56,13 +55,10 @@ class FunctionGradient(Straight):
         return scalar_output(trace, name_of(self.function), "grad")
 
     def arrangement(self, trace: Trace) -> Callable[[list[Any]], Any]:
-        names = {name: k for k, name in enumerate(trace.parameters, 1)}
-        places = [([names[n] for n in a.names], a.tree) for a in trace.arguments]
-        single = isinstance(self.argnums, (int, np.integer))
+        structure = self.structure(trace)
 
         def arranged(found: list[Any]) -> Any:
-            parts = tuple([tree.unflatten([found[k] for k in where]) for where, tree in places])
-            gradient = parts[0] if single else parts
+            gradient = structure.unflatten(found[1:])
             return (trace.tree.unflatten(found[:1]), gradient) if self.with_value else gradient
 
         return arranged
@@ -77,14 +73,15 @@ class Certified(Transform):
 
     def result(self, at: Backend) -> Any:
         assert isinstance(at, Numbers)
-        found = at.solution.gradient(at.trace.program.variables[at.trace.outputs[0]])
-        gradient = self.in_structure(at.trace, {name: plain(a) for name, a in found.items()})
-        return at.trace.tree.unflatten(at.values()), gradient, found.certificate
+        trace = at.trace
+        found = at.solution.gradient(trace.returned[0])
+        gradient = self.structure(trace).unflatten([plain(found[n]) for n in trace.parameters])
+        return trace.tree.unflatten(at.values()), gradient, found.certificate
 
 
 def grad(
     f: Callable[P, Any],
-    argnums: int | Sequence[int] = 0,
+    argnums: Positions = 0,
     *,
     accuracy: float | None = None,
     on_failure: str = "raise",
@@ -130,7 +127,7 @@ def grad(
 
 def value_and_grad(
     f: Callable[P, Any],
-    argnums: int | Sequence[int] = 0,
+    argnums: Positions = 0,
     *,
     accuracy: float | None = None,
     on_failure: str = "raise",
@@ -155,3 +152,20 @@ def value_and_grad(
     (8.0, 12.0)
     """
     return ValueAndGradient(f, argnums, accuracy, on_failure)
+
+
+def stop_gradient(x: Any) -> Any:
+    """Return `x` itself, held constant by every derivative.
+
+    Parameters
+    ----------
+    x : nested arrays
+        Traced or not.
+
+    Examples
+    --------
+    >>> import lagrad as lg
+    >>> float(lg.grad(lambda x: x * lg.stop_gradient(x))(3.0))
+    3.0
+    """
+    return tree_map(lambda leaf: kernels.stop_gradient(unboxed(leaf)), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -12,9 +13,12 @@ from lagrad.errors import InvalidFunction, NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.transforms.gradient import grad
-from lagrad.transforms.transform import Backend, Numbers, Transform, plain
+from lagrad.transforms.transform import Backend, Numbers, Positions, Symbols, Transform, plain
 
 P = ParamSpec("P")
+
+# Of each output by each parameter, by their names.
+Blocks = dict[tuple[str, str], Any]
 
 
 class FunctionJacobian(Transform):
@@ -25,36 +29,31 @@ class FunctionJacobian(Transform):
     def result(self, at: Backend) -> Any:
         trace = at.trace
         blocks = self.numeric(at) if isinstance(at, Numbers) else self.symbolic(at)
-        rows = [{n: blocks[o, n] for n in trace.parameters} for o in trace.outputs]
-        return trace.tree.unflatten([self.in_structure(trace, row) for row in rows])
+        rows = [[blocks[o, n] for n in trace.parameters] for o in trace.outputs]
+        return trace.tree.unflatten([self.structure(trace).unflatten(row) for row in rows])
 
-    def numeric(self, at: Numbers) -> dict[tuple[str, str], Any]:
+    def numeric(self, at: Numbers) -> Blocks:
         """The matrix of each output by each parameter."""
-        variables = at.trace.program.variables
-        outputs = [variables[name] for name in at.trace.outputs]
-        inputs = [variables[name] for name in at.trace.parameters]
+        outputs = at.trace.returned
+        inputs = [at.trace.program.variables[name] for name in at.trace.parameters]
         if self.sparse:
             return sparse_jacobian(at.solution, outputs, inputs)
-        found = at.solution.jacobian(outputs, inputs)
-        return {
-            (o.name, i.name): plain(
-                np.asarray(found[o.name][i.name], np.result_type(o.dtype, i.dtype))
-            )
-            for o in outputs
-            for i in inputs
-        }
+        blocks, found = Blocks(), at.solution.jacobian(outputs, inputs)
+        for o, i in product(outputs, inputs):
+            block = np.asarray(found[o.name][i.name], np.result_type(o.dtype, i.dtype))
+            blocks[o.name, i.name] = plain(block)
+        return blocks
 
-    def symbolic(self, at: Backend) -> dict[tuple[str, str], Any]:
+    def symbolic(self, at: Symbols) -> Blocks:
         if self.sparse:
             raise InvalidFunction(
                 "jacobian(…, sparse=True) returns numbers; inside a traced function use "
                 "jacobian without it, vjp or jvp."
             )
         # One pull-back for each entry of the result, all of the same program.
-        outputs = [at.trace.program.variables[name] for name in at.trace.outputs]
-        zeros = {v.name: np.zeros(v.shape) for v in outputs}
-        blocks = {}
-        for o in outputs:
+        zeros = {v.name: np.zeros(v.shape) for v in at.trace.returned}
+        blocks = Blocks()
+        for o in at.trace.returned:
             units = np.eye(o.size).reshape(-1, *o.shape)
             rows = [at.pullback({**zeros, o.name: unit}) for unit in units]
             for n in at.trace.parameters:
@@ -65,7 +64,7 @@ class FunctionJacobian(Transform):
 
 def jacobian(
     f: Callable[P, Any],
-    argnums: int | Sequence[int] = 0,
+    argnums: Positions = 0,
     *,
     sparse: bool = False,
     accuracy: float | None = None,
@@ -102,7 +101,7 @@ def jacobian(
 
 def hessian(
     f: Callable[P, Any],
-    argnums: int | Sequence[int] = 0,
+    argnums: Positions = 0,
     *,
     sparse: bool = False,
     accuracy: float | None = None,
@@ -135,24 +134,23 @@ def hessian(
 
 def sparse_jacobian(
     solution: SolvedSystem, outputs: Sequence[Variable], inputs: Sequence[Variable]
-) -> dict[tuple[str, str], Any]:
+) -> Blocks:
     """For each variable and each parameter the matrix, (size of one, size of the other).
 
     Where nothing is implicit, local partials are multiplied as sparse matrices; through an
     implicit block a derivative is full as a rule, and is solved for.
     """
-    point, found = solution.point, {}
+    point, found = solution.point, Blocks()
     if point.solved:
         dense = solution.jacobian(outputs, inputs)
+        for o, i in product(outputs, inputs):
+            full = np.reshape(dense[o.name][i.name], (o.size, i.size))
+            found[o.name, i.name] = sparse_matrices.csr_array(full)
+        return found
     for i in inputs:
-        if not point.solved:
-            with np.errstate(all="ignore"):
-                blocks = point.linearization.blocks([i])
+        with np.errstate(all="ignore"):
+            blocks = point.linearization.blocks([i])
         for o in outputs:
-            if point.solved:
-                full = np.reshape(dense[o.name][i.name], (o.size, i.size))
-                found[o.name, i.name] = sparse_matrices.csr_array(full)
-                continue
             matrix = sparse_matrices.csr_array(blocks.assembled([o], [i]), copy=True)
             if not np.isfinite(matrix.data).all():
                 raise NotFinite(f"the Jacobian of {o.name!r} by {i.name!r} is NaN or infinite.")

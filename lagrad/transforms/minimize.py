@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 import scipy.optimize
 
-from lagrad.errors import InvalidFunction, InvalidValue
+from lagrad.errors import InvalidValue
 from lagrad.solving.iterations import minimised, takes
-from lagrad.systems.linearization import joined
+from lagrad.systems.linearization import joined, split
 from lagrad.transforms.directional import hvp
 from lagrad.transforms.gradient import value_and_grad
 from lagrad.transforms.jacobian import hessian
-from lagrad.transforms.trace import at_hand
-from lagrad.trees import flatten
+from lagrad.transforms.trace import start_of
+from lagrad.trees import Tree
 from lagrad.typing import Array, Function
 
 X = TypeVar("X")
@@ -90,17 +90,11 @@ def minimize(
     >>> result.x["b"].round(5).tolist()
     [1.0, 1.0]
     """
-    leaves, tree = flatten(x0)
-    if not leaves:
-        raise InvalidFunction(f"minimize needs a start with at least one array; got {x0!r}.")
-    starts = [at_hand(leaf, "the start of minimize") for leaf in leaves]
-    ends = np.cumsum([s.size for s in starts])[:-1]
+    _, tree, starts = start_of(x0, "minimize")
 
     def nested(x: Array) -> Any:
-        pieces = np.split(np.asarray(x, dtype=float), ends)
-        return tree.unflatten(
-            [p.reshape(s.shape).astype(s.dtype)[()] for p, s in zip(pieces, starts, strict=True)]
-        )
+        pieces = zip(split(np.asarray(x, dtype=float), starts), starts, strict=True)
+        return tree.unflatten([piece.astype(s.dtype)[()] for piece, s in pieces])
 
     def vector(value: Any) -> Array:
         return joined([np.asarray(leaf, dtype=float) for leaf in tree.leaves_of(value, "a value")])
@@ -115,8 +109,7 @@ def minimize(
         return vector(hvp(lambda z: f(z, *args), nested(x), nested(direction)))
 
     def matrix(x: Array) -> Array:
-        rows = flatten(hessian(lambda z: f(nested_of(z, starts, tree), *args))(np.asarray(x)))[0]
-        return rows[0]
+        return hessian(lambda z: f(tree.unflatten(split(z, starts)), *args))(np.asarray(x))
 
     takes(method)
     point = joined(starts).astype(float)
@@ -131,31 +124,18 @@ def minimize(
     return result
 
 
-def nested_of(vector: Any, starts: Sequence[Array], tree: Any) -> Any:
-    """A traced vector in the structure of the start."""
-    pieces, start = [], 0
-    for s in starts:
-        pieces.append(np.reshape(vector[start : start + s.size], s.shape))
-        start += s.size
-    return tree.unflatten(pieces)
-
-
-def limited(bounds: Any, starts: Sequence[Array], tree: Any, point: Array) -> Any:
+def limited(bounds: Any, starts: Sequence[Array], tree: Tree, point: Array) -> Any:
     """SciPy's bounds from a pair, of numbers or of nested values; the start must be inside."""
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise InvalidValue(f"bounds={bounds!r}; expected a pair (low, high).")
-    sides = []
-    for bound, none in zip(bounds, (-np.inf, np.inf), strict=True):
+
+    def side(bound: Any, none: float) -> Array:
         if bound is None or (np.ndim(bound) == 0 and not isinstance(bound, dict)):
-            sides.append(np.full(point.size, none if bound is None else float(bound)))
-        else:
-            leaves = tree.leaves_of(bound, "a bound")
-            full = [
-                np.broadcast_to(np.asarray(leaf, float), s.shape)
-                for leaf, s in zip(leaves, starts, strict=True)
-            ]
-            sides.append(joined(full))
-    low, high = sides
+            return np.full(point.size, none if bound is None else float(bound))
+        pairs = zip(tree.leaves_of(bound, "a bound"), starts, strict=True)
+        return joined([np.broadcast_to(np.asarray(b, float), s.shape) for b, s in pairs])
+
+    low, high = side(bounds[0], -np.inf), side(bounds[1], np.inf)
     outside = np.flatnonzero(~((low <= point) & (point <= high)))
     if outside.size:
         k = int(outside[0])

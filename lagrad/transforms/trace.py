@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, LeakedValue, UnsupportedType
-from lagrad.expressions.expression import Expression
+from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch, UnsupportedType
+from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import stacked
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.programs.program import Program
 from lagrad.systems.system import real_floats
 from lagrad.transforms.trace_cache import interned
-from lagrad.transforms.tracing_graph import Guard, Tracing, entered, tracing
+from lagrad.transforms.tracing_graph import Guard, Tracing, entered, numbers, tracing
 from lagrad.trees import Tree, flatten
 from lagrad.typing import Array, Function, Indices
 
@@ -91,11 +91,41 @@ class Trace:
     @property
     def given(self) -> dict[str, Any]:
         """What each parameter was given: an array, or a value of an outer function."""
-        return {
-            name: value
-            for argument in self.arguments
-            for name, value in zip(argument.names, argument.given, strict=True)
-        }
+        values = [value for argument in self.arguments for value in argument.given]
+        return dict(zip(self.parameters, values, strict=True))
+
+    @property
+    def enclosed(self) -> dict[str, Any]:
+        """What the function closes over, by name: values of the outer trace, or numbers."""
+        names = [v.name for v in self.program.with_role("data")]
+        return {name: self.captured.get(name, self.values.get(name)) for name in names}
+
+    @property
+    def returned(self) -> list[Variable]:
+        """The variables of its outputs."""
+        return [self.program.variables[name] for name in self.outputs]
+
+    def require_like(
+        self, what: str, paths: Sequence[str], given: Sequence[Array], names: Sequence[str]
+    ) -> None:
+        """ShapeMismatch for a step whose outputs of these names are not like what it was given."""
+        for path, array, name in zip(paths, given, names, strict=True):
+            v = self.program.variables[name]
+            if v.shape != array.shape or v.dtype != array.dtype:
+                raise ShapeMismatch(
+                    f"{what} takes {path!r} of shape {array.shape} and dtype {array.dtype} to "
+                    f"shape {v.shape} and dtype {v.dtype}; it must keep both."
+                )
+
+    def structure(self, single: bool) -> Tree:
+        """That of the one argument, or of a tuple of all."""
+        trees = tuple([argument.tree for argument in self.arguments])
+        return trees[0] if single else Tree(tuple, tuple(range(len(trees))), trees)
+
+    @property
+    def result(self) -> Argument:
+        """What the function returned, as an argument of a pull-back."""
+        return Argument(self.tree, self.outputs, ())
 
     @property
     def asked_floats(self) -> bool:
@@ -105,19 +135,17 @@ class Trace:
     @property
     def symbolic(self) -> bool:
         """Whether a function traced around this one has a part in it."""
-        given = (value for argument in self.arguments for value in argument.given)
-        return bool(self.captured) or any(isinstance(value, Expression) for value in given)
+        return bool(self.captured) or any(isinstance(v, Expression) for v in self.given.values())
 
 
 def argument_names(function: Function, count: int) -> list[str]:
     """Names for so many positional arguments."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = [*inspect.signature(function).parameters.values()]
     except (TypeError, ValueError):
-        parameters = ()  # type: ignore[assignment]
-    positional = [
-        p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+        parameters = []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [p.name for p in parameters if p.kind in kinds]
     return [*positional, *(f"argument_{k}" for k in range(len(positional), count))][:count]
 
 
@@ -138,35 +166,31 @@ def trace(
     kwargs: Mapping[str, Any],
     positions: Sequence[int],
     *,
-    opaque: bool = True,
     shared: bool = True,
     passed: bool = False,
     repeating: bool = False,
 ) -> Trace:
     """A call of a function as a program, its arguments at `positions` as parameters.
 
-    With `passed` floats among the other arguments become data by name. One that is `repeating`
-    stands for all steps of a loop.
+    One that is not `shared` is a program of its own, which has the arrays that the function closes
+    over as constants. With `passed` floats among the other arguments become data by name. One that
+    is `repeating` stands for all steps of a loop.
     """
     if not callable(function):
         raise InvalidFunction(f"{function!r} is no function.")
     name = name_of(function)
-    graph = Tracing(name, tracing(), opaque, repeating)
+    graph = Tracing(name, tracing(), shared, repeating)
     program = graph.system
     keywords = sorted(kwargs)
     names = [*argument_names(function, len(args)), *keywords]
     traced = [*args, *(kwargs[name] for name in keywords)]
+    others = [k for k in range(len(traced)) if k not in positions] if passed else []
     found: dict[int, Argument] = {}
-    for position in positions:
-        found[position], traced[position] = parameters_of(
-            traced[position], names[position], graph, "parameter"
-        )
-    arguments = [found[position] for position in positions]
-    if passed:
-        for k in range(len(traced)):
-            if k not in found:
-                found[k], traced[k] = parameters_of(traced[k], names[k], graph, "data")
-    own = [name for k in range(len(traced)) if k in found for name in found[k].names]
+    for k in (*positions, *others):
+        role = "parameter" if k in positions else "data"
+        found[k], traced[k] = parameters_of(traced[k], names[k], graph, role)
+    arguments = tuple([found[k] for k in positions])
+    passes = tuple([name for k in sorted(found) for name in found[k].names])
     with entered(graph):
         count = len(args)
         result = function(*traced[:count], **dict(zip(keywords, traced[count:], strict=True)))
@@ -175,39 +199,27 @@ def trace(
         discrete = any(root.dtype.kind != "f" for root in roots)
     if result is None:
         raise InvalidFunction(f"{name} returned None; return the value to be differentiated.")
-    outputs = tuple(
-        program.define(identifier_of(path, program), root).name
-        for path, root in zip(tree.paths("output"), roots, strict=True)
-    )
+    pairs = zip(tree.paths("output"), roots, strict=True)
+    outputs = tuple(program.define(identifier_of(path, program), root).name for path, root in pairs)
     captured = {variable.name: value for value, variable in graph.captured.items()}
-    given = {
-        v.name: graph.values[v.index]
-        for v in program.variables.values()
-        if v.index in graph.values and v.role in ("parameter", "data")
-    }
+    leaves = [*program.with_role("parameter"), *program.with_role("data")]
+    given = {v.name: graph.values[v.index] for v in leaves if v.index in graph.values}
     starts = {v.name: v.start for v in program.with_role("unknown")}
     guards = tuple(graph.guards.values())
     if shared:
-        known = interned(program, guards)
-        if known is not program:
-            program.arena.ended = True
-            guards = tuple(Guard(known.arena.nodes[g.node.index], g.kind, g.answer) for g in guards)
-        program = known
+        program = interned(graph, guards)
+        if program is not graph.system:
+            nodes = program.arena.nodes
+            guards = tuple(Guard(nodes[g.node.index], g.kind, g.answer) for g in guards)
     call = TracedCall(function, tuple(args), dict(kwargs), tuple(positions))
-    passes = tuple(own)
     return Trace(
-        program,
-        tuple(arguments),
-        outputs,
-        tree,
-        given,
-        captured,
-        starts,
-        guards,
-        passes,
-        call,
-        discrete,
+        program, arguments, outputs, tree, given, captured, starts, guards, passes, call, discrete
     )
+
+
+def unboxed(leaf: Any) -> Any:
+    """A leaf, which may be np.asarray of a traced value, or an array of several."""
+    return stacked(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype == object else leaf
 
 
 def traceable(leaf: Any) -> bool:
@@ -225,13 +237,11 @@ def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Arg
     names: list[str | None] = []
     variables, taken = [], []
     for path, given in zip(tree.paths(name), leaves, strict=True):
-        leaf = given
-        if isinstance(given, np.ndarray) and given.dtype == object:
-            leaf = stacked(given)  # np.asarray of a traced value, or an array of several
+        leaf = unboxed(given)
+        taken.append(leaf)
         if role == "data" and not traceable(leaf):
             names.append(None)
             variables.append(leaf)
-            taken.append(leaf)
             continue
         what = f"argument {path!r}"
         array = real_array(leaf, what) if role == "data" else at_hand(leaf, what)
@@ -241,7 +251,6 @@ def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Arg
         graph.values[variable.index] = array
         variables.append(variable)
         names.append(own)
-        taken.append(leaf)
     return Argument(tree, tuple(names), tuple(taken)), tree.unflatten(variables)
 
 
@@ -262,10 +271,17 @@ def at_hand(leaf: Any, what: str) -> Array:
                 "another thread. Return values from the function instead of storing them, and "
                 "call transforms in the thread of the function that is traced."
             )
-        leaf = leaf.graph.value(leaf)
-        array = np.asarray(leaf)
+        array = numbers(leaf)
         return array if array.dtype.kind == "f" else array.astype(float)
     return real_floats(what, leaf)
+
+
+def start_of(value: Any, what: str) -> tuple[list[Any], Tree, list[Array]]:
+    """The leaves of a start, its structure, and the numbers of each leaf."""
+    leaves, tree = flatten(value)
+    if not leaves:
+        raise InvalidFunction(f"{what} needs a start with at least one array; got {value!r}.")
+    return leaves, tree, [at_hand(leaf, f"the start of {what}") for leaf in leaves]
 
 
 def declared(value: Any) -> bool:
@@ -281,7 +297,6 @@ def output_of(leaf: Any, graph: Tracing, name: str) -> Expression:
             "return a traced value or a float."
         )
     try:
-        node = graph.lift(leaf)
+        return graph.lift(leaf)
     except UnsupportedType as error:
         raise InvalidFunction(f"{name} returned {leaf!r}, which is no array: {error}") from None
-    return node

@@ -33,12 +33,10 @@ def structure_key(program: Program, guards: Sequence[Guard]) -> tuple[Any, ...]:
             described.append((node.name, node.role, node.shape, node.dtype.str))
         elif isinstance(node, Constant):
             value = node.value
-            number = type(value) in NUMBERS
-            described.append(
-                (type(value), repr(value))
-                if number
-                else (value.dtype.str, value.shape, value.tobytes())
-            )
+            if type(value) in NUMBERS:
+                described.append((type(value), repr(value)))
+            else:
+                described.append((value.dtype.str, value.shape, value.tobytes()))
         else:
             described.append((node.primitive, node.parameters, *[a.index for a in node.arguments]))
     constraints = tuple(
@@ -51,26 +49,21 @@ def structure_key(program: Program, guards: Sequence[Guard]) -> tuple[Any, ...]:
     return (program.name, tuple(described), constraints, groups, asked)
 
 
-def interned(program: Program, guards: Sequence[Guard] = ()) -> Program:
-    """The program of this structure that was compiled before, or this one, compiled."""
+def interned(graph: Tracing, guards: Sequence[Guard]) -> Program:
+    """The program of this structure that was compiled before, or the graph's own, compiled."""
+    program, graph.ended = graph.system, True
     try:
         key = structure_key(program, guards)
         hash(key)
     except TypeError:
         key = None
-    if key is not None:
-        with SHARED_LOCK:
-            found = SHARED.get(key)
-            if found is not None:
-                SHARED.move_to_end(key)
-                return found
-    program.arena.ended = True
-    for variable in program.variables.values():
-        if variable.role == "unknown":
-            variable.start = np.broadcast_to(variable.dtype.type(0), variable.shape)
-    arena = program.arena
-    assert isinstance(arena, Tracing)
-    arena.values, arena.captured, arena.arrays = {}, {}, {}
+    with SHARED_LOCK:
+        if key in SHARED:
+            SHARED.move_to_end(key)
+            return SHARED[key]
+    for variable in program.with_role("unknown"):
+        variable.start = np.broadcast_to(variable.dtype.type(0), variable.shape)
+    graph.values, graph.captured, graph.arrays = {}, {}, {}
     if key is not None and held(program) <= HELD_AT_MOST:
         with SHARED_LOCK:
             SHARED[key] = program
@@ -81,10 +74,6 @@ def interned(program: Program, guards: Sequence[Guard] = ()) -> Program:
 
 def held(program: Program) -> int:
     """The bytes of the sparse matrices that a program holds."""
-    matrices = {
-        id(parameter): parameter.matrix.data.nbytes
-        for node in program.arena.nodes
-        for parameter in node.parameters
-        if isinstance(parameter, SparseConstant)
-    }
+    parameters = [parameter for node in program.arena.nodes for parameter in node.parameters]
+    matrices = {id(p): p.matrix.data.nbytes for p in parameters if isinstance(p, SparseConstant)}
     return sum(matrices.values())

@@ -9,9 +9,8 @@ from lagrad.expressions.expression import Expression
 from lagrad.programs.program import Program
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import OPTIONS
-from lagrad.transforms.float_check import require_followed
-from lagrad.transforms.trace import Trace
 from lagrad.transforms.trace import trace as traced
+from lagrad.transforms.trace_checks import require_followed
 from lagrad.typing import Function
 
 
@@ -41,27 +40,21 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
     >>> float(p.solve(x=0.0).gradient("output")["x"])
     2.0
     """
-    found = traced(f, args, kwargs, range(len(args)), opaque=False, shared=False)
+    found = traced(f, args, kwargs, range(len(args)), shared=False)
     if found.symbolic:
         raise TracedValueError(
             f"lg.trace was given, or {found.program.name!r} closes over, a value that is traced: "
             "it would become a number. Call the function itself there, or trace it outside."
         )
-    require_followed(found, None)
-    return declared(found)
-
-
-def declared(trace: Trace) -> Program:
-    """A traced program as one that was declared: with starts, and with values of parameters."""
-    program = trace.program
-    system = Program(program.name)
+    if found.asked_floats:
+        require_followed(found, None)
+    # As one that was declared: with starts, and with values of parameters.
+    system = Program(found.program.name)
     given: dict[str, Expression] = {}
-    for argument in trace.arguments:
-        for name in argument.names:
-            value = trace.values[name]
-            own = f"{name}_" if name in OPTIONS else name
-            given[name] = system.parameter(own, value=value)
-    found = inlined(program, system, given, trace.starts)
-    for name in trace.outputs:
-        system.define(name, found[name])
+    for name in found.parameters:
+        own = f"{name}_" if name in OPTIONS else name
+        given[name] = system.parameter(own, value=found.values[name])
+    nodes = inlined(found.program, system, given, found.starts)
+    for name in found.outputs:
+        system.define(name, nodes[name])
     return system

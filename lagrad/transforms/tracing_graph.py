@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.compiler.plan import Plan
 from lagrad.errors import LeakedValue, ShapeMismatch, UnsupportedType
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
@@ -58,20 +59,25 @@ def answered(kind: str, value: Array) -> Any:
     return int(number)
 
 
+class Guards:
+    """The guards of a program, compiled: asked again of other values."""
+
+    def __init__(self, program: Program, guards: Sequence[Guard]) -> None:
+        self.guards = guards
+        leaves = [v for v in program.variables.values() if v.role != "defined"]
+        self.names = [v.name for v in leaves]
+        # Whether they can be asked before anything is solved.
+        self.early = not any(v.role == "unknown" for v in leaves)
+        self.plan = Plan(leaves, [g.node for g in guards], definitions(program))
+
+    def hold(self, values: Mapping[str, Any]) -> bool:
+        """Whether every answer is the same where the variables have these values."""
+        found = self.plan([values[name] for name in self.names])
+        return all(g.holds(value) for g, value in zip(self.guards, found, strict=True))
+
+
 class Tracing(Graph):
     """The graph of a function that is being traced."""
-
-    __slots__ = (
-        "arrays",
-        "captured",
-        "guards",
-        "opaque",
-        "outer",
-        "recording",
-        "repeating",
-        "system",
-        "values",
-    )
 
     def __init__(self, name: str, outer: Tracing | None, opaque: bool, repeating: bool) -> None:
         self.system = Program(name)
@@ -87,13 +93,10 @@ class Tracing(Graph):
         self.arrays: dict[int, tuple[Any, Expression]] = {}
         self.guards: dict[tuple[int, str], Guard] = {}
 
-    def data(self, value: Array, stem: str, shape: Any, dtype: Any) -> Variable:
+    def data(self, stem: str, shape: Any, dtype: Any) -> Variable:
         """A variable that is given, and that nothing is differentiated by."""
         name = f"{stem}_{len(self.system.variables)}"
-        variable = self.system.leaf(self.system.free(name), "data", shape, dtype, None)
-        if value is not None:
-            self.values[variable.index] = value
-        return variable
+        return self.system.leaf(self.system.free(name), "data", shape, dtype, None)
 
     def array(self, value: Any) -> Expression:
         if not self.opaque or not self.recording:
@@ -105,8 +108,8 @@ class Tracing(Graph):
             if np.array_equal(original, self.values[node.index], equal_nan=value.dtype.kind == "f"):
                 return node
         array = real_array(value, "an array")
-        node = self.data(array, "array", array.shape, array.dtype)
-        self.arrays[id(value)] = (value, node)
+        node = self.data("array", array.shape, array.dtype)
+        self.values[node.index], self.arrays[id(value)] = array, (value, node)
         return node
 
     def foreign(self, value: Expression) -> Expression:
@@ -125,7 +128,7 @@ class Tracing(Graph):
                     "Return it from the function instead."
                 )
             # Its value at hand is that of the outer graph.
-            found = self.captured[value] = self.data(None, "outer", value.shape, value.dtype)
+            found = self.captured[value] = self.data("outer", value.shape, value.dtype)
         return found
 
     def encloses(self, graph: Graph) -> bool:
@@ -168,8 +171,7 @@ class Tracing(Graph):
             return np.zeros(node.shape, node.dtype)
         if node.graph is not self:
             return node.graph.value(node)
-        defined = definitions(self.system)
-        values = self.values
+        values, defined = self.values, definitions(self.system)
         outer = {variable.index: value for value, variable in self.captured.items()}
         with np.errstate(all="ignore"):
             for n in ancestors([node], lambda n: n.index in values, defined):
@@ -194,10 +196,14 @@ class Tracing(Graph):
         # Of nodes that are traced `==` makes an equation.
         group = next(g for g in self.system.groups if any(u is unknown for u in g.unknowns))
         arguments = [self.value(node) for node in group.arguments]
-        start = [v.start for v in group.unknowns]
-        found = group.approach.finish(arguments, start)
-        for variable, value in zip(group.unknowns, found, strict=True):
-            self.values[variable.index] = value
+        found = group.approach.finish(arguments, [v.start for v in group.unknowns])
+        self.values.update(zip([v.index for v in group.unknowns], found, strict=True))
+
+
+def numbers(value: Any) -> Array:
+    """An array, or the numbers of a value of a function that is being traced."""
+    traced = isinstance(value, Expression) and isinstance(value.graph, Tracing)
+    return np.asarray(value.graph.value(value) if traced else value)
 
 
 @contextmanager

@@ -6,10 +6,10 @@ in the function that is traced around it, so that they can be derived again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,36 +23,19 @@ from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
-from lagrad.transforms.float_check import require_followed
-from lagrad.transforms.not_finite import where_not_finite
-from lagrad.transforms.trace import Trace, name_of
+from lagrad.transforms.trace import Argument, Trace, name_of
 from lagrad.transforms.trace import trace as traced
+from lagrad.transforms.trace_checks import require_followed, where_not_finite
 from lagrad.transforms.tracing_graph import Tracing, tracing
+from lagrad.trees import Tree
 from lagrad.typing import Array, Function, Indices
 
 ByName = Mapping[str, Any]
-
-
-class Backend(Protocol):
-    """Values and derivatives of a trace, by the names of its variables."""
-
-    trace: Trace
-
-    def values(self) -> list[Any]:
-        """What the function returned, leaf by leaf."""
-
-    def gradient(self, output: str) -> ByName:
-        """Of a scalar output, by every parameter."""
-
-    def pullback(self, cotangents: ByName) -> ByName:
-        """The transposed Jacobian times cotangents of all outputs, by every parameter."""
-
-    def tangent(self, directions: ByName) -> list[Any]:
-        """The derivative of each output along directions of all parameters."""
+Positions: TypeAlias = int | Sequence[int]  # of the arguments that are differentiated by
 
 
 class Numbers:
-    """Derivatives as numbers, certified."""
+    """Values and derivatives of a trace as numbers, certified, by the names of its variables."""
 
     def __init__(self, trace: Trace, policy: Policy | None = None) -> None:
         self.trace, self.policy = trace, policy
@@ -72,17 +55,21 @@ class Numbers:
         return found
 
     def values(self) -> list[Any]:
+        """What the function returned, leaf by leaf."""
         return [plain(self.solution[name]) for name in self.trace.outputs]
 
     def gradient(self, output: str) -> ByName:
+        """Of a scalar output, by every parameter."""
         found = self.solution.gradient(self.trace.program.variables[output])
         return {name: plain(array) for name, array in found.items()}
 
     def pullback(self, cotangents: ByName) -> ByName:
+        """The transposed Jacobian times cotangents of all outputs, by every parameter."""
         found = self.solution.pullback(self.fitting("cotangent", cotangents))
         return {name: plain(array) for name, array in found.items()}
 
     def tangent(self, directions: ByName) -> list[Any]:
+        """The derivative of each output along directions of all parameters."""
         found = self.solution.tangent(self.fitting("direction", directions))
         return [plain(found[name]) for name in self.trace.outputs]
 
@@ -96,7 +83,7 @@ class Numbers:
 
 
 class Symbols:
-    """Derivatives as values of a function that is traced around this one."""
+    """The same as `Numbers`, as values of a function that is traced around this one."""
 
     def __init__(self, trace: Trace, outer: Tracing) -> None:
         self.trace, self.outer = trace, outer
@@ -104,7 +91,7 @@ class Symbols:
 
     def values(self) -> list[Any]:
         if not self.found:
-            self.placed(self.trace.program, {})
+            self.placed(self.trace.program, {}, {})
         return [self.found[name] for name in self.trace.outputs]
 
     def gradient(self, output: str) -> ByName:
@@ -122,9 +109,7 @@ class Symbols:
         found = self.placed(derived.system, seeds, derived.tangents)
         return [found[name] for name in self.trace.outputs]
 
-    def placed(
-        self, derived: System, seeds: ByName, names: Mapping[str, str] | None = None
-    ) -> ByName:
+    def placed(self, derived: System, seeds: ByName, names: Mapping[str, str]) -> ByName:
         """A program derived from the trace, stated in the outer one; some variables' values there.
 
         `names` are what those variables are called, by what they are derivatives of.
@@ -134,42 +119,49 @@ class Symbols:
         lifted = {name: self.outer.lift(value) for name, value in given.items()}
         self.found = inlined(derived, self.outer.system, lifted, trace.starts)
         self.outer.inherit(trace.program, trace.guards, self.found)
-        return {of: self.found[name] for of, name in (names or {}).items()}
+        return {of: self.found[name] for of, name in names.items()}
 
 
-def positions_of(argnums: int | Sequence[int], count: int, name: str) -> Indices:
+Backend: TypeAlias = Numbers | Symbols
+
+
+def backend(trace: Trace, *directions: Any) -> Backend:
+    """Where derivatives come from: symbols where a trace, or a direction, is of an outer trace.
+
+    InvalidFunction for a result of truths or integers, which has no derivative.
+    """
+    if trace.discrete:
+        raise InvalidFunction(
+            f"{trace.program.name!r} returned truths or integers, which have no derivative; "
+            "return floats."
+        )
+    outer = tracing()
+    if outer is not None and (trace.symbolic or any(isinstance(d, Expression) for d in directions)):
+        return Symbols(trace, outer)
+    return Numbers(trace)
+
+
+def positions_of(argnums: Positions, count: int, name: str) -> Indices:
     """The positions of arguments, counted from the front."""
-    single = isinstance(argnums, (int, np.integer))
-    if not single and not isinstance(argnums, (tuple, list)):
+    wanted = (argnums,) if isinstance(argnums, (int, np.integer)) else argnums
+    several = isinstance(wanted, (tuple, list)) and len(wanted) > 0
+    if not several or not all(isinstance(k, (int, np.integer)) for k in wanted):
         raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
-    wanted: Sequence[Any] = (argnums,) if single else tuple(argnums)  # type: ignore[arg-type]
-    if not wanted or not all(isinstance(k, (int, np.integer)) for k in wanted):
-        raise InvalidValue(f"argnums={argnums!r}; expected a position or several.")
-    for k in wanted:
-        if not -count <= k < count:
-            raise InvalidValue(
-                f"argnums={argnums!r}, but {name!r} was called with {count} positional "
-                f"argument{'s' * (count != 1)}."
-            )
+    if not all(-count <= k < count for k in wanted):
+        raise InvalidValue(
+            f"argnums={argnums!r}, but {name!r} was called with {count} positional "
+            f"argument{'s' * (count != 1)}."
+        )
     found = tuple(int(k) % count for k in wanted)
     if len(set(found)) < len(found):
         raise InvalidValue(f"argnums={argnums!r} names an argument twice.")
     return found
 
 
-def require_floats(trace: Trace) -> None:
-    """InvalidFunction for a result of truths or integers, which has no derivative."""
-    if trace.discrete:
-        raise InvalidFunction(
-            f"{trace.program.name!r} returned truths or integers, which have no derivative; "
-            "return floats."
-        )
-
-
 def scalar_output(trace: Trace, name: str, what: str) -> str:
     """The one output, which must have one entry."""
-    shapes = [trace.program.variables[n].shape for n in trace.outputs]
-    if len(shapes) != 1 or trace.program.variables[trace.outputs[0]].size != 1:
+    shapes = [v.shape for v in trace.returned]
+    if len(shapes) != 1 or trace.returned[0].size != 1:
         shown = shapes[0] if len(shapes) == 1 else shapes
         raise InvalidFunction(
             f"{what} needs a function with a scalar result; {name!r} returned shape {shown}. "
@@ -192,18 +184,12 @@ class Transform(Public):
     """A function of the same arguments as another one, made from its trace."""
 
     def __init__(
-        self,
-        function: Function,
-        argnums: int | Sequence[int],
-        accuracy: float | None,
-        on_failure: str,
+        self, function: Function, argnums: Positions, accuracy: float | None, on_failure: str
     ) -> None:
         if not callable(function):
             raise InvalidFunction(f"{function!r} is no function.")
-        self.function = function
-        self.argnums = argnums
-        self.accuracy = accuracy
-        self.on_failure = on_failure
+        self.function, self.argnums = function, argnums
+        self.accuracy, self.on_failure = accuracy, on_failure
         self.__name__ = f"{type(self).__name__}_of_{name_of(function)}"
         self.__wrapped__ = function
 
@@ -230,11 +216,8 @@ class Transform(Public):
 
     def of(self, trace: Trace) -> Any:
         """The derivative, as numbers or as values of the function traced around."""
-        require_floats(trace)
-        outer = tracing()
-        if outer is not None and trace.symbolic:
-            return self.result(Symbols(trace, outer))
-        return self.numbers(trace)
+        at = backend(trace)
+        return self.result(at) if isinstance(at, Symbols) else self.numbers(trace)
 
     def numbers(self, trace: Trace) -> Any:
         """The result as numbers, by a straight line where there is nothing to solve."""
@@ -256,10 +239,9 @@ class Transform(Public):
         """The result, of numbers or of symbols."""
         raise NotImplementedError
 
-    def in_structure(self, trace: Trace, found: Mapping[str, Any]) -> Any:
-        """Values by parameter in the structure of the arguments."""
-        parts = tuple([a.tree.unflatten([found[n] for n in a.names]) for a in trace.arguments])
-        return parts[0] if isinstance(self.argnums, (int, np.integer)) else parts
+    def structure(self, trace: Trace) -> Tree:
+        """That of the arguments that are differentiated by."""
+        return trace.structure(isinstance(self.argnums, (int, np.integer)))
 
 
 def plain(value: Any) -> Any:
@@ -268,11 +250,13 @@ def plain(value: Any) -> Any:
     return array[()] if array.ndim == 0 else array
 
 
-def require_shapes(trace: Trace, what: str, names: Iterable[str], leaves: Iterable[Any]) -> None:
-    """ShapeMismatch for a cotangent or a tangent that does not fit its variable."""
-    for name, leaf in zip(names, leaves, strict=True):
+def leaves_by_name(trace: Trace, what: str, of: Argument, value: Any, where: str) -> dict[str, Any]:
+    """The leaves of a cotangent or a tangent; ShapeMismatch for one that does not fit its name."""
+    found = dict(zip(of.names, of.tree.leaves_of(value, where), strict=True))
+    for name, leaf in found.items():
         shape = trace.program.variables[name].shape
         if np.shape(leaf) != shape:
             raise ShapeMismatch(
                 f"the {what} of {name!r} has shape {np.shape(leaf)}; expected {shape}."
             )
+    return found

@@ -1,19 +1,21 @@
-"""A traced function called again with numbers, to see what its trace has missed."""
+"""What a trace alone does not tell: derivatives that it has missed, and where NaN came from.
+
+The function is called again with numbers where it asked for floats; for an operation that made
+NaN or infinity first the trace is searched where its solution is not finite.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
+from lagrad.compiler.plan import Plan
 from lagrad.differences import along
-from lagrad.errors import TracedValueError
-from lagrad.expressions.expression import Expression
+from lagrad.errors import NotFinite, TracedValueError
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
+from lagrad.systems.constraint import definitions
 from lagrad.transforms.trace import Trace
-from lagrad.transforms.tracing_graph import Tracing
+from lagrad.transforms.tracing_graph import numbers
 from lagrad.trees import flatten
 from lagrad.typing import Array
 
@@ -27,28 +29,29 @@ def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
     Python's floats carry no derivative. Where they only decide something, nothing is lost; where
     they are computed with, the derivative along a random direction differs from the function's.
     """
-    if not trace.asked_floats:
-        return
     if solution is None:
         solution = solve_named(trace.program.compiled(), trace.values, trace.starts)
     elif trace.symbolic:
         return  # the function traced around it is followed as a whole
     rng = np.random.default_rng(0)
     values = {name: np.asarray(trace.values[name]) for name in trace.parameters}
-    direction = {
-        name: rng.standard_normal(v.shape) * (float(np.abs(v).max(initial=0.0)) or 1.0)
-        for name, v in values.items()
-    }
+    sizes = {name: float(np.abs(v).max(initial=0.0)) or 1.0 for name, v in values.items()}
+    direction = {name: rng.standard_normal(v.shape) * sizes[name] for name, v in values.items()}
+    variables = trace.program.variables
+    moves = {variables[name]: d.astype(values[name].dtype) for name, d in direction.items()}
     with np.errstate(all="ignore"):
-        tangent = solution.tangent(
-            {trace.program.variables[n]: d.astype(values[n].dtype) for n, d in direction.items()}
-        )
+        tangent = solution.tangent(moves)
     expected = np.concatenate([np.ravel(tangent[name]) for name in trace.outputs])
     known = np.concatenate([np.ravel(solution[name]) for name in trace.outputs])
 
     def moved(share: Array) -> Array:
+        # The leaves of the function's result at other values of its parameters.
         at = {name: v + share * direction[name] for name, v in values.items()}
-        return np.concatenate([np.ravel(number(x)) for x in replayed(trace, at)])
+        args = [*trace.call.args]
+        for position, argument in zip(trace.call.positions, trace.arguments, strict=True):
+            args[position] = argument.tree.unflatten([at[name][()] for name in argument.names])
+        leaves, _ = flatten(trace.call.function(*args, **trace.call.kwargs))
+        return np.concatenate([np.ravel(numbers(leaf)).astype(float) for leaf in leaves])
 
     found = expected
     for step in (1e-4, 1e-6):
@@ -77,16 +80,25 @@ REMEDY = (
 )
 
 
-def number(value: Any) -> Array:
-    """A leaf of a result, which a function traced around may have a part in."""
-    if isinstance(value, Expression) and isinstance(value.graph, Tracing):
-        value = value.graph.value(value)
-    return np.asarray(value, dtype=float)
-
-
-def replayed(trace: Trace, values: Mapping[str, Array]) -> list[Any]:
-    """The leaves of the function's result at other values of its parameters."""
-    args = list(trace.call.args)
-    for position, argument in zip(trace.call.positions, trace.arguments, strict=True):
-        args[position] = argument.tree.unflatten([values[name][()] for name in argument.names])
-    return flatten(trace.call.function(*args, **trace.call.kwargs))[0]
+def where_not_finite(trace: Trace) -> NotFinite | None:
+    """The error that names data, or a step of a loop, with NaN or infinity, if there is one."""
+    for name, array in trace.values.items():
+        values = np.asarray(array)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            place = np.argwhere(~np.isfinite(values))[0].tolist()
+            what = "argument " + repr(name) if name in trace.passed else "an array"
+            return NotFinite(
+                f"{what} of shape {values.shape}, which {trace.program.name!r} computes with, is "
+                f"{values[tuple(place)]} at {place}."
+            )
+    program = trace.program
+    if program.with_role("unknown"):
+        return None
+    inputs = [program.variables[name] for name in trace.values]
+    for node in program.arena.nodes:
+        if node.primitive is not None and node.primitive.breaks is not None:
+            arguments = Plan(inputs, node.arguments, definitions(program))
+            given = arguments(list(trace.values.values()))
+            if (said := node.primitive.breaks(node.parameters, given)) is not None:
+                return NotFinite(said)
+    return None
