@@ -1,7 +1,5 @@
 """The command: `lagrad run [FILE.py] [--set NAME=VALUE] [--of NAME] [--wrt NAME] [--json PATH]`."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

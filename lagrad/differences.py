@@ -1,7 +1,5 @@
 """Derivatives by centred differences, for functions that have no rule."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

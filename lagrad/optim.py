@@ -5,8 +5,6 @@ are numbers, arrays of one for each step, or functions of the step's number; the
 that they are hyperparameters with derivatives of their own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

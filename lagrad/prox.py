@@ -4,8 +4,6 @@
 operator holds fixed drop out of the derivative's linear system.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What objects show to their users: `dir`, and with it completion, lists what may be used."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 

@@ -1,7 +1,5 @@
 """Names of types that stand in signatures everywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeAlias
 

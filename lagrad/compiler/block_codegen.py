@@ -1,7 +1,5 @@
 """The function of one block of a group: calls of NumPy, and rows of arithmetic between them."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable

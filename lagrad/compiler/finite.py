@@ -1,7 +1,5 @@
 """Whether arrays are finite."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 

@@ -5,8 +5,6 @@ or of another shape, is a level above it, and a group is what has one shape and 
 of a group's values are taken on the way. What only the group needs is never stored whole.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

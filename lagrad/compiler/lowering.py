@@ -5,8 +5,6 @@ product's terms; what changes nothing (times one, plus zero, minus minus, an arr
 where NumPy spreads it itself) is left out; what nobody asks for never comes in.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

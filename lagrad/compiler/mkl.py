@@ -4,8 +4,6 @@ NumPy's own exp, sin and tanh use the vectors of a processor with AVX-512, and o
 the other elsewhere. `mkl_umath` computes four at once there too, to the last bit but one.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import math

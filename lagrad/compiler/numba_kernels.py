@@ -4,8 +4,6 @@ Codes stand for functions of one or two numbers; which, `loops.NAMES` says. Ever
 a derivative is elsewhere: backwards a loop adds up products with partials already computed.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numba

@@ -1,7 +1,5 @@
 """Expressions compiled to a straight line of NumPy calls."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 numba compiles them where that installs and they have run long enough; Python runs them elsewhere.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import math

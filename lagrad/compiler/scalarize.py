@@ -6,8 +6,6 @@ additions and multiplications; what only moves entries moves their places. One c
 runs all steps.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

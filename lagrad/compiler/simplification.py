@@ -5,8 +5,6 @@ that is equal, or the operation, simpler where it can be. What it asks of both i
 `lowering.py` has: operations by place, constants, and which value may stand for another.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """How many threads large arrays are spread over."""
 
-from __future__ import annotations
-
 import contextvars
 import os
 from collections.abc import Callable, Iterator

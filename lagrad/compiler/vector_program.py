@@ -4,8 +4,6 @@ A call of NumPy costs as much as a hundred additions, and between calls threads 
 other. Where numba compiled the loops, a row of operations is one call, and waits for nobody.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

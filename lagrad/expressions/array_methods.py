@@ -4,8 +4,6 @@ Operators go past NumPy's dispatch where both sides are scalars of one graph, si
 have millions of them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

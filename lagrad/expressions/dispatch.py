@@ -1,7 +1,5 @@
 """The tables by which NumPy's functions find what they do with traced values."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

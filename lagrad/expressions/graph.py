@@ -4,8 +4,6 @@ A `Graph` keeps its nodes in the order of their making, so that a node's argumen
 before it, and stores equal nodes once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import RLock

@@ -5,8 +5,6 @@ are written. One notation serves text, LaTeX and NumPy source; a style says how 
 products, fractions, powers and transposes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

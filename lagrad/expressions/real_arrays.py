@@ -1,7 +1,5 @@
 """Numbers and arrays that enter a program and stay as they are."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fixed points, roots and argmins, inside or outside a traced function."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The kinds of implicit functions: what each states, and how it is approached."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace

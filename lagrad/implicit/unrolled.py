@@ -1,7 +1,5 @@
 """The derivative of an iteration itself, in the place of that of what it approaches."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

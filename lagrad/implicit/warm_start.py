@@ -1,7 +1,5 @@
 """Starts that are where the last solve ended."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Linear solvers behind one protocol: factor a Jacobian once, solve with it and its transpose."""
 
-from __future__ import annotations
-
 import functools
 import math
 from abc import ABC, abstractmethod

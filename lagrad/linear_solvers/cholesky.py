@@ -1,7 +1,5 @@
 """Cholesky factorisation, of dense and of sparse matrices."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Linear solvers of other packages, each behind an extra: algebraic multigrid, and PARDISO."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from dataclasses import dataclass

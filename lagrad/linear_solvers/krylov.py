@@ -1,7 +1,5 @@
 """Linear solvers that know a matrix by its products alone, by SciPy; and which solver to take."""
 
-from __future__ import annotations
-
 import inspect
 import warnings
 from abc import abstractmethod

@@ -1,7 +1,5 @@
 """Linear solvers that change the system before another one solves it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

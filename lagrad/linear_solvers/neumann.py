@@ -1,7 +1,5 @@
 """The Neumann series for a linear system, whole or truncated."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

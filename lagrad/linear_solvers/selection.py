@@ -1,7 +1,5 @@
 """Which linear solver takes a matrix, unless the user says."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

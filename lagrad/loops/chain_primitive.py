@@ -1,7 +1,5 @@
 """Loops as primitives: the chain, its adjoint from few stored states, and their partials."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import replace

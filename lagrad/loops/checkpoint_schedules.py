@@ -8,8 +8,6 @@ and those on the way from a stored state to where the next one is stored. The in
 of the s. What the loop's value needs is not counted: its last step, beyond all of these.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import comb, inf

@@ -6,8 +6,6 @@ nothing. A decay n/d destroys log₂(d/n) bits of each velocity at each step: th
 buffer, which grows by that much, and which fills the digits that the factor n makes room for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction

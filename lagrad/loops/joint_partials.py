@@ -4,8 +4,6 @@ One formula serves traced values, among which it is restated, and numbers, where
 kept. What flows back to all arguments is found at once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from copy import copy

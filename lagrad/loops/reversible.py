@@ -1,7 +1,5 @@
 """Steps as loops take them: of a state alone, and with an inverse, so that no states are kept."""
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import dataclass
 from typing import Any

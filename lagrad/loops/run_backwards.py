@@ -1,7 +1,5 @@
 """How a loop runs backwards: over the states before each step, stored, found again or undone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

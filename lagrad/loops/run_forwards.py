@@ -1,7 +1,5 @@
 """How a loop runs forwards: step by step, or on single numbers as one compiled loop."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, takewhile

@@ -1,7 +1,5 @@
 """Loops of a length that is known: `scan` and `iterate`."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

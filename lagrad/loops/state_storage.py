@@ -3,8 +3,6 @@
 The file is one that the system removes whatever happens to the process.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import tempfile

@@ -1,7 +1,5 @@
 """Loops whose length is found by running them."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 from typing import Any

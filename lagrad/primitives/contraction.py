@@ -1,7 +1,5 @@
 """Products of tensors: all of them pairwise contractions, so that BLAS does the work."""
 
-from __future__ import annotations
-
 import itertools
 import string
 from collections.abc import Sequence

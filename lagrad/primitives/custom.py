@@ -1,7 +1,5 @@
 """Primitives of the user's own: a function of arrays, and its derivative in one direction."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

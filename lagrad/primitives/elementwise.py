@@ -5,8 +5,6 @@ A partial is a number, or a function of the output `y` and the arguments. Compar
 sides.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ Each is one function of arrays and of traced values alike, and one that undoes i
 array of positions through the first yields the matrix.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any

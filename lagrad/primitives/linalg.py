@@ -1,7 +1,5 @@
 """Dense linear algebra over stacks of matrices, (…, n, n)."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

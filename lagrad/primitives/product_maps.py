@@ -1,7 +1,5 @@
 """Linear maps with a structure of their own: products, running sums, solves."""
 
-from __future__ import annotations
-
 import math
 import string
 from typing import Any

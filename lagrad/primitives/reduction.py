@@ -1,7 +1,5 @@
 """Reductions: `sum` and `broadcast_to`, each the other's transpose, extremes, and the rest."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

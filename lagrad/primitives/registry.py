@@ -1,7 +1,5 @@
 """How primitives are declared: the table of them, and the shapes that come up again."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ What has no quick road of its own is a gather, found by running the positions of
 NumPy's function.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable, Sequence

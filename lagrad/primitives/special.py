@@ -1,7 +1,5 @@
 """The ufuncs of `scipy.special`, and `logsumexp` and `softmax`, which are right at −∞."""
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any

@@ -6,8 +6,6 @@ contributions to x. So the derived program can be derived again. The tangent pro
 variables of the first, and for each its tangent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -6,8 +6,6 @@ many scalars are swept on their tape. What comes out not finite is left to the s
 which says where it comes from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

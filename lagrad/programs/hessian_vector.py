@@ -1,7 +1,5 @@
 """The adjoint program at a solution that is known: nothing of it is solved again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A solved program: its values and, on asking, its derivatives, each with a certificate."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, KeysView, Mapping
 from typing import Any

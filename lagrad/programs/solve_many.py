@@ -1,7 +1,5 @@
 """One program solved for many values of its parameters."""
 
-from __future__ import annotations
-
 import contextvars
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """A program as runnable NumPy source, one statement for each constraint."""
 
-from __future__ import annotations
-
 import ast
 import base64
 import inspect

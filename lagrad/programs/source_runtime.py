@@ -1,7 +1,5 @@
 """Functions that the modules of `source` are written with: they need NumPy and SciPy alone."""
 
-from __future__ import annotations
-
 import base64
 import math
 import zlib

@@ -3,8 +3,6 @@
 Each is `weight · Σᵢ loss(ηᵢ, yᵢ) + Σⱼ l1ⱼ |wⱼ| + ½ Σⱼ l2ⱼ wⱼ²` with η = X w + b.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar

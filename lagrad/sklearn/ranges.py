@@ -1,7 +1,5 @@
 """Ranges of hyperparameters, and the unconstrained vector that the search moves in."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

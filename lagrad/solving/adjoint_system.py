@@ -1,7 +1,5 @@
 """The adjoint system put together as one labelled sparse matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The equations of one block, compiled: residuals and Jacobians as functions of its unknowns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any

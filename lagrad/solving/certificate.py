@@ -1,7 +1,5 @@
 """What is known of a result's accuracy, and what happens where that is too little."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What derivatives are returned in: arrays by name, read-only."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar
 

@@ -4,8 +4,6 @@ A residual is known to rounding of its terms only: it may be off by w, and the p
 |J⁻¹|w (the bound of LAPACK's gerfs).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

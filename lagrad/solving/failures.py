@@ -1,7 +1,5 @@
 """What a nonlinear solve went through, and how it is told where it failed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias

@@ -1,7 +1,5 @@
 """The blocks of a system solved in turn."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 

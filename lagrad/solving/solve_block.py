@@ -1,7 +1,5 @@
 """One implicit block: approached, solved by Newton's method, certified, and its derivatives set."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ Carried forwards over a tape from the identity, a local partial that scales keep
 diagonal; a product with a matrix makes it full. Where a map has no such form, there is none.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass

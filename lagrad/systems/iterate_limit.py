@@ -1,7 +1,5 @@
 """What iterations end with, in the place of what they approach."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Modules that are loaded when something of theirs is first asked for."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from typing import Any

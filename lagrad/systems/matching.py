@@ -1,7 +1,5 @@
 """Equations paired with unknowns, and the parts where pairs are missing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

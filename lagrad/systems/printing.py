@@ -1,7 +1,5 @@
 """Programs as a person writes them: in text, in LaTeX, and, for `source`, in NumPy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ What can be known of them from structure: where the Jacobian can have entries, w
 constant, whether it jumps, and whether each entry of the unknowns can be determined at all.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Systems copied: into a graph of their own, or into another system in the place of a call."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lagrad.expressions.expression import Constant, Expression, Variable

@@ -5,8 +5,6 @@ units as it has entries, pairs them; what stays unpaired leads to the under- and
 parts (Dulmage and Mendelsohn 1958), and the strong components of what is paired are the blocks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

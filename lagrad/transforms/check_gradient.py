@@ -1,7 +1,5 @@
 """Derivatives compared with differences of the function."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice

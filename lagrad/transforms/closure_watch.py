@@ -4,8 +4,6 @@ Python functions read variables of the functions around them, globals and defaul
 compared by identity, numbers by value, and arrays by a sample of their entries as well.
 """
 
-from __future__ import annotations
-
 import dis
 import functools
 import types

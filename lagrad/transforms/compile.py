@@ -1,7 +1,5 @@
 """Functions with their traces kept, for hot paths."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType, MethodType, ModuleType

@@ -1,7 +1,5 @@
 """Products with a function's Jacobian, its transpose and its Hessian."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

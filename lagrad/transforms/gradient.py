@@ -1,7 +1,5 @@
 """The gradient of a plain function, the function itself, and values that are held constant."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ParamSpec
 

@@ -1,7 +1,5 @@
 """Jacobians and Hessians of functions, dense or at the cost of their entries."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, ParamSpec

@@ -1,7 +1,5 @@
 """A call of a plain function as a program."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Mapping, Sequence

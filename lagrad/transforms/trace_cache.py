@@ -1,7 +1,5 @@
 """Programs of the same structure compiled once."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock

@@ -4,8 +4,6 @@ The function is called again with numbers where it asked for floats; for an oper
 NaN or infinity first the trace is searched where its solution is not finite.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lagrad.compiler.plan import Plan

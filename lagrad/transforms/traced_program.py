@@ -1,7 +1,5 @@
 """A traced function as a declared program, to be read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lagrad.errors import TracedValueError
