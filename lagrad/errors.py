@@ -1,7 +1,5 @@
 """The exceptions and warnings of lagrad: one tree under `LagradError`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -18,7 +16,7 @@ class UnknownName(LagradError, ValueError):
     """A name that the program does not have."""
 
     @classmethod
-    def among(cls, name: object, known: Iterable[str], what: str) -> UnknownName:
+    def among(cls, name: object, known: Iterable[str], what: str) -> "UnknownName":
         """The error for `name`, with its nearest match among the `known` ones."""
         known = list(known)
         near = get_close_matches(str(name), known, n=1)
@@ -52,7 +50,7 @@ class InvalidEquation(LagradError, ValueError):
     """An equation that constrains nothing, or that is none."""
 
     @classmethod
-    def used_as_value(cls, equation: object) -> InvalidEquation:
+    def used_as_value(cls, equation: object) -> "InvalidEquation":
         """The error for an equation in the place of a value."""
         return cls(
             f"the equation {equation!r} is used as a value; np.equal compares the two sides."
@@ -87,7 +85,7 @@ class UnsupportedFunction(LagradError, TypeError):
     """A NumPy function that lagrad has no rule for."""
 
     @classmethod
-    def missing(cls, name: str) -> UnsupportedFunction:
+    def missing(cls, name: str) -> "UnsupportedFunction":
         """The error for a NumPy function that traced values do not have."""
         return cls(
             f"np.{name} has no rule for traced values. Write it with functions that have one, or "

@@ -1,7 +1,5 @@
 """Nested values and their leaves: dicts, lists, tuples and dataclasses of arrays."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -29,7 +27,7 @@ class Tree:
 
     kind: type | None
     keys: tuple[Any, ...] = ()
-    children: tuple[Tree, ...] = ()
+    children: "tuple[Tree, ...]" = ()
     fixed: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -75,7 +73,7 @@ class Tree:
             for path in child.paths(f"{prefix}_{key}")
         ]
 
-    def difference(self, other: Tree, where: str) -> str | None:
+    def difference(self, other: "Tree", where: str) -> str | None:
         """What tells another structure from this one, in words; None where they are equal."""
         if self == other:
             return None

@@ -5,8 +5,6 @@ of one function; what is left for a loop is to add up their products in order. W
 loop is NumPy's where levels of the tape are wide, or Python's statements where tapes run often.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,7 +37,7 @@ ADD, SUBTRACT, COPY = CODES["add"], CODES["subtract"], CODES["copy"]
 
 def scalar_tape(
     inputs: Sequence[Variable], order: Sequence[Expression], defined: dict[int, Expression]
-) -> ScalarTape | None:
+) -> "ScalarTape | None":
     """The tape of nodes in order that are all scalars; None of others.
 
     Inputs may be arrays of which entries are taken.
@@ -171,14 +169,14 @@ class ScalarTape:
         return *there, IN_PYTHON[2]
 
     @property
-    def levels(self) -> Levels | None:
+    def levels(self) -> "Levels | None":
         """Operations by level, where loops are not compiled and levels are wide."""
         if self._loops is not IN_PYTHON:
             return None
         return self._by_level
 
     @cached_property
-    def _by_level(self) -> Levels | None:
+    def _by_level(self) -> "Levels | None":
         return levels(self.code, self.first, self.second, self.start)
 
     @cached_property
@@ -266,7 +264,7 @@ class LevelGroup:
     second: Array | None
 
 
-def levels(code: Array, first: Array, second: Array, start: int) -> Levels | None:
+def levels(code: Array, first: Array, second: Array, start: int) -> "Levels | None":
     """The operations of a flat tape level by level; None where levels are narrow."""
     height = [0] * start
     for a, b in zip(first[start:].tolist(), second[start:].tolist(), strict=True):

@@ -5,8 +5,6 @@ traced expressions, so one object is the JVP (`mv`), the VJP (`rmv`), the sparse
 (`as_sparse`) and, over expressions, the symbolic form of all of them.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -46,11 +44,11 @@ class LinearMap(ABC):
         """The same matrix as an ndarray."""
         return self.as_sparse().toarray()
 
-    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+    def with_data(self, data: tuple[Value, ...]) -> "LinearMap":
         """The same map over other data."""
         return self
 
-    def pattern(self) -> LinearMap:
+    def pattern(self) -> "LinearMap":
         """The map with one for every number: where entries can be, without cancellation."""
         return self.with_data(tuple(map(presence, self.data)))
 

@@ -4,8 +4,6 @@ An approach is data: which program gives the step, the residual or the gradient,
 method it is iterated. It runs where the block of its unknowns is about to be solved.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -48,7 +46,7 @@ class NoDirection(NotConverged):
 class Problem:
     """A program at given data, as functions of the vector of its parameters that vary."""
 
-    def __init__(self, approach: ImplicitApproach, arguments: Sequence[Array]) -> None:
+    def __init__(self, approach: "ImplicitApproach", arguments: Sequence[Array]) -> None:
         self.program, self.names, self.inner = approach.program, approach.varied, approach.inner
         self.varied = [self.program.variables[n] for n in approach.varied]
         self.outputs = [self.program.variables[n] for n in approach.outputs]

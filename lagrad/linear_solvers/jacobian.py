@@ -1,7 +1,5 @@
 """A Jacobian, as far as it is known: its entries, dense or sparse, or its products alone."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from functools import cached_property
@@ -29,7 +27,7 @@ class Jacobian:
         self.matrix = matrix
 
     @staticmethod
-    def of(matrix: Any) -> Jacobian:
+    def of(matrix: Any) -> "Jacobian":
         """A matrix, or an operator, as what it is."""
         operator = isinstance(matrix, sparse_linalg.LinearOperator)
         return Operator(matrix) if operator else Jacobian(matrix)
@@ -39,7 +37,7 @@ class Jacobian:
         return int(self.matrix.shape[0])
 
     @cached_property
-    def transposed(self) -> Jacobian:
+    def transposed(self) -> "Jacobian":
         return type(self)(self.matrix.T)
 
     def mv(self, x: Array) -> Array:
@@ -62,7 +60,7 @@ class Jacobian:
         """The 1-norm: the largest sum of a column's absolute values."""
         return float(abs(self.matrix).sum(axis=0).max()) if self.size else 0.0
 
-    def shifted(self, damping: float) -> Jacobian:
+    def shifted(self, damping: float) -> "Jacobian":
         """J + damping·I."""
         sparse_one = sparse.issparse(self.matrix)
         eye = sparse.eye_array(self.size, format="csr") if sparse_one else np.eye(self.size)
@@ -139,7 +137,7 @@ class Products(sparse_linalg.LinearOperator):  # type: ignore[misc]
 
     def replaced(
         self, forward: Callable[[Array], Array], backward: Callable[[Array], Array], dtype: Any
-    ) -> Products:
+    ) -> "Products":
         """The same Jacobian by other products."""
         known = (self.assemble, self.residual, self.point)
         return Products(forward, backward, self.shape[0], dtype, *known)

@@ -3,8 +3,6 @@
 How the matrices of one pattern are factored is found once, then their numbers move only.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -48,7 +46,7 @@ class Order:
     indptr: Array
 
     @classmethod
-    def of(cls, pattern: Any, rows: Array, columns: Array) -> Order:
+    def of(cls, pattern: Any, rows: Array, columns: Array) -> "Order":
         """The order of a `csc_array`'s rows and columns."""
         places = np.arange(pattern.indices.size)
         numbered = sparse.csc_array((places, pattern.indices, pattern.indptr), shape=pattern.shape)
@@ -71,7 +69,7 @@ class Layout:
     """
 
     # Those of the last patterns; a pattern is compared entry by entry.
-    RECENT: ClassVar[OrderedDict[Any, Layout]] = OrderedDict()
+    RECENT: ClassVar["OrderedDict[Any, Layout]"] = OrderedDict()
     AT_MOST = 8
 
     def __init__(self, matrix: sparse.csr_array) -> None:
@@ -93,7 +91,7 @@ class Layout:
         self._decompose(rows)
 
     @classmethod
-    def of(cls, matrix: sparse.csr_array) -> Layout:
+    def of(cls, matrix: sparse.csr_array) -> "Layout":
         """What is known of a matrix's pattern."""
         key = (matrix.shape, zlib.crc32(matrix.indices), zlib.crc32(matrix.indptr))
         found = cls.RECENT.get(key)

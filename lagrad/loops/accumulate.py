@@ -5,8 +5,6 @@ each step, of few rows and columns' worth of numbers. Those of many steps side b
 product, [d₁ … d_k][z₁ … z_k]ᵀ, which writes to the sum once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ class MatrixProduct:
     width: int
 
     @classmethod
-    def of(cls, node: Expression) -> MatrixProduct | None:
+    def of(cls, node: Expression) -> "MatrixProduct | None":
         """A contraction as one; None of what is none, or is large in what it sums over."""
         if node.primitive is not contraction:
             return None

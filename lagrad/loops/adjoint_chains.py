@@ -5,8 +5,6 @@ steps, which is a chain again, in reverse over the states. So is its tangent. No
 comes out, to any order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,7 +69,7 @@ class AdjointStep:
     known: dict[int, str]
 
     @classmethod
-    def of(cls, chain: Chain, active: tuple[str, ...]) -> AdjointStep:
+    def of(cls, chain: Chain, active: tuple[str, ...]) -> "AdjointStep":
         """That of a chain, by its states and by active inputs and constants."""
         derived = pullback(chain.differentiable(active), tuple(dict.fromkeys(chain.results)))
         system = derived.system

@@ -4,8 +4,6 @@ The chain is one operation on arrays. What is derived from it is a chain again: 
 `derived_chains.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +32,7 @@ class Starts:
     arrays: tuple[tuple[str, Shape, bytes], ...] = ()
 
     @classmethod
-    def of(cls, values: dict[str, Array]) -> Starts:
+    def of(cls, values: dict[str, Array]) -> "Starts":
         arrays = {name: np.asarray(value, float) for name, value in values.items()}
         return cls(tuple((name, a.shape, a.tobytes()) for name, a in arrays.items()))
 
@@ -113,7 +111,7 @@ class Execution:
     progress: bool = False
 
     @property
-    def plain(self) -> Execution:
+    def plain(self) -> "Execution":
         """Forwards only: what is wanted of a run is its value."""
         return Execution(progress=self.progress)
 
@@ -152,17 +150,17 @@ class Chain:
     starts: Starts = Starts()
     execution: Execution = Execution()
 
-    def executed(self, **changes: Any) -> Chain:
+    def executed(self, **changes: Any) -> "Chain":
         """The chain run in another way."""
         return replace(self, execution=replace(self.execution, **changes))
 
     @property
-    def way(self) -> Chain:
+    def way(self) -> "Chain":
         """What chains have in common that differ in outputs only, or in how states are stored."""
         return replace(self, outputs=(), execution=Execution(exact=self.execution.exact))
 
     @cached_property
-    def once(self) -> Chain:
+    def once(self) -> "Chain":
         """The chain of one step: what is derived of all that differ in how often they take it."""
         return replace(self, length=1, backwards=False, execution=Execution())
 

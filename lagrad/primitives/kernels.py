@@ -5,8 +5,6 @@ two tensors on BLAS, `sparse_product` one with a constant sparse matrix; `convol
 `logsumexp` complete the table.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import string
@@ -66,7 +64,7 @@ class SparseConstant:
 
     __slots__ = ("_transposed", "_uses", "key", "matrix", "shape")
 
-    def __init__(self, matrix: Any, transposed: SparseConstant | None = None) -> None:
+    def __init__(self, matrix: Any, transposed: "SparseConstant | None" = None) -> None:
         if matrix.dtype.kind == "c":
             raise UnsupportedType("a complex sparse matrix meets traced values; expected real.")
         kept = sparse.csr_array(matrix, copy=transposed is None)
@@ -78,7 +76,7 @@ class SparseConstant:
         self._transposed, self._uses = transposed, 0
 
     @property
-    def transposed(self) -> SparseConstant:
+    def transposed(self) -> "SparseConstant":
         """The transpose, in rows of its own."""
         if self._transposed is None:
             self._transposed = SparseConstant(self.matrix.T, self)

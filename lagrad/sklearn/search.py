@@ -1,7 +1,5 @@
 """`GradientSearchCV`: a scikit-learn estimator that tunes another one by hypergradient."""
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -160,7 +158,7 @@ class GradientSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.progress = progress
 
-    def fit(self, X: Any, y: Any = None) -> GradientSearchCV:
+    def fit(self, X: Any, y: Any = None) -> "GradientSearchCV":
         """Search the hyperparameters, and fit the model with the best.
 
         Parameters

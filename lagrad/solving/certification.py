@@ -4,8 +4,6 @@ A solved block is the point, what is known of it, and solves by factors from nea
 against the true matrix.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -100,7 +98,7 @@ class Solved:
             best = min(best, again, key=lambda b: b[2])
         return best[0] * scale, best[1], best[2]
 
-    def transposed(self, point: Array, sizes: Array) -> Solved:
+    def transposed(self, point: Array, sizes: Array) -> "Solved":
         """The linear block, at its solution, whose Jacobian is the transpose of this one's."""
         return replace(
             self,

@@ -1,7 +1,5 @@
 """A system made ready to be solved: its blocks compiled, its local partials in a row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,7 +168,7 @@ class CompiledSystem:
         """Whether there is nothing to solve."""
         return all(isinstance(run, ExplicitRun) for run in self.runs)
 
-    def compiled(self) -> CompiledSystem:
+    def compiled(self) -> "CompiledSystem":
         """Itself, where a program would compile itself first."""
         return self
 

@@ -1,7 +1,5 @@
 """Iterations that lead to a root, a fixed point or a minimum, as data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +114,7 @@ def iterated(
     point: Array,
     tol: float,
     max_steps: int,
-    past: Differences | None = None,
+    past: "Differences | None" = None,
 ) -> tuple[Array, list[float]]:
     """The point reached, and the relative length of each step, accelerated by past ones."""
     history: list[float] = []

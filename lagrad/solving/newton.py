@@ -6,8 +6,6 @@ factors, is shorter. The test does not change when equations are scaled or combi
 correction is an iteration, a step that halves the residual is taken without it.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -51,7 +49,7 @@ class BlockProblem:
         self.factorisations = 0
         self.spent = Spent()
 
-    def anew(self) -> BlockProblem:
+    def anew(self) -> "BlockProblem":
         """The same, nothing done yet."""
         return BlockProblem(self.equations, self.outer, self._wanted)
 
@@ -89,7 +87,7 @@ class BlockProblem:
         return story(self.equations, what, self.history, correction)
 
 
-def newton(problem: BlockProblem, start: Array, options: Newton) -> NewtonSearch:
+def newton(problem: BlockProblem, start: Array, options: Newton) -> "NewtonSearch":
     """The way from a start to a solution, or to where there was no further step."""
     with np.errstate(all="ignore"):
         search = NewtonSearch(problem, start, options)

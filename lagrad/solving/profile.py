@@ -1,7 +1,5 @@
 """What the parts of a solve cost: a stopwatch for each kind of work, and the table of them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ class Spent:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     running: bool = False
 
-    def on(self, phase: str) -> Stopwatch:
+    def on(self, phase: str) -> "Stopwatch":
         """Time a piece of work, within a `with` block."""
         return Stopwatch(self, phase)
 

@@ -1,7 +1,5 @@
 """A system at its solution: where sweeps start from, and how far their results can be trusted."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -54,12 +52,12 @@ class SolvedPoint:
         return Sweep(self.compiled, self.linearization, self.solved, width, near)
 
     @cached_property
-    def moved(self) -> SolvedPoint:
+    def moved(self) -> "SolvedPoint":
         """The point with its unknowns moved by their errors, carried on from block to block."""
         return self._moved({b: solved.bound.direction for b, solved in self.solved.items()}, 0.0)
 
     @cached_property
-    def beyond(self) -> tuple[SolvedPoint, ...]:
+    def beyond(self) -> "tuple[SolvedPoint, ...]":
         """The points on both sides of the kinks at which this one may be."""
         if all(solved.jump is None for solved in self.solved.values()):
             return ()
@@ -68,7 +66,7 @@ class SolvedPoint:
         # A kink may lie where the unknowns are zero, and have no size to be moved by.
         return self._moved(jumps, JUMP), self._moved(back, -JUMP)
 
-    def _moved(self, directions: Mapping[Block, Array], share: float) -> SolvedPoint:
+    def _moved(self, directions: Mapping[Block, Array], share: float) -> "SolvedPoint":
         values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
         if share:
             for v, array in values.items():

@@ -3,8 +3,6 @@
 Derivatives of iterations are told beside those of what they approach.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,7 +45,7 @@ class SolvedSystem:
 
     point: SolvedPoint
     policy: Policy
-    solve: Callable[..., SolvedSystem]
+    solve: "Callable[..., SolvedSystem]"
     reports: tuple[BlockReport, ...] = ()
     converged: bool = True
     spent: list[tuple[str, float]] = field(default_factory=list)  # what was asked for, its seconds
@@ -164,7 +162,7 @@ class SolvedSystem:
         what: str,
         units: Mapping[Any, float],
         width: int | None = None,
-        again: Callable[[SolvedSystem], Mapping[str, Array]] | None = None,
+        again: "Callable[[SolvedSystem], Mapping[str, Array]] | None" = None,
     ) -> tuple[dict[Any, Array], Certificate]:
         """What a sweep carries, with its certificate, required to reach the accuracy.
 

@@ -6,8 +6,6 @@ with residual r have (∂r/∂z)ᵀ λ = −g, g being what flows back to z. Der
 are what is left there.
 """
 
-from __future__ import annotations
-
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -80,7 +78,7 @@ class Sweep(Carried):
         linearization: Linearization,
         solved: dict[Block, Solved],
         width: int | None = None,
-        near: Sweep | None = None,
+        near: "Sweep | None" = None,
     ) -> None:
         super().__init__(compiled)
         self.linearization, self.solved = linearization, solved

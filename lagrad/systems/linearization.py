@@ -5,8 +5,6 @@ it carries tangents (`push`), backwards cotangents (`pull`); with matrices in th
 vectors it gives Jacobians. The maps' data are expressions, evaluated once for each point.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -38,7 +36,7 @@ class LocalPartial:
     source: int
     map: LinearMap | None  # None is the identity, from a right side to the variable it defines
 
-    def over(self, linear: LinearMap) -> LocalPartial:
+    def over(self, linear: LinearMap) -> "LocalPartial":
         """The same one with another map."""
         return LocalPartial(self.target, self.source, linear)
 
@@ -141,7 +139,7 @@ class Tape:
                 found.append((k, step.map, where))
         return found
 
-    def at(self, values: Sequence[Array]) -> Linearization:
+    def at(self, values: Sequence[Array]) -> "Linearization":
         """The tape with the values of its data, in the order of `data`."""
         steps = list(self.steps)
         for k, linear, where in self._open:
@@ -150,7 +148,7 @@ class Tape:
             steps[k] = steps[k].over(linear.with_data(data))
         return Linearization(self, steps)
 
-    def pattern(self) -> Linearization:
+    def pattern(self) -> "Linearization":
         """The tape with ones for its numbers: where entries can be."""
         steps = [s if s.map is None else s.over(s.map.pattern()) for s in self.steps]
         return Linearization(self, steps)
@@ -246,7 +244,7 @@ class Linearization:
             [np.zeros((node.size, width)) if rows is None else rows for node, rows in found]
         )
 
-    def blocks(self, sources: Nodes, through: bool = True) -> Blocks:
+    def blocks(self, sources: Nodes, through: bool = True) -> "Blocks":
         """The matrix of each slot by each source that it depends on.
 
         Small ones are dense, others sparse. `through` says whether a defined variable is its

@@ -4,8 +4,6 @@ A matrix is a pattern and its numbers. Sums of two patterns, and the places of s
 matrix, are remembered with the patterns, so that a second assembly moves numbers only.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +44,7 @@ class Pattern:
         """The row of each entry."""
         return np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))
 
-    def plus(self, other: Pattern) -> tuple[Pattern, Gathering]:
+    def plus(self, other: "Pattern") -> "tuple[Pattern, Gathering]":
         """The sum of matrices of two patterns."""
         known = self._sums.get(other)
         if known is None:

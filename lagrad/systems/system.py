@@ -1,7 +1,5 @@
 """A system of equality constraints: what is declared, and checked as it is declared."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import keyword
@@ -46,7 +44,7 @@ class System(Public):
         self.constraints: dict[str, Constraint] = {}
         self.groups: list[Group] = []
 
-    def snapshot(self) -> System:
+    def snapshot(self) -> "System":
         """The system as it is now, whatever is declared later."""
         kept = copy.copy(self)
         kept.variables, kept.constraints = dict(self.variables), dict(self.constraints)

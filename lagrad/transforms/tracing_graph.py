@@ -5,8 +5,6 @@ indices), and each answer is kept as a guard. Arrays that the function closes ov
 a function traced around it, become data: the program's structure is the same whatever they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,11 +23,11 @@ from lagrad.systems.constraint import definitions
 from lagrad.systems.rewriting import restated
 from lagrad.typing import Array
 
-CURRENT: ContextVar[Tracing | None] = ContextVar("lagrad_tracing", default=None)
+CURRENT: "ContextVar[Tracing | None]" = ContextVar("lagrad_tracing", default=None)
 KINDS: dict[str, Callable[[Any], Any]] = {"bool()": bool, "float()": float, "int()": int}
 
 
-def tracing() -> Tracing | None:
+def tracing() -> "Tracing | None":
     """The innermost function that is being traced."""
     return CURRENT.get()
 
@@ -79,7 +77,7 @@ class Guards:
 class Tracing(Graph):
     """The graph of a function that is being traced."""
 
-    def __init__(self, name: str, outer: Tracing | None, opaque: bool, repeating: bool) -> None:
+    def __init__(self, name: str, outer: "Tracing | None", opaque: bool, repeating: bool) -> None:
         self.system = Program(name)
         self.system.arena = self
         super().__init__(name, 1 if outer is None else outer.depth + 1)

@@ -4,8 +4,6 @@ Numbers come from the solution of the traced program. Symbols are programs deriv
 in the function that is traced around it, so that they can be derived again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MethodType
@@ -175,7 +173,7 @@ class Keeper:
 
     function: Function
 
-    def run(self, transform: Transform, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def run(self, transform: "Transform", args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a transform makes of the function at these arguments."""
         raise NotImplementedError
 
