@@ -76,3 +76,40 @@ def test_contraction_does_not_depend_on_what_was_asked_before():
         except lg.NotContractive:
             found.append("NotContractive")
     assert found[0] == found[1]
+
+
+def test_a_compiled_function_that_asks_for_floats_is_compared_at_its_own_data():
+    def f(x, c):
+        return x * x * c if float(x) > 1.0 else x * c
+
+    gradient = lg.compile(lg.grad(f))
+    assert [gradient(2.0, c) for c in (3.0, 5.0, 7.0)] == [12.0, 20.0, 28.0]
+
+    # And what it misses at other data is found.
+    def g(x, c):
+        return x * c if c < 1.0 else x * np.exp(float(x) * c)
+
+    gradient = lg.compile(lg.grad(g))
+    with pytest.raises(lg.TracedValueError):
+        gradient(2.0, 3.0)
+
+
+@pytest.mark.parametrize("start", [1.0, 2.0])
+def test_an_error_bound_at_the_edge_of_a_domain_takes_the_side_within(start):
+    # w + w³ = 1 + √(z − √2) at z = √2: an error of z by one rounding is one of w by its root.
+    p = lg.Program("edge")
+    a = p.parameter("a", value=2.0)
+    z, w = p.unknown("z", start=start), p.unknown("w", start=0.7)
+    p.subject_to(z * z == a)
+    p.subject_to(w + w**3 == np.sqrt(z - np.sqrt(2.0)) + 1.0)
+    assert 1e-9 < p.solve().certificate.error_bound < 1e-6
+
+
+@pytest.mark.parametrize(("program", "names"), [("my prog", ["np"]), ("q", ["np", "np_1"])])
+def test_source_names_what_its_module_needs_by_identifiers_that_are_free(program, names):
+    p = lg.Program(program)
+    total = sum(p.parameter(name, value=2.0) for name in names)
+    p.define("y", total * 3.0)
+    namespace = {}
+    exec(p.source(), namespace)
+    assert namespace["solve"]()["y"] == 6.0 * len(names)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lagrad.errors import LagradError, UnsupportedType
 from lagrad.expressions.expression import Variable
 from lagrad.expressions.graph import ancestors
+from lagrad.lazy_import import LazyImport
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.programs import derived_programs as derive
 from lagrad.programs.solution import Solution
@@ -18,7 +19,6 @@ from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.iterations import Newton
 from lagrad.solving.solve import solve
 from lagrad.systems.constraint import Constraint
-from lagrad.systems.lazy import lazily
 from lagrad.systems.printing import latex, text
 from lagrad.systems.rewriting import copied
 from lagrad.systems.system import System, fitted
@@ -26,7 +26,7 @@ from lagrad.systems.system import System, fitted
 if TYPE_CHECKING:
     import networkx as nx
 else:
-    nx = lazily("networkx")
+    nx = LazyImport("networkx")
 
 
 class Program(System):

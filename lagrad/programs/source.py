@@ -38,7 +38,7 @@ IMPORTS = {
     "math": "import math",
     "zlib": "import zlib",
     "np": "import numpy as np",
-    "scipy.optimize": "import scipy.optimize",
+    "optimize": "from scipy import optimize",
     "scipy.sparse": "import scipy.sparse.linalg",
     "scipy.special": "import scipy.special",
     "special": "from scipy import special",
@@ -83,7 +83,7 @@ class SourceWriter:
         self.taken = set(system.variables) | set(system.constraints) | RESERVED
         # A variable that is called like something the module needs gets another name there.
         self.called = {
-            name: name if name not in RESERVED else f"{name}_of_{system.name}"
+            name: name if name not in RESERVED else self.fresh(f"{name}_")
             for name in system.variables
         }
         self.style = replace(

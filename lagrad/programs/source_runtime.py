@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 import scipy.sparse.linalg
 
+from lagrad.lazy_import import LazyImport
 from lagrad.typing import Array, Function, Shape
+
+optimize = LazyImport("scipy.optimize")
 
 
 def array(packed: str, dtype: str, shape: Shape) -> Array:
@@ -46,7 +48,7 @@ def root(residual: Function, start: Array, ends: Sequence[int]) -> Array:
     """
     z = np.asarray(start, dtype=float)
     if z.size > 300:
-        return np.asarray(scipy.optimize.newton_krylov(residual, z, f_tol=1e-12))
+        return np.asarray(optimize.newton_krylov(residual, z, f_tol=1e-12))
 
     def largest(v: Array) -> Array:
         return np.array([np.abs(part).max() for part in np.split(v, ends)])

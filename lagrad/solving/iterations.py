@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 
 from lagrad.errors import InvalidValue
+from lagrad.lazy_import import LazyImport
 from lagrad.typing import Array
+
+optimize = LazyImport("scipy.optimize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ class Minimize:
         point: Array,
         hessian: Callable[[Array], Array],
         product: Callable[[Array, Array], Array],
-    ) -> scipy.optimize.OptimizeResult:
+    ) -> Any:
         """SciPy's result, each stopping rule as tight as the method allows unless `tol` is given.
 
         Parameters
@@ -267,12 +269,12 @@ def minimised(
     hessian: Callable[[Array], Array],
     product: Callable[[Array, Array], Array],
     **more: Any,
-) -> scipy.optimize.OptimizeResult:
+) -> Any:
     """SciPy's `minimize`, given whichever derivatives a method takes."""
     needs, all_of_them = takes(method), {"jac": True, "hess": hessian, "hessp": product}
     more |= {name: all_of_them[name] for name in needs}
     function = objective if needs else lambda x: objective(x)[0]
-    return scipy.optimize.minimize(function, point.astype(float), method=method, **more)
+    return optimize.minimize(function, point.astype(float), method=method, **more)
 
 
 def not_reached(history: Sequence[float], method: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-import scipy.optimize
 
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.expressions.expression import Variable
@@ -17,7 +16,7 @@ from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.solving.certification import Solved, certify, given_up, linearised
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failures import Failure
-from lagrad.solving.iterations import Newton
+from lagrad.solving.iterations import Newton, optimize
 from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
@@ -197,7 +196,7 @@ def powell_start(equations: BlockEquations, outer: list[Array], start: Array) ->
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = scipy.optimize.root(residual, start, jac=jacobian, method="hybr", tol=1e-12)
+            found = optimize.root(residual, start, jac=jacobian, method="hybr", tol=1e-12)
         except (ValueError, ArithmeticError):
             return None
     reached = np.isfinite(found.x).all() and np.isfinite(residual(found.x)).all()

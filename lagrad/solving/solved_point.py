@@ -84,9 +84,19 @@ class SolvedPoint:
         return SolvedPoint(self.compiled, values, self.solved)
 
     def drift(self) -> float:
-        """The largest relative change of an unknown when errors are carried from block to block."""
+        """The largest relative change of an unknown when errors are carried from block to block.
+
+        At the edge of an equation's domain only one sign of an error stays within it.
+        """
+        found = self._change_to(self.moved)
+        if np.isfinite(found):
+            return found
+        back = {block: -solved.bound.direction for block, solved in self.solved.items()}
+        return self._change_to(self._moved(back, 0.0))
+
+    def _change_to(self, other: "SolvedPoint") -> float:
         pairs = (
-            (largest(self.moved.values[unknown] - self.values[unknown]), size)
+            (largest(other.values[unknown] - self.values[unknown]), size)
             for block, solved in self.solved.items()
             for unknown, size in zip(block.unknowns, solved.bound.sizes, strict=True)
         )
@@ -205,12 +215,13 @@ def relative_change(
 def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:
     """The largest of some changes, each over its size.
 
-    A size that cannot be told from zero is taken as no less than the floor.
+    A size that cannot be told from zero is taken as no less than the floor. NaN, of a point that
+    left the equations' domain, says nothing of the others, and is infinitely large.
     """
     worst = 0.0
     for change, size in pairs:
         if size <= 10 * change:
             size = max(size, floor)
         if change:
-            worst = max(worst, change / size if size else np.inf)
+            worst = max(worst, change / size if size and not np.isnan(change) else np.inf)
     return worst

@@ -17,12 +17,12 @@ from scipy.sparse import csgraph
 from lagrad.errors import StructureError
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import ancestors
+from lagrad.lazy_import import LazyImport
 from lagrad.systems.constraint import Constraint
-from lagrad.systems.lazy import lazily
 from lagrad.systems.matching import deficient_parts, matched, ones_at
 from lagrad.systems.system import System
 
-nx = lazily("networkx")
+nx = LazyImport("networkx")
 
 
 @dataclass(frozen=True, eq=False)

@@ -153,6 +153,7 @@ class Call:
     """The arguments of a call: what is traced of them, and what must be the same."""
 
     def __init__(self, args: Sequence[Any], kwargs: ByName, positions: Indices) -> None:
+        self.args, self.kwargs = tuple(args), kwargs
         self.leaves: list[Any] = []
         described: list[Any] = [tuple(sorted(kwargs))]
         for k, value in enumerate([*args, *(kwargs[name] for name in sorted(kwargs))]):
@@ -170,7 +171,11 @@ class Call:
                 what = f"argument {name!r}"
                 data = kept.program.variables[name].role == "data"
                 values[name] = real_array(leaf, what) if data else real_floats(what, leaf)
-        return replace(kept, values=values)
+        if not kept.asked_floats:
+            return replace(kept, values=values)
+        # What asked for a float is called again, to be compared with differences.
+        call = replace(kept.call, args=self.args, kwargs=self.kwargs)
+        return replace(kept, values=values, call=call)
 
 
 def as_number(leaf: Any) -> Any:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
-import scipy.optimize
 
 from lagrad.errors import InvalidValue
-from lagrad.solving.iterations import minimised, takes
+from lagrad.solving.iterations import minimised, optimize, takes
 from lagrad.systems.linearization import joined, split
 from lagrad.transforms.directional import hvp
 from lagrad.transforms.gradient import value_and_grad
@@ -142,4 +141,4 @@ def limited(bounds: Any, starts: Sequence[Array], tree: Tree, point: Array) -> A
         raise InvalidValue(
             f"the start {point[k]:g} is outside its bounds [{low[k]:g}, {high[k]:g}] (entry {k})."
         )
-    return scipy.optimize.Bounds(low, high)
+    return optimize.Bounds(low, high)
