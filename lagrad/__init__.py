@@ -55,7 +55,7 @@ from lagrad.primitives.special import softmax as softmax
 from lagrad.programs.program import Program as Program
 from lagrad.programs.solution import Solution as Solution
 from lagrad.solving.certificate import Certificate as Certificate
-from lagrad.solving.derivatives import Gradient as Gradient
+from lagrad.solving.derivative_mapping import Gradient as Gradient
 from lagrad.solving.iterations import Anderson as Anderson
 from lagrad.solving.iterations import Minimize as Minimize
 from lagrad.solving.iterations import Newton as Newton

@@ -9,7 +9,7 @@ import numpy as np
 import lagrad as lg
 from lagrad.expressions.expression import Variable
 from lagrad.programs.solution import Solution
-from lagrad.solving.derivatives import Derivatives, Entry, Gradient
+from lagrad.solving.derivative_mapping import Derivatives, Entry, Gradient
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -26,12 +26,12 @@ from lagrad.linear_solvers.krylov import CG, GMRES, Krylov
 from lagrad.linear_solvers.modified import Centered, Damped
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.programs.program import Program
+from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import FORMED, BlockEquations
 from lagrad.solving.certificate import Policy
-from lagrad.solving.certification import Solved
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.systems.constraint import Group, definitions
+from lagrad.systems.constraint import ImplicitGroup, definitions
 from lagrad.systems.linearization import joined, split
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
@@ -327,7 +327,7 @@ class ImplicitApproach:
         everyone = (*unknowns, *(found[name] for name in self.inner))
         solved = tuple(v for v in everyone if isinstance(v, Variable))
         begin = (*nodes, *(None for _ in solved[len(nodes) :]))
-        into.groups.append(Group(solved, tuple(arguments), self, begin))
+        into.groups.append(ImplicitGroup(solved, tuple(arguments), self, begin))
         return solved
 
     def finish(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:

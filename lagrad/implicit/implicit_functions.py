@@ -9,7 +9,7 @@ import numpy as np
 from lagrad.errors import InvalidFunction, InvalidValue, NotConverged, SingularSystem
 from lagrad.expressions.expression import Expression
 from lagrad.implicit.approach import ImplicitApproach
-from lagrad.implicit.kinds import ArgMin, FixedPoint, Root, Stationary
+from lagrad.implicit.root_fixed_point_argmin import ArgMin, FixedPoint, Root, Stationary
 from lagrad.implicit.unrolled import Reversible, Unrolled, unrolled
 from lagrad.implicit.warm_start import WarmStart
 from lagrad.linear_solvers.base import LinearSolver

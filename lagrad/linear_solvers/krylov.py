@@ -1,4 +1,4 @@
-"""Linear solvers that know a matrix by its products alone, by SciPy; and which solver to take."""
+"""Linear solvers that know a matrix by its products alone, by SciPy."""
 
 import inspect
 import warnings

@@ -13,7 +13,7 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.programs.derived_programs import Derivable, adjoint
-from lagrad.solving.sweep import ScalarPoint, ScalarSweep
+from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 

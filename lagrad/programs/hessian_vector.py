@@ -7,9 +7,9 @@ import numpy as np
 
 from lagrad.expressions.expression import Variable
 from lagrad.programs.derived_programs import Adjoint, adjoint
-from lagrad.solving.certification import Solved, linearised
+from lagrad.solving.block_certification import Solved, linearised
 from lagrad.solving.compiled_system import ImplicitRun
-from lagrad.solving.derivatives import Derivatives, Entry
+from lagrad.solving.derivative_mapping import Derivatives, Entry
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem, pulled, received
 from lagrad.systems.linearization import joined

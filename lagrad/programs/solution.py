@@ -7,9 +7,9 @@ from typing import Any
 from lagrad.expressions.expression import Variable
 from lagrad.programs.hessian_vector import hessian_vector
 from lagrad.public import Public
-from lagrad.solving.adjoint_system import AdjointSystem, assemble
+from lagrad.solving.adjoint_matrix import AdjointSystem, assemble
 from lagrad.solving.certificate import Certificate
-from lagrad.solving.derivatives import Derivatives, Entry, Gradient, entry, shortened
+from lagrad.solving.derivative_mapping import Derivatives, Entry, Gradient, entry, shortened
 from lagrad.solving.profile import BlockReport, Profile
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem

@@ -14,13 +14,13 @@ import numpy as np
 from lagrad.errors import InvalidValue, LagradError
 from lagrad.programs.hessian_vector import linearised_at
 from lagrad.programs.solution import Solution
+from lagrad.solving.adjoint_sweep import ScalarPoint
 from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.profile import BlockReport
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.solving.sweep import ScalarPoint
 from lagrad.typing import Array
 
 Outcome: TypeAlias = "Solution | LagradError"

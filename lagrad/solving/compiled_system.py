@@ -12,7 +12,7 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
-from lagrad.systems.constraint import Group, definitions, right_sides
+from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.structure import Block, Structure, analyse
@@ -94,7 +94,7 @@ def variables_of(nodes: Sequence[Expression]) -> list[Variable]:
     return [n for n in leaves if isinstance(n, Variable)]
 
 
-def given_plan(group: Group) -> Plan:
+def given_plan(group: ImplicitGroup) -> Plan:
     """What an implicit function is given, from the variables that it depends on."""
     return Plan(variables_of(group.given), group.given)
 
@@ -237,14 +237,14 @@ class CompiledSystem:
         nodes, known = zip(*values.values(), strict=True) if values else ((), ())
         return list(known), Plan(nodes, self.tape.data)
 
-    def given_values(self, group: Group, values: Mapping[Variable, Array]) -> list[Array]:
+    def given_values(self, group: ImplicitGroup, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""
         if all(isinstance(node, Variable) for node in group.given):
             return [values[node] for node in group.given]  # type: ignore[index]
         plan = self.once(given_plan, group)
         return plan([values[v] for v in plan.inputs])  # type: ignore[index]
 
-    def is_given(self, group: Group, values: Mapping[Variable, Array]) -> bool:
+    def is_given(self, group: ImplicitGroup, values: Mapping[Variable, Array]) -> bool:
         """Whether all of it is known."""
         return all(v in values for v in variables_of(group.given))
 

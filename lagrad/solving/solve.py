@@ -8,15 +8,15 @@ import numpy as np
 from lagrad.errors import NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
+from lagrad.solving.adjoint_sweep import ScalarPoint
+from lagrad.solving.block_certification import Solved
 from lagrad.solving.certificate import Policy
-from lagrad.solving.certification import Solved
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.iterations import Newton
 from lagrad.solving.profile import BlockReport, Spent
 from lagrad.solving.solve_block import solve_block
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
-from lagrad.solving.sweep import ScalarPoint
 from lagrad.systems.linearization import split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array

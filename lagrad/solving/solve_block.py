@@ -12,8 +12,8 @@ from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Operator
 from lagrad.linear_solvers.neumann import Neumann
+from lagrad.solving.block_certification import Solved, certify, given_up, linearised
 from lagrad.solving.block_equations import BlockEquations, LocalEquations
-from lagrad.solving.certification import Solved, certify, given_up, linearised
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failures import Failure
 from lagrad.solving.iterations import Newton, optimize

@@ -10,10 +10,10 @@ import numpy as np
 
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
+from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
+from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
-from lagrad.solving.certification import Solved
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
-from lagrad.solving.sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array

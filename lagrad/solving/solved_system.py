@@ -18,7 +18,7 @@ from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.compiled_system import CompiledSystem
-from lagrad.solving.derivatives import Derivatives, Gradient, frozen
+from lagrad.solving.derivative_mapping import Derivatives, Gradient, frozen
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
 from lagrad.solving.solved_point import Carry, SolvedPoint
 from lagrad.systems.constraint import Constraint, definitions

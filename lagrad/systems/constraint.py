@@ -49,7 +49,7 @@ class Constraint(Public):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Group:
+class ImplicitGroup:
     """Unknowns that an implicit function introduced, and how their solution is approached.
 
     `approach(arguments, start)` gives each of the unknowns a value near the solution, from where
@@ -73,12 +73,12 @@ class Group:
         nodes = (*self.unknowns, *self.arguments, *self.starts)
         return (tuple(None if node is None else node.index for node in nodes), self.approach)
 
-    def moved(self, node: Mapping[int, Expression]) -> Group:
+    def moved(self, node: Mapping[int, Expression]) -> ImplicitGroup:
         """The group with other nodes in the place of its own, by their index."""
         unknowns = tuple(v for u in self.unknowns if isinstance(v := node[u.index], Variable))
         starts = tuple(None if s is None else node[s.index] for s in self.starts)
         arguments = tuple(node[a.index] for a in self.arguments)
-        return Group(unknowns, arguments, self.approach, starts)
+        return ImplicitGroup(unknowns, arguments, self.approach, starts)
 
 
 def definitions(system: System) -> dict[int, Expression]:

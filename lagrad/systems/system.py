@@ -23,7 +23,7 @@ from lagrad.expressions.expression import Constant, Equation, Expression, Variab
 from lagrad.expressions.graph import Graph, stacked
 from lagrad.expressions.real_arrays import real_array
 from lagrad.public import Public
-from lagrad.systems.constraint import Constraint, Group
+from lagrad.systems.constraint import Constraint, ImplicitGroup
 from lagrad.typing import Array, DType, Shape
 
 # Keywords of Program.solve, which takes parameters as keywords too.
@@ -42,7 +42,7 @@ class System(Public):
         self.arena = Graph(name)
         self.variables: dict[str, Variable] = {}
         self.constraints: dict[str, Constraint] = {}
-        self.groups: list[Group] = []
+        self.groups: list[ImplicitGroup] = []
 
     def snapshot(self) -> "System":
         """The system as it is now, whatever is declared later."""

@@ -14,7 +14,7 @@ from lagrad.expressions.graph import stacked
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.programs.program import Program
 from lagrad.systems.system import real_floats
-from lagrad.transforms.trace_cache import interned
+from lagrad.transforms.program_cache import interned
 from lagrad.transforms.tracing_graph import Guard, Tracing, entered, numbers, tracing
 from lagrad.trees import Tree, flatten
 from lagrad.typing import Array, Function, Indices

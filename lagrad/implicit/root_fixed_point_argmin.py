@@ -26,8 +26,8 @@ from lagrad.linear_solvers.neumann import NeumannFactors
 from lagrad.linear_solvers.selection import MatrixFreeMinimum
 from lagrad.programs.derived_programs import adjoint
 from lagrad.programs.program import Program
+from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import FORMED, BlockEquations
-from lagrad.solving.certification import Solved
 from lagrad.solving.failures import REMEDY
 from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached
 from lagrad.systems.linearization import joined

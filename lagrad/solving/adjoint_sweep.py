@@ -17,8 +17,8 @@ import numpy as np
 from lagrad.compiler.scalar_tape import ScalarTape
 from lagrad.expressions.expression import Expression
 from lagrad.linear_solvers.base import ESTIMATE
+from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
-from lagrad.solving.certification import Solved
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Stretch
 from lagrad.systems.constraint import Constraint
 from lagrad.systems.linearization import Linearization, joined, plus, split
