@@ -113,3 +113,21 @@ def test_source_names_what_its_module_needs_by_identifiers_that_are_free(program
     namespace = {}
     exec(p.source(), namespace)
     assert namespace["solve"]()["y"] == 6.0 * len(names)
+
+
+PAIRS = [(1.0, 1.0), (1.0, 1.0 + 1e-9), (1.0, 2.0), (np.nan, np.nan), (np.nan, 1.0)]
+PAIRS += [(np.inf, np.inf), (1.0, np.inf), (np.inf, 1.0), (-np.inf, np.inf)]
+
+
+@pytest.mark.parametrize("equal_nan", [False, True])
+@pytest.mark.parametrize("function", [np.isclose, np.allclose, np.array_equal])
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_closeness_of_nan_and_infinity_is_numpys(function, a, b, equal_nan):
+    answers = []
+
+    def f(x):
+        answers.append(bool(np.all(function(a * x, np.array([b]), equal_nan=equal_nan))))
+        return np.sum(x * x)
+
+    lg.grad(f)(np.ones(1))
+    assert answers == [np.all(function([a], [b], equal_nan=equal_nan))]

@@ -200,7 +200,13 @@ FUNCTIONS[np.all] = _questioned(np.min)
 def _isclose(
     a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Any:
-    return np.less_equal(np.abs(a - b), atol + rtol * np.abs(b))
+    near = np.less_equal(np.abs(a - b), atol + rtol * np.abs(b))
+    return np.logical_or(np.logical_and(near, np.isfinite(b)), _equal(a, b, equal_nan))
+
+
+def _equal(a: Any, b: Any, equal_nan: bool) -> Any:
+    same = np.equal(a, b)
+    return np.logical_or(same, np.logical_and(np.isnan(a), np.isnan(b))) if equal_nan else same
 
 
 implements(np.allclose)(lambda *args, **kwargs: np.all(np.isclose(*args, **kwargs)))
@@ -208,4 +214,4 @@ implements(np.allclose)(lambda *args, **kwargs: np.all(np.isclose(*args, **kwarg
 
 @implements(np.array_equal)
 def _array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
-    return np.shape(a1) == np.shape(a2) and np.all(np.equal(a1, a2))
+    return np.shape(a1) == np.shape(a2) and np.all(_equal(a1, a2, equal_nan))
