@@ -28,7 +28,7 @@ from lagrad.programs.derived_programs import adjoint
 from lagrad.programs.program import Program
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import FORMED, BlockEquations
-from lagrad.solving.failures import REMEDY
+from lagrad.solving.failure_messages import REMEDY
 from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached
 from lagrad.systems.linearization import joined
 from lagrad.transforms.trace import Trace

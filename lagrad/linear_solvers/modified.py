@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.differences import along
+from lagrad.finite_differences import along
 from lagrad.linear_solvers.base import DenseFactors, Factors, LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.linear_solvers.krylov import ByColumns, Krylov

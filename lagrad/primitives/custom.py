@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from lagrad.differences import centred
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.expressions.primitive import Primitive
+from lagrad.finite_differences import centred
 from lagrad.primitives.registry import floating
 from lagrad.typing import DType, Function, Kind, Parameters, Shape, Value
 

@@ -14,7 +14,7 @@ from lagrad.errors import NotPositiveDefinite
 from lagrad.linear_solvers.base import ESTIMATE, Factors
 from lagrad.linear_solvers.jacobian import Jacobian, signed
 from lagrad.solving.block_equations import LocalEquations, Measure, largest
-from lagrad.solving.failures import named
+from lagrad.solving.failure_messages import named
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
 

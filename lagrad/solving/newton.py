@@ -17,7 +17,7 @@ from lagrad.linear_solvers.base import ESTIMATE, Factors, Indefinite, LinearSolv
 from lagrad.linear_solvers.jacobian import Jacobian, signed
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, Measure, largest
 from lagrad.solving.error_bound import errors
-from lagrad.solving.failures import Failure, NewtonStep, indefinite, named, singular, story
+from lagrad.solving.failure_messages import Failure, NewtonStep, indefinite, named, singular, story
 from lagrad.solving.iterations import Differences, Newton
 from lagrad.solving.profile import Spent
 from lagrad.systems.reduced_block import entry_name

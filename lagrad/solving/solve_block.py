@@ -15,7 +15,7 @@ from lagrad.linear_solvers.neumann import Neumann
 from lagrad.solving.block_certification import Solved, certify, given_up, linearised
 from lagrad.solving.block_equations import BlockEquations, LocalEquations
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
-from lagrad.solving.failures import Failure
+from lagrad.solving.failure_messages import Failure
 from lagrad.solving.iterations import Newton, optimize
 from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
 from lagrad.systems.linearization import split

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.differences import along
 from lagrad.errors import InvalidValue, NotFinite, WrongDerivative
+from lagrad.finite_differences import along
 from lagrad.systems.linearization import joined, split
 from lagrad.transforms.directional import hvp, jvp, vjp
 from lagrad.transforms.gradient import grad

@@ -7,8 +7,8 @@ NaN or infinity first the trace is searched where its solution is not finite.
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.differences import along
 from lagrad.errors import NotFinite, TracedValueError
+from lagrad.finite_differences import along
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.constraint import definitions
