@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.errors import InvalidValue
-from lagrad.linear_solvers.base import Factors, LinearSolver, Singular, require_finite
+from lagrad.linear_solvers.base import Factors, LinearSolver, Singular, canonical, require_finite
 from lagrad.linear_solvers.krylov import CG, GMRES, KrylovFactors
 from lagrad.linear_solvers.sparse_lu import Layout
 from lagrad.typing import Array
@@ -58,9 +58,7 @@ class AMG(LinearSolver):
 
     def factor(self, matrix: Any) -> Factors:
         pyamg = required("pyamg", "amg", "lg.AMG()")
-        entries = sparse.csr_array(matrix)
-        entries.sum_duplicates()
-        require_finite(entries.data)
+        entries = canonical(matrix)
         symmetric = Layout.of(entries).symmetric(entries.data)
 
         def cycle(of: Any) -> Any:
