@@ -40,8 +40,7 @@ def load(place: str) -> Program:
     if path.is_dir():
         raise ProgramFileError(f"{path} is a folder; expected a Python file.")
     if not path.is_file():
-        known = ", ".join(shipped)
-        raise ProgramFileError(f"{path}: no such file. Examples that ship: {known}.")
+        raise ProgramFileError(f"{path}: no such file. Examples that ship: {', '.join(shipped)}.")
     try:
         # A file's own warnings are its author's business, and its errors are told with a line.
         namespace = run_file(path)
@@ -131,9 +130,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def section(title: str, rows: dict[str, Any]) -> list[str]:
-    lines = ["", title]
-    lines += [f"  {name:<10}  {shown(value)}" for name, value in rows.items()] or ["  none"]
-    return lines
+    lines = [f"  {name:<10}  {shown(value)}" for name, value in rows.items()]
+    return ["", title, *(lines or ["  none"])]
 
 
 def numbers(at: Solution, of: str | None, wrt: Sequence[str]) -> dict[str, Any]:
@@ -249,15 +247,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             run(options)
+        return 0
     except LagradError as error:
         print(f"lagrad: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         # Whoever read the output has seen enough of it.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 1
     except OSError as error:
         place = options.json if error.filename is None else error.filename
         print(f"lagrad: {place}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+    return 1

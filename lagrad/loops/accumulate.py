@@ -117,8 +117,9 @@ class RunningChain:
         self.outputs = len(chain.outputs)
         self.state = [state[k] for k in self.of.states]
         self.totals = {a.place: np.array(state[a.place]) for a in self.of.accumulators}
-        products = [(product, a.place) for a in self.of.accumulators for product in a.products]
-        self.buffers = [ProductBuffer(product, self.totals[k]) for product, k in products]
+        pairs = [(a, self.totals[a.place]) for a in self.of.accumulators]
+        self.sums = [total for a, total in pairs for _ in a.terms]
+        self.buffers = [ProductBuffer(p, total) for a, total in pairs for p in a.products]
 
     def step(self, given: Sequence[Array]) -> list[Array]:
         """Take a step with its inputs and constants; its outputs."""
@@ -128,9 +129,8 @@ class RunningChain:
         self.state = found[:m]
         if self.totals:
             addends = iter(found[end:])
-            for accumulator in self.of.accumulators:
-                for _ in accumulator.terms:
-                    self.totals[accumulator.place] += next(addends)
+            for total in self.sums:
+                total += next(addends)
             for buffer in self.buffers:
                 buffer.put(next(addends), next(addends))
         return found[m:end]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -215,19 +216,13 @@ class Chain:
 
     def pieces(self, value: Any) -> list[Any]:
         """The chain's value, an array or traced, as arrays of `shapes`."""
-        pairs = zip([0, *self.ends], self.ends, strict=False)
-        return [
-            np.reshape(value[begin:end], shape)
-            for shape, (begin, end) in zip(self.shapes, pairs, strict=True)
-        ]
+        pairs = zip(self.shapes, pairwise([0, *self.ends]), strict=True)
+        return [np.reshape(value[begin:end], shape) for shape, (begin, end) in pairs]
 
     def parts(self, value: Any) -> list[Any]:
         """The same, each in its own dtype."""
-        dtypes = [self.variable(name).dtype for name in self.results]
-        return [
-            piece if dtype == self.dtype else np.astype(piece, dtype)
-            for piece, dtype in zip(self.pieces(value), dtypes, strict=True)
-        ]
+        pairs = zip(self.pieces(value), self.results, strict=True)
+        return [np.astype(piece, self.variable(name).dtype, copy=False) for piece, name in pairs]
 
     def order(self) -> range:
         return range(self.length - 1, -1, -1) if self.backwards else range(self.length)

@@ -10,15 +10,13 @@ of the s. What the loop's value needs is not counted: its last step, beyond all 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import comb, inf
 
 
 def repetitions(n: int, s: int) -> int:
     """The smallest r with C(s + r, s) ≥ n."""
-    r = 0
-    while comb(s + r, s) < n:
-        r += 1
-    return r
+    return next(r for r in count() if comb(s + r, s) >= n)
 
 
 def evaluations(n: int, s: int) -> int:
@@ -36,8 +34,6 @@ def evaluations(n: int, s: int) -> int:
 
 def distance(n: int, s: int) -> int:
     """How many steps to go from a stored state to the next one that is stored, n being ahead."""
-    if s == 1:
-        return n - 1
     r = repetitions(n, s)
     # Left of it C(s + r − 1, s) steps can be reversed within r − 1 repetitions, and right of it
     # no fewer than C(s + r − 2, s − 1) have to be.
@@ -78,10 +74,9 @@ def reversal(n: int, s: int, stored: Sequence[int] = (0,)) -> Iterator[Advance |
         if high - low == 1:
             yield Reverse(low, last=True)
         elif free == 1:
-            for step in range(high - 1, low, -1):
-                yield Advance(low, step, stored=False)
-                yield Reverse(step, last=False)
-            yield Reverse(low, last=True)
+            yield Advance(low, high - 1, stored=False)
+            yield Reverse(high - 1, last=False)
+            stack.append((low, high - 1, 1))
         else:
             middle = low + distance(high - low, free)
             yield Advance(low, middle, stored=True)

@@ -146,27 +146,25 @@ def joint_maps(rule: Rule, node: Expression, ks: Indices) -> list[Joint]:
 def expansion(formula: Callable[[Sequence[Value]], Value]) -> Rule:
     """The rule of a primitive that equals a formula of its arguments."""
 
-    def linearised(arguments: Sequence[Value], ks: Indices) -> tuple[Linearization, Value]:
+    def linearised(arguments: Sequence[Value], ks: Indices) -> tuple[Linearization, int]:
         root = formula(arguments)
         tape = Tape([root], [arguments[k] for k in ks], lambda node: False, {})
-        return Linearization(tape, tape.steps), root
+        return Linearization(tape, tape.steps), tape.slot(root)
 
     def pull(_: Value, arguments: Sequence[Value], cotangent: Value, ks: Indices) -> list[Value]:
-        linear, root = linearised(arguments, ks)
+        linear, end = linearised(arguments, ks)
         flowing = linear.empty()
-        if root.index in linear.tape.slots:
-            flowing[linear.tape.slots[root.index]] = cotangent
-            linear.pull(flowing)
+        flowing[end] = cotangent
+        linear.pull(flowing)
         # The arguments have the first slots, in order.
         found = zip(ks, flowing, strict=False)
         return [np.zeros(arguments[k].shape) if value is None else value for k, value in found]
 
     def push(_: Value, arguments: Sequence[Value], tangents: dict[int, Value]) -> Value:
-        linear, root = linearised(arguments, tuple(tangents))
+        linear, end = linearised(arguments, tuple(tangents))
         moving = linear.empty()
         moving[: len(tangents)] = tangents.values()
         linear.push(moving)
-        slot = linear.tape.slots.get(root.index)
-        return np.zeros(root.shape) if slot is None or moving[slot] is None else moving[slot]
+        return np.zeros(linear.tape.shapes[end]) if moving[end] is None else moving[end]
 
     return Rule(pull, push)

@@ -84,7 +84,7 @@ def unwound(chain: Chain, value: Array, arguments: Sequence[Array]) -> Iterator[
     order, given_at = chain.order(), chain.given_at(arguments)
     first, state = arguments[:m], chain.parts(value)[:m]
     sizes = [max(size(a), size(b)) for a, b in zip(first, state, strict=True)]
-    tested = {round(k) for k in np.linspace(0, n - 1, min(n, TESTED))} if n else set()
+    tested = {round(k) for k in np.linspace(0, n - 1, min(n, TESTED))}
     for i in range(n - 1, -1, -1):
         given = given_at(order[i])
         after, state = state, chain.inverse([*state, *given])

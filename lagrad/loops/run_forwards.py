@@ -57,9 +57,7 @@ def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat:
     sizes = [sum(chain.variable(name).size for name in names) for names in given]
     at_state, at_inputs, at_constants = np.split(step.given, np.cumsum(sizes))
     after, asked = np.split(step.asked, sizes[:1])
-    memory[at_state] = joined(state)
-    if constants:
-        memory[at_constants] = joined(constants)
+    memory[np.concatenate([at_state, at_constants])] = joined([*state, *constants])
     rows, outputs = np.empty((n, at_inputs.size)), np.empty((n, asked.size))
     for columns, array in zip(columns_of(chain, rows, chain.inputs), inputs, strict=True):
         columns[:] = np.reshape(array, columns.shape)

@@ -315,31 +315,27 @@ class Loop:
                 f"{what} {self.name!r} of {self.kind} branches on a value ({inner.guards[0].kind}"
                 "): it is traced once for all steps. Use np.where, np.maximum and the like."
             )
+        step = f"the step {self.name!r}"
         if inner.discrete:
             raise InvalidFunction(
-                f"the step {self.name!r} of {self.kind} returned truths or integers; return floats."
+                f"{step} of {self.kind} returned truths or integers; return floats."
             )
         children = inner.tree.children
         if inner.tree.kind is not tuple or len(children) != (2 if self.inverse is None else 3):
             raise InvalidFunction(
-                f"the step {self.name!r} of {self.kind} must return a pair: the next state, and an "
-                "output or None."
+                f"{step} of {self.kind} must return a pair: the next state, and an output or None."
             )
-        self._require_like(inner, children[0], inner.outputs[: len(self.begin)], "step")
+        m = len(self.begin)
+        returned = [("a step", repr(self.name), step, children[0], inner.outputs[:m])]
         if self.inverse is not None and not self.exact:
-            self._require_like(inner, children[2], inner.outputs[-len(self.begin) :], "inverse")
+            undone = f"the inverse of {self.name!r}"
+            returned.append(("an inverse", undone, undone, children[2], inner.outputs[-m:]))
+        for one, whose, whole, tree, names in returned:
+            found = self.tree.difference(tree, f"the state that {whose} returns")
+            if found:
+                raise ShapeMismatch(f"{found}: {one} returns a state like the one it was given.")
+            inner.require_like(whole, self.tree.paths("state"), self.begin, names)
         return children[1]
-
-    def _require_like(self, inner: Trace, tree: Tree, names: Sequence[str], what: str) -> None:
-        """ShapeMismatch where the result of the step, or of its inverse, is not like the state."""
-        whose, whole, one = repr(self.name), f"the step {self.name!r}", "a step"
-        if what == "inverse":
-            whose = whole = f"the inverse of {self.name!r}"
-            one = "an inverse"
-        found = self.tree.difference(tree, f"the state that {whose} returns")
-        if found:
-            raise ShapeMismatch(f"{found}: {one} returns a state like the one it was given.")
-        inner.require_like(whole, self.tree.paths("state"), self.begin, names)
 
     def _asks(self, inner: Trace) -> bool:
         """Whether the step alone asks for numbers."""

@@ -62,13 +62,11 @@ class Shelf:
         self._held: dict[int, State] = {}
         self._slots: dict[int, int] = {}
         self._free = list(range(storage.count - storage.near))
-        self._columns: list[Array] = []
         self.count, self.near, self.most = storage.count, storage.near, 0
         if self._free:
             assert storage.disk is not None
             row = np.dtype([(f"array_{k}", a.dtype, a.shape) for k, a in enumerate(like)])
-            file = mapped(storage.disk, len(self._free), row)
-            self._columns = [file[name] for name in row.fields or ()]
+            self._file = mapped(storage.disk, len(self._free), row)
 
     @property
     def steps(self) -> list[int]:
@@ -79,8 +77,7 @@ class Shelf:
         early = len(self._held) + len(self._slots) < self.count - self.near
         if self._free and (early or len(self._held) == self.near):
             slot = self._slots[step] = self._free.pop()
-            for column, array in zip(self._columns, state, strict=True):
-                column[slot] = array
+            self._file[slot] = tuple(state)
         else:
             self._held[step] = list(state)
         self.most = max(self.most, len(self._held) + len(self._slots))
@@ -88,7 +85,7 @@ class Shelf:
     def get(self, step: int) -> State:
         if step in self._held:
             return self._held[step]
-        return [np.array(column[self._slots[step]]) for column in self._columns]
+        return [np.array(array) for array in self._file[self._slots[step]]]
 
     def drop(self, step: int) -> None:
         if step in self._held:

@@ -78,7 +78,7 @@ def while_loop(
     storage = loop.storage(checkpoints, memory, disk)
     chain, constants, _ = loop.stated(False, storage, progress, counted=storage is not None)
     inner = trace(condition, (loop.tree.unflatten(loop.begin),), {}, (0,), repeating=True)
-    shapes = [inner.program.variables[name].shape for name in inner.outputs]
+    shapes = [variable.shape for variable in inner.returned]
     if shapes != [()] or inner.guards:
         what = "branches on a value" if inner.guards else f"returned shapes {shapes}"
         raise InvalidFunction(
@@ -86,9 +86,8 @@ def while_loop(
             "truth, by comparisons, np.logical_and, np.any and the like."
         )
     others = inner.enclosed
-    conditional = Conditional(
-        chain, inner.program, (*inner.arguments[0].names, *others), inner.outputs, name
-    )
+    given = (*inner.arguments[0].names, *others)
+    conditional = Conditional(chain, inner.program, given, inner.outputs)
     values = [*loop.lifted, *constants, *others.values()]
     outer = tracing()
     traced = any(isinstance(v, Expression) for v in values)
@@ -151,15 +150,12 @@ class Conditional:
         Its variables of a state, and those of what it closes over.
     truth : tuple of str
         The variable that tells, by one or zero.
-    name : str
-        The condition's, for messages.
     """
 
     chain: Chain
     condition: Program
     given: tuple[str, ...]
     truth: tuple[str, ...]
-    name: str
 
     def run(self, *arguments: Array) -> Record | None:
         """The states there were, and their number; None where the condition does not fail.

@@ -3,7 +3,6 @@
 Each is `weight · Σᵢ loss(ηᵢ, yᵢ) + Σⱼ l1ⱼ |wⱼ| + ½ Σⱼ l2ⱼ wⱼ²` with η = X w + b.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ Values = Mapping[str, Any]
 PENALTY = Range(1e-6, 1e6)
 
 
-class Family(ABC):
+class Family:
     """One kind of model: its loss, its penalties, and what of it can be tuned.
 
     Parameters
@@ -34,7 +33,6 @@ class Family(ABC):
 
     tunable: ClassVar[Mapping[str, Range]] = {"alpha": PENALTY}
     proximal = False
-    averaged = False  # whether the losses are divided by the number of samples
 
     def __init__(self, estimator: Any, y: Array) -> None:
         self.estimator = estimator
@@ -45,17 +43,17 @@ class Family(ABC):
         """Targets as floats."""
         return np.asarray(y, dtype=float)
 
-    @abstractmethod
     def loss(self, scores: Any, y: Any, values: Values) -> Any:
         """The loss of each sample, in training."""
+        return (scores - y) ** 2
 
     def held_out(self, scores: Any, y: Any) -> Any:
         """The mean loss of samples that were not trained on."""
-        return np.mean((scores - y) ** 2)
+        return np.mean(self.loss(scores, y, {}))
 
     def weight(self, values: Values, samples: int) -> Any:
         """What the sum of losses is multiplied by."""
-        return 1.0 / samples if self.averaged else 1.0
+        return 1.0
 
     def penalties(self, values: Values) -> tuple[Any, Any]:
         """The coefficients (l1, l2) of the penalty, for all features or for each."""
@@ -72,10 +70,8 @@ class Family(ABC):
 
     def offset(self, z: Any) -> Any:
         """The intercept from what is solved for."""
-        if "b" not in z:
-            return 0.0
-        if self.outputs is None:
-            return z["b"]
+        if self.outputs is None or "b" not in z:
+            return z.get("b", 0.0)
         # A constant added to all classes changes nothing: the last one's is held at zero.
         return np.concatenate([z["b"], np.zeros(1)])
 
@@ -109,16 +105,11 @@ class Family(ABC):
 
 
 class RidgeFamily(Family):
-    def loss(self, scores: Any, y: Any, values: Values) -> Any:
-        return (scores - y) ** 2
-
     def penalties(self, values: Values) -> tuple[Any, Any]:
         return 0.0, 2.0 * values["alpha"]
 
 
 class PoissonFamily(Family):
-    averaged = True
-
     def coded(self, y: Array) -> Array:
         y = super().coded(y)
         if (y < 0).any():
@@ -129,7 +120,10 @@ class PoissonFamily(Family):
         return np.exp(scores) - y * scores
 
     def held_out(self, scores: Any, y: Any) -> Any:
-        return np.mean(np.exp(scores) - y * scores + xlogy(y, y) - y)
+        return np.mean(self.loss(scores, y, {}) + xlogy(y, y) - y)
+
+    def weight(self, values: Values, samples: int) -> Any:
+        return 1.0 / samples
 
 
 class SupportVectorFamily(Family):
@@ -148,6 +142,9 @@ class SupportVectorFamily(Family):
     def loss(self, scores: Any, y: Any, values: Values) -> Any:
         return np.maximum(np.abs(scores - y) - values["epsilon"], 0.0) ** 2
 
+    def held_out(self, scores: Any, y: Any) -> Any:
+        return np.mean(super().loss(scores, y, {}))
+
     def weight(self, values: Values, samples: int) -> Any:
         return values["C"] if np.ndim(values["C"]) == 0 else 1.0
 
@@ -155,10 +152,8 @@ class SupportVectorFamily(Family):
         return 0.0, 1.0 if np.ndim(values["C"]) == 0 else 1.0 / values["C"]
 
     def training(self, z: Any, X: Any, y: Any, values: Values) -> Any:
-        total = super().training(z, X, y, values)
-        if "b" not in z:
-            return total
-        return total + 0.5 * (z["b"] / self.estimator.intercept_scaling) ** 2
+        extra = self.offset(z) / self.estimator.intercept_scaling
+        return super().training(z, X, y, values) + 0.5 * extra**2
 
 
 class LogisticFamily(Family):
@@ -186,9 +181,6 @@ class LogisticFamily(Family):
             return np.logaddexp(0.0, -y * scores)
         return lg.logsumexp(scores, axis=1) - np.sum(y * scores, axis=1)
 
-    def held_out(self, scores: Any, y: Any) -> Any:
-        return np.mean(self.loss(scores, y, {}))
-
     def penalties(self, values: Values) -> tuple[Any, Any]:
         return 0.0, 1.0 / values["C"]
 
@@ -196,15 +188,12 @@ class LogisticFamily(Family):
 class LassoFamily(Family):
     """Squares with an l1 penalty: a proximal fixed point, that coordinate descent leads to."""
 
-    proximal = averaged = True
+    proximal = True
 
     def __init__(self, estimator: Any, y: Array) -> None:
         super().__init__(estimator, y)
         if estimator.positive:
             raise InvalidValue(f"{estimator!r}: positive=True is not supported.")
-
-    def loss(self, scores: Any, y: Any, values: Values) -> Any:
-        return 0.5 * (scores - y) ** 2
 
     def penalties(self, values: Values) -> tuple[Any, Any]:
         ratio = values.get("l1_ratio", 1.0)

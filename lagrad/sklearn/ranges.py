@@ -90,10 +90,8 @@ class Hyperparameters:
         self.ranges, self.fixed = dict(ranges), dict(fixed)
         self.groups = {name: r.groups(features) for name, r in ranges.items()}
         self.sizes = [int(g.max(initial=0)) + 1 for g in self.groups.values()]
-        starts = [
-            r.start if r.start is not None else min(max(current[name], r.low), r.high)
-            for name, r in ranges.items()
-        ]
+        own = {k: current[k] if r.start is None else r.start for k, r in ranges.items()}
+        starts = [np.clip(own[name], r.low, r.high) for name, r in ranges.items()]
         lows, highs = zip(*((r.low, r.high) for r in ranges.values()), strict=True)
         self.start, *self.bounds = map(self._vector, (starts, lows, highs))
 
@@ -113,16 +111,14 @@ class Hyperparameters:
 
     def shown(self, vector: Array) -> dict[str, Any]:
         """Those that are searched as numbers, for `best_params_`."""
-        found = self.values(np.asarray(vector))
-        searched = {name: found[name] for name in self.ranges}
-        return {k: np.array(v) if np.ndim(v) else float(v) for k, v in searched.items()}
+        found = self.values(np.asarray(vector)).items()
+        return {k: np.array(v) if np.ndim(v) else float(v) for k, v in found if k in self.ranges}
 
 
 def checked_ranges(given: Any, tunable: Mapping[str, Range], estimator: Any) -> dict[str, Range]:
     """Ranges as they were given: None, names, pairs or `Range`s."""
-    if given is None:
-        first = next(iter(tunable))
-        return {first: tunable[first]}
+    first = next(iter(tunable))
+    given = first if given is None else given
     if not isinstance(given, Mapping):
         given = dict.fromkeys([given] if isinstance(given, str) else list(given))
     if not given:
@@ -137,6 +133,6 @@ def checked_ranges(given: Any, tunable: Mapping[str, Range], estimator: Any) -> 
             found[name] = Range(float(value[0]), float(value[1]))
         else:
             raise InvalidValue(f"parameters[{name!r}] is {value!r}; expected (low, high) or Range.")
-        if name != next(iter(tunable)) and not found[name].shared:
+        if name != first and not found[name].shared:
             raise InvalidValue(f"{name!r} is one number for the whole model: per='model'.")
     return found
