@@ -1,7 +1,7 @@
 """Loops as constraints: z₁ = f(z₀, x₀), z₂ = f(z₁, x₁), …, stated once.
 
 The chain is one operation on arrays. What is derived from it is a chain again: see
-`derived_chains.py`.
+`adjoint_chains.py`.
 """
 
 import math
