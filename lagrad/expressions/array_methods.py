@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.dispatch import OF_DOUBLES, UFUNCS
+from lagrad.expressions.dispatch import UFUNCS
 from lagrad.expressions.expression import Expression, named
 from lagrad.typing import Function
 
@@ -50,7 +50,7 @@ def operator(ufunc: np.ufunc, reflected: bool = False) -> Function:
         else:
             return ufunc(other, self) if reflected else ufunc(self, other)
         inputs = (right, self) if reflected else (self, right)
-        node = graph.scalars(OF_DOUBLES[ufunc], inputs)
+        node = graph.scalars(UFUNCS[ufunc], inputs)
         return named(ufunc.__name__, UFUNCS[ufunc], graph, *inputs) if node is None else node
 
     return call
