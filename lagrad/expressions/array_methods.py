@@ -12,30 +12,15 @@ from lagrad.expressions.dispatch import UFUNCS
 from lagrad.expressions.expression import Expression, named
 from lagrad.typing import Function
 
-
-def method(name: str) -> Function:
-    """The method of an array that is NumPy's function of the same name."""
-
-    def call(self: Expression, *args: Any, **kwargs: Any) -> Any:
-        return getattr(np, name)(self, *args, **kwargs)
-
-    call.__name__ = name
-    return call
-
-
+# NumPy's functions bind to what they are attributes of, as Python's own do.
 METHODS = (
-    "all any clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take"
+    "all any clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take "
+    "trace var"
 )
-for _name in [*METHODS.split(), "trace", "var"]:
-    setattr(Expression, _name, method(_name))
-
-
-Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
-Expression.PUBLIC = (
-    *Expression.PUBLIC,
-    *METHODS.split(),
-    *("astype", "copy", "flatten", "reshape", "trace", "transpose", "var"),
-)
+for _name in METHODS.split():
+    setattr(Expression, _name, getattr(np, _name))
+Expression.flatten = np.ravel  # type: ignore[attr-defined]
+Expression.PUBLIC += (*METHODS.split(), "astype", "copy", "flatten", "reshape", "transpose")
 
 
 def operator(ufunc: np.ufunc, reflected: bool = False) -> Function:

@@ -19,7 +19,6 @@ from lagrad.errors import (
     UnsupportedFunction,
 )
 from lagrad.expressions.dispatch import FUNCTIONS, REDUCTIONS, UFUNCS
-from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.public import Public
 from lagrad.typing import DType, Function, Parameters, Shape
 
@@ -282,11 +281,8 @@ class Constant(Expression):
     __slots__ = ("value",)
 
     def __init__(self, graph: Graph, value: Any) -> None:
-        weak = type(value) in NUMBERS
-        shape = () if weak else value.shape
-        dtype = np.result_type(value) if weak else value.dtype
         self.value = value
-        super().__init__(graph, None, (), (), shape, dtype)
+        super().__init__(graph, None, (), (), getattr(value, "shape", ()), np.result_type(value))
 
 
 class Variable(Expression):
