@@ -107,8 +107,9 @@ def csr(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> sparse.
 def one_per_row(columns: Any, values: Any, width: int) -> sparse.csr_array:
     """A CSR matrix with one entry in each row, and none where the column is negative."""
     some = columns >= 0
-    pointers = np.concatenate([[0], np.cumsum(some)])
-    return sparse.csr_array((values[some], columns[some], pointers), shape=(columns.size, width))
+    pointers = np.pad(np.cumsum(some, dtype=np.int32), (1, 0))
+    entries = (values[some], columns[some].astype(np.int32), pointers)
+    return sparse.csr_array(entries, shape=(columns.size, width))
 
 
 def unbroadcast(value: Value, shape: Shape) -> Value:
