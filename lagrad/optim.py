@@ -5,7 +5,6 @@ are numbers, arrays of one for each step, or functions of the step's number; the
 that they are hyperparameters with derivatives of their own.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -251,6 +250,5 @@ def vector(value: Any) -> Any:
 def like(row: Any, value: Any) -> Any:
     """A row as leaves of a nested value's structure."""
     leaves, tree = flatten(value)
-    shapes = [np.shape(leaf) for leaf in leaves]
-    pieces = np.split(row, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-    return tree.unflatten([np.reshape(p, shape) for p, shape in zip(pieces, shapes, strict=True)])
+    pieces = np.split(row, np.cumsum([np.size(leaf) for leaf in leaves])[:-1])
+    return tree.unflatten([np.reshape(p, np.shape(z)) for p, z in zip(pieces, leaves, strict=True)])

@@ -37,12 +37,9 @@ class Tree:
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The nested value with these leaves, in order."""
-        if self.kind is None:
-            (leaf,) = leaves
-            return leaf
         stream = iter(leaves)
         value = self._built(stream)
-        assert next(stream, END) is END
+        assert not list(stream)
         return value
 
     def _built(self, leaves: Iterator[Any]) -> Any:
@@ -81,8 +78,7 @@ class Tree:
             return f"{where} is {described(other)}; expected {described(self)}"
         if self.keys != other.keys:
             return f"{where} has the keys {list(other.keys)}; expected {list(self.keys)}"
-        pairs = zip(self.keys, self.children, other.children, strict=True)
-        for key, mine, theirs in pairs:
+        for key, mine, theirs in zip(self.keys, self.children, other.children, strict=True):
             found = mine.difference(theirs, f"{where}[{key!r}]")
             if found:
                 return found
@@ -108,7 +104,6 @@ class Tree:
 
 
 PLAIN = (dict, list, tuple, OrderedDict)
-END = object()
 LEAF = Tree(None)
 NOTHING = Tree(type(None))
 

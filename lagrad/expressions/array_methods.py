@@ -8,34 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.expressions.dispatch import OF_DOUBLES, UFUNCS
+from lagrad.expressions.dispatch import UFUNCS
 from lagrad.expressions.expression import Expression, named
 from lagrad.typing import Function
 
-
-def method(name: str) -> Function:
-    """The method of an array that is NumPy's function of the same name."""
-
-    def call(self: Expression, *args: Any, **kwargs: Any) -> Any:
-        return getattr(np, name)(self, *args, **kwargs)
-
-    call.__name__ = name
-    return call
-
-
+# NumPy's functions bind to what they are attributes of, as Python's own do.
 METHODS = (
-    "all any clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take"
+    "all any clip cumsum diagonal dot max mean min prod ravel repeat squeeze std sum swapaxes take "
+    "trace var"
 )
-for _name in [*METHODS.split(), "trace", "var"]:
-    setattr(Expression, _name, method(_name))
-
-
-Expression.flatten = Expression.ravel  # type: ignore[attr-defined]
-Expression.PUBLIC = (
-    *Expression.PUBLIC,
-    *METHODS.split(),
-    *("astype", "copy", "flatten", "reshape", "trace", "transpose", "var"),
-)
+for _name in METHODS.split():
+    setattr(Expression, _name, getattr(np, _name))
+Expression.flatten = np.ravel  # type: ignore[attr-defined]
+Expression.PUBLIC += (*METHODS.split(), "astype", "copy", "flatten", "reshape", "transpose")
 
 
 def operator(ufunc: np.ufunc, reflected: bool = False) -> Function:
@@ -50,7 +35,7 @@ def operator(ufunc: np.ufunc, reflected: bool = False) -> Function:
         else:
             return ufunc(other, self) if reflected else ufunc(self, other)
         inputs = (right, self) if reflected else (self, right)
-        node = graph.scalars(OF_DOUBLES[ufunc], inputs)
+        node = graph.scalars(UFUNCS[ufunc], inputs)
         return named(ufunc.__name__, UFUNCS[ufunc], graph, *inputs) if node is None else node
 
     return call

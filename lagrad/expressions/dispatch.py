@@ -7,10 +7,8 @@ import numpy as np
 from lagrad.typing import Function
 
 # Filled by `lagrad.primitives` as it is imported, and never changed afterwards.
-UFUNCS: dict[np.ufunc, Function] = {}
+UFUNCS: dict[np.ufunc, Any] = {}
 FUNCTIONS: dict[Function, Function] = {}
-# The primitives of ufuncs that make doubles of doubles.
-OF_DOUBLES: dict[np.ufunc, Any] = {}
 REDUCTIONS: dict[np.ufunc, Function] = {
     np.add: np.sum,
     np.multiply: np.prod,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
@@ -18,8 +18,7 @@ from lagrad.errors import (
     TracedValueError,
     UnsupportedFunction,
 )
-from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, REDUCTIONS, UFUNCS
-from lagrad.expressions.real_arrays import NUMBERS
+from lagrad.expressions.dispatch import FUNCTIONS, REDUCTIONS, UFUNCS
 from lagrad.public import Public
 from lagrad.typing import DType, Function, Parameters, Shape
 
@@ -148,10 +147,10 @@ class Expression(Public, NDArrayOperatorsMixin):
         return id(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method == "__call__" and not kwargs and ufunc in OF_DOUBLES:
-            node = self._scalar(OF_DOUBLES[ufunc], inputs)
-            if node is not None:
-                return node
+        graph = self.graph if len(inputs) == 1 else innermost(inputs) or self.graph
+        handler = UFUNCS.get(ufunc) if method == "__call__" else None
+        if handler is not None and not kwargs:
+            return named(ufunc.__name__, handler, graph, *inputs)
         if kwargs.pop("out", None) is not None:
             raise InPlaceUpdate(
                 f"np.{ufunc.__name__} writes into an array in place (`a += t`, or `out=`), which "
@@ -159,28 +158,16 @@ class Expression(Public, NDArrayOperatorsMixin):
             )
         if method == "reduce" and ufunc in REDUCTIONS:
             return REDUCTIONS[ufunc](*inputs, **{"axis": 0, **kwargs})
-        graph = self.graph if len(inputs) == 1 else innermost(inputs) or self.graph
         if method == "outer":
             a, b = (graph.lift(x) for x in inputs)
             return ufunc(np.reshape(a, a.shape + (1,) * b.ndim), b)
-        handler = UFUNCS.get(ufunc) if method == "__call__" else None
         if handler is None:
             name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
             raise UnsupportedFunction.missing(name)
-        if kwargs:
-            raise UnsupportedFunction(
-                f"np.{ufunc.__name__}({', '.join(kwargs)}=…) is not supported on traced values; "
-                "use np.where or astype instead."
-            )
-        return named(ufunc.__name__, handler, graph, *inputs)
-
-    def _scalar(self, primitive: Primitive, inputs: Sequence[Any]) -> Expression | None:
-        """A function of scalars, past all that arrays need; None of other arguments."""
-        graph = self.graph if len(inputs) == 1 else innermost(inputs) or self.graph
-        for x in inputs:
-            if not isinstance(x, (float, Expression)) or (isinstance(x, Expression) and x.shape):
-                return None
-        return graph.scalars(primitive, tuple(map(graph.lift, inputs)))
+        raise UnsupportedFunction(
+            f"np.{ufunc.__name__}({', '.join(kwargs)}=…) is not supported on traced values; "
+            "use np.where or astype instead."
+        )
 
     def __array_function__(self, func: Function, types: Any, args: Any, kwargs: Any) -> Any:
         handler = FUNCTIONS.get(func)
@@ -294,11 +281,8 @@ class Constant(Expression):
     __slots__ = ("value",)
 
     def __init__(self, graph: Graph, value: Any) -> None:
-        weak = type(value) in NUMBERS
-        shape = () if weak else value.shape
-        dtype = np.result_type(value) if weak else value.dtype
         self.value = value
-        super().__init__(graph, None, (), (), shape, dtype)
+        super().__init__(graph, None, (), (), getattr(value, "shape", ()), np.result_type(value))
 
 
 class Variable(Expression):

@@ -76,13 +76,11 @@ class Graph:
                     "any more. Return it from the function instead of storing it elsewhere."
                 )
             shape, dtype = primitive.infer(arguments, parameters)
-            for a in arguments:
-                if type(a) is not Constant:
-                    node = Application(self, primitive, arguments, parameters, shape, dtype)
-                    break
+            values = [a.value for a in arguments if type(a) is Constant]
+            if len(values) == len(arguments):
+                node = self.constant(primitive.kernel(parameters)(*values))
             else:
-                value = primitive.kernel(parameters)(*[a.value for a in arguments])
-                node = self.constant(value)
+                node = Application(self, primitive, arguments, parameters, shape, dtype)
             self.table[key] = node
         return node
 
@@ -134,11 +132,9 @@ class Graph:
             raise UnsupportedFunction(
                 "a scipy.sparse matrix meets traced values as the left side of `@` only."
             )
-        array = np.asarray(value)
-        if array.dtype == object:
-            found: Expression = stacked(array, self)
-            return found
-        return self.array(value if isinstance(value, np.ndarray) else array)
+        array = np.asanyarray(value)
+        node: Expression = stacked(array, self) if array.dtype == object else self.array(array)
+        return node
 
     def array(self, value: Any) -> Expression:
         """An array of numbers as a node."""

@@ -105,11 +105,11 @@ def csr(rows: Any, columns: Any, values: Any, shape: tuple[int, int]) -> sparse.
 
 
 def one_per_row(columns: Any, values: Any, width: int) -> sparse.csr_array:
-    """A CSR matrix with one entry in each row."""
-    pointers = np.arange(columns.size + 1, dtype=np.int32)
-    return sparse.csr_array(
-        (values, columns.astype(np.int32, copy=False), pointers), shape=(columns.size, width)
-    )
+    """A CSR matrix with one entry in each row, and none where the column is negative."""
+    some = columns >= 0
+    pointers = np.pad(np.cumsum(some, dtype=np.int32), (1, 0))
+    entries = (values[some], columns[some].astype(np.int32), pointers)
+    return sparse.csr_array(entries, shape=(columns.size, width))
 
 
 def unbroadcast(value: Value, shape: Shape) -> Value:
@@ -207,17 +207,12 @@ class Reindex(LinearMap):
         return np.ravel(self.forward(np.arange(1, size + 1).reshape(self.source)))
 
     def as_sparse(self) -> sparse.csr_array:
-        index, size = self._index(), math.prod(self.source)
-        if index.size == 0 or index.min() > 0:
-            return one_per_row(index - 1, np.ones(index.size), size)
-        rows = np.flatnonzero(index)
-        return csr(rows, index[rows] - 1, np.ones(rows.size), (index.size, size))
+        index = self._index()
+        return one_per_row(index - 1, np.ones(index.size), math.prod(self.source))
 
     def lmul(self, matrix: Any) -> Any:
         index = self._index()
-        if index.size and index.min() > 0:
-            return matrix[index - 1]
-        return self.as_sparse() @ matrix
+        return matrix[index - 1] if index.all() else self.as_sparse() @ matrix
 
 
 class Transpose(LinearMap):

@@ -110,8 +110,8 @@ def _alone(x: Any, labels: str, kept: set[str]) -> tuple[Any, str]:
 
 
 @implements(np.einsum)
-def _einsum(subscripts: Any, *operands: Any, **rest: Any) -> Any:
-    keyword_free("einsum", **{k: v for k, v in rest.items() if k != "optimize"})
+def _einsum(subscripts: Any, *operands: Any, optimize: Any = None, **rest: Any) -> Any:
+    keyword_free("einsum", **rest)
     if not isinstance(subscripts, str):
         raise UnsupportedType("np.einsum on traced values takes its subscripts as a string.")
     nodes = list(lifted(*operands))
@@ -210,12 +210,11 @@ def _kron(a: Any, b: Any) -> Any:
 
 _convolve = nary(
     "convolve",
-    lambda parameters: kernels.convolve_full,
+    lambda parameters: np.convolve,
     lambda shapes: (shapes[0][0] + shapes[1][0] - 1,),
     lambda node, k: Convolve(node.arguments[1 - k], node.arguments[k].shape),
     call("np.convolve"),
 )
-FUNCTIONS[kernels.convolve_full] = lambda a, v: _convolve(graph_of(a, v), a, v)
 
 
 @implements(np.convolve)
@@ -223,7 +222,7 @@ def _traced_convolve(a: Any, v: Any, mode: str = "full") -> Any:
     a, v = lifted(a, v)
     if a.ndim != 1 or v.ndim != 1 or not a.size or not v.size:
         raise ShapeMismatch(f"convolve of shapes {a.shape} and {v.shape}; expected vectors.")
-    full = kernels.convolve_full(a, v)
+    full = _convolve(a.graph, a, v)
     long, short = max(a.size, v.size), min(a.size, v.size)
     first = (short - 1) // 2
     parts = {"same": slice(first, first + long), "valid": slice(short - 1, long)}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.expressions import notation
-from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
+from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
@@ -143,7 +143,6 @@ def _negative(graph: Graph, x: Any) -> Expression:
 
 
 UFUNCS[np.negative] = _negative
-del OF_DOUBLES[np.negative]
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
 
 

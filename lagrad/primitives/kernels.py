@@ -1,8 +1,7 @@
 """Array functions that NumPy lacks, open to traced values as NumPy's own are.
 
 `gather` and `embed` are the transposes of `scatter` and of slicing; `contract` is a product of
-two tensors on BLAS, `sparse_product` one with a constant sparse matrix; `convolve_full` and
-`logsumexp` complete the table.
+two tensors on BLAS, `sparse_product` one with a constant sparse matrix.
 """
 
 import functools
@@ -199,12 +198,6 @@ def cofactor(x: Array) -> Array:
 def hurwitz_zeta(s: Array, q: Array) -> Array:
     """ζ(s, q) = Σ (k + q)⁻ˢ; SciPy's own is no ufunc, and so not open to traced values."""
     return special.zeta(s, q)
-
-
-@overridable
-def convolve_full(a: Array, v: Array) -> Array:
-    """The full discrete convolution of two vectors."""
-    return np.convolve(a, v)
 
 
 @overridable

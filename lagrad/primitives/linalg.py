@@ -12,11 +12,9 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Sum
 from lagrad.expressions.primitive import Primitive
 from lagrad.primitives.kernels import cofactor
-from lagrad.primitives.product_maps import Contract, Solve
+from lagrad.primitives.product_maps import Solve, left_product, stacked_product
 from lagrad.primitives.registry import call, floating, implements, lifted, nary, unary
 from lagrad.typing import Function, Shape
-
-HEAD = "abcdefgh"
 
 
 def _square(a: Any, name: str) -> Expression:
@@ -54,21 +52,9 @@ def _per_matrix(shape: Shape) -> Shape:
     return shape[:-2]
 
 
-def _times(spec: str, other: Any, source: Shape, target: Shape | None = None) -> LinearMap:
-    """A product with `other` over stacks; `spec` names the last axes of source, other, target."""
-    last = spec.split(",")
-    inner, fixed, out = (HEAD[: len(source) - len(last[0])] + labels for labels in last)
-    return Contract((inner, fixed, out), other, source, source if target is None else target)
-
-
-def _left(matrix: Any, shape: Shape) -> LinearMap:
-    """dA ↦ M dA."""
-    return _times("jk,ij,ik", matrix, shape)
-
-
-def _right(matrix: Any, shape: Shape) -> LinearMap:
+def _right_product(matrix: Any, shape: Shape) -> LinearMap:
     """dA ↦ dA M."""
-    return _times("ij,jk,ik", matrix, shape)
+    return stacked_product("ij,jk,ik", matrix, shape)
 
 
 def _solve_partial(node: Expression, k: int) -> LinearMap:
@@ -77,7 +63,7 @@ def _solve_partial(node: Expression, k: int) -> LinearMap:
     if k == 1:
         return solve
     # d(A⁻¹b) = −A⁻¹ dA (A⁻¹b)
-    product = _times("ij,jk,ik", node, matrix.shape, node.shape)
+    product = stacked_product("ij,jk,ik", node, matrix.shape, node.shape)
     return Compose(Scale(-1, node.shape, node.shape), solve, product)
 
 
@@ -107,28 +93,33 @@ def _solve(a: Any, b: Any) -> Any:
 inverse = _of_matrices(
     "inv",
     np.linalg.inv,
-    lambda y, x: Compose(Scale(-1, y.shape, y.shape), _left(y, y.shape), _right(y, y.shape)),
+    lambda y, x: Compose(
+        Scale(-1, y.shape, y.shape), left_product(y, y.shape), _right_product(y, y.shape)
+    ),
 )
 
 
 def _trace_with_inverse(x: Expression) -> LinearMap:
     """dA ↦ tr(A⁻¹ dA)."""
-    return _times("ij,ji,", np.linalg.inv(x), x.shape, x.shape[:-2])
+    return stacked_product("ij,ji,", np.linalg.inv(x), x.shape, x.shape[:-2])
 
 
 def _cofactor_partial(y: Expression, x: Expression) -> LinearMap:
     # C = det(A) A⁻ᵀ: dC = tr(A⁻¹ dA) C − C dAᵀ A⁻ᵀ.
     shape = x.shape
-    first = Compose(_times(",ij,ij", y, shape[:-2], shape), _trace_with_inverse(x))
-    right = _times("ij,kj,ik", np.linalg.inv(x), shape)
-    second = Compose(Scale(-1, shape, shape), _left(y, shape), right, _turned(shape))
+    first = Compose(stacked_product(",ij,ij", y, shape[:-2], shape), _trace_with_inverse(x))
+    right = stacked_product("ij,kj,ik", np.linalg.inv(x), shape)
+    second = Compose(Scale(-1, shape, shape), left_product(y, shape), right, _turned(shape))
     return Sum(first, second)
 
 
 cofactors = _of_matrices("cofactor", cofactor, _cofactor_partial, code="_cofactor({0})")
 FUNCTIONS[cofactor] = lambda x: cofactors(x.graph, x)
 determinant = _of_matrices(
-    "det", np.linalg.det, lambda y, x: _times("ij,ij,", cofactor(x), x.shape, y.shape), _per_matrix
+    "det",
+    np.linalg.det,
+    lambda y, x: stacked_product("ij,ij,", cofactor(x), x.shape, y.shape),
+    _per_matrix,
 )
 log_determinant = _of_matrices(
     "logabsdet",
@@ -166,8 +157,8 @@ def _turned(shape: Shape) -> LinearMap:
 
 def _similar(vectors: Any, shape: Shape) -> LinearMap:
     """dA ↦ Vᵀ dA V, for the symmetric dA that LAPACK reads."""
-    turned = _times("jk,ji,ik", vectors, shape)
-    return Compose(_right(vectors, shape), turned, _from_lower(shape))
+    turned = stacked_product("jk,ji,ik", vectors, shape)
+    return Compose(_right_product(vectors, shape), turned, _from_lower(shape))
 
 
 def _from_lower(shape: Shape) -> LinearMap:
@@ -183,8 +174,10 @@ def _cholesky_partial(y: Expression, x: Expression) -> LinearMap:
     shape, n = y.shape, y.shape[-1]
     inverse_factor = np.linalg.inv(y)
     half = Scale(np.tri(n) - 0.5 * np.eye(n), shape, shape)
-    right = _times("ij,kj,ik", inverse_factor, shape)
-    return Compose(_left(y, shape), half, right, _left(inverse_factor, shape), _from_lower(shape))
+    right = stacked_product("ij,kj,ik", inverse_factor, shape)
+    return Compose(
+        left_product(y, shape), half, right, left_product(inverse_factor, shape), _from_lower(shape)
+    )
 
 
 cholesky = _of_matrices("cholesky", np.linalg.cholesky, _cholesky_partial)
@@ -212,7 +205,7 @@ def _eigenvectors_partial(y: Expression, x: Expression) -> LinearMap:
     values: Any = eigenvalues(x.graph, x)
     gaps = values[..., None, :] - values[..., :, None]
     weights = (1 - np.eye(n)) / (gaps + np.eye(n))
-    return Compose(_left(y, shape), Scale(weights, shape, shape), _similar(y, shape))
+    return Compose(left_product(y, shape), Scale(weights, shape, shape), _similar(y, shape))
 
 
 eigenvalues = _of_matrices(

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.expressions.linear_maps import LinearMap, csr
-from lagrad.primitives.kernels import SparseConstant, contract, convolve_full, sparse_product
+from lagrad.primitives.kernels import SparseConstant, contract, sparse_product
 from lagrad.typing import Shape, Value
 
 
@@ -68,20 +68,31 @@ class Contract(LinearMap):
 
     def as_sparse(self) -> sparse.csr_array:
         sizes = self._sizes()
-        labels = "".join(sizes)
         full = tuple(sizes.values())
+        grid = dict(zip(sizes, np.indices(full, sparse=True), strict=True))
 
-        def spread(array: Any, subscripts: str) -> Any:
-            order = sorted(range(len(subscripts)), key=lambda i: labels.index(subscripts[i]))
-            array = np.transpose(array, order)
-            shape = tuple(n if c in subscripts else 1 for c, n in sizes.items())
-            return np.broadcast_to(array.reshape(shape), full)
+        def spread(array: Any, labels: str) -> Any:
+            return np.broadcast_to(array[tuple(grid[c] for c in labels)], full)
 
         inner, other, out = self.subscripts
         width, height = math.prod(self.source), math.prod(self.target)
         rows = spread(np.arange(height).reshape(self.target), out)
         columns = spread(np.arange(width).reshape(self.source), inner)
         return csr(rows, columns, spread(np.asarray(self.other), other), (height, width))
+
+
+def stacked_product(
+    spec: str, other: Value, source: Shape, target: Shape | None = None
+) -> LinearMap:
+    """A product with `other` over stacks; `spec` names the last axes of source, other, target."""
+    last = spec.split(",")
+    inner, fixed, out = ("abcdefgh"[: len(source) - len(last[0])] + labels for labels in last)
+    return Contract((inner, fixed, out), other, source, source if target is None else target)
+
+
+def left_product(matrix: Value, shape: Shape) -> LinearMap:
+    """dA ↦ M dA."""
+    return stacked_product("jk,ij,ik", matrix, shape)
 
 
 class SparseProduct(LinearMap):
@@ -129,11 +140,10 @@ class Running(LinearMap):
         return np.flip(np.cumsum(np.flip(cotangent, self.axis), axis=self.axis), self.axis)
 
     def as_sparse(self) -> sparse.csr_array:
-        size, n = math.prod(self.source), self.source[self.axis]
-        lines = np.moveaxis(np.arange(size).reshape(self.source), self.axis, -1).reshape(-1, n)
-        later, earlier = np.tril_indices(n)
-        rows, columns = lines[:, later], lines[:, earlier]
-        return csr(rows, columns, np.ones(rows.shape), (size, size))
+        lines = np.moveaxis(np.arange(math.prod(self.source)).reshape(self.source), self.axis, 0)
+        later, earlier = np.tril_indices(len(lines))
+        ones = np.ones((later.size, *lines.shape[1:]))
+        return csr(lines[later], lines[earlier], ones, (lines.size, lines.size))
 
 
 class Convolve(LinearMap):
@@ -151,16 +161,14 @@ class Convolve(LinearMap):
         return Convolve(data[0], self.source)
 
     def mv(self, tangent: Value) -> Value:
-        return convolve_full(tangent, self.other)
+        return np.convolve(tangent, self.other)
 
     def rmv(self, cotangent: Value) -> Value:
         n, m = self.source[0], self.other.shape[0]
-        return convolve_full(cotangent, self.other[::-1])[m - 1 : m - 1 + n]
+        return np.convolve(cotangent, self.other[::-1])[m - 1 : m - 1 + n]
 
     def as_sparse(self) -> sparse.csr_array:
-        columns, shift = np.meshgrid(
-            np.arange(self.source[0]), np.arange(self.other.shape[0]), indexing="ij"
-        )
+        columns, shift = np.indices((self.source[0], self.other.shape[0]))
         values = np.broadcast_to(self.other, columns.shape)
         return csr(columns + shift, columns, values, (self.target[0], self.source[0]))
 
@@ -185,13 +193,8 @@ class Solve(LinearMap):
     def rmv(self, cotangent: Value) -> Value:
         return np.linalg.solve(np.swapaxes(self.matrix, -1, -2), cotangent)
 
-    def _as_product(self, inverse: Value) -> Contract:
-        labels = "abcdefgh"[: len(self.source) - 2]
-        subscripts = (f"{labels}yz", f"{labels}xy", f"{labels}xz")
-        return Contract(subscripts, inverse, self.source, self.source)
-
     def pattern(self) -> LinearMap:
-        return self._as_product(np.broadcast_to(1.0, self.matrix.shape))
+        return left_product(np.broadcast_to(1.0, self.matrix.shape), self.source)
 
     def as_sparse(self) -> sparse.csr_array:
-        return self._as_product(np.linalg.inv(self.matrix)).as_sparse()
+        return left_product(np.linalg.inv(self.matrix), self.source).as_sparse()

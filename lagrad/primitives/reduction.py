@@ -212,10 +212,8 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     if ord is None or (ord == "fro" and len(axes) == 2) or (ord == 2 and len(axes) == 1):
         return np.sqrt(np.sum(np.square(x), **over))
     if len(axes) == 1 and isinstance(ord, (int, float)):
-        if ord == math.inf:
-            return np.max(np.abs(x), **over)
-        if ord == -math.inf:
-            return np.min(np.abs(x), **over)
+        if abs(ord) == math.inf:
+            return (np.max if ord > 0 else np.min)(np.abs(x), **over)
         if ord == 1:
             return np.sum(np.abs(x), **over)
         if ord != 0:

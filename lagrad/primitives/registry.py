@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
-from lagrad.expressions.dispatch import FUNCTIONS, OF_DOUBLES, UFUNCS
+from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expressions.expression import Constant, Expression, innermost
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap, Scale
@@ -203,7 +203,5 @@ def elementwise(
     doubles = "d" * ufunc.nin + "->d" in ufunc.types
     code = f"{module}.{name}"
     primitive = entrywise(name, ufunc, partials, dtype, code, doubles=doubles, **traits)
-    if doubles:
-        OF_DOUBLES[ufunc] = primitive
     UFUNCS[ufunc] = primitive
     return primitive

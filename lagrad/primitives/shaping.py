@@ -18,7 +18,7 @@ from lagrad.expressions.linear_maps import LinearMap, Reindex
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.kernels import decode_key, embed, stop_gradient
 from lagrad.primitives.reduction import normal_axis
-from lagrad.primitives.registry import graph_of, implements, keyword_free, lifted, nary, unary
+from lagrad.primitives.registry import implements, keyword_free, lifted, nary, unary
 from lagrad.typing import Function, Shape
 
 
@@ -141,12 +141,9 @@ _concatenate = nary(
 
 
 @implements(np.concatenate)
-def _traced_concatenate(arrays: Any, axis: Any = 0, **rest: Any) -> Any:
-    keyword_free("concatenate", **{k: v for k, v in rest.items() if k != "casting"})
-    graph = graph_of(*arrays)
-    parts: list[Any] = [
-        graph.lift(np.asarray(a) if isinstance(a, (int, float)) else a) for a in arrays
-    ]
+def _traced_concatenate(arrays: Any, axis: Any = 0, casting: Any = None, **rest: Any) -> Any:
+    keyword_free("concatenate", **rest)
+    parts: list[Any] = list(lifted(*arrays))
     if axis is None:
         parts, axis = [np.ravel(p) for p in parts], 0
     (axis,) = normal_axis(axis, parts[0].ndim)
@@ -154,7 +151,7 @@ def _traced_concatenate(arrays: Any, axis: Any = 0, **rest: Any) -> Any:
     if len(frames) != 1 or len({p.ndim for p in parts}) != 1:
         shown = ", ".join(str(p.shape) for p in parts)
         raise ShapeMismatch(f"concatenate along axis {axis} of shapes {shown}.")
-    return parts[0] if len(parts) == 1 else _concatenate(graph, *parts, parameters=(axis,))
+    return parts[0] if len(parts) == 1 else _concatenate(parts[0].graph, *parts, parameters=(axis,))
 
 
 @implements(np.stack)
