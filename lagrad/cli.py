@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from lagrad import __version__
-from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch, UnknownName
-from lagrad.expressions.expression import Variable
+from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch
 from lagrad.programs.program import Program
 from lagrad.programs.solution import Solution
 from lagrad.solving.certificate import FIELDS, Certificate
@@ -75,14 +74,6 @@ def line_of(error: BaseException, path: Path) -> str:
     return f":{lines[-1]}" if lines else ""
 
 
-def parameter(program: Program, name: str) -> Variable:
-    """A parameter by its name."""
-    known = {v.name: v for v in program.with_role("parameter")}
-    if name not in known:
-        raise UnknownName.among(name, known, "parameter")
-    return known[name]
-
-
 def settings(program: Program, pairs: Sequence[str]) -> dict[str, Any]:
     """Values by parameter from NAME=VALUE; a value is JSON, a scalar fills its parameter."""
     values: dict[str, Any] = {}
@@ -91,7 +82,7 @@ def settings(program: Program, pairs: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise InvalidValue(f"--set {pair}: expected NAME=VALUE.")
         name = name.strip()
-        shape = parameter(program, name).shape
+        shape = program.variable_of(name, "parameter").shape
         try:
             value = np.asarray(json.loads(written), dtype=float)
         except (ValueError, TypeError, OverflowError, RecursionError):
@@ -221,7 +212,7 @@ def run(options: argparse.Namespace) -> None:
     values = settings(program, options.set)
     of = output_of(program, options.of)
     for name in options.wrt:
-        parameter(program, name)
+        program.variable_of(name, "parameter")
     at = program.solve(values)
     found = numbers(at, of, options.wrt)
     if options.json != "-":
