@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lagrad as lg
+from lagrad.primitives import kernels
 
 
 def test_a_product_over_no_entries_keeps_the_axis_that_it_is_asked_to():
@@ -131,3 +132,15 @@ def test_closeness_of_nan_and_infinity_is_numpys(function, a, b, equal_nan):
 
     lg.grad(f)(np.ones(1))
     assert answers == [np.all(function([a], [b], equal_nan=equal_nan))]
+
+
+def test_lengths_below_minus_one_are_refused():
+    with pytest.raises(lg.ShapeMismatch, match="reshape"):
+        lg.grad(lambda x: np.sum(np.reshape(x, (-2, -3))))(np.ones(6))
+
+
+def test_nan_is_no_infinity_in_a_share():
+    with np.errstate(invalid="ignore"):
+        shares = kernels.logistic_share(np.full(2, -np.inf), np.array([np.nan, -np.inf]))
+    assert np.isnan(shares[0])
+    assert shares[1] == 0.0

@@ -168,7 +168,7 @@ def logistic_share(a: Array, b: Array) -> Array:
     with np.errstate(invalid="ignore"):
         share = special.expit(np.subtract(a, b))
     if np.isnan(share).any():
-        both = np.isnan(share) & (np.asarray(a) == -math.inf)
+        both = (np.asarray(a) == -math.inf) & (np.asarray(b) == -math.inf)
         return np.where(both, share.dtype.type(0), share)
     return share
 
