@@ -147,8 +147,14 @@ class Expression(Public, NDArrayOperatorsMixin):
         return id(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        graph = self.graph if len(inputs) == 1 else innermost(inputs) or self.graph
-        handler = UFUNCS.get(ufunc) if method == "__call__" else None
+        handler: Any = UFUNCS.get(ufunc) if method == "__call__" else None
+        single = len(inputs) == 1
+        # A function of one scalar goes past all else: a program may have millions of them.
+        if single and not kwargs and getattr(handler, "doubles", False):
+            node = self.graph.scalars(handler, inputs)
+            if node is not None:
+                return node
+        graph = self.graph if single else innermost(inputs) or self.graph
         if handler is not None and not kwargs:
             return named(ufunc.__name__, handler, graph, *inputs)
         if kwargs.pop("out", None) is not None:
