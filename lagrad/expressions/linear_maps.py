@@ -52,6 +52,10 @@ class LinearMap(ABC):
         """The map with one for every number: where entries can be, without cancellation."""
         return self.with_data(tuple(map(presence, self.data)))
 
+    def absolute(self) -> "LinearMap":
+        """The map with each entry's absolute value, or more where an entry is a sum."""
+        return self.with_data(tuple(map(np.abs, self.data)))
+
     def lmul(self, matrix: Any) -> Any:
         """The product with a dense or sparse matrix of (size of source) rows."""
         return self.as_sparse() @ matrix
@@ -139,6 +143,9 @@ class Scale(LinearMap):
 
     def pattern(self) -> LinearMap:
         return Scale(presence(self.weight), self.source, self.target)
+
+    def absolute(self) -> LinearMap:
+        return Scale(np.abs(self.weight), self.source, self.target)
 
     def _scaled(self, value: Value) -> Value:
         if type(self.weight) in NUMBERS:
@@ -232,6 +239,9 @@ class Transpose(LinearMap):
     def pattern(self) -> LinearMap:
         return Transpose(self.base.pattern())
 
+    def absolute(self) -> LinearMap:
+        return Transpose(self.base.absolute())
+
     def mv(self, tangent: Value) -> Value:
         return self.base.rmv(tangent)
 
@@ -266,6 +276,9 @@ class Combined(LinearMap):
 
     def pattern(self) -> LinearMap:
         return type(self)(*(part.pattern() for part in self.maps))
+
+    def absolute(self) -> LinearMap:
+        return type(self)(*(part.absolute() for part in self.maps))
 
 
 class Compose(Combined):

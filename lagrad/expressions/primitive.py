@@ -49,6 +49,9 @@ class Primitive:
         Whether its two arguments may change places.
     kink : bool
         Whether its derivative jumps somewhere.
+    conditioned : bool
+        Whether rounding of its arguments may be magnified in its value without end, as by the
+        inverse of a matrix.
     fresh : bool
         Whether its value is surely an array of its own, no view of an argument. (An elementwise
         one's is.)
@@ -73,6 +76,7 @@ class Primitive:
     doubles: bool = False
     commutative: bool = False
     kink: bool = False
+    conditioned: bool = False
     fresh: bool = False
     simplify: Callable[[Any, Any], Any] | None = None
     repeats: Callable[[Parameters], Any] | None = None

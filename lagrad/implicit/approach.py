@@ -15,6 +15,7 @@ from lagrad.compiler.plan import Plan
 from lagrad.errors import (
     InvalidFunction,
     InvalidValue,
+    LagradError,
     NotConverged,
     ShapeMismatch,
     UnsupportedType,
@@ -27,7 +28,7 @@ from lagrad.linear_solvers.modified import Centered, Damped
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.programs.program import Program
 from lagrad.solving.block_certification import Solved
-from lagrad.solving.block_equations import FORMED, BlockEquations
+from lagrad.solving.block_equations import FORMED, BlockEquations, largest
 from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
@@ -38,6 +39,9 @@ from lagrad.systems.system import System, fitted
 from lagrad.transforms.trace import Trace
 from lagrad.typing import Array
 
+# Solutions of an inner implicit function that differ by less are one.
+SAME = 1e-4
+
 
 class NoDirection(NotConverged):
     """A method asked for a product with a direction that is not finite."""
@@ -46,8 +50,18 @@ class NoDirection(NotConverged):
 class Problem:
     """A program at given data, as functions of the vector of its parameters that vary."""
 
-    def __init__(self, approach: "ImplicitApproach", arguments: Sequence[Array]) -> None:
+    def __init__(
+        self,
+        approach: "ImplicitApproach",
+        arguments: Sequence[Array],
+        start: Sequence[Array],
+        afresh: bool = False,
+    ) -> None:
         self.program, self.names, self.inner = approach.program, approach.varied, approach.inner
+        # Where the unknowns of inner implicit functions start: the given place decides which of
+        # several solutions they have.
+        self.begin = dict(zip(approach.inner, start[len(approach.varied) :], strict=True))
+        self.afresh = afresh  # whether from there each time, not from the last solution
         self.varied = [self.program.variables[n] for n in approach.varied]
         self.outputs = [self.program.variables[n] for n in approach.outputs]
         self.data = dict(zip(approach.data, arguments, strict=True))
@@ -64,10 +78,12 @@ class Problem:
         return [piece.astype(v.dtype, copy=False) for piece, v in pairs]
 
     def at(self, point: Array) -> SolvedSystem:
-        """The program solved, from its last solution."""
+        """The program solved, from its last solution if there is one."""
         values = dict(zip(self.names, self.pieces(point), strict=True)) | self.data
+        start = None if self.afresh else self.solution
         # What is seen on the way need not be certified; the end is.
-        self.solution = solve_named(self.program.compiled(), values, self.solution, Policy(np.inf))
+        begin = self.begin if start is None else start
+        self.solution = solve_named(self.program.compiled(), values, begin, Policy(np.inf))
         return self.solution
 
     def product(self, point: Array, direction: Array) -> Array:
@@ -242,12 +258,37 @@ class ImplicitApproach:
                 f"numbers, for {wanted} unknowns; expected as many."
             )
 
-    def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
-        """Values of the unknowns from which Newton's method starts."""
+    def begin(
+        self, arguments: Sequence[Array], start: Sequence[Array], afresh: bool = False
+    ) -> list[Array]:
+        """Values of the unknowns from which Newton's method starts.
+
+        On the way an inner implicit function goes on from its last solution, or, with `afresh`,
+        from its own start each time.
+        """
         if self.warm is not None:
             start = self.warm.starts(start)
-        problem, point = Problem(self, arguments), joined(start[: len(self.varied)])
-        return self.all_values(problem, self.approached(problem, point))
+        problem = Problem(self, arguments, start, afresh)
+        return self.all_values(problem, self.approached(problem, joined(start[: len(self.varied)])))
+
+    def keeps_branches(
+        self, arguments: Sequence[Array], start: Sequence[Array], values: Sequence[Array]
+    ) -> bool:
+        """Whether inner implicit functions have the values that they find from their own starts.
+
+        Beside the outer unknowns, Newton's method may take them to another of their solutions.
+        """
+        if not self.inner:
+            return True
+        count = len(self.varied)
+        if self.warm is not None:
+            start = self.warm.starts(start)
+        try:
+            own = Problem(self, arguments, start).at(joined(values[:count]))
+        except LagradError:
+            return False
+        pairs = zip(self.inner, values[count:], strict=True)
+        return all(largest(own[n] - v) <= SAME * max(largest(v), 1e-300) for n, v in pairs)
 
     def approached(self, problem: Problem, point: Array) -> Array:
         """Where the method leads."""

@@ -174,11 +174,11 @@ class ArgMin(Minimum):
     def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
         if self.method is not None:
             return None
-        problem, point = Problem(self, arguments), joined(start[: len(self.varied)])
+        problem, point = Problem(self, arguments, start), joined(start[: len(self.varied)])
         return self.all_values(problem, self._minimised(problem, point))
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
-        problem, point = Problem(self, arguments), joined(values[: len(self.varied)])
+        problem, point = Problem(self, arguments, values), joined(values[: len(self.varied)])
         product = lambda v: problem.product(point, np.ravel(v))
         products = LinearOperator((point.size, point.size), matvec=product, dtype=float)
         if point.size <= FACTORED:

@@ -45,7 +45,8 @@ def _of_matrices(
 ) -> Primitive:
     """A function of each matrix of a stack; NaN where it has no answer."""
     kernel = _nan_where_singular(function, shape)
-    return unary(name, kernel, partial, shape, floating, code or f"np.linalg.{name}({{0}})")
+    code = code or f"np.linalg.{name}({{0}})"
+    return unary(name, kernel, partial, shape, floating, code, conditioned=True)
 
 
 def _per_matrix(shape: Shape) -> Shape:
@@ -73,6 +74,7 @@ solve = nary(
     lambda shapes: shapes[1],
     _solve_partial,
     call("np.linalg.solve"),
+    conditioned=True,
 )
 
 

@@ -107,6 +107,9 @@ class SparseProduct(LinearMap):
         return int(self.matrix.nnz) * math.prod(self.source[1:])
 
     def pattern(self) -> LinearMap:
+        return self.absolute()
+
+    def absolute(self) -> LinearMap:
         return SparseProduct(SparseConstant(abs(self.matrix)), self.source)
 
     def mv(self, tangent: Value) -> Value:
@@ -195,6 +198,9 @@ class Solve(LinearMap):
 
     def pattern(self) -> LinearMap:
         return left_product(np.broadcast_to(1.0, self.matrix.shape), self.source)
+
+    def absolute(self) -> LinearMap:
+        return left_product(np.abs(np.linalg.inv(self.matrix)), self.source)
 
     def as_sparse(self) -> sparse.csr_array:
         return left_product(np.linalg.inv(self.matrix), self.source).as_sparse()

@@ -157,6 +157,7 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
     require_regular(problem, jacobian, factors)
     end = PathEnd(here, jacobian, factors, problem.scale)
     with problem.spent.on("certifying"):
+        require_gain(problem, end)
         bound = end.bound()
     if not bound.curvature < 0.1:
         raise SingularSystem(
@@ -212,6 +213,25 @@ def require_regular(problem: BlockProblem, jacobian: Jacobian, factors: Factors)
         conditions = (kind(factors) for kind in (jacobian.condition, jacobian.scaled_condition))
         if all(condition > 0.1 / EPSILON for condition in conditions):
             raise problem.singular(jacobian, "at the solution, to rounding")
+
+
+def require_gain(problem: BlockProblem, end: PathEnd) -> None:
+    """SingularSystem where rounding hides the equations that the start still told.
+
+    Along a direction that they leave free (a common shift, say) a step has no length of its own.
+    Where it was so long that what the unknowns differ by is lost, any point solves what is left.
+    """
+    start, doubt = problem.start, largest(end.doubt)
+    if start is None or not doubt > 0.1 * largest(start.residual):
+        return
+    if doubt > 1e3 * problem.scale.epsilon * largest(start.terms):
+        raise SingularSystem(
+            problem.story(
+                "ended where its unknowns are so large that rounding hides its equations, which "
+                f"may be off by {doubt:.1e}, and were off by {largest(start.residual):.1e} at the "
+                "start: they leave a direction free. Fix one unknown of it"
+            )
+        )
 
 
 def given_up(problem: BlockProblem, here: LocalEquations) -> Solved | None:

@@ -1,19 +1,18 @@
 """The equations of one block, compiled: residuals and Jacobians as functions of its unknowns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.expression import Constant, Variable
 from lagrad.expressions.graph import ancestors
-from lagrad.expressions.linear_maps import Scale
-from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
 from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, automatic
+from lagrad.solving.rounding import uncertainties
 from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.reduced_block import SMALL, ReducedBlock
 from lagrad.typing import Array
@@ -38,10 +37,10 @@ class BlockEquations(ReducedBlock):
 
     @cached_property
     def measure(self) -> Plan:
-        """What the terms of each residual add up to in size."""
+        """What each residual may be off by, in units of rounding."""
         with self.graph.reopened():
-            sizes = [magnitude(residual, self.outside) for residual in self.residuals]
-            return Plan(self.inputs, sizes, self.defined)
+            off = uncertainties(self.residuals, self.outside, self.defined)
+            return Plan(self.inputs, off, self.defined)
 
     @property
     def costly(self) -> bool:
@@ -107,10 +106,12 @@ class LocalEquations:
 
     @cached_property
     def terms(self) -> Array:
-        """The size of the terms that the residual is a difference of."""
-        sizes = self.equations.measure(self.values)
-        pairs = zip(sizes, self.equations.residuals, strict=True)
-        return joined([np.broadcast_to(size, node.shape) for size, node in pairs])
+        """What the residual may be off by, in units of rounding."""
+        found = self.equations.measure(self.values)
+        pairs = zip(found, self.equations.residuals, strict=True)
+        terms = joined([np.broadcast_to(off, node.shape) for off, node in pairs])
+        # Of a square root at zero, say, there is no first order.
+        return np.where(np.isfinite(terms), terms, np.abs(self.residual))
 
     def _further(self, stage: Plan) -> list[Array]:
         return stage([*self.values, *self._kept])
@@ -205,50 +206,3 @@ class Measure:
 def largest(array: Array) -> float:
     """The largest absolute value in an array; zero of an empty one."""
     return float(np.abs(array).max(initial=0.0))
-
-
-def magnitude(residual: Expression, leaf: Callable[[Expression], bool]) -> Expression:
-    """The sum of the absolute values of what a residual adds up.
-
-    A residual is known to rounding of that, however its equation is spelled.
-    """
-    total: Any = 0.0
-    stack: list[tuple[Expression, Any]] = [(residual, 1)]
-    count = 1
-    while stack:
-        node, factor = stack.pop()
-        found = [] if leaf(node) or count >= MOST_ADDENDS else addends(node)
-        count += len(found)
-        for argument, weight in found:
-            # A constant factor scales what is added up below it.
-            unit = type(weight) in NUMBERS and abs(weight) == 1
-            stack.append((argument, factor if unit else factor * np.abs(weight)))
-        if not found:
-            unit = type(factor) in NUMBERS and factor == 1
-            total = (np.abs(node) if unit else factor * np.abs(node)) + total
-    assert isinstance(total, Expression)
-    return total
-
-
-def addends(node: Expression) -> list[tuple[Expression, Any]]:
-    """The arguments that a node adds up, each with its constant weight; none of other nodes.
-
-    A sum has constant partials by all of its arguments. A product with a constant has one by the
-    other factor alone, and is that times the factor.
-    """
-    if node.primitive is None or not node.primitive.elementwise:
-        return []
-    found = []
-    # What varies first: most nodes are no sums, and are seen to be none by that.
-    constant = [isinstance(argument, Constant) for argument in node.arguments]
-    for k in sorted(range(len(constant)), key=constant.__getitem__):
-        argument, linear = node.arguments[k], node.primitive.partial(node, k)
-        weight = linear.weight if isinstance(linear, Scale) else None
-        if type(weight) in NUMBERS or isinstance(weight, Constant):
-            found.append((argument, weight))
-        elif not constant[k]:
-            return []
-    return found
-
-
-MOST_ADDENDS = 64

@@ -12,6 +12,7 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
+from lagrad.solving.rounding_samples import RoundedSystem
 from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
@@ -247,6 +248,12 @@ class CompiledSystem:
     def is_given(self, group: ImplicitGroup, values: Mapping[Variable, Array]) -> bool:
         """Whether all of it is known."""
         return all(v in values for v in variables_of(group.given))
+
+    @cached_property
+    def rounded(self) -> RoundedSystem:
+        """Its definitions and its tape's data, to be computed with other roundings."""
+        with self.system.arena.reopened():
+            return RoundedSystem(self.system, self.tape)
 
     def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
         """The tape at a solution."""

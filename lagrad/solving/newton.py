@@ -46,6 +46,7 @@ class BlockProblem:
         self.equations, self.outer, self._wanted = equations, outer, solver
         self.scale = Measure(equations)
         self.history: list[NewtonStep] = []
+        self.start: LocalEquations | None = None  # where the path began
         self.factorisations = 0
         self.spent = Spent()
 
@@ -122,7 +123,7 @@ class NewtonSearch:
         self.problem, self.equations = problem, problem.equations
         self.scale, self.history = problem.scale, problem.history
         self.scale.see(start)
-        self.here = problem.at(start)
+        self.here = problem.start = problem.at(start)
         # No correction can be told from rounding below this.
         self.newton = replace(options, tol=max(options.tol, 50 * self.scale.epsilon))
 

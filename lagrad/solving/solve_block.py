@@ -18,6 +18,7 @@ from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failure_messages import Failure
 from lagrad.solving.iterations import Newton, optimize
 from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
+from lagrad.systems.constraint import ImplicitGroup
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
 
@@ -58,8 +59,17 @@ class Approach(Protocol):
     @property
     def settles(self) -> bool: ...
 
-    def begin(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
+    name: str
+
+    def begin(
+        self, arguments: Sequence[Array], start: Sequence[Array], afresh: bool = False
+    ) -> list[Array]:
         """Values of the unknowns from which Newton's method starts."""
+
+    def keeps_branches(
+        self, arguments: Sequence[Array], start: Sequence[Array], values: Sequence[Array]
+    ) -> bool:
+        """Whether inner implicit functions have the values that they find from their own starts."""
 
     def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
         """Another start, where Newton's method alone does not arrive; None where there is none."""
@@ -98,21 +108,33 @@ def solve_block(
         solver = linear or approach.solver(run.equations)
         options = options if approach.tol is None else replace(options, tol=approach.tol)
 
-    def approached(how: str) -> dict[Variable, Array] | None:
+    def given(group: ImplicitGroup) -> tuple[list[Array], list[Array]]:
+        """The arguments of an implicit function, and where its unknowns start."""
+        known = iter(compiled.given_values(group, values))
+        arguments = [next(known) for _ in group.arguments]
+        return arguments, [
+            start[v] if node is None else np.asarray(next(known), dtype=v.dtype)
+            for v, node in zip(group.unknowns, group.starts, strict=True)
+        ]
+
+    def approached(how: str, *options: Any) -> dict[Variable, Array] | None:
         """Where the groups' approaches lead; None where no group has one."""
         begin, changed = dict(start), False
         for group in outermost:
-            given = iter(compiled.given_values(group, values))
-            arguments = [next(given) for _ in group.arguments]
-            starts = [
-                begin[v] if node is None else np.asarray(next(given), dtype=v.dtype)
-                for v, node in zip(group.unknowns, group.starts, strict=True)
-            ]
-            pieces = getattr(group.approach, how)(arguments, starts)
+            pieces = getattr(group.approach, how)(*given(group), *options)
             if pieces is not None:
                 changed = True
                 begin.update(zip(group.unknowns, pieces, strict=True))
         return begin if changed else None
+
+    def astray(found: Solved) -> list[str]:
+        """The implicit functions within which others left the solutions of their own starts."""
+        at = dict(zip(equations.unknowns, split(found.point, equations.unknowns), strict=True))
+        return [
+            group.approach.name
+            for group in outermost
+            if not group.approach.keeps_branches(*given(group), [at[v] for v in group.unknowns])
+        ]
 
     equations, outer = run.equations, run.equations.outer_values(values)
     problem = BlockProblem(equations, outer, solver)
@@ -132,6 +154,16 @@ def solve_block(
             raise
         if other is not None:
             found, failure = solved_from(problem.anew(), equations.vector(other), options)
+    if failure is None and found is not None and astray(found):
+        # Once more, inner functions solved from their own starts at each step.
+        begin = equations.vector(approached("begin", True) or start)
+        found, failure = solved_from(problem.anew(), begin, options)
+        if failure is None and found is not None and (names := astray(found)):
+            failure = NotConverged(
+                f"the implicit functions inside {names[0]!r} have several solutions, and the one "
+                "found for it goes with others than their own starts lead to: these jump on the "
+                "way. Start the inner ones nearer to the solution that is meant."
+            )
     if found is None:
         assert failure is not None
         raise failure

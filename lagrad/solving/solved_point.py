@@ -1,7 +1,7 @@
 """A system at its solution: where sweeps start from, and how far their results can be trusted."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Swee
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.rounding_samples import SAFETY, SAMPLES, Roundings
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -52,9 +53,28 @@ class SolvedPoint:
         return Sweep(self.compiled, self.linearization, self.solved, width, near)
 
     @cached_property
-    def moved(self) -> "SolvedPoint":
-        """The point with its unknowns moved by their errors, carried on from block to block."""
-        return self._moved({b: solved.bound.direction for b, solved in self.solved.items()}, 0.0)
+    def samples(self) -> "tuple[RoundedPoint, ...]":
+        """The point as other roundings might have left it: all that is off at random, at once.
+
+        Each block's unknowns are moved by their error, one way or the other, and what that does
+        to the blocks after it is carried on.
+        """
+        return tuple(self._sample(number) for number in range(SAMPLES))
+
+    def _sample(self, number: int) -> "RoundedPoint":
+        rounded = Roundings(number)
+        directions = {
+            block: solved.bound.direction * rounded.shares()
+            for block, solved in self.solved.items()
+        }
+        there = self._moved(directions, 0.0)
+        if not all(np.isfinite(a).all() for a in there.values.values() if a.dtype.kind == "f"):
+            # At the edge of an equation's domain only one sign of an error stays within it.
+            there = self._moved({block: -move for block, move in directions.items()}, 0.0)
+        others, data = self.compiled.rounded(there.values, rounded)
+        return RoundedPoint(
+            self.compiled, {**there.values, **others}, self.solved, None, data, rounded
+        )
 
     @cached_property
     def beyond(self) -> "tuple[SolvedPoint, ...]":
@@ -84,15 +104,8 @@ class SolvedPoint:
         return SolvedPoint(self.compiled, values, self.solved)
 
     def drift(self) -> float:
-        """The largest relative change of an unknown when errors are carried from block to block.
-
-        At the edge of an equation's domain only one sign of an error stays within it.
-        """
-        found = self._change_to(self.moved)
-        if np.isfinite(found):
-            return found
-        back = {block: -solved.bound.direction for block, solved in self.solved.items()}
-        return self._change_to(self._moved(back, 0.0))
+        """The largest relative change of an unknown when errors are carried from block to block."""
+        return max(self._change_to(sample) for sample in self.samples)
 
     def _change_to(self, other: "SolvedPoint") -> float:
         pairs = (
@@ -168,8 +181,8 @@ class SolvedPoint:
     ) -> tuple[dict[Any, Array], Carried, float]:
         """What a sweep carries, the sweep, and a first-order bound of its relative error.
 
-        The same sweep at the moved point, each block's solution corrected once, shows what the
-        error of the solution does to the result.
+        The same sweeps with other roundings, each block's solution corrected once, show what the
+        error of the solution and rounding on the way do to the result.
         """
         with np.errstate(all="ignore"):
             sweep = self.sweep(width)
@@ -177,8 +190,9 @@ class SolvedPoint:
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
             if self.solved:
-                other = carry(self.moved.sweep(width, near=sweep))
-                error += 2 * relative_change(found, other, units, self.scale)
+                others = [carry(sample.sweep(width, near=sweep)) for sample in self.samples]
+                changes = [relative_change(found, other, units, self.scale) for other in others]
+                error += SAFETY * max(changes)
             if any(solved.at_kink for solved in self.solved.values()):
                 error = np.inf
             for point in self.beyond:
@@ -186,6 +200,18 @@ class SolvedPoint:
                 change = relative_change(found, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
         return found, sweep, error
+
+
+@dataclass(frozen=True, eq=False)
+class RoundedPoint(SolvedPoint):
+    """A point with the data of its tape, both as other roundings might have left them."""
+
+    data: Sequence[Array] = ()
+    rounded: Roundings | None = None
+
+    @cached_property
+    def linearization(self) -> Linearization:
+        return self.compiled.tape.at(self.data, self.rounded)
 
 
 # Of the largest value: what a result that should be zero is measured by.

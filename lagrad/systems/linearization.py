@@ -24,6 +24,8 @@ from lagrad.typing import Array, Shape
 Nodes: TypeAlias = Sequence[Expression]
 # Which steps, in order; None for all.
 Places: TypeAlias = Sequence[int] | None
+# What is done to each product with a map, as if it had been rounded otherwise.
+Rounded: TypeAlias = Callable[[Any], Any]
 # What a map makes of what was carried.
 Product: TypeAlias = Callable[[Any, Any], Any]
 
@@ -139,14 +141,14 @@ class Tape:
                 found.append((k, step.map, where))
         return found
 
-    def at(self, values: Sequence[Array]) -> "Linearization":
+    def at(self, values: Sequence[Array], rounded: Rounded | None = None) -> "Linearization":
         """The tape with the values of its data, in the order of `data`."""
         steps = list(self.steps)
         for k, linear, where in self._open:
             own = linear.data
             data = tuple(own[n] if i is None else values[i] for n, i in enumerate(where))
             steps[k] = steps[k].over(linear.with_data(data))
-        return Linearization(self, steps)
+        return Linearization(self, steps, rounded)
 
     def pattern(self) -> "Linearization":
         """The tape with ones for its numbers: where entries can be."""
@@ -187,11 +189,14 @@ def accumulate(
 class Linearization:
     """A tape at one point: nothing is evaluated again for another direction."""
 
-    __slots__ = ("steps", "tape")
+    __slots__ = ("rounded", "steps", "tape")
 
-    def __init__(self, tape: Tape, steps: list[LocalPartial]) -> None:
+    def __init__(
+        self, tape: Tape, steps: list[LocalPartial], rounded: Rounded | None = None
+    ) -> None:
         self.tape = tape
         self.steps = steps
+        self.rounded = rounded
 
     def taken(self, where: Places) -> list[LocalPartial]:
         return self.steps if where is None else [self.steps[k] for k in where]
@@ -210,6 +215,7 @@ class Linearization:
                 value = step.map.together(tangents) if tangents else None
             elif value is not None and step.map is not None:
                 value = step.map.lmul(value) if matrices else step.map.mv(value)
+                value = value if self.rounded is None else self.rounded(value)
             if value is not None:
                 values[step.target] = plus(values[step.target], value)
 
@@ -218,6 +224,8 @@ class Linearization:
         product: Product = lambda linear, value: linear.rmv(value)
         if matrices:
             product = lambda linear, value: linear.rlmul(value)
+        if (rounded := self.rounded) is not None:
+            exact, product = product, lambda linear, value: rounded(exact(linear, value))
         accumulate(values, reversed(self.taken(where)), product, backwards=True)
 
     def empty(self) -> list[Any]:

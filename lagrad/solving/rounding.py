@@ -1,0 +1,100 @@
+"""What values may be off by for rounding alone: a running error analysis, as expressions.
+
+Each operation rounds its result, and passes on what its arguments may be off by: to first order
+
+    u(f(a, b)) = |∂f/∂a| u(a) + |∂f/∂b| u(b) + |f(a, b)|,
+
+in units of the spacing of floating-point numbers (Wilkinson's running analysis; Higham, Accuracy
+and Stability of Numerical Algorithms, 2002, §3.3). So a difference of nearly equal numbers is off
+by what they are, wherever in a product or a root it stands.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors
+from lagrad.expressions.linear_maps import LinearMap, Reindex, Scale
+from lagrad.expressions.real_arrays import NUMBERS
+
+# Variables of these roles are what they are, to the last digit.
+EXACT = ("parameter", "data")
+
+
+def uncertainties(
+    outputs: Sequence[Expression],
+    leaf: Callable[[Expression], bool],
+    defined: dict[int, Expression],
+) -> list[Expression]:
+    """What each output may be off by, in units of the spacing of floating-point numbers.
+
+    A leaf that is no parameter is off by its own spacing.
+    """
+    found: dict[int, Any] = {}
+    for node in ancestors(outputs, leaf, defined):
+        if node.index in defined and not leaf(node):
+            found[node.index] = found[defined[node.index].index]
+        elif leaf(node):
+            exact = isinstance(node, Variable) and node.role in EXACT
+            found[node.index] = None if exact else np.abs(node)
+        elif node.primitive is not None and node.dtype.kind == "f":
+            found[node.index] = passed_on(node, found)
+        else:
+            found[node.index] = None
+    return [np.abs(n) if found[n.index] is None else found[n.index] for n in outputs]
+
+
+def passed_on(node: Expression, found: dict[int, Any]) -> Any:
+    """What a node may be off by, from what its arguments may be; None if it is exact."""
+    assert node.primitive is not None
+    if all(found[a.index] is None for a in node.arguments):
+        # A function of exact values: its own rounding, unless it only moves them.
+        return None if moves(node) else np.abs(node)
+    if node.primitive.joint is not None:
+        return np.abs(node)
+    total: Any = None
+    adds = node.primitive.elementwise
+    for k, argument in enumerate(node.arguments):
+        off = found[argument.index]
+        if off is None and not adds:
+            continue
+        linear = node.primitive.partial(node, k)
+        if linear is None:
+            continue
+        constant = isinstance(linear, Scale) and (
+            type(linear.weight) in NUMBERS or isinstance(linear.weight, Constant)
+        )
+        adds = adds and constant
+        if off is None:
+            # An exact addend still has its size in the sum's rounding.
+            if not constant:
+                continue
+            off = np.abs(argument)
+        part = linear.absolute().mv(off)
+        total = part if total is None else total + part
+    if total is None:
+        return np.abs(node)
+    # A sum's rounding is in that of its addends, and a product's in that of its factors.
+    alone = len(node.arguments) == 1 and not adds and node.primitive.elementwise
+    return total + np.abs(node) if alone else total
+
+
+def moves(node: Expression) -> bool:
+    """Whether a node's entries are those of its arguments, moved, negated or repeated."""
+    primitive, count = node.primitive, len(node.arguments)
+    assert primitive is not None
+    if primitive.joint is not None or (primitive.elementwise and count > 1):
+        return False
+    return all(unit(primitive.partial(node, k)) for k in range(count))
+
+
+def unit(linear: LinearMap | None) -> bool:
+    """Whether a map adds nothing up, and multiplies by no more than a sign."""
+    if isinstance(linear, Scale):
+        # To fewer entries it is a sum, back to front.
+        number = type(linear.weight) in NUMBERS and abs(linear.weight) == 1
+        return number and math.prod(linear.target) >= math.prod(linear.source)
+    return isinstance(linear, Reindex)

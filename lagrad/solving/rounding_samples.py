@@ -1,0 +1,107 @@
+"""The same computation with its operations rounded otherwise: what differs is rounding.
+
+Each operation's result is moved by up to a spacing of floating-point numbers, at random but the
+same each time. What cancels inside a partial, between blocks or on the way back to a parameter
+shows itself, however deep, and correlated errors stay correlated (Vignes, Discrete Stochastic
+Arithmetic for Validating Results of Numerical Software, 2004,
+doi:10.1023/B:NUMA.0000049483.75679.ce).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors
+from lagrad.solving.rounding import moves
+from lagrad.systems.constraint import definitions
+from lagrad.systems.linearization import Tape
+from lagrad.systems.system import System
+from lagrad.typing import Array, Function, Indices
+
+# Two, since two errors that cancel in one may add up in the other.
+SAMPLES = 2
+# Of what the size of a sample is in doubt: signs are random, and lengths from a half to one.
+SAFETY = 3.0
+
+
+class Roundings:
+    """Factors near one, of random signs: a sequence that is the same for the same number."""
+
+    def __init__(self, number: int) -> None:
+        self.rng = np.random.default_rng(number)
+
+    def shares(self, shape: Any = ()) -> Any:
+        """Random numbers of a half to one in size, of either sign."""
+        found = self.rng.random(shape)
+        return found - (found < 0.5)
+
+    def __call__(self, value: Any) -> Any:
+        """A value whose entries are each off by up to their spacing."""
+        if value.dtype.kind != "f":
+            return value
+        off = self.shares(value.shape).astype(value.dtype) if value.ndim else self.shares()
+        return value * (1 + float(np.finfo(value.dtype).eps) * off).astype(value.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One node: where its value goes, what it is of, and what of it is rounded."""
+
+    index: int
+    kernel: Function
+    arguments: Indices
+    rounds: bool
+    conditioned: bool
+
+
+class RoundedSystem:
+    """The definitions of a system and the data of its tape, evaluated node by node."""
+
+    def __init__(self, system: System, tape: Tape) -> None:
+        defined = definitions(system)
+        variables = list(system.variables.values())
+        self.tape = tape
+        self.renamed: list[tuple[int, int]] = []
+        self.constants: list[tuple[int, Any]] = []
+        self.order: list[Operation | tuple[int, int]] = []
+        self.variables = [v for v in variables if v.index in defined]
+        leaf = lambda n: isinstance(n, Variable) and n.index not in defined
+        for node in ancestors([*self.variables, *tape.data], leaf, defined):
+            if isinstance(node, Constant):
+                self.constants.append((node.index, np.asarray(node.value)))
+            elif node.index in defined:
+                self.order.append((node.index, defined[node.index].index))
+            elif node.primitive is not None:
+                self.order.append(operation(node))
+
+    def __call__(
+        self, values: Mapping[Variable, Array], rounded: Roundings
+    ) -> tuple[dict[Variable, Array], Sequence[Array]]:
+        """The defined variables' values and the tape's data, from the values of all others."""
+        memory: dict[int, Any] = {v.index: a for v, a in values.items()}
+        memory.update(self.constants)
+        for step in self.order:
+            if isinstance(step, tuple):
+                memory[step[0]] = memory[step[1]]
+                continue
+            given = [memory[a] for a in step.arguments]
+            if step.conditioned:
+                given = [rounded(np.asarray(a)) for a in given]
+            found = step.kernel(*given)
+            memory[step.index] = rounded(np.asarray(found)) if step.rounds else found
+        others = {v: np.asarray(memory[v.index], dtype=v.dtype) for v in self.variables}
+        return others, [memory[node.index] for node in self.tape.data]
+
+
+def operation(node: Expression) -> Operation:
+    """What is to be done for a node."""
+    primitive = node.primitive
+    assert primitive is not None
+    exact = node.dtype.kind != "f" or primitive.kink or moves(node)
+    kernel, arguments = primitive.kernel(node.parameters), tuple(a.index for a in node.arguments)
+    return Operation(
+        node.index, kernel, arguments, not (exact or primitive.conditioned), primitive.conditioned
+    )
