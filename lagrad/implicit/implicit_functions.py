@@ -271,7 +271,9 @@ def implicit(
     arguments = [outer.lift(value) for value in enclosed]
     nodes = [None if node is None else outer.lift(node) for node in traced]
     unknowns = approach.state(outer.system, arguments, begin, nodes)
-    outer.inherit(inner.program, inner.guards, approach.by_name(unknowns, arguments))
+    # Whether the solution is inside of its branch is known; where the trace began does not matter.
+    guards = [replace(guard, border=False) for guard in inner.guards]
+    outer.inherit(inner.program, guards, approach.by_name(unknowns, arguments))
     return tree.unflatten(list(unknowns[: len(starts)]))
 
 

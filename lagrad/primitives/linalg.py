@@ -42,11 +42,12 @@ def _of_matrices(
     partial: Callable[[Expression, Expression], LinearMap] | None,
     shape: Callable[[Shape], Shape] = lambda shape: shape,
     code: str | None = None,
+    conditioned: bool = True,
 ) -> Primitive:
     """A function of each matrix of a stack; NaN where it has no answer."""
     kernel = _nan_where_singular(function, shape)
     code = code or f"np.linalg.{name}({{0}})"
-    return unary(name, kernel, partial, shape, floating, code, conditioned=True)
+    return unary(name, kernel, partial, shape, floating, code, conditioned=conditioned)
 
 
 def _per_matrix(shape: Shape) -> Shape:
@@ -211,13 +212,18 @@ def _eigenvectors_partial(y: Expression, x: Expression) -> LinearMap:
 
 
 eigenvalues = _of_matrices(
-    "eigvalsh", np.linalg.eigvalsh, _eigenvalues_partial, lambda shape: shape[:-1]
+    "eigvalsh",
+    np.linalg.eigvalsh,
+    _eigenvalues_partial,
+    lambda shape: shape[:-1],
+    conditioned=False,
 )
 eigenvectors = _of_matrices(
     "eigenvectors",
     lambda x: np.linalg.eigh(x)[1],
     _eigenvectors_partial,
     code="np.linalg.eigh({0})[1]",
+    conditioned=False,
 )
 
 

@@ -14,6 +14,7 @@ from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
+from lagrad.solving.matrix_conditions import HARMLESS, conditioned, worst
 from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
@@ -57,18 +58,20 @@ class ExplicitGradient:
         given = [v for v in system.variables.values() if v.role in GIVEN]
         self.inputs, self.run = [v.name for v in given], self._planned
         results = [system.variables[n] for n in names]
-        self.plan = Plan(given, results, definitions(system))
+        matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
+        self.plan = Plan(given, [*results, *matrices], definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
         wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
         self.copied = [
             dtype if shared or dtype != v.dtype else None
-            for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=True)
+            for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=False)
         ]
 
     def __call__(self, values: Sequence[Array]) -> list[Array] | None:
-        """The outputs' values, and the gradient by each parameter; None where not all is finite.
+        """The outputs' values, and the gradient by each parameter.
 
-        Each is an array of its own, or a number.
+        Each is an array of its own, or a number. None where not all is finite, or where a matrix
+        is so ill-conditioned that the accuracy is to be asked for.
         """
         return self.run(values)
 
@@ -76,6 +79,11 @@ class ExplicitGradient:
         found, finite = self.plan.checked(values)
         if not finite:
             return None
+        count = len(self.copied)
+        if len(found) > count:
+            if not worst(found[count:]) < HARMLESS:
+                return None
+            del found[count:]
         for k, dtype in enumerate(self.copied):
             if dtype is not None:
                 found[k] = np.array(found[k], dtype)[()]

@@ -12,6 +12,7 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
+from lagrad.solving.matrix_conditions import MatricesAt, conditioned
 from lagrad.solving.rounding_samples import RoundedSystem
 from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
@@ -248,6 +249,13 @@ class CompiledSystem:
     def is_given(self, group: ImplicitGroup, values: Mapping[Variable, Array]) -> bool:
         """Whether all of it is known."""
         return all(v in values for v in variables_of(group.given))
+
+    @cached_property
+    def conditioned(self) -> MatricesAt | None:
+        """The matrices whose condition decides how accurate definitions are, if there are any."""
+        defined = definitions(self.system)
+        found = conditioned([c.root for c in self.system.constraints.values()], defined)
+        return MatricesAt(found, defined) if found else None
 
     @cached_property
     def rounded(self) -> RoundedSystem:

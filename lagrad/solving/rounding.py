@@ -44,7 +44,8 @@ def uncertainties(
             found[node.index] = passed_on(node, found)
         else:
             found[node.index] = None
-    return [np.abs(n) if found[n.index] is None else found[n.index] for n in outputs]
+    off: list[Any] = [np.abs(n) if found[n.index] is None else found[n.index] for n in outputs]
+    return off
 
 
 def passed_on(node: Expression, found: dict[int, Any]) -> Any:

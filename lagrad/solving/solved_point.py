@@ -1,5 +1,6 @@
 """A system at its solution: where sweeps start from, and how far their results can be trusted."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Swee
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.rounding_samples import SAFETY, SAMPLES, Roundings
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
@@ -61,6 +63,23 @@ class SolvedPoint:
         """
         return tuple(self._sample(number) for number in range(SAMPLES))
 
+    @cached_property
+    def condition(self) -> float:
+        """The largest condition number of the blocks' Jacobians and the definitions' matrices."""
+        matrices = self.compiled.conditioned
+        found = [s.condition for s in self.solved.values()]
+        if matrices is not None:
+            found.append(matrices.condition(self.values))
+        return max(found, default=1.0)
+
+    @cached_property
+    def doubtful(self) -> bool:
+        """Whether rounding may be magnified: where something was solved for, or would be."""
+        if self.solved:
+            return True
+        matrices = self.compiled.conditioned
+        return matrices is not None and not self.condition < HARMLESS
+
     def _sample(self, number: int) -> "RoundedPoint":
         rounded = Roundings(number)
         directions = {
@@ -104,7 +123,10 @@ class SolvedPoint:
         return SolvedPoint(self.compiled, values, self.solved)
 
     def drift(self) -> float:
-        """The largest relative change of an unknown when errors are carried from block to block."""
+        """The largest relative change of an unknown when errors are carried from block to block.
+
+        Of definitions too, where these solve with matrices.
+        """
         return max(self._change_to(sample) for sample in self.samples)
 
     def _change_to(self, other: "SolvedPoint") -> float:
@@ -113,7 +135,13 @@ class SolvedPoint:
             for block, solved in self.solved.items()
             for unknown, size in zip(block.unknowns, solved.bound.sizes, strict=True)
         )
-        return worst_share(pairs, NEGLIGIBLE * self.scale)
+        if self.compiled.conditioned is None:
+            return worst_share(pairs, NEGLIGIBLE * self.scale)
+        defined = self.compiled.rounded.variables
+        changes = (
+            (largest(other.values[v] - self.values[v]), largest(self.values[v])) for v in defined
+        )
+        return worst_share(itertools.chain(pairs, changes), NEGLIGIBLE * self.scale)
 
     @cached_property
     def scale(self) -> float:
@@ -189,7 +217,7 @@ class SolvedPoint:
             found = carry(sweep)
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
-            if self.solved:
+            if self.doubtful:
                 others = [carry(sample.sweep(width, near=sweep)) for sample in self.samples]
                 changes = [relative_change(found, other, units, self.scale) for other in others]
                 error += SAFETY * max(changes)

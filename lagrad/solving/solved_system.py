@@ -67,13 +67,13 @@ class SolvedSystem:
         """The certificate of the primal solve."""
         solved = self.point.solved.values()
         error = max((s.bound.error for s in solved), default=0.0)
-        if solved and np.isfinite(error):
+        if np.isfinite(error) and self.point.doubtful:
             error = max(error, self.point.drift())
         return Certificate(
             converged=self.converged,
             primal_residual=max((s.residual for s in solved), default=0.0),
             multiplier_residual=None,
-            estimate=lambda: max((s.condition for s in solved), default=1.0),
+            estimate=lambda: self.point.condition,
             error_bound=float(error),
         )
 

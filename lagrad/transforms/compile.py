@@ -83,7 +83,8 @@ class Compiled(Public, Keeper):
         watch = Watch(transform.plain)
         kept[:] = [k for k in kept if k.watch.unchanged()][: KEPT - 1]
         guards = Guards(fresh.program, fresh.guards) if fresh.guards else None
-        kept.insert(0, Kept(fresh, watch, guards))
+        inside = tuple(replace(guard, border=False) for guard in fresh.guards)
+        kept.insert(0, Kept(replace(fresh, guards=inside), watch, guards))
         return transform.numbers(fresh)
 
     def _hasten(self, key: Any, kept: Kept) -> None:
@@ -137,7 +138,10 @@ OTHER_BRANCH = object()
 def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Any:
     """What a kept trace gives; `OTHER_BRANCH` where it does not hold there."""
     if guards is None or guards.early:
-        held = guards is None or guards.hold(bound.values)
+        held = guards is None or (
+            guards.hold(bound.values)
+            and not (transform.differentiates and guards.on_border(bound.values))
+        )
         return transform.numbers(bound) if held else OTHER_BRANCH
     at = transform.at(bound)
     try:

@@ -144,6 +144,7 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
         (argument,) = trace.arguments
         given = leaves_by_name(trace, "direction", argument, v, "the direction")
         at = Numbers(trace)
+        at.require_inside()
         directions = at.fitting("direction", given)
         found = hessian_vector(at.solution, trace.program.variables[name], directions)
         return argument.tree.unflatten([plain(found[n]) for n in argument.names])

@@ -36,6 +36,8 @@ class Straight(Transform):
 class Primal(Straight):
     """The function itself."""
 
+    differentiates = False
+
     def __init__(self, function: Function) -> None:
         super().__init__(function, (), None, "raise")
 

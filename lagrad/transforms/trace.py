@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -167,17 +167,20 @@ def trace(
     shared: bool = True,
     passed: bool = False,
     repeating: bool = False,
+    otherwise: int = -1,
 ) -> Trace:
     """A call of a function as a program, its arguments at `positions` as parameters.
 
     One that is not `shared` is a program of its own, which has the arrays that the function closes
     over as constants. With `passed` floats among the other arguments become data by name. One that
-    is `repeating` stands for all steps of a loop.
+    is `repeating` stands for all steps of a loop. The question number `otherwise` that Python asks
+    of a value is answered the other way.
     """
     if not callable(function):
         raise InvalidFunction(f"{function!r} is no function.")
     name = name_of(function)
     graph = Tracing(name, tracing(), shared, repeating)
+    graph.otherwise = otherwise
     program = graph.system
     keywords = sorted(kwargs)
     names = [*argument_names(function, len(args)), *keywords]
@@ -208,7 +211,7 @@ def trace(
         program = interned(graph, guards)
         if program is not graph.system:
             nodes = program.arena.nodes
-            guards = tuple(Guard(nodes[g.node.index], g.kind, g.answer) for g in guards)
+            guards = tuple(replace(g, node=nodes[g.node.index]) for g in guards)
     call = TracedCall(function, tuple(args), dict(kwargs), tuple(positions))
     return Trace(
         program, arguments, outputs, tree, given, captured, starts, guards, passes, call, discrete

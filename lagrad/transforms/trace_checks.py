@@ -7,12 +7,14 @@ NaN or infinity first the trace is searched where its solution is not finite.
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.errors import NotFinite, TracedValueError
+from lagrad.errors import LagradError, NotFinite, SingularSystem, TracedValueError
 from lagrad.finite_differences import along
+from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.constraint import definitions
-from lagrad.transforms.trace import Trace
+from lagrad.transforms.trace import Trace, TracedCall
+from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import numbers
 from lagrad.trees import flatten
 from lagrad.typing import Array
@@ -70,6 +72,38 @@ def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
         f"no derivative: along a random direction the trace has {expected[0]:.9g}, and the "
         f"function {found[0]:.9g}. {REMEDY}"
     )
+
+
+def require_inside(trace: Trace, policy: Policy) -> None:
+    """SingularSystem where a value sits on the border of a branch that was taken.
+
+    A branch that only raises is none: the function is not defined there.
+    """
+    for number, guard in enumerate(trace.guards):
+        if guard.border and not raises_otherwise(trace.call, number):
+            policy.fail(
+                SingularSystem(
+                    f"{trace.program.name!r} takes a branch (`if`, `while`, `and`, max, sorted) "
+                    "on a comparison whose two sides are equal to rounding, question "
+                    f"{number + 1} of {len(trace.guards)}: beyond that border it is another "
+                    "function, and one side alone tells no derivative. Choose by np.where, "
+                    "np.maximum or np.abs, move the point, or state what a search approaches "
+                    "(bisection, say) as an equation: lg.root."
+                )
+            )
+            return
+
+
+def raises_otherwise(call: TracedCall, number: int) -> bool:
+    """Whether a function only raises where a question is answered the other way."""
+    try:
+        with np.errstate(all="ignore"):
+            traced(call.function, call.args, call.kwargs, call.positions, otherwise=number)
+    except LagradError:
+        return False
+    except Exception:
+        return True
+    return False
 
 
 REMEDY = (

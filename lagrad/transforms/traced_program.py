@@ -5,10 +5,11 @@ from typing import Any
 from lagrad.errors import TracedValueError
 from lagrad.expressions.expression import Expression
 from lagrad.programs.program import Program
+from lagrad.solving.certificate import Policy
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import OPTIONS
 from lagrad.transforms.trace import trace as traced
-from lagrad.transforms.trace_checks import require_followed
+from lagrad.transforms.trace_checks import require_followed, require_inside
 from lagrad.typing import Function
 
 
@@ -44,6 +45,7 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
             f"lg.trace was given, or {found.program.name!r} closes over, a value that is traced: "
             "it would become a number. Call the function itself there, or trace it outside."
         )
+    require_inside(found, Policy())
     if found.asked_floats:
         require_followed(found, None)
     # As one that was declared: with starts, and with values of parameters.

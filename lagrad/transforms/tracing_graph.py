@@ -8,7 +8,8 @@ a function traced around it, become data: the program's structure is the same wh
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.program import Program
 from lagrad.systems.constraint import definitions
 from lagrad.systems.rewriting import restated
+from lagrad.transforms.branch_borders import on_border, read_for
 from lagrad.typing import Array
 
 CURRENT: "ContextVar[Tracing | None]" = ContextVar("lagrad_tracing", default=None)
@@ -34,11 +36,12 @@ def tracing() -> "Tracing | None":
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What Python asked of a node, and was answered."""
+    """What Python asked of a node, and was answered; whether rounding decided that."""
 
     node: Expression
     kind: str
     answer: Any
+    border: bool = False
 
     def holds(self, value: Array) -> bool:
         """Whether the answer would be the same."""
@@ -66,7 +69,24 @@ class Guards:
         self.names = [v.name for v in leaves]
         # Whether they can be asked before anything is solved.
         self.early = not any(v.role == "unknown" for v in leaves)
-        self.plan = Plan(leaves, [g.node for g in guards], definitions(program))
+        self.defined = definitions(program)
+        self.leaves = leaves
+        self.plan = Plan(leaves, [g.node for g in guards], self.defined)
+
+    @cached_property
+    def _compared(self) -> tuple[list[Expression], Plan]:
+        """What decides whether a value sits on a border."""
+        asked = [g.node for g in self.guards if g.kind == "bool()"]
+        nodes = list({n.index: n for node in asked for n in read_for(node)}.values())
+        return nodes, Plan(self.leaves, nodes, self.defined)
+
+    def on_border(self, values: Mapping[str, Any]) -> bool:
+        """Whether another rounding would take another branch where the variables have these."""
+        nodes, plan = self._compared
+        found = plan([values[name] for name in self.names])
+        known = {n.index: value for n, value in zip(nodes, found, strict=True)}
+        asked = [g.node for g in self.guards if g.kind == "bool()"]
+        return any(on_border(node, lambda n: known[n.index]) for node in asked)
 
     def hold(self, values: Mapping[str, Any]) -> bool:
         """Whether every answer is the same where the variables have these values."""
@@ -90,6 +110,7 @@ class Tracing(Graph):
         self.captured: dict[Expression, Variable] = {}
         self.arrays: dict[int, tuple[Any, Expression]] = {}
         self.guards: dict[tuple[int, str], Guard] = {}
+        self.otherwise = -1  # which question is answered otherwise, to see what stands there
 
     def data(self, stem: str, shape: Any, dtype: Any) -> Variable:
         """A variable that is given, and that nothing is differentiated by."""
@@ -150,9 +171,28 @@ class Tracing(Graph):
                 f"{kind} was asked of {node!r}, which has {node.size} entries; "
                 "use np.any, np.all or one of its entries."
             )
+        known = self.guards.get((node.index, kind))
+        if known is not None:
+            return known.answer
         answer = answered(kind, self.value(node))
-        self.guards[node.index, kind] = Guard(node, kind, answer)
+        border = kind == "bool()" and on_border(node, self.value) and self.depends(node)
+        if len(self.guards) == self.otherwise:
+            answer, border = not answer, False
+        self.guards[node.index, kind] = Guard(node, kind, answer, border)
         return answer
+
+    def depends(self, node: Expression) -> bool:
+        """Whether a node's value depends on what derivatives are taken by."""
+        if not isinstance(node.graph, Tracing):
+            return True
+        outer = {variable.index: value for value, variable in self.captured.items()}
+        for n in ancestors([node], lambda n: n.index in outer, definitions(self.system)):
+            if n.index in outer:
+                if self.outer is None or self.outer.depends(outer[n.index]):
+                    return True
+            elif isinstance(n, Variable) and n.role in ("parameter", "unknown"):
+                return True
+        return False
 
     def inherit(
         self, program: Program, guards: Sequence[Guard], values: Mapping[str, Expression]
@@ -160,7 +200,7 @@ class Tracing(Graph):
         """Take over what was asked in a function that became a part of this one."""
         nodes = restated([guard.node for guard in guards], program, self, values)
         for guard, node in zip(guards, nodes, strict=True):
-            self.guards[node.index, guard.kind] = Guard(node, guard.kind, guard.answer)
+            self.guards[node.index, guard.kind] = replace(guard, node=node)
 
     def value(self, node: Expression) -> Array:
         """The value of a node at the arguments at hand."""

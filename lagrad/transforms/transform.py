@@ -23,7 +23,7 @@ from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
 from lagrad.transforms.trace import Argument, Trace, name_of
 from lagrad.transforms.trace import trace as traced
-from lagrad.transforms.trace_checks import require_followed, where_not_finite
+from lagrad.transforms.trace_checks import require_followed, require_inside, where_not_finite
 from lagrad.transforms.tracing_graph import Tracing, tracing
 from lagrad.trees import Tree
 from lagrad.typing import Array, Function, Indices
@@ -58,18 +58,26 @@ class Numbers:
 
     def gradient(self, output: str) -> ByName:
         """Of a scalar output, by every parameter."""
+        self.require_inside()
         found = self.solution.gradient(self.trace.program.variables[output])
         return {name: plain(array) for name, array in found.items()}
 
     def pullback(self, cotangents: ByName) -> ByName:
         """The transposed Jacobian times cotangents of all outputs, by every parameter."""
+        self.require_inside()
         found = self.solution.pullback(self.fitting("cotangent", cotangents))
         return {name: plain(array) for name, array in found.items()}
 
     def tangent(self, directions: ByName) -> list[Any]:
         """The derivative of each output along directions of all parameters."""
+        self.require_inside()
         found = self.solution.tangent(self.fitting("direction", directions))
         return [plain(found[name]) for name in self.trace.outputs]
+
+    def require_inside(self) -> None:
+        """SingularSystem at the border of a branch."""
+        if any(guard.border for guard in self.trace.guards):
+            require_inside(self.trace, self.policy or Policy())
 
     def fitting(self, what: str, arrays: ByName) -> dict[Variable, Array]:
         """Arrays by variable, each in its dtype."""
@@ -181,6 +189,8 @@ class Keeper:
 class Transform(Public):
     """A function of the same arguments as another one, made from its trace."""
 
+    differentiates = True
+
     def __init__(
         self, function: Function, argnums: Positions, accuracy: float | None, on_failure: str
     ) -> None:
@@ -206,8 +216,12 @@ class Transform(Public):
 
     def at(self, trace: Trace) -> Numbers:
         """Derivatives as numbers, to the accuracy that was asked for."""
+        return Numbers(trace, self.policy(trace))
+
+    def policy(self, trace: Trace) -> Policy:
+        """What was asked for."""
         accuracy = trace.program.accuracy() if self.accuracy is None else self.accuracy
-        return Numbers(trace, Policy(accuracy, self.on_failure))
+        return Policy(accuracy, self.on_failure)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else MethodType(self, owner)
@@ -219,6 +233,8 @@ class Transform(Public):
 
     def numbers(self, trace: Trace) -> Any:
         """The result as numbers, by a straight line where there is nothing to solve."""
+        if self.differentiates:
+            self.at(trace).require_inside()
         if (line := self.straight(trace)) is not None:
             found = line([trace.values[name] for name in line.inputs])
             if found is not None:
