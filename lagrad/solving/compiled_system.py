@@ -257,6 +257,11 @@ class CompiledSystem:
         found = conditioned([c.root for c in self.system.constraints.values()], defined)
         return MatricesAt(found, defined) if found else None
 
+    @property
+    def operations(self) -> int:
+        """How many nodes it has."""
+        return len(self.system.arena.nodes)
+
     @cached_property
     def rounded(self) -> RoundedSystem:
         """Its definitions and its tape's data, to be computed with other roundings."""

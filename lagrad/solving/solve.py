@@ -76,7 +76,7 @@ def solve(
     scalars = None if compiled.flat is None else ScalarPoint(compiled.flat, memory)
     point = SolvedPoint(compiled, values, solved, scalars)
     solution = SolvedSystem(point, policy, solve_named, tuple(reports), converged)
-    if converged:
+    if converged and point.doubtful:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
     return solution
 

@@ -27,6 +27,8 @@ Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 GIVEN = ("parameter", "data")
 # How far parameters are moved where equations have kinks, and which change is a jump.
 JUMP, JUMPED = 1e-9, 1e-2
+# Operations of a program without equations whose rounding is sampled when somebody asks.
+SAMPLED_AT_MOST = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +129,8 @@ class SolvedPoint:
 
         Of definitions too, where these solve with matrices.
         """
+        if not self.doubtful and self.compiled.operations > SAMPLED_AT_MOST:
+            return 0.0
         return max(self._change_to(sample) for sample in self.samples)
 
     def _change_to(self, other: "SolvedPoint") -> float:
@@ -135,7 +139,7 @@ class SolvedPoint:
             for block, solved in self.solved.items()
             for unknown, size in zip(block.unknowns, solved.bound.sizes, strict=True)
         )
-        if self.compiled.conditioned is None:
+        if self.solved and self.compiled.conditioned is None:
             return worst_share(pairs, NEGLIGIBLE * self.scale)
         defined = self.compiled.rounded.variables
         changes = (
@@ -218,9 +222,7 @@ class SolvedPoint:
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
             if self.doubtful:
-                others = [carry(sample.sweep(width, near=sweep)) for sample in self.samples]
-                changes = [relative_change(found, other, units, self.scale) for other in others]
-                error += SAFETY * max(changes)
+                error += self.rounding(carry, width, units, found, sweep)
             if any(solved.at_kink for solved in self.solved.values()):
                 error = np.inf
             for point in self.beyond:
@@ -228,6 +230,22 @@ class SolvedPoint:
                 change = relative_change(found, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
         return found, sweep, error
+
+    def rounding(
+        self,
+        carry: Carry,
+        width: int | None,
+        units: Mapping[Any, float],
+        found: Mapping[Any, Array],
+        sweep: Carried,
+    ) -> float:
+        """What the errors of the solution and rounding change of what a sweep has found."""
+        if not self.doubtful and self.compiled.operations > SAMPLED_AT_MOST:
+            return 0.0
+        with np.errstate(all="ignore"):
+            others = [carry(sample.sweep(width, near=sweep)) for sample in self.samples]
+        changes = (relative_change(found, other, units, self.scale) for other in others)
+        return SAFETY * max(changes)
 
 
 @dataclass(frozen=True, eq=False)

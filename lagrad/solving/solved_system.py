@@ -6,7 +6,7 @@ Derivatives of iterations are told beside those of what they approach.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -69,12 +69,13 @@ class SolvedSystem:
         error = max((s.bound.error for s in solved), default=0.0)
         if np.isfinite(error) and self.point.doubtful:
             error = max(error, self.point.drift())
+        bound = (lambda: float(error)) if self.point.doubtful else cache(self.point.drift)
         return Certificate(
             converged=self.converged,
             primal_residual=max((s.residual for s in solved), default=0.0),
             multiplier_residual=None,
             estimate=lambda: self.point.condition,
-            error_bound=float(error),
+            bound=bound,
         )
 
     def profile(self) -> Profile:
@@ -168,8 +169,11 @@ class SolvedSystem:
 
         `again` asks another solution for the same.
         """
-        began = time.perf_counter()
+        began, primal = time.perf_counter(), self.certificate
         found, sweep, error = self.point.carried(carry, width, units)
+        bound = lambda: float(error + primal.error_bound)
+        if not self.point.doubtful:
+            bound = cache(lambda: self.point.rounding(carry, width, units, found, sweep))
         self.spent.append((what, time.perf_counter() - began))
         read = {key: frozen(array) for key, array in found.items()}
         # A sum that overflows says nothing yet.
@@ -179,15 +183,16 @@ class SolvedSystem:
             self.policy.fail(NotFinite(said))
         instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
-            self.certificate,
+            primal,
             multiplier_residual=sweep.residual,
-            error_bound=float(error + self.certificate.error_bound),
+            bound=bound,
             differentiated="; ".join(instead) or "implicit",
             truncation=sweep.truncation,
         )
         if certificate.differentiated != "implicit":
             certificate = replace(certificate, compare=lambda: self._distance(found, again))
-        self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
+        if self.point.doubtful:
+            self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return read, certificate
 
     def _distance(

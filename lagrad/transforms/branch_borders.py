@@ -1,0 +1,59 @@
+"""Branches whose border a value sits on: one side of an `if` alone tells no derivative there.
+
+A comparison of two floats that are equal to rounding could have come out otherwise. Where the
+answer that Python got depends on it, so does which function was traced: bisection ends so, its
+last comparisons being decided by rounding.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lagrad.expressions.expression import Constant, Expression
+from lagrad.expressions.graph import ancestors
+from lagrad.typing import Array
+
+# Numbers that differ by so many spacings are equal to rounding.
+SPACINGS = 16
+
+
+def is_float(node: Expression) -> bool:
+    return node.dtype.kind == "f"
+
+
+def compared(node: Expression) -> Sequence[Expression]:
+    """The two floats that a node compares, entry by entry; none of other nodes."""
+    two = node.primitive is not None and len(node.arguments) == 2 and node.dtype.kind == "b"
+    return node.arguments if two and any(map(is_float, node.arguments)) else ()
+
+
+def read_for(node: Expression) -> list[Expression]:
+    """The values that tell whether an answer sits on a border."""
+    below = ancestors([node], is_float, {})
+    return [n for n in below if is_float(n) or isinstance(n, Constant) or n.primitive is None]
+
+
+def on_border(node: Expression, value: Callable[[Expression], Array]) -> bool:
+    """Whether another rounding of what is compared would answer a question otherwise."""
+    if is_float(node):
+        return not np.any(value(node))
+    # All comparisons that are close come out false in the one, true in the other.
+    least: dict[int, Array] = {}
+    most: dict[int, Array] = {}
+    for n in ancestors([node], is_float, {}):
+        if pair := compared(n):
+            a, b = (np.asarray(value(argument)) for argument in pair)
+            assert n.primitive is not None
+            found = n.primitive.kernel(n.parameters)(a, b)
+            kind = np.result_type(a, b, np.float32)
+            room = SPACINGS * float(np.finfo(kind).eps) * (np.abs(a) + np.abs(b))
+            close = np.abs(a - b) <= room
+            least[n.index], most[n.index] = found & ~close, found | close
+        elif n.primitive is None or is_float(n):
+            least[n.index] = most[n.index] = np.asarray(value(n))
+        else:
+            kernel = n.primitive.kernel(n.parameters)
+            least[n.index], most[n.index] = (
+                kernel(*[side[a.index] for a in n.arguments]) for side in (least, most)
+            )
+    return bool(np.any(least[node.index] != most[node.index]))
