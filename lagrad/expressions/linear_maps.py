@@ -89,6 +89,9 @@ class Joint(LinearMap):
         """Whether its step comes last among those of the node's arguments."""
         return self.k == max(self.slots)
 
+    def absolute(self) -> LinearMap:
+        return self  # its entries are not at hand
+
     @abstractmethod
     def together(self, tangents: dict[int, Value]) -> Value:
         """The tangent of the node for those of several arguments."""

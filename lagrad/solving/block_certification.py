@@ -31,6 +31,8 @@ EPSILON = float(np.finfo(float).eps)
 PSEUDO_INVERSE_UP_TO = 1500
 
 
+# Unknowns so much larger than where they started, and than all that is given, went far.
+FAR = 1e6
 # A relative error of 1e-13 is rounding in all but name: no further solve is spent on it.
 ROUNDING = 500
 
@@ -216,20 +218,32 @@ def require_regular(problem: BlockProblem, jacobian: Jacobian, factors: Factors)
 
 
 def require_gain(problem: BlockProblem, end: PathEnd) -> None:
-    """SingularSystem where rounding hides the equations that the start still told.
+    """SingularSystem where a path went off along a direction that its equations leave free.
 
-    Along a direction that they leave free (a common shift, say) a step has no length of its own.
-    Where it was so long that what the unknowns differ by is lost, any point solves what is left.
+    Along that (a common shift, say) a step has no length of its own. Where it was so long that
+    what the unknowns differ by is lost, any point solves what rounding has left of the equations.
     """
-    start, doubt = problem.start, largest(end.doubt)
-    if start is None or not doubt > 0.1 * largest(start.residual):
+    start, point = problem.start, end.here.point
+    if start is None or problem.equations.linear:
         return
-    if doubt > 1e3 * problem.scale.epsilon * largest(start.terms):
+    doubt, known = largest(end.doubt), largest(start.residual)
+    hidden = doubt > 0.1 * known and doubt > 1e3 * problem.scale.epsilon * largest(start.terms)
+    around = max([1.0, largest(start.point), *(largest(value) for value in problem.outer)])
+    if not hidden and largest(point) > FAR * around:
+        jacobian = problem.jacobian(start)
+        if jacobian.known:
+            try:
+                factors = problem.solver.factor(jacobian.matrix)
+                kinds = (jacobian.condition, jacobian.scaled_condition)
+                hidden = not any(kind(factors) < 0.01 / EPSILON for kind in kinds)
+            except Singular:
+                hidden = True
+    if hidden:
         raise SingularSystem(
             problem.story(
-                "ended where its unknowns are so large that rounding hides its equations, which "
-                f"may be off by {doubt:.1e}, and were off by {largest(start.residual):.1e} at the "
-                "start: they leave a direction free. Fix one unknown of it"
+                f"ended at unknowns of {largest(point):.1e}, so large that rounding hides its "
+                f"equations: they may be off by {doubt:.1e}, and were off by {known:.1e} at the "
+                "start. They leave a direction free: fix one unknown of it"
             )
         )
 

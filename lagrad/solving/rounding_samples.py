@@ -9,6 +9,7 @@ doi:10.1023/B:NUMA.0000049483.75679.ce).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,29 +22,51 @@ from lagrad.systems.linearization import Tape
 from lagrad.systems.system import System
 from lagrad.typing import Array, Function, Indices
 
-# Two, since two errors that cancel in one may add up in the other.
+# Two errors that cancel in one sample may add up in the other.
 SAMPLES = 2
 # Of what the size of a sample is in doubt: signs are random, and lengths from a half to one.
 SAFETY = 3.0
+
+
+# Shares of a spacing, in a row long enough that its pieces have nothing in common.
+POOL = 1 << 16
+
+
+def shares(count: int) -> Array:
+    """Random numbers of a half to one in size, of either sign."""
+    found = np.random.default_rng(0).random(count)
+    return found - (found < 0.5)
+
+
+@cache
+def factors(dtype: str) -> Array:
+    """One, off by those shares of a spacing."""
+    return 1 + np.finfo(dtype).eps * shares(2 * POOL).astype(dtype)
 
 
 class Roundings:
     """Factors near one, of random signs: a sequence that is the same for the same number."""
 
     def __init__(self, number: int) -> None:
-        self.rng = np.random.default_rng(number)
+        self.place = 7919 * number
+        self.moves = np.random.default_rng(number)
 
-    def shares(self, shape: Any = ()) -> Any:
-        """Random numbers of a half to one in size, of either sign."""
-        found = self.rng.random(shape)
+    def share(self) -> float:
+        """A random number of a half to one in size, of either sign."""
+        found = float(self.moves.random())
         return found - (found < 0.5)
 
     def __call__(self, value: Any) -> Any:
         """A value whose entries are each off by up to their spacing."""
         if value.dtype.kind != "f":
             return value
-        off = self.shares(value.shape).astype(value.dtype) if value.ndim else self.shares()
-        return value * (1 + float(np.finfo(value.dtype).eps) * off).astype(value.dtype)
+        size, place = value.size, self.place
+        self.place = (place + size + 12) % POOL
+        row = factors(value.dtype.str)
+        if value.ndim == 0:
+            return value * row[place]
+        piece = row[place : place + size] if size <= POOL else np.resize(row[place:], size)
+        return value * piece.reshape(value.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +114,7 @@ class RoundedSystem:
             if step.conditioned:
                 given = [rounded(np.asarray(a)) for a in given]
             found = step.kernel(*given)
-            memory[step.index] = rounded(np.asarray(found)) if step.rounds else found
+            memory[step.index] = rounded(found) if step.rounds else found
         others = {v: np.asarray(memory[v.index], dtype=v.dtype) for v in self.variables}
         return others, [memory[node.index] for node in self.tape.data]
 

@@ -63,7 +63,8 @@ class SolvedPoint:
         Each block's unknowns are moved by their error, one way or the other, and what that does
         to the blocks after it is carried on.
         """
-        return tuple(self._sample(number) for number in range(SAMPLES))
+        # The error of one block alone has nothing to cancel with.
+        return tuple(self._sample(k) for k in range(1 if len(self.solved) == 1 else SAMPLES))
 
     @cached_property
     def condition(self) -> float:
@@ -85,8 +86,7 @@ class SolvedPoint:
     def _sample(self, number: int) -> "RoundedPoint":
         rounded = Roundings(number)
         directions = {
-            block: solved.bound.direction * rounded.shares()
-            for block, solved in self.solved.items()
+            block: solved.bound.direction * rounded.share() for block, solved in self.solved.items()
         }
         there = self._moved(directions, 0.0)
         if not all(np.isfinite(a).all() for a in there.values.values() if a.dtype.kind == "f"):

@@ -27,6 +27,12 @@ def compared(node: Expression) -> Sequence[Expression]:
     return node.arguments if two and any(map(is_float, node.arguments)) else ()
 
 
+def spacing(pair: Sequence[Expression]) -> float:
+    """What is rounding, relative, between two values."""
+    single = all(side.dtype.itemsize == 4 for side in pair if is_float(side))
+    return SPACINGS * float(np.finfo(np.float32 if single else np.float64).eps)
+
+
 def read_for(node: Expression) -> list[Expression]:
     """The values that tell whether an answer sits on a border."""
     below = ancestors([node], is_float, {})
@@ -37,6 +43,9 @@ def on_border(node: Expression, value: Callable[[Expression], Array]) -> bool:
     """Whether another rounding of what is compared would answer a question otherwise."""
     if is_float(node):
         return not np.any(value(node))
+    if node.size == 1 and (pair := compared(node)):
+        a, b = (np.asarray(value(argument)).item() for argument in pair)
+        return bool(abs(a - b) <= spacing(pair) * (abs(a) + abs(b)))
     # All comparisons that are close come out false in the one, true in the other.
     least: dict[int, Array] = {}
     most: dict[int, Array] = {}
@@ -45,9 +54,7 @@ def on_border(node: Expression, value: Callable[[Expression], Array]) -> bool:
             a, b = (np.asarray(value(argument)) for argument in pair)
             assert n.primitive is not None
             found = n.primitive.kernel(n.parameters)(a, b)
-            kind = np.result_type(a, b, np.float32)
-            room = SPACINGS * float(np.finfo(kind).eps) * (np.abs(a) + np.abs(b))
-            close = np.abs(a - b) <= room
+            close = np.abs(a - b) <= spacing(pair) * (np.abs(a) + np.abs(b))
             least[n.index], most[n.index] = found & ~close, found | close
         elif n.primitive is None or is_float(n):
             least[n.index] = most[n.index] = np.asarray(value(n))

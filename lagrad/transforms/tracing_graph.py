@@ -204,6 +204,8 @@ class Tracing(Graph):
 
     def value(self, node: Expression) -> Array:
         """The value of a node at the arguments at hand."""
+        if node.graph is self and (found := self.values.get(node.index)) is not None:
+            return found
         if not isinstance(node.graph, Tracing):
             # Of a declared program: a loop's step is traced for its shape.
             return np.zeros(node.shape, node.dtype)
