@@ -3,17 +3,18 @@
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch, UnsupportedType
+from lagrad.errors import InvalidFunction, LagradError, LeakedValue, ShapeMismatch, UnsupportedType
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import stacked
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.programs.program import Program
 from lagrad.systems.system import real_floats
+from lagrad.transforms.call_on_numbers import named, require_value
 from lagrad.transforms.program_cache import interned
 from lagrad.transforms.tracing_graph import Guard, Tracing, entered, numbers, tracing
 from lagrad.trees import Tree, flatten
@@ -126,9 +127,9 @@ class Trace:
         return Argument(self.tree, self.outputs, ())
 
     @property
-    def asked_floats(self) -> bool:
-        """Whether `float()` took a number out of it, which carries no derivative."""
-        return any(guard.kind == "float()" for guard in self.guards)
+    def unfollowed(self) -> bool:
+        """Whether something was asked of it past which a derivative may not go on."""
+        return not all(guard.followed for guard in self.guards)
 
     @property
     def symbolic(self) -> bool:
@@ -189,14 +190,36 @@ def trace(
         found[k], traced[k] = parameters_of(traced[k], names[k], graph, role)
     arguments = tuple([found[k] for k in positions])
     passes = tuple([name for k in sorted(found) for name in found[k].names])
-    with entered(graph):
+
+    def called(taken: Sequence[Any]) -> Any:
         count = len(args)
-        result = function(*traced[:count], **dict(zip(keywords, traced[count:], strict=True)))
-        leaves, tree = flatten(result)
-        roots = [output_of(leaf, graph, name) for leaf in leaves]
-        discrete = any(root.dtype.kind != "f" for root in roots)
+        return function(*taken[:count], **dict(zip(keywords, taken[count:], strict=True)))
+
+    def on_numbers() -> Any:
+        taken = [*args, *(kwargs[name] for name in keywords)]
+        for k in positions:
+            known = [program.variables[name].index for name in found[k].names]
+            taken[k] = found[k].tree.unflatten([np.array(graph.values[i])[()] for i in known])
+        return called(taken)
+
+    # What a function traced around this one does on numbers tells of this one too.
+    outermost = graph.outer is None and not graph.repeating
+    try:
+        with entered(graph):
+            result = called(traced)
+            leaves, tree = flatten(result)
+            roots = [output_of(leaf, graph, name) for leaf in leaves]
+            discrete = any(root.dtype.kind != "f" for root in roots)
+    except LagradError:
+        raise
+    except Exception as error:
+        if not outermost or (culprit := named(name, on_numbers, error)) is None:
+            raise
+        raise culprit from error
     if result is None:
         raise InvalidFunction(f"{name} returned None; return the value to be differentiated.")
+    if graph.apart and outermost:
+        require_value(name, on_numbers, tree, [graph.value(root) for root in roots])
     pairs = zip(tree.paths("output"), roots, strict=True)
     outputs = tuple(program.define(identifier_of(path, program), root).name for path, root in pairs)
     captured = {variable.name: value for value, variable in graph.captured.items()}
@@ -208,7 +231,7 @@ def trace(
         program = interned(graph, guards)
         if program is not graph.system:
             nodes = program.arena.nodes
-            guards = tuple(Guard(nodes[g.node.index], g.kind, g.answer) for g in guards)
+            guards = tuple(replace(g, node=nodes[g.node.index]) for g in guards)
     call = TracedCall(function, tuple(args), dict(kwargs), tuple(positions))
     return Trace(
         program, arguments, outputs, tree, given, captured, starts, guards, passes, call, discrete

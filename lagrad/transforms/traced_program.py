@@ -44,7 +44,7 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
             f"lg.trace was given, or {found.program.name!r} closes over, a value that is traced: "
             "it would become a number. Call the function itself there, or trace it outside."
         )
-    if found.asked_floats:
+    if found.unfollowed:
         require_followed(found, None)
     # As one that was declared: with starts, and with values of parameters.
     system = Program(found.program.name)

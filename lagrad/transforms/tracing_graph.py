@@ -8,7 +8,7 @@ a function traced around it, become data: the program's structure is the same wh
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,12 @@ def tracing() -> "Tracing | None":
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What Python asked of a node, and was answered."""
+    """What Python asked of a node, and was answered; whether derivatives surely go on past it."""
 
     node: Expression
     kind: str
     answer: Any
+    followed: bool = True
 
     def holds(self, value: Array) -> bool:
         """Whether the answer would be the same."""
@@ -151,8 +152,19 @@ class Tracing(Graph):
                 "use np.any, np.all or one of its entries."
             )
         answer = answered(kind, self.value(node))
-        self.guards[node.index, kind] = Guard(node, kind, answer)
+        followed = kind != "float()" and not (self.handed and self.at_border(node))
+        self.guards[node.index, kind] = Guard(node, kind, answer, followed)
         return answer
+
+    def at_border(self, node: Expression) -> bool:
+        """Whether NumPy's loops over objects, in asking this, may have chosen one side of a kink.
+
+        np.maximum returns the first of two equal objects, np.logical_and an object for a truth.
+        """
+        if node.dtype.kind == "f":
+            return True
+        sides = [self.value(a) for a in node.arguments if a.dtype.kind == "f"]
+        return len(sides) == 2 and bool(np.all(sides[0] == sides[1]))
 
     def inherit(
         self, program: Program, guards: Sequence[Guard], values: Mapping[str, Expression]
@@ -160,7 +172,7 @@ class Tracing(Graph):
         """Take over what was asked in a function that became a part of this one."""
         nodes = restated([guard.node for guard in guards], program, self, values)
         for guard, node in zip(guards, nodes, strict=True):
-            self.guards[node.index, guard.kind] = Guard(node, guard.kind, guard.answer)
+            self.guards[node.index, guard.kind] = replace(guard, node=node)
 
     def value(self, node: Expression) -> Array:
         """The value of a node at the arguments at hand."""

@@ -48,7 +48,7 @@ class Numbers:
             if (culprit := where_not_finite(trace)) is not None:
                 raise culprit from error
             raise
-        if trace.asked_floats:
+        if trace.unfollowed:
             require_followed(trace, found)
         return found
 

@@ -1,0 +1,86 @@
+"""A traced call beside the same call on numbers.
+
+Libraries that are given an array of traced values may refuse it, or take another way because it
+is an array of objects. What the function does on numbers tells both from its own errors.
+"""
+
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lagrad.errors import LagradError, TracedValueError, UnsupportedFunction
+from lagrad.trees import Tree, flatten
+from lagrad.typing import Array
+
+HOME = str(Path(__file__).parents[1])
+# Values that differ by more were not computed in the same way.
+OFF = {8: 1e-6, 4: 1e-3}
+
+
+def named(name: str, on_numbers: Callable[[], Any], error: Exception) -> LagradError | None:
+    """The error of a function that breaks off where it is traced; None where it does on numbers."""
+    try:
+        with np.errstate(all="ignore"):
+            on_numbers()
+    except Exception:
+        return None
+    own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(HOME)]
+    lines = [frame.line for frame in own if frame.filename == own[0].filename]
+    where = f" at `{lines[-1]}`" if lines and lines[-1] else ""
+    return UnsupportedFunction(
+        f"{name!r} works on numbers, and breaks off where it is traced{where}: "
+        f"{type(error).__name__}: {str(error).rstrip('.')}. Use functions that docs/functions.md lists, give that "
+        'one a rule, lg.primitive(f, vjp=…), or take differences, lg.primitive(f, jvp="centered").'
+    )
+
+
+def require_value(
+    name: str, on_numbers: Callable[[], Any], tree: Tree, values: Sequence[Array]
+) -> None:
+    """TracedValueError where the trace has other values than the function on numbers.
+
+    A function that returns something else each time it is called is compared with nothing.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            found, again = (arrays(on_numbers()) for _ in range(2))
+    except Exception:
+        return  # not by its own trace
+    if not same(found, again):
+        return
+    if found[1] != tree or not same((values, tree), found):
+        raise TracedValueError(
+            f"{name!r} returns {shown(found[0])} on numbers and {shown(values)} where it is "
+            "traced: something in it takes another way for traced values, or for an array of them, "
+            "which np.asarray makes and whose dtype is object. Leave out np.asarray, and do not "
+            "ask for types or dtypes."
+        )
+
+
+def arrays(result: Any) -> tuple[list[Array], Tree]:
+    leaves, tree = flatten(result)
+    return [np.asarray(leaf) for leaf in leaves], tree
+
+
+def same(these: tuple[Sequence[Array], Tree], those: tuple[Sequence[Array], Tree]) -> bool:
+    """Whether two results are equal but for rounding."""
+    if these[1] != those[1]:
+        return False
+    return all(map(close, these[0], those[0]))
+
+
+def close(a: Array, b: Array) -> bool:
+    if a.shape != b.shape:
+        return False
+    off = OFF.get(min(a.itemsize, b.itemsize), 1e-6)
+    size = float(np.max(np.abs(b), initial=0.0, where=np.isfinite(b)))
+    return bool(np.allclose(a, b, rtol=off, atol=off * size, equal_nan=True))
+
+
+def shown(values: Sequence[Array]) -> str:
+    """The first few numbers."""
+    flat = np.concatenate([np.ravel(v) for v in values]) if values else np.zeros(0)
+    return ", ".join(f"{v:.9g}" for v in flat[:3].tolist()) + (", …" if flat.size > 3 else "")
