@@ -30,9 +30,10 @@ def named(name: str, on_numbers: Callable[[], Any], error: Exception) -> LagradE
     own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(HOME)]
     lines = [frame.line for frame in own if frame.filename == own[0].filename]
     where = f" at `{lines[-1]}`" if lines and lines[-1] else ""
+    said = str(error).rstrip(".")
     return UnsupportedFunction(
         f"{name!r} works on numbers, and breaks off where it is traced{where}: "
-        f"{type(error).__name__}: {str(error).rstrip('.')}. Use functions that docs/functions.md lists, give that "
+        f"{type(error).__name__}: {said}. Use functions that docs/functions.md lists, give that "
         'one a rule, lg.primitive(f, vjp=…), or take differences, lg.primitive(f, jvp="centered").'
     )
 
@@ -46,18 +47,17 @@ def require_value(
     """
     try:
         with np.errstate(all="ignore"):
-            found, again = (arrays(on_numbers()) for _ in range(2))
+            found = arrays(on_numbers())
+            if same((values, tree), found) or not same(arrays(on_numbers()), found):
+                return
     except Exception:
-        return  # not by its own trace
-    if not same(found, again):
-        return
-    if found[1] != tree or not same((values, tree), found):
-        raise TracedValueError(
-            f"{name!r} returns {shown(found[0])} on numbers and {shown(values)} where it is "
-            "traced: something in it takes another way for traced values, or for an array of them, "
-            "which np.asarray makes and whose dtype is object. Leave out np.asarray, and do not "
-            "ask for types or dtypes."
-        )
+        return  # what breaks off on numbers has no values to compare with
+    raise TracedValueError(
+        f"{name!r} returns {shown(found[0])} on numbers and {shown(values)} where it is "
+        "traced: something in it takes another way for traced values, or for an array of them, "
+        "which np.asarray makes and whose dtype is object. Leave out np.asarray, and do not "
+        "ask for types or dtypes."
+    )
 
 
 def arrays(result: Any) -> tuple[list[Array], Tree]:

@@ -218,7 +218,9 @@ def trace(
         raise culprit from error
     if result is None:
         raise InvalidFunction(f"{name} returned None; return the value to be differentiated.")
-    if graph.apart and outermost:
+    if graph.outer is not None:
+        graph.outer.handed |= graph.handed
+    elif graph.handed and outermost:
         require_value(name, on_numbers, tree, [graph.value(root) for root in roots])
     pairs = zip(tree.paths("output"), roots, strict=True)
     outputs = tuple(program.define(identifier_of(path, program), root).name for path, root in pairs)

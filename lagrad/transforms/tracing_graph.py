@@ -163,7 +163,7 @@ class Tracing(Graph):
         """
         if node.dtype.kind == "f":
             return True
-        sides = [self.value(a) for a in node.arguments if a.dtype.kind == "f"]
+        sides = [self.value(a) for a in node.arguments]
         return len(sides) == 2 and bool(np.all(sides[0] == sides[1]))
 
     def inherit(
