@@ -149,6 +149,8 @@ class Expression(Public, NDArrayOperatorsMixin):
         return f"<{what} of shape {self.shape}>"
 
     def __hash__(self) -> int:
+        # A cache may hold it; a set of numbers does not find it among them.
+        self.graph.handed = True
         return id(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:

@@ -21,7 +21,7 @@ from lagrad.errors import (
     UnsupportedFunction,
     UnsupportedType,
 )
-from lagrad.expressions.expression import Application, Constant, Equation, Expression
+from lagrad.expressions.expression import Application, Constant, Equation, Expression, innermost
 from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.typing import Array, Parameters
@@ -42,7 +42,8 @@ class Graph:
         self.name = name
         self.depth = depth
         self.ended = False  # whether it belongs to a trace that is over
-        self.handed = False  # whether NumPy was given an array of its nodes
+        # Whether its nodes were taken as objects: in an array of NumPy's, or in a hash table.
+        self.handed = False
         # Arrays that were taken apart, and their entries, by the first one of these.
         self.apart: dict[int, tuple[Expression, list[Expression]]] = {}
         self.lock = RLock()
@@ -186,6 +187,16 @@ def stacked(array: Array, graph: Graph | None = None) -> Any:
         entries = [graph.lift(e) for e in entries]
     rows: Any = np.stack(entries)
     return np.reshape(rows, array.shape + rows.shape[1:])
+
+
+def given(value: Any) -> Any:
+    """What a function of arrays was given: a traced value, of several ones stacked, or floats."""
+    if isinstance(value, Expression):
+        return value
+    if innermost((value,)) is not None:
+        return stacked(np.array(value, dtype=object))
+    array = np.asarray(value)
+    return array if array.dtype.kind == "f" else array.astype(float)
 
 
 def ancestors(

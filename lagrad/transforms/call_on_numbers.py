@@ -1,7 +1,7 @@
 """A traced call beside the same call on numbers.
 
-Libraries that are given an array of traced values may refuse it, or take another way because it
-is an array of objects. What the function does on numbers tells both from its own errors.
+Libraries that are given an array of traced values may refuse it, or go another way because it is
+an array of objects. What the function does on numbers tells both from its own errors.
 """
 
 import traceback
@@ -53,10 +53,9 @@ def require_value(
     except Exception:
         return  # what breaks off on numbers has no values to compare with
     raise TracedValueError(
-        f"{name!r} returns {shown(found[0])} on numbers and {shown(values)} where it is "
-        "traced: something in it takes another way for traced values, or for an array of them, "
-        "which np.asarray makes and whose dtype is object. Leave out np.asarray, and do not "
-        "ask for types or dtypes."
+        f"{name!r} returns {shown(found[0])} on numbers and {shown(values)} where it is traced: "
+        "something in it goes another way for traced values, by a set or dict of them, their type, "
+        "or the dtype of np.asarray of them, which is object. Leave these out."
     )
 
 

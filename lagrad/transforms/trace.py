@@ -224,7 +224,7 @@ def trace(
         require_value(name, on_numbers, tree, [graph.value(root) for root in roots])
     pairs = zip(tree.paths("output"), roots, strict=True)
     outputs = tuple(program.define(identifier_of(path, program), root).name for path, root in pairs)
-    captured = {variable.name: value for value, variable in graph.captured.items()}
+    captured = {variable.name: value for value, variable in graph.captured.values()}
     leaves = [*program.with_role("parameter"), *program.with_role("data")]
     given = {v.name: graph.values[v.index] for v in leaves if v.index in graph.values}
     starts = {v.name: v.start for v in program.with_role("unknown")}
@@ -245,6 +245,12 @@ def unboxed(leaf: Any) -> Any:
     return stacked(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype == object else leaf
 
 
+def opened(value: Any) -> tuple[list[Any], Tree]:
+    """The leaves of a nested value, each traced as a whole where it is, and its structure."""
+    leaves, tree = flatten(value)
+    return [unboxed(leaf) for leaf in leaves], tree
+
+
 def traceable(leaf: Any) -> bool:
     """Whether a leaf that nothing is differentiated by is data: a float, or an array of floats."""
     if isinstance(leaf, np.ndarray):
@@ -254,13 +260,12 @@ def traceable(leaf: Any) -> bool:
 
 def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Argument, Any]:
     """A nested argument, and the same with variables for its leaves."""
-    leaves, tree = flatten(value)
+    leaves, tree = opened(value)
     if not leaves and role == "parameter":
         raise InvalidFunction(f"argument {name!r} is {value!r}, which has no arrays in it.")
     names: list[str | None] = []
     variables, taken = [], []
-    for path, given in zip(tree.paths(name), leaves, strict=True):
-        leaf = unboxed(given)
+    for path, leaf in zip(tree.paths(name), leaves, strict=True):
         taken.append(leaf)
         if role == "data" and not traceable(leaf):
             names.append(None)
@@ -301,7 +306,7 @@ def at_hand(leaf: Any, what: str) -> Array:
 
 def start_of(value: Any, what: str) -> tuple[list[Any], Tree, list[Array]]:
     """The leaves of a start, its structure, and the numbers of each leaf."""
-    leaves, tree = flatten(value)
+    leaves, tree = opened(value)
     if not leaves:
         raise InvalidFunction(f"{what} needs a start with at least one array; got {value!r}.")
     return leaves, tree, [at_hand(leaf, f"the start of {what}") for leaf in leaves]

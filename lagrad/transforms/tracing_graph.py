@@ -88,7 +88,8 @@ class Tracing(Graph):
         self.repeating: bool = repeating or (outer is not None and outer.repeating)
         self.recording = True
         self.values: dict[int, Array] = {}
-        self.captured: dict[Expression, Variable] = {}
+        # Values of outer functions and what they are here, by the identity of the former.
+        self.captured: dict[int, tuple[Expression, Variable]] = {}
         self.arrays: dict[int, tuple[Any, Expression]] = {}
         self.guards: dict[tuple[int, str], Guard] = {}
 
@@ -112,8 +113,8 @@ class Tracing(Graph):
         return node
 
     def foreign(self, value: Expression) -> Expression:
-        found = self.captured.get(value)
-        if found is None:
+        known = self.captured.get(id(value))
+        if known is None:
             if not isinstance(value.graph, Tracing) and not self.repeating:
                 raise LeakedValue(
                     f"{value!r} belongs to the declared program {value.graph.name!r}; a function "
@@ -127,8 +128,9 @@ class Tracing(Graph):
                     "Return it from the function instead."
                 )
             # Its value at hand is that of the outer graph.
-            found = self.captured[value] = self.data("outer", value.shape, value.dtype)
-        return found
+            known = value, self.data("outer", value.shape, value.dtype)
+            self.captured[id(value)] = known
+        return known[1]
 
     def encloses(self, graph: Graph) -> bool:
         """Whether a graph is one of the functions traced around this one."""
@@ -163,8 +165,13 @@ class Tracing(Graph):
         """
         if node.dtype.kind == "f":
             return True
-        sides = [self.value(a) for a in node.arguments]
-        return len(sides) == 2 and bool(np.all(sides[0] == sides[1]))
+        if len(node.arguments) != 2:
+            return False
+        # That the two are not equal is asked as well, so that a kept trace ends where they are.
+        equal: Any = np.equal(*node.arguments)
+        tie = bool(self.value(equal))
+        self.guards[equal.index, "bool()"] = Guard(equal, "bool()", tie, not tie)
+        return tie
 
     def inherit(
         self, program: Program, guards: Sequence[Guard], values: Mapping[str, Expression]
@@ -182,7 +189,7 @@ class Tracing(Graph):
         if node.graph is not self:
             return node.graph.value(node)
         values, defined = self.values, definitions(self.system)
-        outer = {variable.index: value for value, variable in self.captured.items()}
+        outer = {variable.index: value for value, variable in self.captured.values()}
         with np.errstate(all="ignore"):
             for n in ancestors([node], lambda n: n.index in values, defined):
                 if n.index in values:
