@@ -75,6 +75,8 @@ def close(a: Array, b: Array) -> bool:
     if a.shape != b.shape:
         return False
     off = OFF.get(min(a.itemsize, b.itemsize), 1e-6)
+    if np.abs(a - 1.0 * b).max(initial=0.0) <= off * np.abs(b).max(initial=0.0):
+        return True
     size = float(np.max(np.abs(b), initial=0.0, where=np.isfinite(b)))
     return bool(np.allclose(a, b, rtol=off, atol=off * size, equal_nan=True))
 
