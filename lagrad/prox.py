@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import InvalidValue, ShapeMismatch, TracedValueError
-from lagrad.expressions.expression import Expression
+from lagrad.expressions.graph import given
 from lagrad.primitives.custom import primitive
 from lagrad.primitives.kernels import Index, gather, scatter
 from lagrad.typing import Value
@@ -140,10 +140,6 @@ unit_simplex = primitive(
     shape=lambda shape: shape,
     name="project_on_simplex",
 )
-
-
-def given(v: Value) -> Value:
-    return v if isinstance(v, Expression) else np.asarray(v, dtype=float)
 
 
 def thresholds(t: Value) -> Value:

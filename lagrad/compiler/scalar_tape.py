@@ -44,6 +44,7 @@ def scalar_tape(
     """
     place: dict[int, int] = {}
     starts: dict[int, int] = {}
+    parts: dict[int, Array] = {}  # where the entries of inputs, and of parts of them, stand
     count = 0
     for variable in inputs:
         if variable.dtype != DOUBLE:
@@ -51,6 +52,8 @@ def scalar_tape(
         starts[variable.index] = count
         if variable.shape == ():
             place[variable.index] = count
+        else:
+            parts[variable.index] = np.arange(count, count + variable.size).reshape(variable.shape)
         count += variable.size
     constants = [node for node in order if isinstance(node, Constant)]
     if any(node.shape != () for node in constants):
@@ -63,7 +66,7 @@ def scalar_tape(
     second: list[int] = []
     for node in order:
         index = node.index
-        if index in place or index in starts:
+        if index in place or index in parts:
             continue
         right = defined.get(index)
         if right is not None:
@@ -79,10 +82,14 @@ def scalar_tape(
         assert node.primitive is not None
         known = CODES.get(node.primitive.name)
         if known is None:
-            entry = entry_of(node, starts)
-            if entry is None:
+            source = parts.get(node.arguments[0].index)
+            if source is None or node.primitive.name not in ("getitem", "reshape"):
                 return None
-            place[index] = entry
+            part = node.primitive.kernel(node.parameters)(source)
+            if node.shape == ():
+                place[index] = int(part)
+            else:
+                parts[index] = part
             continue
         arguments = node.arguments
         at = place.get(arguments[0].index)
@@ -95,17 +102,6 @@ def scalar_tape(
         first.append(at)
         second.append(other)
     return ScalarTape(place, starts, start, numbers, code, first, second)
-
-
-def entry_of(node: Expression, starts: dict[int, int]) -> int | None:
-    """Where the one entry of an input is that a node takes; None of other nodes."""
-    source = node.arguments[0]
-    if node.primitive is None or node.primitive.name != "getitem" or node.shape != ():
-        return None
-    if source.index not in starts:
-        return None
-    positions = np.arange(source.size).reshape(source.shape)
-    return starts[source.index] + int(node.primitive.kernel(node.parameters)(positions))
 
 
 class ScalarTape:

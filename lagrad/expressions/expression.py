@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -80,6 +81,10 @@ def innermost(values: Any) -> Graph | None:
     return found
 
 
+# The largest array that is taken apart.
+ENTRIES = 2**16
+
+
 class Expression(Public, NDArrayOperatorsMixin):
     """A traced array: what a NumPy function of a program's variables returns.
 
@@ -144,6 +149,8 @@ class Expression(Public, NDArrayOperatorsMixin):
         return f"<{what} of shape {self.shape}>"
 
     def __hash__(self) -> int:
+        # A cache may hold it; a set of numbers does not find it among them.
+        self.graph.handed = True
         return id(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -189,11 +196,27 @@ class Expression(Public, NDArrayOperatorsMixin):
                 f"{self!r} was to become an array of numbers ({np.dtype(dtype)}), but has no "
                 "value while the program is declared; use NumPy functions that have a rule."
             )
-        # A 0-d object array: SciPy's `A @ t` then asks `__rmatmul__`, and np.array([t, t])
-        # becomes an object array that is stacked where it enters the library.
-        box = np.empty((), dtype=object)
-        box[()] = self
-        return box
+        self.graph.handed = True
+        # `A @ t` with a sparse A asks `t.__rmatmul__` only where A finds no axes.
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        if not self.shape or asking.startswith("scipy.sparse._"):
+            whole = np.empty((), dtype=object)
+            whole[()] = self
+            return whole
+        # Its shape, length and size are true, and arithmetic goes on entry by entry; an array of
+        # them is stacked where it enters the library.
+        if self.size > ENTRIES:
+            raise TracedValueError(
+                f"{self!r} was to become a NumPy array, whose {self.size} entries would be traced "
+                "one by one; leave out np.asarray or np.array: NumPy's functions take it as it is."
+            )
+        entries = FUNCTIONS[Expression.__array__](self)
+        if entries:
+            self.graph.apart[entries[0].index] = self, entries
+        array = np.empty(self.size, dtype=object)
+        for k, entry in enumerate(entries):
+            array[k] = entry
+        return array.reshape(self.shape)
 
     def __rmatmul__(self, other: Any) -> Any:
         if sparse.issparse(other):

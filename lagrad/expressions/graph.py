@@ -4,6 +4,7 @@ A `Graph` keeps its nodes in the order of their making, so that a node's argumen
 before it, and stores equal nodes once.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import RLock
@@ -20,7 +21,7 @@ from lagrad.errors import (
     UnsupportedFunction,
     UnsupportedType,
 )
-from lagrad.expressions.expression import Application, Constant, Equation, Expression
+from lagrad.expressions.expression import Application, Constant, Equation, Expression, innermost
 from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.typing import Array, Parameters
@@ -35,12 +36,16 @@ class Graph:
     them, and a value of an outer one that is met is taken up by `foreign`.
     """
 
-    __slots__ = ("depth", "ended", "lock", "matrices", "name", "nodes", "table")
+    __slots__ = ("apart", "depth", "ended", "handed", "lock", "matrices", "name", "nodes", "table")
 
     def __init__(self, name: str, depth: int = 0) -> None:
         self.name = name
         self.depth = depth
         self.ended = False  # whether it belongs to a trace that is over
+        # Whether its nodes were taken as objects: in an array of NumPy's, or in a hash table.
+        self.handed = False
+        # Arrays that were taken apart, and their entries, by the first one of these.
+        self.apart: dict[int, tuple[Expression, list[Expression]]] = {}
         self.lock = RLock()
         self.nodes: list[Expression] = []
         self.table: dict[Any, Expression] = {}
@@ -164,15 +169,34 @@ def stacked(array: Array, graph: Graph | None = None) -> Any:
     entries = list(array.ravel())
     if array.ndim == 0 and isinstance(entries[0], Expression):
         return entries[0] if graph is None else graph.lift(entries[0])
+    if not entries:
+        return np.zeros(array.shape) if graph is None else graph.constant(np.zeros(array.shape))
     for e in entries:
-        if not isinstance(e, (Expression, int, float, np.number)):
+        if not isinstance(e, (Expression, int, float, np.number, np.bool)):
             raise UnsupportedType(
                 f"an object array holds {e!r}; expected traced values or numbers."
             )
+    if isinstance(entries[0], Expression):
+        # An array that NumPy was given comes back as it was.
+        whole: Any
+        whole, known = entries[0].graph.apart.get(entries[0].index, (None, []))
+        if len(known) == len(entries) and all(map(operator.is_, known, entries)):
+            back: Any = np.reshape(whole, array.shape)
+            return back if graph is None else graph.lift(back)
     if graph is not None:
         entries = [graph.lift(e) for e in entries]
     rows: Any = np.stack(entries)
     return np.reshape(rows, array.shape + rows.shape[1:])
+
+
+def given(value: Any) -> Any:
+    """What a function of arrays was given: a traced value, of several ones stacked, or floats."""
+    if isinstance(value, Expression):
+        return value
+    if innermost((value,)) is not None:
+        return stacked(np.array(value, dtype=object))
+    array = np.asarray(value)
+    return array if array.dtype.kind == "f" else array.astype(float)
 
 
 def ancestors(

@@ -250,7 +250,7 @@ def implicit(
                 raise culprit from error
             raise
         values = approach.by_name(found, data)
-        if inner.asked_floats:
+        if inner.unfollowed:
             require_followed(at_values(inner, values), None)
         if agrees(inner, values):
             if not open_:

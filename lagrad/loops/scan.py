@@ -16,9 +16,9 @@ from lagrad.loops.chain_primitive import CHAIN
 from lagrad.loops.reversible import InvertibleStep, require_called
 from lagrad.loops.run_forwards import breaks_at, run
 from lagrad.loops.state_storage import Storage, bytes_in, is_whole, mapped
-from lagrad.transforms.trace import Trace, at_hand, declared, name_of, trace
+from lagrad.transforms.trace import Trace, at_hand, declared, name_of, opened, trace
 from lagrad.transforms.tracing_graph import tracing
-from lagrad.trees import Tree, flatten
+from lagrad.trees import Tree
 from lagrad.typing import Array, Function
 
 # The bytes of memory that there are; states of loops may take a quarter unless told.
@@ -158,8 +158,8 @@ class Loop:
         require_called(kind, self.step, self.name, 1 if alone else 2)
         if self.inverse is not None:
             require_called(kind, self.inverse, f"the inverse of {self.name}", 1 if alone else 2)
-        self.states, self.tree = flatten(state)
-        self.inputs, self.input_tree = flatten(inputs)
+        self.states, self.tree = opened(state)
+        self.inputs, self.input_tree = opened(inputs)
         if not self.states:
             raise InvalidFunction(f"{kind} needs a state with at least one array; got {state!r}.")
         self.begin = [first_of(leaf, f"the state of {kind}") for leaf in self.states]

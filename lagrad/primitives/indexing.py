@@ -4,6 +4,7 @@ Each is one function of arrays and of traced values alike, and one that undoes i
 array of positions through the first yields the matrix.
 """
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -125,6 +126,21 @@ _embed = _reindex(
 
 
 FUNCTIONS[embed] = lambda c, key, shape: _embed(c.graph, c, parameters=(key, shape))
+
+
+# Entries are taken from parts of so many: the pull-back of an entry is as long as what it is taken
+# from, so that all of them from one array would take the square of its length.
+PART = 32
+
+
+@implements(Expression.__array__)
+def _entries(x: Expression) -> list[Expression]:
+    """All entries, each a scalar, in order."""
+    pieces: list[Any] = [np.ravel(x)]
+    while (size := pieces[0].size) > PART:
+        step = PART ** math.ceil(math.log(size, PART) - 1)
+        pieces = [p[k : k + step] for p in pieces for k in range(0, p.size, step)]
+    return [p[k] for p in pieces for k in range(p.size)]
 
 
 def _gather_code(texts: Sequence[str], parameters: Parameters, module: Any = None) -> str:

@@ -15,6 +15,8 @@ import scipy.sparse as sparse
 from scipy import special
 
 from lagrad.errors import UnsupportedType
+from lagrad.expressions.dispatch import FUNCTIONS
+from lagrad.expressions.expression import innermost
 from lagrad.typing import Array, Function, Shape
 
 
@@ -27,6 +29,8 @@ def overridable(function: Function) -> Function:
             override = getattr(type(arg), "__array_function__", None)
             if override is not None and not isinstance(arg, np.ndarray):
                 return override(arg, public, (type(arg),), args, kwargs)
+            if innermost((arg,)) is not None:  # an array, or a list, of traced values
+                return FUNCTIONS[public](*args, **kwargs)
         return function(*args, **kwargs)
 
     return public

@@ -9,6 +9,7 @@ from scipy import special
 
 from lagrad.errors import UnsupportedFunction
 from lagrad.expressions.expression import Expression
+from lagrad.expressions.graph import given
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.primitives.elementwise import pairwise
 from lagrad.primitives.kernels import exp_ratio, hurwitz_zeta, logsumexp
@@ -99,7 +100,5 @@ def softmax(x: Any, axis: Any = None) -> Any:
     >>> lg.softmax([0.0, -float("inf")]).tolist()
     [1.0, 0.0]
     """
-    if not isinstance(x, Expression):
-        x = np.asarray(x)
-        x = x if x.dtype.kind == "f" else x.astype(float)
+    x = given(x)
     return exp_ratio(x, logsumexp(x, axis=axis, keepdims=True))

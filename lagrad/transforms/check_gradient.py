@@ -1,4 +1,4 @@
-"""Derivatives compared with differences of the function."""
+"""Values of a trace compared with the function on numbers, and derivatives with its differences."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,6 +66,9 @@ def check_gradient(
 ) -> GradientCheck:
     """Compare a function's derivatives with centred differences along random directions.
 
+    Its value where it is traced is compared with that on numbers, too: a function that asks for
+    types, `isinstance(x, np.ndarray)` among them, may take another branch where it is traced.
+
     Parameters
     ----------
     f : callable
@@ -89,7 +92,7 @@ def check_gradient(
     Raises
     ------
     WrongDerivative
-        A derivative differs by more than `tol`; the message is the report.
+        A derivative differs by more than `tol`, or the value does; the message is the report.
     NotFinite
         The function is not finite near its arguments.
 
@@ -119,6 +122,7 @@ def check_gradient(
     weights = rng.standard_normal(differences.shape[1])
     value, pull = vjp(f, *at)
     leaves, tree = flatten(value)
+    point.require_value(leaves, float(np.abs(differences).max()), tol)
     gradient = point.flat(pull(tree.unflatten(parts(weights, [np.asarray(x) for x in leaves]))))
     comparisons = [
         compared("forward mode", forward, differences),
@@ -170,6 +174,19 @@ class Point:
 
     def value(self, vector: Array) -> Array:
         return self.flat(self.f(*self.nested(vector)))
+
+    def require_value(self, leaves: Sequence[Any], change: float, tol: float) -> None:
+        """WrongDerivative where the traced value is not that on numbers, which changes so much."""
+        found, expected = self.flat(leaves), self.value(self.vector)
+        # Sums that cancel are known to rounding of their terms only.
+        size = max(change, float(np.abs(expected).max()))
+        if found.shape != expected.shape or not np.abs(found - expected).max() <= tol * size:
+            raise WrongDerivative(
+                f"the function returns {expected.tolist()[:3]} on numbers, and "
+                f"{found.tolist()[:3]} where it is traced. It asks for what a traced value does "
+                "not share with an array: its type (isinstance, type(x) is, np.isscalar), an "
+                "attribute (hasattr), an error (try). Ask for np.ndim(x) or np.shape(x) instead."
+            )
 
     def difference(self, function: Callable[[Array], Array], move: Array) -> Array:
         """The derivative along a move, whose length is that of the arguments."""

@@ -175,7 +175,7 @@ class Call:
                 what = f"argument {name!r}"
                 data = kept.program.variables[name].role == "data"
                 values[name] = real_array(leaf, what) if data else real_floats(what, leaf)
-        if not kept.asked_floats:
+        if not kept.unfollowed:
             return replace(kept, values=values)
         # What asked for a float is called again, to be compared with differences.
         call = replace(kept.call, args=self.args, kwargs=self.kwargs)

@@ -18,7 +18,7 @@ class Straight(Transform):
 
     def straight(self, trace: Trace) -> ExplicitGradient | None:
         # What asked for a float is to be compared with differences.
-        if trace.asked_floats or trace.program.with_role("unknown"):
+        if trace.unfollowed or trace.program.with_role("unknown"):
             return None
         return direct(trace.program, trace.outputs, self.output(trace))
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch, UnsupportedType
+from lagrad.errors import InvalidFunction, LagradError, LeakedValue, ShapeMismatch, UnsupportedType
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import stacked
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.programs.program import Program
 from lagrad.systems.system import real_floats
+from lagrad.transforms.call_on_numbers import named, require_value
 from lagrad.transforms.program_cache import interned
 from lagrad.transforms.tracing_graph import Guard, Tracing, entered, numbers, tracing
 from lagrad.trees import Tree, flatten
@@ -126,9 +127,9 @@ class Trace:
         return Argument(self.tree, self.outputs, ())
 
     @property
-    def asked_floats(self) -> bool:
-        """Whether `float()` took a number out of it, which carries no derivative."""
-        return any(guard.kind == "float()" for guard in self.guards)
+    def unfollowed(self) -> bool:
+        """Whether something was asked of it past which a derivative may not go on."""
+        return not all(guard.followed for guard in self.guards)
 
     @property
     def symbolic(self) -> bool:
@@ -192,17 +193,41 @@ def trace(
         found[k], traced[k] = parameters_of(traced[k], names[k], graph, role)
     arguments = tuple([found[k] for k in positions])
     passes = tuple([name for k in sorted(found) for name in found[k].names])
-    with entered(graph):
+
+    def called(taken: Sequence[Any]) -> Any:
         count = len(args)
-        result = function(*traced[:count], **dict(zip(keywords, traced[count:], strict=True)))
-        leaves, tree = flatten(result)
-        roots = [output_of(leaf, graph, name) for leaf in leaves]
-        discrete = any(root.dtype.kind != "f" for root in roots)
+        return function(*taken[:count], **dict(zip(keywords, taken[count:], strict=True)))
+
+    def on_numbers() -> Any:
+        taken = [*args, *(kwargs[name] for name in keywords)]
+        for k in positions:
+            known = [program.variables[name].index for name in found[k].names]
+            taken[k] = found[k].tree.unflatten([np.array(graph.values[i])[()] for i in known])
+        return called(taken)
+
+    # What a function traced around this one does on numbers tells of this one too.
+    outermost = graph.outer is None and not graph.repeating
+    try:
+        with entered(graph):
+            result = called(traced)
+            leaves, tree = flatten(result)
+            roots = [output_of(leaf, graph, name) for leaf in leaves]
+            discrete = any(root.dtype.kind != "f" for root in roots)
+    except LagradError:
+        raise
+    except Exception as error:
+        if not outermost or (culprit := named(name, on_numbers, error)) is None:
+            raise
+        raise culprit from error
     if result is None:
         raise InvalidFunction(f"{name} returned None; return the value to be differentiated.")
+    if graph.outer is not None:
+        graph.outer.handed |= graph.handed
+    elif graph.handed and outermost:
+        require_value(name, on_numbers, tree, [graph.value(root) for root in roots])
     pairs = zip(tree.paths("output"), roots, strict=True)
     outputs = tuple(program.define(identifier_of(path, program), root).name for path, root in pairs)
-    captured = {variable.name: value for value, variable in graph.captured.items()}
+    captured = {variable.name: value for value, variable in graph.captured.values()}
     leaves = [*program.with_role("parameter"), *program.with_role("data")]
     given = {v.name: graph.values[v.index] for v in leaves if v.index in graph.values}
     starts = {v.name: v.start for v in program.with_role("unknown")}
@@ -223,6 +248,12 @@ def unboxed(leaf: Any) -> Any:
     return stacked(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype == object else leaf
 
 
+def opened(value: Any) -> tuple[list[Any], Tree]:
+    """The leaves of a nested value, each traced as a whole where it is, and its structure."""
+    leaves, tree = flatten(value)
+    return [unboxed(leaf) for leaf in leaves], tree
+
+
 def traceable(leaf: Any) -> bool:
     """Whether a leaf that nothing is differentiated by is data: a float, or an array of floats."""
     if isinstance(leaf, np.ndarray):
@@ -232,13 +263,12 @@ def traceable(leaf: Any) -> bool:
 
 def parameters_of(value: Any, name: str, graph: Tracing, role: str) -> tuple[Argument, Any]:
     """A nested argument, and the same with variables for its leaves."""
-    leaves, tree = flatten(value)
+    leaves, tree = opened(value)
     if not leaves and role == "parameter":
         raise InvalidFunction(f"argument {name!r} is {value!r}, which has no arrays in it.")
     names: list[str | None] = []
     variables, taken = [], []
-    for path, given in zip(tree.paths(name), leaves, strict=True):
-        leaf = unboxed(given)
+    for path, leaf in zip(tree.paths(name), leaves, strict=True):
         taken.append(leaf)
         if role == "data" and not traceable(leaf):
             names.append(None)
@@ -279,7 +309,7 @@ def at_hand(leaf: Any, what: str) -> Array:
 
 def start_of(value: Any, what: str) -> tuple[list[Any], Tree, list[Array]]:
     """The leaves of a start, its structure, and the numbers of each leaf."""
-    leaves, tree = flatten(value)
+    leaves, tree = opened(value)
     if not leaves:
         raise InvalidFunction(f"{what} needs a start with at least one array; got {value!r}.")
     return leaves, tree, [at_hand(leaf, f"the start of {what}") for leaf in leaves]

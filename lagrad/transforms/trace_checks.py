@@ -24,10 +24,11 @@ OFF = 1e-6
 
 
 def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
-    """TracedValueError where `float()` of a traced value took a part of the derivative with it.
+    """TracedValueError where what was asked of a traced value took a part of the derivative.
 
     Python's floats carry no derivative. Where they only decide something, nothing is lost; where
     they are computed with, the derivative along a random direction differs from the function's.
+    So it does where NumPy chose one of two equal objects at a kink.
     """
     if solution is None:
         solution = solve_named(trace.program.compiled(), trace.values, trace.starts)
@@ -60,7 +61,7 @@ def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
                 found = along(moved, np.array(0.0), np.array(1.0), step)
         except (ValueError, ArithmeticError, TypeError) as error:
             raise TracedValueError(
-                f"{trace.program.name!r} computes with float() of a traced value, and broke off "
+                f"{trace.program.name!r} took numbers out of traced values, and broke off "
                 f"where its derivative was to be compared with differences: {error}. {REMEDY}"
             ) from error
         size = np.abs(expected).max(initial=0.0)
@@ -68,9 +69,9 @@ def require_followed(trace: Trace, solution: SolvedSystem | None) -> None:
         if np.abs(found - expected).max(initial=0.0) <= OFF * size + noise:
             return
     raise TracedValueError(
-        f"{trace.program.name!r} computes with float() of a traced value, and a float carries "
-        f"no derivative: along a random direction the trace has {expected[0]:.9g}, and the "
-        f"function {found[0]:.9g}. {REMEDY}"
+        f"{trace.program.name!r} computes with float() of a traced value, which carries no "
+        "derivative, or NumPy chose between equal entries of an array of them: along a random "
+        f"direction the trace has {expected[0]:.9g}, and the function {found[0]:.9g}. {REMEDY}"
     )
 
 
@@ -107,8 +108,8 @@ def raises_otherwise(call: TracedCall, number: int) -> bool:
 
 
 REMEDY = (
-    "Use NumPy's functions, not math's, leave float() out, or hold the value constant on purpose "
-    "by lg.stop_gradient outside of the function."
+    "Use NumPy's functions, not math's, leave float() and np.asarray out, or hold the value "
+    "constant on purpose by lg.stop_gradient outside of the function."
 )
 
 

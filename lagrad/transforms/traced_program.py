@@ -46,7 +46,7 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
             "it would become a number. Call the function itself there, or trace it outside."
         )
     require_inside(found, Policy())
-    if found.asked_floats:
+    if found.unfollowed:
         require_followed(found, None)
     # As one that was declared: with starts, and with values of parameters.
     system = Program(found.program.name)

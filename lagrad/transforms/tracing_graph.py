@@ -36,11 +36,15 @@ def tracing() -> "Tracing | None":
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What Python asked of a node, and was answered; whether rounding decided that."""
+    """What Python asked of a node, and was answered.
+
+    Derivatives may not go on past it, or rounding may have decided it.
+    """
 
     node: Expression
     kind: str
     answer: Any
+    followed: bool = True
     border: bool = False
 
     def holds(self, value: Array) -> bool:
@@ -107,7 +111,8 @@ class Tracing(Graph):
         self.repeating: bool = repeating or (outer is not None and outer.repeating)
         self.recording = True
         self.values: dict[int, Array] = {}
-        self.captured: dict[Expression, Variable] = {}
+        # Values of outer functions and what they are here, by the identity of the former.
+        self.captured: dict[int, tuple[Expression, Variable]] = {}
         self.arrays: dict[int, tuple[Any, Expression]] = {}
         self.guards: dict[tuple[int, str], Guard] = {}
         self.otherwise = -1  # which question is answered otherwise, to see what stands there
@@ -132,8 +137,8 @@ class Tracing(Graph):
         return node
 
     def foreign(self, value: Expression) -> Expression:
-        found = self.captured.get(value)
-        if found is None:
+        known = self.captured.get(id(value))
+        if known is None:
             if not isinstance(value.graph, Tracing) and not self.repeating:
                 raise LeakedValue(
                     f"{value!r} belongs to the declared program {value.graph.name!r}; a function "
@@ -147,8 +152,9 @@ class Tracing(Graph):
                     "Return it from the function instead."
                 )
             # Its value at hand is that of the outer graph.
-            found = self.captured[value] = self.data("outer", value.shape, value.dtype)
-        return found
+            known = value, self.data("outer", value.shape, value.dtype)
+            self.captured[id(value)] = known
+        return known[1]
 
     def encloses(self, graph: Graph) -> bool:
         """Whether a graph is one of the functions traced around this one."""
@@ -175,17 +181,19 @@ class Tracing(Graph):
         if known is not None:
             return known.answer
         answer = answered(kind, self.value(node))
-        border = kind == "bool()" and on_border(node, self.value) and self.depends(node)
+        followed = kind != "float()" and not (self.handed and self.at_border(node))
+        border = followed and kind == "bool()" and on_border(node, self.value)
+        border = border and not self.handed and self.depends(node)
         if len(self.guards) == self.otherwise:
             answer, border = not answer, False
-        self.guards[node.index, kind] = Guard(node, kind, answer, border)
+        self.guards[node.index, kind] = Guard(node, kind, answer, followed, border)
         return answer
 
     def depends(self, node: Expression) -> bool:
         """Whether a node's value depends on what derivatives are taken by."""
         if not isinstance(node.graph, Tracing):
             return True
-        outer = {variable.index: value for value, variable in self.captured.items()}
+        outer = {variable.index: value for value, variable in self.captured.values()}
         for n in ancestors([node], lambda n: n.index in outer, definitions(self.system)):
             if n.index in outer:
                 if self.outer is None or self.outer.depends(outer[n.index]):
@@ -193,6 +201,21 @@ class Tracing(Graph):
             elif isinstance(n, Variable) and n.role in ("parameter", "unknown"):
                 return True
         return False
+
+    def at_border(self, node: Expression) -> bool:
+        """Whether NumPy's loops over objects, in asking this, may have chosen one side of a kink.
+
+        np.maximum returns the first of two equal objects, np.logical_and an object for a truth.
+        """
+        if node.dtype.kind == "f":
+            return True
+        if len(node.arguments) != 2:
+            return False
+        # That the two are not equal is asked as well, so that a kept trace ends where they are.
+        equal: Any = np.equal(*node.arguments)
+        tie = bool(self.value(equal))
+        self.guards[equal.index, "bool()"] = Guard(equal, "bool()", tie, not tie)
+        return tie
 
     def inherit(
         self, program: Program, guards: Sequence[Guard], values: Mapping[str, Expression]
@@ -212,7 +235,7 @@ class Tracing(Graph):
         if node.graph is not self:
             return node.graph.value(node)
         values, defined = self.values, definitions(self.system)
-        outer = {variable.index: value for value, variable in self.captured.items()}
+        outer = {variable.index: value for value, variable in self.captured.values()}
         with np.errstate(all="ignore"):
             for n in ancestors([node], lambda n: n.index in values, defined):
                 if n.index in values:

@@ -21,7 +21,7 @@ from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
-from lagrad.transforms.trace import Argument, Trace, name_of
+from lagrad.transforms.trace import Argument, Trace, name_of, unboxed
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.trace_checks import require_followed, require_inside, where_not_finite
 from lagrad.transforms.tracing_graph import Tracing, tracing
@@ -48,7 +48,7 @@ class Numbers:
             if (culprit := where_not_finite(trace)) is not None:
                 raise culprit from error
             raise
-        if trace.asked_floats:
+        if trace.unfollowed:
             require_followed(trace, found)
         return found
 
@@ -266,7 +266,7 @@ def plain(value: Any) -> Any:
 
 def leaves_by_name(trace: Trace, what: str, of: Argument, value: Any, where: str) -> dict[str, Any]:
     """The leaves of a cotangent or a tangent; ShapeMismatch for one that does not fit its name."""
-    found = dict(zip(of.names, of.tree.leaves_of(value, where), strict=True))
+    found = dict(zip(of.names, map(unboxed, of.tree.leaves_of(value, where)), strict=True))
     for name, leaf in found.items():
         shape = trace.program.variables[name].shape
         if np.shape(leaf) != shape:
