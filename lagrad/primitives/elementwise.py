@@ -171,7 +171,7 @@ cast = unary(
     lambda x, dtype: np.asarray(x).astype(dtype),
     lambda y, x, dtype: Scale(1, y.shape, y.shape) if y.dtype.kind == x.dtype.kind == "f" else None,
     dtype=lambda given, dtype: np.dtype(dtype),
-    code=lambda texts, parameters: f"np.astype({texts[0]}, np.{np.dtype(parameters[0])})",
+    code=lambda texts, parameters: f"np.asarray({texts[0]}, {np.dtype(parameters[0]).name!r})",
     elementwise=True,
 )
 

@@ -16,6 +16,7 @@ from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import LinearMap, Reindex, Transpose
 from lagrad.expressions.notation import ATOM, bracketed, postfix, shortened
 from lagrad.expressions.primitive import Primitive
+from lagrad.plain_text import literal
 from lagrad.primitives.kernels import Index, decode_key, embed, encode_key, gather, scatter
 from lagrad.primitives.registry import Code, call, implements, unary
 from lagrad.typing import Function, Parameters, Shape
@@ -77,8 +78,8 @@ def _key_text(key: Parameters) -> str:
 
     def one(k: Any) -> str:
         if not isinstance(k, tuple):
-            return "..." if k is Ellipsis else repr(k)
-        start, stop, step = ("" if part is None else str(part) for part in k)
+            return literal(k)
+        start, stop, step = ("" if part is None else literal(part) for part in k)
         return f"{start}:{stop}" + (f":{step}" if step else "")
 
     return ", ".join(map(one, key)) or "()"

@@ -12,6 +12,7 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Transpose
 from lagrad.expressions.notation import shortened
 from lagrad.expressions.primitive import Primitive
+from lagrad.plain_text import literal
 from lagrad.primitives.kernels import stop_gradient
 from lagrad.primitives.product_maps import Running
 from lagrad.primitives.registry import Code, implements, keyword_free, lifted, unary
@@ -51,7 +52,7 @@ def total_map(shape: Shape, axes: Axes, weight: Any = None) -> LinearMap:
 def _axis_code(name: str) -> Code:
     def code(texts: Sequence[str], parameters: Parameters) -> str:
         (axes,) = parameters
-        return f"np.{name}({texts[0]}, axis={axes[0] if len(axes) == 1 else axes!r})"
+        return f"np.{name}({texts[0]}, axis={literal(axes[0] if len(axes) == 1 else axes)})"
 
     return code
 
