@@ -208,7 +208,7 @@ def _is_basic(k: Any) -> bool:
 def _advanced_label(keys: tuple[Any, ...]) -> str:
     """An index with arrays in it as source, where it is short."""
     arrays = [k for k in keys if not _is_basic(k)]
-    if any(np.size(k) > 8 for k in arrays):
+    if any(not 0 < np.size(k) <= 8 for k in arrays):
         return ""
     shown = [
         _key_text(encode_key((k,))) if _is_basic(k) else repr(np.asarray(k).tolist()) for k in keys

@@ -140,7 +140,8 @@ def _prod(x: Expression, axes: Axes) -> Any:
     # A balanced tree of products: each half's derivative is the other half, so the leave-one-out
     # product comes out of prefixes and suffixes, in linear time, and never out of a division.
     others = [i for i in range(x.ndim) if i not in axes]
-    factors = np.reshape(np.transpose(x, [*axes, *others]), (-1, *reduced_shape(x.shape, axes)))
+    shape = (_count(x, axes), *reduced_shape(x.shape, axes))
+    factors = np.reshape(np.transpose(x, [*axes, *others]), shape)
     if factors.shape[0] == 0:
         return np.ones(factors.shape[1:], x.dtype)
     while (n := factors.shape[0]) > 1:
@@ -213,6 +214,8 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     if ord is None or (ord == "fro" and len(axes) == 2) or (ord == 2 and len(axes) == 1):
         return np.sqrt(np.sum(np.square(x), **over))
     if len(axes) == 1 and isinstance(ord, (int, float)):
+        if ord > 0 and not _count(x, axes):
+            return np.sum(x, **over)
         if abs(ord) == math.inf:
             return (np.max if ord > 0 else np.min)(np.abs(x), **over)
         if ord == 1:

@@ -98,7 +98,7 @@ def _traced_reshape(a: Any, /, shape: Any = None, order: str = "C", **rest: Any)
     given = (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
     known = math.prod(n for n in given if n != -1)
     wanted = tuple(x.size // known if n == -1 and known else int(n) for n in given)
-    if math.prod(wanted) != x.size or given.count(-1) > 1 or min(given, default=0) < -1:
+    if math.prod(wanted) != x.size or given.count(-1) > 1 or min(wanted, default=0) < 0:
         raise ShapeMismatch(f"reshape of shape {x.shape} to {given}.")
     return x if wanted == x.shape else reshape(x.graph, x, parameters=(wanted,))
 

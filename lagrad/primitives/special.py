@@ -72,7 +72,7 @@ _logsumexp = reduction(
     logsumexp,
     _logsumexp_partial,
     dtype=lambda dtype, axes: floating(dtype),
-    code="scipy.special.logsumexp({0}, axis={1})",
+    code="_logsumexp({0}, axis={1})",
 )
 
 

@@ -32,6 +32,7 @@ HELPERS: dict[str, Function] = {
     for function in (
         *(source_runtime.array, source_runtime.gather, source_runtime.scatter),
         *(source_runtime.embed, kernels.cofactor, kernels.logistic_share, kernels.exp_ratio),
+        kernels.logsumexp,
         *(source_runtime.root, source_runtime.linear, source_runtime.chain, source_runtime.settled),
         source_runtime.given,
     )
@@ -50,10 +51,14 @@ IMPORTS = {
 
 @cache
 def helper(name: str) -> str:
-    """The text of a helper, without decorators and annotations, whose names a module lacks."""
+    """The text of a helper, with one line of explanation.
+
+    Decorators and annotations are left out: a module lacks their names.
+    """
     (function,) = ast.parse(inspect.getsource(HELPERS[name])).body
     assert isinstance(function, ast.FunctionDef)
     function.name, function.decorator_list = name, []
+    function.body[0] = ast.Expr(ast.Constant((ast.get_docstring(function) or "").split("\n")[0]))
     for node in ast.walk(function):
         if isinstance(node, ast.FunctionDef):
             node.returns = None
@@ -160,7 +165,10 @@ class SourceWriter:
         if asked is not None and not self.system.with_role("unknown"):
             found = ancestors(asked, lambda node: False, definitions(self.system))
             needed = [node for node in found if isinstance(node, Variable)]
-        names, lines = {v.name for v in needed}, []
+        names = {v.name for v in needed}
+        # No equation determines an unknown without entries, or need determine it.
+        empty = [v for v in needed if v.role == "unknown" and v.size == 0]
+        lines = [f"{self.called[v.name]} = {self.array(v.start)}" for v in empty]
         for run in compiled.runs:
             if isinstance(run, ExplicitRun):
                 defined = [c for b in run.blocks for c in b.constraints if c.name in names]

@@ -51,7 +51,7 @@ def root(residual: Function, start: Array, ends: Sequence[int]) -> Array:
         return np.asarray(optimize.newton_krylov(residual, z, f_tol=1e-12))
 
     def largest(v: Array) -> Array:
-        return np.array([np.abs(part).max() for part in np.split(v, ends)])
+        return np.array([np.abs(part).max(initial=0.0) for part in np.split(v, ends)])
 
     top = largest(z)
     with np.errstate(all="ignore"):

@@ -45,9 +45,9 @@ def call_code(node: Expression, texts: Sequence[str]) -> str:
 
 
 def call_text(node: Expression, texts: Sequence[str]) -> str:
-    """The NumPy call without its module."""
+    """The call without its module, and without the underscore of a generated module's own."""
     written = call_code(node, texts)
-    return re.sub(r"\b(np\.linalg|scipy\.special|np)\.", "", written)
+    return re.sub(r"\b(np\.linalg|scipy\.special|np)\.|^_(?=\w+\()", "", written)
 
 
 def text_power(base: Rendered, exponent: Rendered) -> Rendered:
