@@ -1,4 +1,4 @@
-"""Arrays of size zero: NumPy's own results, shapes and dtypes, everywhere; or an error with a name."""
+"""Arrays of size zero: NumPy's own results, shapes and dtypes; or an error with a name."""
 
 from __future__ import annotations
 
@@ -285,8 +285,8 @@ def test_regressions_without_rows_or_without_columns(shape):
 @pytest.mark.parametrize("length", [0, 3])
 def test_loops_without_steps_and_over_nothing(length, options):
     rows = np.ones(length)
-    for shape in SHAPES[:3]:
-        x = np.zeros(shape)
+
+    def check(x, shape):
         last = lambda x: lg.scan(lambda z, u: (0.5 * z + x, u), x * 1.0, rows, **options)[0]
         assert lg.grad(lambda x: np.sum(last(x)))(x).shape == shape
         assert lg.jacobian(last)(x).shape == shape * 2
@@ -294,11 +294,12 @@ def test_loops_without_steps_and_over_nothing(length, options):
         assert outputs.shape == (length, *shape)
         over = lambda x: lg.scan(lambda z, u: (z + np.sum(u**2), None), 0.0, x)[0]
         assert lg.compile(lg.hessian(over))(x).shape == shape * 2
+
+    for shape in SHAPES[:3]:
+        check(np.zeros(shape), shape)
     nothing = np.zeros((length, 0))
     power = lambda a: lg.scan(lambda z, u: (a * z + np.sum(u), z), 1.0, nothing, **options)
-    np.testing.assert_allclose(
-        lg.grad(lambda a: power(a)[0])(0.5), length * 0.5 ** max(length - 1, 0)
-    )
+    np.testing.assert_allclose(lg.grad(lambda a: power(a)[0])(0.5), length * 0.25)
     assert lg.grad(lambda a: np.sum(power(a)[1]))(0.5) == (0.0 if length == 0 else 2.0)
     ends = lambda a: lg.iterate(lambda z: 0.5 * z + a, a * 1.0, length, **options)
     assert lg.grad(ends)(2.0) == (1.0 if length == 0 else 1.875)
