@@ -14,6 +14,7 @@ from lagrad.expressions.primitive import Primitive
 from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Solve, left_product, stacked_product
 from lagrad.primitives.registry import call, floating, implements, lifted, nary, unary
+from lagrad.primitives.repeated_eigenvalues import equal_shares, moved_apart, shares_of_separated
 from lagrad.typing import Function, Shape
 
 
@@ -191,32 +192,46 @@ def _cholesky(a: Any, /, *, upper: bool = False) -> Any:
 
 
 def _eigenvalues_partial(y: Expression, x: Expression) -> LinearMap:
-    # With S = Vᵀ dA V: dw = diag S.
+    # With S = Vᵀ dA V: dw = diag S; the mean of it for equal ones, as for ties of np.max.
     shape, n = x.shape, x.shape[-1]
     diagonal = Reindex(
         lambda t: np.diagonal(t, 0, -2, -1), lambda c: c[..., None] * np.eye(n), shape, shape[:-1]
     )
-    return Compose(diagonal, _similar(eigenvectors(x.graph, x), shape))
+    means = stacked_product("j,ij,i", equal_shares(y), y.shape, y.shape)
+    return Compose(means, diagonal, _similar(eigenvectors(x.graph, x), shape))
 
 
 def _eigenvectors_partial(y: Expression, x: Expression) -> LinearMap:
-    # dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal: infinite where eigenvalues are equal.
+    # dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal. NaN among equal eigenvalues has the
+    # derivative found between: see `repeated_eigenvalues.py`.
     shape, n = x.shape, x.shape[-1]
     values: Any = eigenvalues(x.graph, x)
     gaps = values[..., None, :] - values[..., :, None]
-    weights = (1 - np.eye(n)) / (gaps + np.eye(n))
+    others = 1 - np.eye(n)
+    equal = np.greater(others * equal_shares(values), 0)
+    weights = np.where(equal, np.nan, others / (gaps + np.eye(n)))
     return Compose(left_product(y, shape), Scale(weights, shape, shape), _similar(y, shape))
 
 
 eigenvalues = _of_matrices(
-    "eigvalsh", np.linalg.eigvalsh, _eigenvalues_partial, lambda shape: shape[:-1]
+    "eigvalsh",
+    lambda x: np.linalg.eigvalsh(moved_apart(x)),
+    _eigenvalues_partial,
+    lambda shape: shape[:-1],
 )
 eigenvectors = _of_matrices(
     "eigenvectors",
-    lambda x: np.linalg.eigh(x)[1],
+    lambda x: np.linalg.eigh(moved_apart(x))[1],
     _eigenvectors_partial,
     code="np.linalg.eigh({0})[1]",
 )
+shares = unary(
+    "equal_shares",
+    shares_of_separated,
+    shape=lambda shape: (*shape, shape[-1]),
+    code="_equal_shares({0})",
+)
+FUNCTIONS[equal_shares] = lambda values: shares(values.graph, values)
 
 
 @implements(np.linalg.eigvalsh)

@@ -10,6 +10,7 @@ import numpy as np
 
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
+from lagrad.primitives.repeated_eigenvalues import Between, between
 from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
@@ -108,6 +109,7 @@ class SolvedPoint:
         if self.flat is not None:
             return largest(self.flat.values)
         sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
+        sizes = [size for size in sizes if np.isfinite(size)]
         return max(
             [*sizes, *(largest(s.problem.scale.top) for s in self.solved.values())], default=0.0
         )
@@ -186,6 +188,11 @@ class SolvedPoint:
                 change = relative_change(found, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
         return found, sweep, error
+
+    def between(self, carry: Carry, width: int | None) -> Between | None:
+        """What a sweep carries beside equal eigenvalues; None where there are none."""
+        still = dict.fromkeys(self.solved, np.zeros(()))
+        return between(lambda: carry(self._moved(still, 0.0).sweep(width)))
 
 
 # Of the largest value: what a result that should be zero is measured by.

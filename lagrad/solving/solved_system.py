@@ -13,14 +13,15 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
-from lagrad.errors import LagradError, NotFinite
+from lagrad.errors import LagradError, NotFinite, SingularSystem
 from lagrad.expressions.expression import Equation, Expression, Variable
+from lagrad.primitives.repeated_eigenvalues import undefined
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivative_mapping import Derivatives, Gradient, frozen
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
-from lagrad.solving.solved_point import Carry, SolvedPoint
+from lagrad.solving.solved_point import GIVEN, Carry, SolvedPoint
 from lagrad.systems.constraint import Constraint, definitions
 from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
 from lagrad.systems.rewriting import Instead, copied, inlined
@@ -110,9 +111,11 @@ class SolvedSystem:
         values, certificate = self._certified(carry, f"the multipliers of {output.name!r}", {})
         return Derivatives(values, "constraint", certificate)
 
-    def tangent(self, directions: Values) -> Derivatives[Array]:
-        """The derivative of every variable along a direction of the parameters."""
-        variables = list(self.system.variables.values())
+    def tangent(
+        self, directions: Values, of: Sequence[Variable] | None = None
+    ) -> Derivatives[Array]:
+        """The derivative of some variables, or of all, along a direction of the parameters."""
+        variables = list(self.system.variables.values() if of is None else of)
 
         def carry(sweep: Any) -> dict[Any, Array]:
             sweep.seed_all(directions)
@@ -174,9 +177,8 @@ class SolvedSystem:
         read = {key: frozen(array) for key, array in found.items()}
         # A sum that overflows says nothing yet.
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
-            culprit = self.point.culprit()
-            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
-            self.policy.fail(NotFinite(said))
+            found, error = self._between(found, carry, what, width)
+            read = {key: frozen(array) for key, array in found.items()}
         instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
             self.certificate,
@@ -189,6 +191,35 @@ class SolvedSystem:
             certificate = replace(certificate, compare=lambda: self._distance(found, again))
         self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return read, certificate
+
+    def _between(
+        self, found: dict[Any, Array], carry: Carry, what: str, width: int | None
+    ) -> tuple[dict[Any, Array], float]:
+        """What is not finite, from beside equal eigenvalues if there are some, and its error."""
+        bad = {key for key, array in found.items() if not np.isfinite(array).all()}
+        part = lambda sweep: {key: array for key, array in carry(sweep).items() if key in bad}
+        beside = self.point.between(part, width)
+        if beside is None or not all_finite(beside.found.values()):
+            culprit = self.point.culprit()
+            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
+            self.policy.fail(NotFinite(said))
+            return found, 0.0
+        values = self.point.values
+        sizes = {v: largest(a) or 1.0 for v, a in values.items() if np.isfinite(a).all()}
+        top = max((size for v, size in sizes.items() if v.role not in GIVEN), default=1.0)
+
+        def unit(key: Any) -> float:
+            of, by = key if isinstance(key, tuple) else (None, key)
+            size = sizes.get(by, 1.0)
+            if of is None and getattr(by, "role", "") not in GIVEN:
+                return size  # a tangent, or a multiplier
+            return sizes.get(of, top) / size
+
+        error = beside.error(unit)
+        if not error <= self.policy.accuracy:
+            self.policy.fail(SingularSystem(undefined(what, beside.equal)))
+            return found, 0.0
+        return {k: np.asarray(beside.found.get(k, a), a.dtype) for k, a in found.items()}, error
 
     def _distance(
         self, found: Mapping[Any, Array], again: Callable[[Any], Mapping[str, Array]] | None
