@@ -14,7 +14,13 @@ from lagrad.expressions.primitive import Primitive
 from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Solve, left_product, stacked_product
 from lagrad.primitives.registry import call, floating, implements, lifted, nary, unary
-from lagrad.primitives.repeated_eigenvalues import equal_shares, moved_apart, shares_of_separated
+from lagrad.primitives.repeated_eigenvalues import (
+    equal_shares,
+    gaps_there,
+    inverse_gaps,
+    moved_apart,
+    shares_there,
+)
 from lagrad.typing import Function, Shape
 
 
@@ -204,12 +210,7 @@ def _eigenvalues_partial(y: Expression, x: Expression) -> LinearMap:
 def _eigenvectors_partial(y: Expression, x: Expression) -> LinearMap:
     # dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal. NaN among equal eigenvalues has the
     # derivative found between: see `repeated_eigenvalues.py`.
-    shape, n = x.shape, x.shape[-1]
-    values: Any = eigenvalues(x.graph, x)
-    gaps = values[..., None, :] - values[..., :, None]
-    others = 1 - np.eye(n)
-    equal = np.greater(others * equal_shares(values), 0)
-    weights = np.where(equal, np.nan, others / (gaps + np.eye(n)))
+    shape, weights = x.shape, inverse_gaps(eigenvalues(x.graph, x))
     return Compose(left_product(y, shape), Scale(weights, shape, shape), _similar(y, shape))
 
 
@@ -225,13 +226,36 @@ eigenvectors = _of_matrices(
     _eigenvectors_partial,
     code="np.linalg.eigh({0})[1]",
 )
+
+
+def _gaps_partial(y: Expression, x: Expression, order: int) -> LinearMap:
+    # d 1/(w_j − w_i) = −(dw_j − dw_i)/(w_j − w_i)²
+    squares: Any = np.square(inverse_gaps(x, order + 1))
+    row, column = (*x.shape[:-1], 1, x.shape[-1]), (*x.shape, 1)
+
+    def spread(weights: Any, kept: Shape) -> LinearMap:
+        laid = Reindex(
+            lambda t: np.reshape(t, kept), lambda c: np.reshape(c, x.shape), x.shape, kept
+        )
+        return Compose(Scale(weights, y.shape, y.shape), Scale(1, kept, y.shape), laid)
+
+    return Sum(spread(-squares, row), spread(squares, column))
+
+
+def _pairs(shape: Shape, order: int) -> Shape:
+    return (*shape, shape[-1])
+
+
 shares = unary(
     "equal_shares",
-    shares_of_separated,
-    shape=lambda shape: (*shape, shape[-1]),
-    code="_equal_shares({0})",
+    shares_there,
+    shape=_pairs,
+    dtype=lambda dtype, order: dtype,
+    code="_equal_shares({0}, {1})",
 )
-FUNCTIONS[equal_shares] = lambda values: shares(values.graph, values)
+gaps = unary("inverse_gaps", gaps_there, _gaps_partial, _pairs, code="_inverse_gaps({0}, {1})")
+FUNCTIONS[equal_shares] = lambda values, order=0: shares(values.graph, values, parameters=(order,))
+FUNCTIONS[inverse_gaps] = lambda values, order=1: gaps(values.graph, values, parameters=(order,))
 
 
 @implements(np.linalg.eigvalsh)

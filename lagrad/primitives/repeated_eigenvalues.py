@@ -6,6 +6,9 @@ It is smooth, so it is the mean of those at matrices A ± hE whose eigenvalues E
 h²; two steps h leave h⁴ (Richardson). For another E the result is the same; where it is not, the
 function depends on the vectors that were taken, and has no derivative. What `compute` does is run
 again for each of these: eigenvalues are moved apart within `np.linalg.eigh`, whatever is before it.
+
+A derivative of order k has an error of ε over the k-th power of the gap, so the higher the order,
+the further apart eigenvalues are that count as equal.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,131 +22,175 @@ import numpy as np
 from lagrad.primitives.kernels import overridable
 from lagrad.typing import Array
 
-# Relative to the largest eigenvalue: groups nearer to zero are moved by as much as that allows.
-NEAR_ZERO = 1e-5
+# Equal eigenvalues nearer to zero than this share of the largest are moved by a share of that one:
+# the first serves functions with a singularity at zero, as the logarithm, the second all others.
+NEAR_ZERO = (1e-5, 0.1)
 
 
 @dataclass(frozen=True)
 class Separation:
-    """By how many steps equal eigenvalues are moved apart, along which random directions."""
+    """By how many steps equal eigenvalues are moved apart, along which random directions.
 
-    steps: int
-    seed: int
-    met: list[Array] = field(default_factory=list)  # the groups of equal eigenvalues
+    By none where it is only asked which derivatives they have no value for.
+    """
+
+    steps: int = 0
+    order: int = 0
+    near_zero: float = 0.0
+    seed: int = 0
+    met: list[Any] = field(default_factory=list)  # groups of equal eigenvalues, or orders
 
 
 SEPARATION: ContextVar[Separation | None] = ContextVar("separation", default=None)
 
 
 @contextmanager
-def separated(separation: Separation) -> Iterator[None]:
+def separated(separation: Separation) -> Iterator[Separation]:
     token = SEPARATION.set(separation)
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield separation
     finally:
         SEPARATION.reset(token)
 
 
 @overridable
-def equal_shares(values: Array, near: float = 0.3) -> Array:
-    """For ascending eigenvalues the matrices that take the mean over each group of equal ones.
-
-    Equal are those less than near·√ε of the largest apart: a derivative of their eigenvectors has
-    an error of ε over that.
-    """
+def equal_shares(values: Array, order: int = 0) -> Array:
+    """For ascending eigenvalues the matrices that take the mean over each group of equal ones."""
     size = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
-    apart = np.diff(values, axis=-1) > near * np.sqrt(np.finfo(values.dtype).eps) * size
+    near = np.sqrt(np.finfo(values.dtype).eps) * (0.3 if order else 0.01)
+    apart = np.diff(values, axis=-1) > near ** (1 / max(order, 1)) * size
     first = np.zeros((*values.shape[:-1], min(values.shape[-1], 1)), dtype=bool)
     group = np.cumsum(np.concatenate([first, apart], axis=-1), axis=-1)
     same = np.equal(group[..., :, None], group[..., None, :])
     return np.asarray(same / same.sum(axis=-1, keepdims=True), values.dtype)
 
 
-def shares_of_separated(values: Array) -> Array:
-    """The same; where equal eigenvalues were moved apart none are equal."""
-    if SEPARATION.get() is None:
-        return equal_shares(values)
+@overridable
+def inverse_gaps(values: Array, order: int = 1) -> Array:
+    """The matrices 1 / (w_j − w_i), zero on the diagonal, and NaN for equal eigenvalues."""
+    size = np.abs(values).max(axis=-1, initial=0.0)[..., None, None]
+    near = (0.3 * np.sqrt(np.finfo(values.dtype).eps)) ** (1 / order) if order else 0.0
+    gaps = values[..., None, :] - values[..., :, None]
+    own = np.eye(values.shape[-1], dtype=bool)
+    apart = (np.abs(gaps) > near * size) | own
+    found = np.where(own, 0, 1 / np.where(apart & ~own, gaps, 1))
+    return np.where(apart, found, np.nan).astype(values.dtype)
+
+
+def shares_there(values: Array, order: int) -> Array:
+    """`equal_shares`; where equal eigenvalues are moved apart none are equal."""
+    separation = SEPARATION.get()
+    if separation is None or not separation.steps:
+        return equal_shares(values, order)
     n = values.shape[-1]
     return np.broadcast_to(np.eye(n, dtype=values.dtype), (*values.shape, n))
+
+
+def gaps_there(values: Array, order: int) -> Array:
+    """`inverse_gaps`; where equal eigenvalues are moved apart none are equal."""
+    separation = SEPARATION.get()
+    if separation is not None and separation.steps:
+        return inverse_gaps(values, 0)
+    if separation is not None and separation.order:
+        return inverse_gaps(values, separation.order)
+    found = inverse_gaps(values, order)
+    if separation is not None and np.isnan(found).any():
+        separation.met.append(order)
+    return found
 
 
 def moved_apart(matrices: Array) -> Array:
     """The matrices; where asked for, those beside them that have no equal eigenvalues."""
     separation = SEPARATION.get()
-    if separation is None or matrices.size == 0:
+    if separation is None or not separation.steps or matrices.size == 0:
         return matrices
     step = separation.steps * np.finfo(matrices.dtype).eps ** 0.2 / 2
     found, rng = np.array(matrices), np.random.default_rng(separation.seed)
     for place in np.ndindex(matrices.shape[:-2]):
         values, vectors = np.linalg.eigh(matrices[place])
-        group = (equal_shares(values) > 0).argmax(axis=-1)
+        group = (equal_shares(values, separation.order) > 0).argmax(axis=-1)
         top = largest(values)
         for number in np.flatnonzero(np.bincount(group) > 1):
             equal = values[group == number]
             turn = np.linalg.qr(rng.standard_normal((equal.size, equal.size)))[0]
             basis = vectors[:, group == number] @ turn
             size = largest(equal)
-            size = size if size > NEAR_ZERO * top else top or 1.0
+            size = size if size > separation.near_zero * top else top or 1.0
             found[place] += (basis * (step * size * np.linspace(-1, 1, equal.size))) @ basis.T
             separation.met.append(equal)
     return found
 
 
+Arrays = dict[Any, Array]
+# The size that an array would naturally have: zero can be told from a tenth of it.
+Unit = Callable[[Any], float]
+
+
 @dataclass(frozen=True)
-class Between:
-    """What was found between matrices without equal eigenvalues.
+class Beside:
+    """What was found beside equal eigenvalues, how far it is off, and which they are."""
 
-    `pairs` are those on both sides, a step away and two, and `again` is the same along other
-    directions.
-    """
-
-    found: dict[Any, Array]
-    again: dict[Any, Array]
-    pairs: tuple[tuple[dict[Any, Array], dict[Any, Array]], ...]
+    found: Arrays
+    error: float
     equal: Array
 
-    def error(self, unit: Callable[[Any], float]) -> float:
-        """How far it depends on the directions; infinite where it jumps between the sides.
 
-        The sides of what is smooth come nearer to each other with the step. `unit` is the size
-        that each array would naturally have: zero can be told from a thousandth of it.
-        """
+def beside(compute: Callable[[], Arrays], unit: Unit, accuracy: float) -> Beside | None:
+    """What `compute` finds beside equal eigenvalues; None where it meets none.
 
-        def relative(off: float, array: Array, key: Any) -> float:
-            size = largest(array)
-            size = max(size, 1e-3 * unit(key)) if size <= 10 * off else size
-            return off / size if off else 0.0
+    An infinite error is that of what has no value.
+    """
+    with separated(Separation()) as plain:
+        compute()
+    order, best = max(plain.met, default=0), None
+    for near_zero in NEAR_ZERO if order else ():
+        tried = between(compute, unit, order, near_zero)
+        if tried is not None and (best is None or tried.error < best.error):
+            best = tried
+        if best is not None and best.error < 1e-2 * accuracy:
+            return best
+    if order > 1 and best is not None and not best.error <= accuracy:
+        # What depends on single vectors, of eigenvalues that are apart for a first derivative.
+        with separated(Separation(order=1)):
+            found = compute()
+        if all(np.isfinite(array).all() for array in found.values()):
+            return Beside(found, 0.0, best.equal)
+    return best
 
-        worst, ((near, back), (far, beyond)) = 0.0, self.pairs
-        for key, array in self.found.items():
-            jump, wider = largest(near[key] - back[key]), largest(far[key] - beyond[key])
-            smooth = relative(jump, near[key], key) < 0.1 or 1.5 * jump < wider < np.inf
-            off = relative(largest(array - self.again[key]), array, key)
-            worst = max(worst, off if smooth and np.isfinite(off) else np.inf)
-        return worst
+
+def between(
+    compute: Callable[[], Arrays], unit: Unit, order: int, near_zero: float
+) -> Beside | None:
+    """The limit of what is found between the sides, and how far it depends on the directions."""
+    limits, sides, equal = [], {}, None
+    for seed in (0, 1):
+        for steps in (2, -2, 1, -1):
+            with separated(Separation(steps, order, near_zero, seed)) as separation:
+                sides[steps] = {k: np.array(a, dtype=float) for k, a in compute().items()}
+            if not separation.met:
+                return None
+            equal = separation.met[0]
+        near, back, far, beyond = (sides[steps] for steps in (1, -1, 2, -2))
+        limits.append({k: (4 * (a + back[k]) - far[k] - beyond[k]) / 6 for k, a in near.items()})
+
+    def relative(off: float, array: Array, key: Any) -> float:
+        size = largest(array)
+        size = max(size, 0.1 * unit(key)) if size <= 10 * off else size
+        return off / size if off else 0.0
+
+    error = 0.0
+    for key, array in limits[0].items():
+        # The sides of what is smooth come nearer to each other with the step.
+        jump, wider = largest(near[key] - back[key]), largest(far[key] - beyond[key])
+        smooth = relative(jump, near[key], key) < 0.1 or 1.5 * jump < wider < np.inf
+        off = relative(largest(array - limits[1][key]), array, key)
+        error = max(error, off if smooth and np.isfinite(off) else np.inf)
+    return Beside(limits[0], error, np.asarray(equal))
 
 
 def largest(array: Array) -> float:
     return float(np.abs(array).max(initial=0.0))
-
-
-def between(compute: Callable[[], dict[Any, Array]]) -> Between | None:
-    """What `compute` finds between; None where it meets no equal eigenvalues."""
-    found = []
-    for seed in (0, 1):
-        sides = {}
-        for steps in (1, -1, 2, -2):
-            separation = Separation(steps, seed)
-            with separated(separation), np.errstate(all="ignore"):
-                sides[steps] = {k: np.array(a, dtype=float) for k, a in compute().items()}
-            if not separation.met:
-                return None
-        mean = {
-            k: (4 * (sides[1][k] + sides[-1][k]) - sides[2][k] - sides[-2][k]) / 6 for k in sides[1]
-        }
-        found.append((mean, ((sides[1], sides[-1]), (sides[2], sides[-2]))))
-    (first, pairs), (again, _) = found
-    return Between(first, again, pairs, separation.met[0])
 
 
 def undefined(what: str, equal: Array) -> str:

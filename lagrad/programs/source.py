@@ -20,7 +20,7 @@ from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import Rendered
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.primitives import kernels
-from lagrad.primitives.repeated_eigenvalues import equal_shares
+from lagrad.primitives.repeated_eigenvalues import equal_shares, inverse_gaps
 from lagrad.programs import source_runtime
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
 from lagrad.systems.constraint import definitions
@@ -33,7 +33,7 @@ HELPERS: dict[str, Function] = {
     for function in (
         *(source_runtime.array, source_runtime.gather, source_runtime.scatter),
         *(source_runtime.embed, kernels.cofactor, kernels.logistic_share, kernels.exp_ratio),
-        *(kernels.logsumexp, equal_shares),
+        *(kernels.logsumexp, equal_shares, inverse_gaps),
         *(source_runtime.root, source_runtime.linear, source_runtime.chain, source_runtime.settled),
         source_runtime.given,
     )

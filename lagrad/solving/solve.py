@@ -8,7 +8,7 @@ import numpy as np
 from lagrad.errors import NotFinite, SingularSystem
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
-from lagrad.primitives.repeated_eigenvalues import between, undefined
+from lagrad.primitives.repeated_eigenvalues import beside, undefined
 from lagrad.solving.adjoint_sweep import ScalarPoint
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
@@ -71,7 +71,7 @@ def solve(
         if memory is None or not np.isfinite(memory).all():
             bad = [v for v in run.variables if not np.isfinite(values[v]).all()]
             if bad:
-                told_between(compiled, run, values, bad, policy)
+                told_beside(compiled, run, values, bad, policy)
         reports.append(report(run, found, spent, time.perf_counter() - began))
     if converged:
         require_minima(compiled, values, solved)
@@ -83,7 +83,7 @@ def solve(
     return solution
 
 
-def told_between(
+def told_beside(
     compiled: CompiledSystem,
     run: Run,
     values: dict[Variable, Array],
@@ -103,17 +103,15 @@ def told_between(
                 break
         return {v: found[v] for v in bad}
 
-    what = f"the value of {bad[0].name!r}"
-    beside = between(compute)
-    if beside is None or not all(np.isfinite(a).all() for a in beside.found.values()):
-        policy.fail(NotFinite(f"{what} is NaN or infinite."))
-        return
     finite = [a for v, a in values.items() if v.role != "data" and np.isfinite(a).all()]
     scale = max(map(largest, finite), default=0.0)
-    if not beside.error(lambda v: scale) <= policy.accuracy:
-        policy.fail(SingularSystem(undefined(what, beside.equal)))
-        return
-    values.update((v, np.asarray(a, v.dtype)) for v, a in beside.found.items())
+    limit, what = beside(compute, lambda v: scale, policy.accuracy), f"the value of {bad[0].name!r}"
+    if limit is None or not all(np.isfinite(a).all() for a in limit.found.values()):
+        policy.fail(NotFinite(f"{what} is NaN or infinite."))
+    elif not limit.error <= policy.accuracy:
+        policy.fail(SingularSystem(undefined(what, limit.equal)))
+    else:
+        values.update((v, np.asarray(a, v.dtype)) for v, a in limit.found.items())
 
 
 def report(run: Run, found: Solved | None, spent: Spent, seconds: float) -> BlockReport:

@@ -10,7 +10,6 @@ import numpy as np
 
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
-from lagrad.primitives.repeated_eigenvalues import Between, between
 from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
@@ -189,10 +188,10 @@ class SolvedPoint:
                 error += change if change > JUMPED else 0.0
         return found, sweep, error
 
-    def between(self, carry: Carry, width: int | None) -> Between | None:
-        """What a sweep carries beside equal eigenvalues; None where there are none."""
-        still = dict.fromkeys(self.solved, np.zeros(()))
-        return between(lambda: carry(self._moved(still, 0.0).sweep(width)))
+    @property
+    def beside(self) -> "SolvedPoint":
+        """The point with equal eigenvalues moved apart, where that is asked for."""
+        return self._moved(dict.fromkeys(self.solved, np.zeros(())), 0.0)
 
 
 # Of the largest value: what a result that should be zero is measured by.

@@ -15,7 +15,7 @@ from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.errors import LagradError, NotFinite, SingularSystem
 from lagrad.expressions.expression import Equation, Expression, Variable
-from lagrad.primitives.repeated_eigenvalues import undefined
+from lagrad.primitives.repeated_eigenvalues import beside, undefined
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.compiled_system import CompiledSystem
@@ -177,7 +177,7 @@ class SolvedSystem:
         read = {key: frozen(array) for key, array in found.items()}
         # A sum that overflows says nothing yet.
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
-            found, error = self._between(found, carry, what, width)
+            found, error = self._beside(found, carry, what, width)
             read = {key: frozen(array) for key, array in found.items()}
         instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
@@ -192,18 +192,11 @@ class SolvedSystem:
         self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return read, certificate
 
-    def _between(
+    def _beside(
         self, found: dict[Any, Array], carry: Carry, what: str, width: int | None
     ) -> tuple[dict[Any, Array], float]:
         """What is not finite, from beside equal eigenvalues if there are some, and its error."""
         bad = {key for key, array in found.items() if not np.isfinite(array).all()}
-        part = lambda sweep: {key: array for key, array in carry(sweep).items() if key in bad}
-        beside = self.point.between(part, width)
-        if beside is None or not all_finite(beside.found.values()):
-            culprit = self.point.culprit()
-            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
-            self.policy.fail(NotFinite(said))
-            return found, 0.0
         values = self.point.values
         sizes = {v: largest(a) or 1.0 for v, a in values.items() if np.isfinite(a).all()}
         top = max((size for v, size in sizes.items() if v.role not in GIVEN), default=1.0)
@@ -215,11 +208,21 @@ class SolvedSystem:
                 return size  # a tangent, or a multiplier
             return sizes.get(of, top) / size
 
-        error = beside.error(unit)
-        if not error <= self.policy.accuracy:
-            self.policy.fail(SingularSystem(undefined(what, beside.equal)))
+        def compute() -> dict[Any, Array]:
+            carried = carry(self.point.beside.sweep(width))
+            return {key: carried[key] for key in bad}
+
+        limit = beside(compute, unit, self.policy.accuracy)
+        if limit is None or not all_finite(limit.found.values()):
+            culprit = self.point.culprit()
+            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
+            self.policy.fail(NotFinite(said))
             return found, 0.0
-        return {k: np.asarray(beside.found.get(k, a), a.dtype) for k, a in found.items()}, error
+        if not limit.error <= self.policy.accuracy:
+            self.policy.fail(SingularSystem(undefined(what, limit.equal)))
+            return found, 0.0
+        kept = {key: np.asarray(limit.found.get(key, a), a.dtype) for key, a in found.items()}
+        return kept, limit.error
 
     def _distance(
         self, found: Mapping[Any, Array], again: Callable[[Any], Mapping[str, Array]] | None
