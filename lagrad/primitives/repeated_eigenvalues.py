@@ -57,10 +57,13 @@ def separated(separation: Separation) -> Iterator[Separation]:
 @overridable
 def equal_shares(values: Array, order: int = 0) -> Array:
     """For ascending eigenvalues the matrices that take the mean over each group of equal ones."""
-    size = np.abs(values).max(axis=-1, keepdims=True, initial=0.0)
+    n = values.shape[-1]
+    size = np.maximum(-values[..., :1], values[..., -1:])
     near = np.sqrt(np.finfo(values.dtype).eps) * (0.3 if order else 0.01)
-    apart = np.diff(values, axis=-1) > near ** (1 / max(order, 1)) * size
-    first = np.zeros((*values.shape[:-1], min(values.shape[-1], 1)), dtype=bool)
+    apart = values[..., 1:] - values[..., :-1] > near ** (1 / max(order, 1)) * size
+    if apart.all():
+        return np.broadcast_to(np.eye(n, dtype=values.dtype), (*values.shape, n))
+    first = np.zeros((*values.shape[:-1], 1), dtype=bool)
     group = np.cumsum(np.concatenate([first, apart], axis=-1), axis=-1)
     same = np.equal(group[..., :, None], group[..., None, :])
     return np.asarray(same / same.sum(axis=-1, keepdims=True), values.dtype)
@@ -69,13 +72,15 @@ def equal_shares(values: Array, order: int = 0) -> Array:
 @overridable
 def inverse_gaps(values: Array, order: int = 1) -> Array:
     """The matrices 1 / (w_j − w_i), zero on the diagonal, and NaN for equal eigenvalues."""
-    size = np.abs(values).max(axis=-1, initial=0.0)[..., None, None]
+    own = np.eye(values.shape[-1], dtype=values.dtype)
+    gaps = values[..., None, :] - values[..., :, None] + own
+    size = np.maximum(-values[..., :1], values[..., -1:])[..., None]
     near = (0.3 * np.sqrt(np.finfo(values.dtype).eps)) ** (1 / order) if order else 0.0
-    gaps = values[..., None, :] - values[..., :, None]
-    own = np.eye(values.shape[-1], dtype=bool)
-    apart = (np.abs(gaps) > near * size) | own
-    found = np.where(own, 0, 1 / np.where(apart & ~own, gaps, 1))
-    return np.where(apart, found, np.nan).astype(values.dtype)
+    apart = (np.abs(gaps) > near * size) | (own > 0)
+    if not apart.all():
+        gaps = np.where(apart, gaps, np.nan)
+    found: Array = 1 / gaps - own
+    return found
 
 
 def shares_there(values: Array, order: int) -> Array:

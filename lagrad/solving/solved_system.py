@@ -212,7 +212,8 @@ class SolvedSystem:
             carried = carry(self.point.beside.sweep(width))
             return {key: carried[key] for key in bad}
 
-        limit = beside(compute, unit, self.policy.accuracy)
+        scalars = self.point.flat is not None  # which have no matrices
+        limit = None if scalars else beside(compute, unit, self.policy.accuracy)
         if limit is None or not all_finite(limit.found.values()):
             culprit = self.point.culprit()
             said = f"{what} is NaN or infinite: {culprit} is not differentiable."
