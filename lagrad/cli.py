@@ -18,6 +18,7 @@ import numpy as np
 
 from lagrad import __version__
 from lagrad.errors import InvalidValue, LagradError, ProgramFileError, ShapeMismatch
+from lagrad.plain_text import printable
 from lagrad.programs.program import Program
 from lagrad.programs.solution import Solution
 from lagrad.solving.certificate import FIELDS, Certificate
@@ -216,9 +217,8 @@ def run(options: argparse.Namespace) -> None:
     at = program.solve(values)
     found = numbers(at, of, options.wrt)
     if options.json != "-":
-        print("\n".join(report(program, found)))
-        if options.profile:
-            print(f"\n{at.profile()}")
+        lines = [*report(program, found), *(["", str(at.profile())] if options.profile else [])]
+        print(printable("\n".join(lines), kept="\n"))
     if options.json is not None:
         written = json.dumps(found, indent=2, ensure_ascii=False, default=plain)
         if options.json == "-":
@@ -246,5 +246,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     except OSError as error:
         place = options.json if error.filename is None else error.filename
-        print(f"lagrad: {place}: {error.strerror}", file=sys.stderr)
+        print(printable(f"lagrad: {place}: {error.strerror}"), file=sys.stderr)
     return 1

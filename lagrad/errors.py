@@ -3,9 +3,15 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from lagrad.plain_text import printable
+
 
 class LagradError(Exception):
     """Base of every error that lagrad raises."""
+
+    def __str__(self) -> str:
+        # What a message quotes was written by others, and a terminal obeys control characters.
+        return printable(super().__str__(), kept="\n")
 
 
 class InvalidName(LagradError, ValueError):

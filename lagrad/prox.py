@@ -71,8 +71,8 @@ def simplex(v: Value, radius: float = 1.0) -> Value:
     if not radius > 0:
         raise InvalidValue(f"prox.simplex(radius={radius!r}); expected a number above zero.")
     v = given(v)
-    if v.ndim == 0:
-        raise ShapeMismatch("prox.simplex of a scalar; expected at least one axis.")
+    if v.ndim == 0 or v.shape[-1] == 0:
+        raise ShapeMismatch(f"prox.simplex of shape {v.shape}; expected an axis with entries.")
     return radius * unit_simplex(v / radius)
 
 

@@ -11,7 +11,16 @@ import lagrad
 
 ROOT = Path(lagrad.__file__).parent
 # A package imports from those before it, and any file from the ground.
-GROUND = ("errors", "typing", "public", "trees", "finite_differences", "optim", "lazy_import")
+GROUND = (
+    "errors",
+    "typing",
+    "public",
+    "trees",
+    "finite_differences",
+    "optim",
+    "lazy_import",
+    "plain_text",
+)
 PACKAGES = "linear_solvers expressions primitives systems compiler solving programs transforms"
 PACKAGES = [*PACKAGES.split(), "loops", "implicit"]
 STRANGERS = {"systems", "compiler"}  # neither knows the other

@@ -26,6 +26,7 @@ from lagrad.primitives.kernels import (
     scatter,
 )
 from lagrad.primitives.registry import PRIMITIVES
+from lagrad.primitives.repeated_eigenvalues import equal_shares, inverse_gaps
 from lagrad.systems.linearization import Tape
 
 RNG = np.random.default_rng(7)
@@ -282,6 +283,8 @@ CASES = {
         (lambda x: np.linalg.eigh(x).eigenvalues, SPDS),
         (np.linalg.eigvalsh, SPD),
     ],
+    "equal_shares": [(lambda w: equal_shares(w) * w[:, None, :], np.sort(A34))],
+    "inverse_gaps": [(inverse_gaps, np.sort(A34))],
     "eigenvectors": [
         (lambda x: np.abs(np.linalg.eigh(x)[1]), SPD),
         (lambda x: np.abs(np.linalg.eigh(x).eigenvectors), SPDS),

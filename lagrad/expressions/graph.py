@@ -24,7 +24,7 @@ from lagrad.errors import (
 from lagrad.expressions.expression import Application, Constant, Equation, Expression, innermost
 from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS, real_array
-from lagrad.typing import Array, Parameters
+from lagrad.typing import Array, Parameters, Shape
 
 DOUBLE = np.dtype(float)
 
@@ -81,10 +81,14 @@ class Graph:
                     "any more. Return it from the function instead of storing it elsewhere."
                 )
             shape, dtype = primitive.infer(arguments, parameters)
-            values = [a.value for a in arguments if type(a) is Constant]
+            values = [v for a in arguments if (v := settled(a, shape)) is not None]
             if len(values) == len(arguments):
-                node = self.constant(primitive.kernel(parameters)(*values))
-            else:
+                with np.errstate(all="ignore"):
+                    found = primitive.kernel(parameters)(*values)
+                # What is not finite is named by who evaluates it.
+                if np.isfinite(found).all():
+                    node = self.constant(found)
+            if node is None:
                 node = Application(self, primitive, arguments, parameters, shape, dtype)
             self.table[key] = node
         return node
@@ -162,6 +166,19 @@ class Graph:
     def equation(self, lhs: Any, rhs: Any) -> Any:
         """What `lhs == rhs` is."""
         return Equation(lhs, rhs)
+
+
+def settled(argument: Expression, shape: Shape) -> Any:
+    """An argument's value where it is known already, for a value of the given shape; or None.
+
+    What is made of no entries at all, as the sum of an empty array, is a constant. What has none
+    itself stays what it is: an unknown of size zero, say.
+    """
+    if type(argument) is Constant:
+        return argument.value
+    return (
+        np.zeros(argument.shape, argument.dtype) if 0 in argument.shape and 0 not in shape else None
+    )
 
 
 def stacked(array: Array, graph: Graph | None = None) -> Any:

@@ -360,10 +360,12 @@ class ImplicitApproach:
         equated = self.outputs[1:] if self.minimises else self.outputs
         for k, output in enumerate([found[name] for name in equated]):
             name = unknowns[k].name if k < len(unknowns) else into.free(f"residual_{k}")
-            if output.unknown is None and not self.steps:
+            # A part without entries, as of a gradient by an empty array, may be constant.
+            empty = output.size == 0 and k < len(unknowns) and unknowns[k].size == 0
+            if output.unknown is None and not (self.steps or empty):
                 said = self.no_unknown.format(name=name, k=k)
                 raise InvalidFunction(f"{self.kind} of {self.name!r}: {said}")
-            left = unknowns[k] if self.steps else into.arena.constant(0.0)
+            left = unknowns[k] if self.steps or empty else into.arena.constant(0.0)
             into.subject_to(Equation(left, output), name=name)
         everyone = (*unknowns, *(found[name] for name in self.inner))
         solved = tuple(v for v in everyone if isinstance(v, Variable))

@@ -179,6 +179,8 @@ class ArgMin(Minimum):
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
         problem, point = Problem(self, arguments, values), joined(values[: len(self.varied)])
+        if point.size == 0:
+            return
         product = lambda v: problem.product(point, np.ravel(v))
         products = LinearOperator((point.size, point.size), matvec=product, dtype=float)
         if point.size <= FACTORED:

@@ -205,6 +205,8 @@ def curvature(function: Function, kind: str, start: Any, args: Sequence[Any]) ->
     """The largest curvature at a start, by power iteration, held constant."""
     if kind == "gradient":
         raise InvalidValue("argmin(gradient=…, differentiate=lg.Unrolled(…)) needs an optimizer=….")
+    if not any(np.size(leaf) for leaf in flatten(start)[0]):
+        return 1.0
     at, rng = stop_gradient(start), np.random.default_rng(0)
     v = tree_map(lambda leaf: rng.standard_normal(np.shape(leaf)), start)
     size: Any = 1.0

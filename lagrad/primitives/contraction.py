@@ -14,10 +14,11 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.expressions.notation import ATOM, PRODUCT, Rendered, Style, bracketed
+from lagrad.plain_text import plain
 from lagrad.primitives import kernels
 from lagrad.primitives.product_maps import Contract, Convolve, SparseProduct
 from lagrad.primitives.registry import call, graph_of, implements, keyword_free, lifted, nary, unary
-from lagrad.typing import Function, Shape
+from lagrad.typing import Function, Parameters, Shape
 
 
 def _contract_shape(shapes: Sequence[Shape], subscripts: str) -> Shape:
@@ -53,14 +54,20 @@ def _multiplied(style: Style, node: Expression, terms: Sequence[Rendered]) -> Re
     return style.call(node, [bracketed(term, ATOM) for term in terms]), PRODUCT
 
 
+def _contract_code(texts: Sequence[str], parameters: Parameters) -> str:
+    (subscripts,) = parameters
+    ordered = _ordered(subscripts)
+    if ordered is not None:
+        return ordered.format(*texts)
+    return f"np.einsum({subscripts!r}, {texts[0]}, {texts[1]})"
+
+
 product = nary(
     "contract",
     lambda parameters: kernels.contraction(*parameters),
     _contract_shape,
     _contract_partial,
-    lambda texts, parameters: (
-        _ordered(*parameters) or f"np.einsum({parameters[0]!r}, {{0}}, {{1}})"
-    ).format(*texts),
+    _contract_code,
     fresh=True,
     notation=lambda style, node, terms: (
         _multiplied(style, node, terms) if _ordered(*node.parameters) is not None else None
@@ -115,7 +122,7 @@ def _einsum(subscripts: Any, *operands: Any, optimize: Any = None, **rest: Any) 
     if not isinstance(subscripts, str):
         raise UnsupportedType("np.einsum on traced values takes its subscripts as a string.")
     nodes = list(lifted(*operands))
-    labels, out = _canonical(subscripts, nodes)
+    labels, out = _canonical(plain(subscripts), nodes)
     terms: list[tuple[Any, str]] = list(zip(nodes, labels, strict=True))
     lengths: dict[str, int] = {}
     for x, names in terms:
@@ -237,7 +244,7 @@ _sparse = unary(
     lambda y, x, constant: SparseProduct(constant, x.shape),
     lambda shape, constant: (constant.shape[0], *shape[1:]),
     lambda dtype, constant: np.result_type(constant.matrix.dtype, dtype),
-    "A @ {0}",
+    lambda texts, parameters: f"A @ {texts[0]}",
     notation=_multiplied,
     source=lambda module, node, texts: f"{module.sparse(node.parameters[0].matrix)} @ {texts[0]}",
 )

@@ -11,6 +11,7 @@ from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import LinearMap
 from lagrad.expressions.primitive import Primitive
 from lagrad.finite_differences import centred
+from lagrad.plain_text import printable
 from lagrad.primitives.registry import floating
 from lagrad.typing import DType, Function, Kind, Parameters, Shape, Value
 
@@ -143,7 +144,7 @@ def primitive(
     >>> float(p.solve().gradient("y")["x"])
     12.0
     """
-    named = str(name or getattr(value, "__name__", "function")).strip("<>")
+    named = printable(name or getattr(value, "__name__", "function")).strip("<>")
     if isinstance(jvp, str):
         if jvp != "centered":
             raise UnsupportedFunction(f"primitive({named}, jvp={jvp!r}); a rule, or 'centered'.")

@@ -171,7 +171,7 @@ cast = unary(
     lambda x, dtype: np.asarray(x).astype(dtype),
     lambda y, x, dtype: Scale(1, y.shape, y.shape) if y.dtype.kind == x.dtype.kind == "f" else None,
     dtype=lambda given, dtype: np.dtype(dtype),
-    code=lambda texts, parameters: f"np.astype({texts[0]}, np.{np.dtype(parameters[0])})",
+    code=lambda texts, parameters: f"np.asarray({texts[0]}, {np.dtype(parameters[0]).name!r})",
     elementwise=True,
 )
 
@@ -182,17 +182,19 @@ def _astype(x: Expression, dtype: Any, copy: bool = True) -> Expression:
     return x if dtype == x.dtype else cast(x.graph, x, parameters=(dtype.str,))
 
 
-def _questioned(reduction: Function) -> Function:
+def _questioned(function: Function, reduction: Function) -> Function:
     """np.any or np.all: whether the largest, or the smallest, truth is one."""
 
     def handler(a: Any, *args: Any, **kwargs: Any) -> Any:
+        if np.size(a) == 0:
+            return function(np.zeros(np.shape(a), dtype=bool), *args, **kwargs)
         return np.greater(reduction(np.where(a, 1.0, 0.0), *args, **kwargs), 0.5)
 
     return handler
 
 
-FUNCTIONS[np.any] = _questioned(np.max)
-FUNCTIONS[np.all] = _questioned(np.min)
+FUNCTIONS[np.any] = _questioned(np.any, np.max)
+FUNCTIONS[np.all] = _questioned(np.all, np.min)
 
 
 @implements(np.isclose)

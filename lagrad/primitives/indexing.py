@@ -17,6 +17,7 @@ from lagrad.expressions.expression import Expression, innermost
 from lagrad.expressions.linear_maps import LinearMap, Reindex, Transpose
 from lagrad.expressions.notation import ATOM, bracketed, postfix, shortened
 from lagrad.expressions.primitive import Primitive
+from lagrad.plain_text import literal
 from lagrad.primitives.kernels import Index, decode_key, embed, encode_key, gather, scatter
 from lagrad.primitives.registry import Code, call, implements, unary
 from lagrad.typing import Function, Parameters, Shape
@@ -78,8 +79,8 @@ def _key_text(key: Parameters) -> str:
 
     def one(k: Any) -> str:
         if not isinstance(k, tuple):
-            return "..." if k is Ellipsis else repr(k)
-        start, stop, step = ("" if part is None else str(part) for part in k)
+            return literal(k)
+        start, stop, step = ("" if part is None else literal(part) for part in k)
         return f"{start}:{stop}" + (f":{step}" if step else "")
 
     return ", ".join(map(one, key)) or "()"
@@ -223,7 +224,7 @@ def _is_basic(k: Any) -> bool:
 def _advanced_label(keys: tuple[Any, ...]) -> str:
     """An index with arrays in it as source, where it is short."""
     arrays = [k for k in keys if not _is_basic(k)]
-    if any(np.size(k) > 8 for k in arrays):
+    if any(not 0 < np.size(k) <= 8 for k in arrays):
         return ""
     shown = [
         _key_text(encode_key((k,))) if _is_basic(k) else repr(np.asarray(k).tolist()) for k in keys

@@ -219,7 +219,7 @@ def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
     Returns
     -------
     ndarray
-        −∞ where every entry is −∞, with derivative zero.
+        −∞ where every entry is −∞, with derivative zero, or where there is none.
 
     Examples
     --------
@@ -229,7 +229,7 @@ def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
     """
     a = np.asarray(a)
     a = a if a.dtype.kind == "f" else a.astype(float)
-    top = np.max(a, axis=axis, keepdims=True)
+    top = np.max(a, axis=axis, keepdims=True, initial=-math.inf)
     shift = np.where(np.isfinite(top), top, top.dtype.type(0))
     with np.errstate(divide="ignore"):
         out = np.log(np.sum(np.exp(a - shift), axis=axis, keepdims=True)) + shift

@@ -14,6 +14,13 @@ from lagrad.expressions.primitive import Primitive
 from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Solve, left_product, stacked_product
 from lagrad.primitives.registry import call, floating, implements, lifted, nary, unary
+from lagrad.primitives.repeated_eigenvalues import (
+    equal_shares,
+    gaps_there,
+    inverse_gaps,
+    moved_apart,
+    shares_there,
+)
 from lagrad.typing import Function, Shape
 
 
@@ -194,37 +201,66 @@ def _cholesky(a: Any, /, *, upper: bool = False) -> Any:
 
 
 def _eigenvalues_partial(y: Expression, x: Expression) -> LinearMap:
-    # With S = Vᵀ dA V: dw = diag S.
+    # With S = Vᵀ dA V: dw = diag S; the mean of it for equal ones, as for ties of np.max.
     shape, n = x.shape, x.shape[-1]
     diagonal = Reindex(
         lambda t: np.diagonal(t, 0, -2, -1), lambda c: c[..., None] * np.eye(n), shape, shape[:-1]
     )
-    return Compose(diagonal, _similar(eigenvectors(x.graph, x), shape))
+    means = stacked_product("j,ij,i", equal_shares(y), y.shape, y.shape)
+    return Compose(means, diagonal, _similar(eigenvectors(x.graph, x), shape))
 
 
 def _eigenvectors_partial(y: Expression, x: Expression) -> LinearMap:
-    # dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal: infinite where eigenvalues are equal.
-    shape, n = x.shape, x.shape[-1]
-    values: Any = eigenvalues(x.graph, x)
-    gaps = values[..., None, :] - values[..., :, None]
-    weights = (1 - np.eye(n)) / (gaps + np.eye(n))
+    # dV = V (F∘S), F_ij = 1 / (w_j − w_i) off the diagonal. NaN among equal eigenvalues has the
+    # derivative found between: see `repeated_eigenvalues.py`.
+    shape, weights = x.shape, inverse_gaps(eigenvalues(x.graph, x))
     return Compose(left_product(y, shape), Scale(weights, shape, shape), _similar(y, shape))
 
 
 eigenvalues = _of_matrices(
     "eigvalsh",
-    np.linalg.eigvalsh,
+    lambda x: np.linalg.eigvalsh(moved_apart(x)),
     _eigenvalues_partial,
     lambda shape: shape[:-1],
     conditioned=False,
 )
 eigenvectors = _of_matrices(
     "eigenvectors",
-    lambda x: np.linalg.eigh(x)[1],
+    lambda x: np.linalg.eigh(moved_apart(x))[1],
     _eigenvectors_partial,
     code="np.linalg.eigh({0})[1]",
     conditioned=False,
 )
+
+
+def _gaps_partial(y: Expression, x: Expression, order: int) -> LinearMap:
+    # d 1/(w_j − w_i) = −(dw_j − dw_i)/(w_j − w_i)²
+    squares: Any = np.square(inverse_gaps(x, order + 1))
+    row, column = (*x.shape[:-1], 1, x.shape[-1]), (*x.shape, 1)
+
+    def spread(weights: Any, kept: Shape) -> LinearMap:
+        laid = Reindex(
+            lambda t: np.reshape(t, kept), lambda c: np.reshape(c, x.shape), x.shape, kept
+        )
+        return Compose(Scale(weights, y.shape, y.shape), Scale(1, kept, y.shape), laid)
+
+    return Sum(spread(-squares, row), spread(squares, column))
+
+
+def _pairs(shape: Shape, order: int) -> Shape:
+    return (*shape, shape[-1])
+
+
+shares = unary(
+    "equal_shares",
+    shares_there,
+    shape=_pairs,
+    dtype=lambda dtype, order: dtype,
+    code="_equal_shares({0}, {1})",
+)
+gaps = unary("inverse_gaps", gaps_there, _gaps_partial, _pairs, code="_inverse_gaps({0}, {1})")
+FUNCTIONS[equal_shares] = lambda values, order=0: shares(values.graph, values, parameters=(order,))
+FUNCTIONS[inverse_gaps] = lambda values, order=1: gaps(values.graph, values, parameters=(order,))
 
 
 @implements(np.linalg.eigvalsh)

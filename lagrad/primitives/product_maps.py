@@ -60,7 +60,7 @@ class Contract(LinearMap):
         extra = next(c for c in string.ascii_lowercase[::-1] if c not in inner + other + out)
         stack = matrix.reshape((*self.source, matrix.shape[1]))
         product = contract(f"{inner}{extra},{other}->{out}{extra}", stack, self.other)
-        return product.reshape(-1, matrix.shape[1])
+        return product.reshape(math.prod(self.target), matrix.shape[1])
 
     def rlmul(self, matrix: Any) -> Any:
         inner, other, out = self.subscripts

@@ -12,6 +12,7 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Transpose
 from lagrad.expressions.notation import shortened
 from lagrad.expressions.primitive import Primitive
+from lagrad.plain_text import literal
 from lagrad.primitives.kernels import stop_gradient
 from lagrad.primitives.product_maps import Running
 from lagrad.primitives.registry import Code, implements, keyword_free, lifted, unary
@@ -51,7 +52,7 @@ def total_map(shape: Shape, axes: Axes, weight: Any = None) -> LinearMap:
 def _axis_code(name: str) -> Code:
     def code(texts: Sequence[str], parameters: Parameters) -> str:
         (axes,) = parameters
-        return f"np.{name}({texts[0]}, axis={axes[0] if len(axes) == 1 else axes!r})"
+        return f"np.{name}({texts[0]}, axis={literal(axes[0] if len(axes) == 1 else axes)})"
 
     return code
 
@@ -139,7 +140,8 @@ def _prod(x: Expression, axes: Axes) -> Any:
     # A balanced tree of products: each half's derivative is the other half, so the leave-one-out
     # product comes out of prefixes and suffixes, in linear time, and never out of a division.
     others = [i for i in range(x.ndim) if i not in axes]
-    factors = np.reshape(np.transpose(x, [*axes, *others]), (-1, *reduced_shape(x.shape, axes)))
+    shape = (_count(x, axes), *reduced_shape(x.shape, axes))
+    factors = np.reshape(np.transpose(x, [*axes, *others]), shape)
     if factors.shape[0] == 0:
         return np.ones(factors.shape[1:], x.dtype)
     while (n := factors.shape[0]) > 1:
@@ -212,6 +214,8 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     if ord is None or (ord == "fro" and len(axes) == 2) or (ord == 2 and len(axes) == 1):
         return np.sqrt(np.sum(np.square(x), **over))
     if len(axes) == 1 and isinstance(ord, (int, float)):
+        if ord > 0 and not _count(x, axes):
+            return np.sum(x, **over)
         if abs(ord) == math.inf:
             return (np.max if ord > 0 else np.min)(np.abs(x), **over)
         if ord == 1:

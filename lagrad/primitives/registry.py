@@ -12,6 +12,7 @@ from lagrad.expressions.expression import Constant, Expression, innermost
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import LinearMap, Scale
 from lagrad.expressions.primitive import Primitive
+from lagrad.plain_text import literal
 from lagrad.typing import DType, Function, Kind, Parameters, Shape
 
 # An operation as NumPy source, of the arguments and the parameters.
@@ -85,12 +86,12 @@ def bound(function: Function) -> Callable[[Parameters], Function]:
 
 def call(name: str) -> Code:
     """The source of a call: the arguments, then the parameters."""
-    return lambda texts, parameters: f"{name}({', '.join([*texts, *map(repr, parameters)])})"
+    return lambda texts, parameters: f"{name}({', '.join([*texts, *map(literal, parameters)])})"
 
 
 def written(template: str) -> Code:
     """The source with the arguments, then the parameters, in the places of a template."""
-    return lambda texts, parameters: template.format(*texts, *parameters)
+    return lambda texts, parameters: template.format(*texts, *map(literal, parameters))
 
 
 def floating(*dtypes: Any) -> DType:

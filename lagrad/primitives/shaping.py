@@ -15,6 +15,7 @@ from lagrad.errors import InPlaceUpdate, ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import LinearMap, Reindex
+from lagrad.plain_text import literal
 from lagrad.primitives.indexing import moved, probe, reshape, transpose
 from lagrad.primitives.kernels import decode_key, embed, stop_gradient
 from lagrad.primitives.reduction import normal_axis
@@ -36,6 +37,16 @@ def _by_reshaping(x: Expression, move: Function, name: str) -> Any:
         raise ShapeMismatch(f"{name} of shape {x.shape}: {error}") from None
 
 
+def _called(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """A call as source, where its constants are short."""
+    try:
+        rest = [*map(literal, args), *(f"{k}={literal(v)}" for k, v in kwargs.items())]
+    except TypeError:  # an array
+        return ""
+    written = f"np.{name}({', '.join(['{0}', *rest])})"
+    return written if len(written) < 80 else ""
+
+
 def _moves(name: str, road: Callable[..., Any]) -> None:
     """Enter a NumPy function of one array and of constants that only moves entries about."""
     function = getattr(np, name)
@@ -46,9 +57,7 @@ def _moves(name: str, road: Callable[..., Any]) -> None:
         move = lambda array: function(array, *args, **kwargs)
         if road is not moved:
             return road(x, move, name)
-        rest = [*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())]
-        simple = all(isinstance(v, (int, str, tuple)) for v in [*args, *kwargs.values()])
-        return moved(x, move, f"np.{name}({', '.join(['{0}', *rest])})" if simple else "")
+        return moved(x, move, _called(name, args, kwargs))
 
 
 ROADS: dict[Callable[..., Any], str] = {
@@ -89,7 +98,7 @@ def _traced_reshape(a: Any, /, shape: Any = None, order: str = "C", **rest: Any)
     given = (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
     known = math.prod(n for n in given if n != -1)
     wanted = tuple(x.size // known if n == -1 and known else int(n) for n in given)
-    if math.prod(wanted) != x.size or given.count(-1) > 1 or min(given, default=0) < -1:
+    if math.prod(wanted) != x.size or given.count(-1) > 1 or min(wanted, default=0) < 0:
         raise ShapeMismatch(f"reshape of shape {x.shape} to {given}.")
     return x if wanted == x.shape else reshape(x.graph, x, parameters=(wanted,))
 
@@ -215,7 +224,9 @@ def _diff(a: Any, n: int = 1, axis: int = -1, **rest: Any) -> Any:
     return x
 
 
-stop = unary("stop_gradient", stop_gradient, code="{0}")
+stop = unary(
+    "stop_gradient", stop_gradient, code="{0}", notation=lambda style, node, terms: terms[0]
+)
 FUNCTIONS[stop_gradient] = lambda x: stop(x.graph, x)
 
 

@@ -73,7 +73,7 @@ _logsumexp = reduction(
     logsumexp,
     _logsumexp_partial,
     dtype=lambda dtype, axes: floating(dtype),
-    code="scipy.special.logsumexp({0}, axis={1!r})",
+    code="_logsumexp({0}, axis={1})",
 )
 
 

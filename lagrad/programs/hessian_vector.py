@@ -33,9 +33,9 @@ def hessian_vector(
         known[names[thing.name]] = array
     there = at_known_solution(derived, known, point.solved)
     second = SolvedSystem(SolvedPoint(derived.compiled, *there), solved.policy, solved.solve)
-    tangent = second.tangent(
-        {derived.system.variables[v.name]: array for v, array in directions.items()}
-    )
+    variables = derived.system.variables
+    along = {variables[v.name]: array for v, array in directions.items()}
+    tangent = second.tangent(along, [variables[derived.gradients[v.name]] for v in parameters])
     return Derivatives(
         {v: tangent[derived.gradients[v.name]] for v in parameters},
         "parameter",

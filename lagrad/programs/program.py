@@ -243,7 +243,9 @@ class Program(System):
         -------
         str
             A module with a function `solve(*, …parameters…)` that returns a dict of all
-            variables' values.
+            variables' values, both by the program's own names: a parameter whose name Python or
+            the module has another use for, as `lambda` or `np`, is given as
+            `solve(**{"lambda": 0.1})`.
 
         Examples
         --------

@@ -2,7 +2,9 @@
 
 import ast
 import base64
+import builtins
 import inspect
+import keyword
 import re
 import zlib
 from collections import Counter
@@ -18,6 +20,7 @@ from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import Rendered
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.primitives import kernels
+from lagrad.primitives.repeated_eigenvalues import equal_shares, inverse_gaps
 from lagrad.programs import source_runtime
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
 from lagrad.systems.constraint import definitions
@@ -30,7 +33,9 @@ HELPERS: dict[str, Function] = {
     for function in (
         *(source_runtime.array, source_runtime.gather, source_runtime.scatter),
         *(source_runtime.embed, kernels.cofactor, kernels.logistic_share, kernels.exp_ratio),
+        *(kernels.logsumexp, equal_shares, inverse_gaps),
         *(source_runtime.root, source_runtime.linear, source_runtime.chain, source_runtime.settled),
+        source_runtime.given,
     )
 }
 IMPORTS = {
@@ -47,10 +52,14 @@ IMPORTS = {
 
 @cache
 def helper(name: str) -> str:
-    """The text of a helper, without decorators and annotations, whose names a module lacks."""
+    """The text of a helper, with one line of explanation.
+
+    Decorators and annotations are left out: a module lacks their names.
+    """
     (function,) = ast.parse(inspect.getsource(HELPERS[name])).body
     assert isinstance(function, ast.FunctionDef)
     function.name, function.decorator_list = name, []
+    function.body[0] = ast.Expr(ast.Constant((ast.get_docstring(function) or "").split("\n")[0]))
     for node in ast.walk(function):
         if isinstance(node, ast.FunctionDef):
             node.returns = None
@@ -59,7 +68,8 @@ def helper(name: str) -> str:
     return ast.unparse(function)
 
 
-RESERVED = {*HELPERS, *IMPORTS, "scipy", "solve", "_z"}
+# What a module calls by name, so that nothing of the program's may be called so in it.
+RESERVED = {*HELPERS, *IMPORTS, *dir(builtins), *keyword.kwlist, "scipy", "solve", "_z"}
 
 
 def numbers(value: Any) -> str:
@@ -72,18 +82,24 @@ LONGEST_LINE = 24
 
 
 class SourceWriter:
-    """Statements, temporaries and constants of one module."""
+    """Statements, temporaries and constants of one module.
 
-    def __init__(self, system: System) -> None:
+    The writer of a loop's step writes within the module of an `outer` one.
+    """
+
+    def __init__(self, system: System, outer: "SourceWriter | None" = None) -> None:
         self.system = system
-        self.constants: list[str] = []
         self.names: dict[int, str] = {}
         self.memo: dict[int, Rendered] = {}
-        self.steps: dict[Any, str] = {}
-        self.taken = set(system.variables) | set(system.constraints) | RESERVED
+        self.constants: list[str] = outer.constants if outer else []
+        self.steps: dict[Any, str] = outer.steps if outer else {}
+        # The module's own names, and with them those of the program's variables.
+        self.reserved: set[str] = outer.reserved if outer else set(RESERVED)
+        self.taken: set[str] = outer.taken if outer else set(RESERVED)
+        self.taken |= {*system.variables, *system.constraints}
         # A variable that is called like something the module needs gets another name there.
         self.called = {
-            name: name if name not in RESERVED else self.fresh(f"{name}_")
+            name: name if name not in self.reserved else self.fresh(f"{name}_")
             for name in system.variables
         }
         self.style = replace(
@@ -94,6 +110,7 @@ class SourceWriter:
         names = (f"{stem}{number}" for number in count(1))
         name = next(name for name in names if name not in self.taken)
         self.taken.add(name)
+        self.reserved.add(name)
         return name
 
     def stored(self, array: Any) -> str:
@@ -135,9 +152,7 @@ class SourceWriter:
         key = (chain.step, chain.given, asked)
         if key not in self.steps:
             name = self.steps[key] = self.fresh("_step")
-            inner = SourceWriter(chain.step)
-            self.taken |= inner.taken
-            inner.taken, inner.constants, inner.steps = self.taken, self.constants, self.steps
+            inner = SourceWriter(chain.step, self)
             variables = [chain.step.variables[name] for name in asked]
             body = inner.body(chain.step.compiled(), variables)
             given, found = ([inner.called[n] for n in names] for names in (chain.given, asked))
@@ -151,7 +166,10 @@ class SourceWriter:
         if asked is not None and not self.system.with_role("unknown"):
             found = ancestors(asked, lambda node: False, definitions(self.system))
             needed = [node for node in found if isinstance(node, Variable)]
-        names, lines = {v.name for v in needed}, []
+        names = {v.name for v in needed}
+        # No equation determines an unknown without entries, or need determine it.
+        empty = [v for v in needed if v.role == "unknown" and v.size == 0]
+        lines = [f"{self.called[v.name]} = {self.array(v.start)}" for v in empty]
         for run in compiled.runs:
             if isinstance(run, ExplicitRun):
                 defined = [c for b in run.blocks for c in b.constraints if c.name in names]
@@ -202,15 +220,22 @@ def source(system: System, compiled: CompiledSystem) -> str:
     """The module of a program: its helpers, its constants, and `solve`."""
     writer = SourceWriter(system)
     parameters = system.with_role("parameter")
-    signature = ", ".join(
-        writer.called[v.name] + ("" if v.start is None else f"={writer.array(v.start)}")
-        for v in parameters
-    )
-    body = writer.body(compiled)
+    spoken = [v for v in parameters if writer.called[v.name] == v.name]
+    renamed = [v for v in parameters if writer.called[v.name] != v.name]
+    signature = [v.name + ("" if v.start is None else f"={writer.array(v.start)}") for v in spoken]
+    body = []
+    if renamed:
+        others = writer.fresh("_others")
+        signature.append(f"**{others}")
+        starts = [f"{v.name!r}: {writer.array(v.start)}" for v in renamed if v.start is not None]
+        targets = "".join(f"{writer.called[v.name]}, " for v in renamed)
+        own = [v.name for v in renamed]
+        body.append(f"{targets}= _given({others}, {own}, {{{', '.join(starts)}}})")
+    body += writer.body(compiled)
     names = ", ".join(f'"{name}": {called}' for name, called in writer.called.items())
     code = [
-        f"def solve({'*, ' if parameters else ''}{signature}):",
-        f'    """The values of all variables of {system.name}."""',
+        f"def solve({'*, ' if spoken else ''}{', '.join(signature)}):",
+        f"    {f'The values of all variables of {system.name}.'!r}",
         *(f"    {line}" for line in body),
         f"    return {{{names}}}",
     ]
@@ -222,7 +247,7 @@ def source(system: System, compiled: CompiledSystem) -> str:
         line for name, line in IMPORTS.items() if re.search(rf"(?<![\w.]){name}\.", everything)
     ]
     parts = ["\n".join(imports), *helpers, constants, "\n".join(code)]
-    head = f'"""{system.name}, as NumPy source."""\n\n'
+    head = f"{f'{system.name}, as NumPy source.'!r}\n\n"
     return head + "\n\n\n".join(part for part in parts if part) + "\n"
 
 

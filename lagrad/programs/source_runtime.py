@@ -51,7 +51,7 @@ def root(residual: Function, start: Array, ends: Sequence[int]) -> Array:
         return np.asarray(optimize.newton_krylov(residual, z, f_tol=1e-12))
 
     def largest(v: Array) -> Array:
-        return np.array([np.abs(part).max() for part in np.split(v, ends)])
+        return np.array([np.abs(part).max(initial=0.0) for part in np.split(v, ends)])
 
     top = largest(z)
     with np.errstate(all="ignore"):
@@ -113,3 +113,13 @@ def linear(residual: Function, size: int) -> Array:
     if info:
         raise ArithmeticError("no solution found by GMRES")
     return np.asarray(found)
+
+
+def given(others: dict[str, Any], names: list[str], starts: dict[str, Any]) -> list[Any]:
+    """The parameters of these names, given or as declared, which the module calls otherwise."""
+    unknown = [name for name in others if name not in names]
+    missing = [name for name in names if name not in others and name not in starts]
+    if unknown or missing:
+        what = "no parameter is named" if unknown else "no value was given of"
+        raise TypeError(f"solve(): {what} {(unknown or missing)[0]!r}")
+    return [others.get(name, starts.get(name)) for name in names]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lagrad.errors import AccuracyWarning, InvalidValue, LagradError, SingularSystem
+from lagrad.plain_text import printable
 from lagrad.public import Public
 
 FIELDS = ("converged", "primal_residual", "multiplier_residual", "condition", "error_bound")
@@ -71,7 +72,7 @@ class Certificate(Public):
             said += f"multiplier residual {self.multiplier_residual:.1e}, "
         said += f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
         if self.differentiated != "implicit":
-            said += f"; {self.differentiated}"
+            said += f"; {printable(self.differentiated)}"
         return said + (f", {self.truncation:.1e} left" if self.truncation else "")
 
 

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 
 from lagrad.errors import ForeignValue, UnknownName
+from lagrad.plain_text import as_read
 from lagrad.public import Public
 from lagrad.solving.certificate import Certificate
 
@@ -32,7 +33,7 @@ class Derivatives(Public, Mapping[str, T], Generic[T]):
         self.certificate = certificate
 
     def __getitem__(self, key: Any) -> T:
-        name = key if isinstance(key, str) else getattr(key, "name", key)
+        name = as_read(key) if isinstance(key, str) else getattr(key, "name", key)
         if name not in self._values:
             raise UnknownName.among(name, self._values, self._what)
         if not isinstance(key, str) and self._things[name] is not key:
@@ -41,7 +42,7 @@ class Derivatives(Public, Mapping[str, T], Generic[T]):
 
     def __contains__(self, key: object) -> bool:
         return any(key is thing for thing in self._things.values()) or (
-            isinstance(key, str) and key in self._values
+            isinstance(key, str) and as_read(key) in self._values
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -274,6 +274,10 @@ def minimised(
     needs, all_of_them = takes(method), {"jac": True, "hess": hessian, "hessp": product}
     more |= {name: all_of_them[name] for name in needs}
     function = objective if needs else lambda x: objective(x)[0]
+    if point.size == 0:  # which SciPy's methods have no answer for
+        found = {"x": point, "fun": objective(point)[0], "jac": point, "nit": 0, "nfev": 1}
+        said = "nothing varies"
+        return optimize.OptimizeResult(**found, success=True, status=0, message=said)
     return optimize.minimize(function, point.astype(float), method=method, **more)
 
 

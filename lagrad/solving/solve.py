@@ -1,15 +1,17 @@
 """The blocks of a system solved in turn."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lagrad.errors import NotFinite
+from lagrad.errors import NotFinite, SingularSystem
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
+from lagrad.primitives.repeated_eigenvalues import beside, undefined
 from lagrad.solving.adjoint_sweep import ScalarPoint
 from lagrad.solving.block_certification import Solved
+from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.iterations import Newton
@@ -67,9 +69,9 @@ def solve(
         with spent.on("evaluating"):
             memory = run.evaluate(values)
         if memory is None or not np.isfinite(memory).all():
-            bad = [v.name for v in run.variables if not np.isfinite(values[v]).all()]
+            bad = [v for v in run.variables if not np.isfinite(values[v]).all()]
             if bad:
-                policy.fail(NotFinite(f"the value of {bad[0]!r} is NaN or infinite."))
+                told_beside(compiled, run, values, bad, policy)
         reports.append(report(run, found, spent, time.perf_counter() - began))
     if converged:
         require_minima(compiled, values, solved)
@@ -79,6 +81,37 @@ def solve(
     if converged and point.doubtful:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
     return solution
+
+
+def told_beside(
+    compiled: CompiledSystem,
+    run: Run,
+    values: dict[Variable, Array],
+    bad: Sequence[Variable],
+    policy: Policy,
+) -> None:
+    """Give values that are not finite those beside equal eigenvalues, if there are any.
+
+    Of a derived program derivatives are values.
+    """
+
+    def compute() -> dict[Variable, Array]:
+        found = {v: a for v, a in values.items() if v.role != "defined"}
+        for other in compiled.runs:
+            other.evaluate(found)
+            if other is run:
+                break
+        return {v: found[v] for v in bad}
+
+    finite = [a for v, a in values.items() if v.role != "data" and np.isfinite(a).all()]
+    scale = max(map(largest, finite), default=0.0)
+    limit, what = beside(compute, lambda v: scale, policy.accuracy), f"the value of {bad[0].name!r}"
+    if limit is None or not all(np.isfinite(a).all() for a in limit.found.values()):
+        policy.fail(NotFinite(f"{what} is NaN or infinite."))
+    elif not limit.error <= policy.accuracy:
+        policy.fail(SingularSystem(undefined(what, limit.equal)))
+    else:
+        values.update((v, np.asarray(a, v.dtype)) for v, a in limit.found.items())
 
 
 def report(run: Run, found: Solved | None, spent: Spent, seconds: float) -> BlockReport:

@@ -153,6 +153,7 @@ class SolvedPoint:
         if self.flat is not None:
             return largest(self.flat.values)
         sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
+        sizes = [size for size in sizes if np.isfinite(size)]
         return max(
             [*sizes, *(largest(s.problem.scale.top) for s in self.solved.values())], default=0.0
         )
@@ -246,6 +247,11 @@ class SolvedPoint:
             others = [carry(sample.sweep(width, near=sweep)) for sample in self.samples]
         changes = (relative_change(found, other, units, self.scale) for other in others)
         return SAFETY * max(changes)
+
+    @property
+    def beside(self) -> "SolvedPoint":
+        """The point with equal eigenvalues moved apart, where that is asked for."""
+        return self._moved(dict.fromkeys(self.solved, np.zeros(())), 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,15 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
-from lagrad.errors import LagradError, NotFinite
+from lagrad.errors import LagradError, NotFinite, SingularSystem
 from lagrad.expressions.expression import Equation, Expression, Variable
+from lagrad.primitives.repeated_eigenvalues import beside, undefined
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivative_mapping import Derivatives, Gradient, frozen
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
-from lagrad.solving.solved_point import Carry, SolvedPoint
+from lagrad.solving.solved_point import GIVEN, Carry, SolvedPoint
 from lagrad.systems.constraint import Constraint, definitions
 from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
 from lagrad.systems.rewriting import Instead, copied, inlined
@@ -111,9 +112,11 @@ class SolvedSystem:
         values, certificate = self._certified(carry, f"the multipliers of {output.name!r}", {})
         return Derivatives(values, "constraint", certificate)
 
-    def tangent(self, directions: Values) -> Derivatives[Array]:
-        """The derivative of every variable along a direction of the parameters."""
-        variables = list(self.system.variables.values())
+    def tangent(
+        self, directions: Values, of: Sequence[Variable] | None = None
+    ) -> Derivatives[Array]:
+        """The derivative of some variables, or of all, along a direction of the parameters."""
+        variables = list(self.system.variables.values() if of is None else of)
 
         def carry(sweep: Any) -> dict[Any, Array]:
             sweep.seed_all(directions)
@@ -178,9 +181,8 @@ class SolvedSystem:
         read = {key: frozen(array) for key, array in found.items()}
         # A sum that overflows says nothing yet.
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
-            culprit = self.point.culprit()
-            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
-            self.policy.fail(NotFinite(said))
+            found, error = self._beside(found, carry, what, width)
+            read = {key: frozen(array) for key, array in found.items()}
         instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
             primal,
@@ -194,6 +196,39 @@ class SolvedSystem:
         if self.point.doubtful:
             self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return read, certificate
+
+    def _beside(
+        self, found: dict[Any, Array], carry: Carry, what: str, width: int | None
+    ) -> tuple[dict[Any, Array], float]:
+        """What is not finite, from beside equal eigenvalues if there are some, and its error."""
+        bad = {key for key, array in found.items() if not np.isfinite(array).all()}
+        values = self.point.values
+        sizes = {v: largest(a) or 1.0 for v, a in values.items() if np.isfinite(a).all()}
+        top = max((size for v, size in sizes.items() if v.role not in GIVEN), default=1.0)
+
+        def unit(key: Any) -> float:
+            of, by = key if isinstance(key, tuple) else (None, key)
+            size = sizes.get(by, 1.0)
+            if of is None and getattr(by, "role", "") not in GIVEN:
+                return size  # a tangent, or a multiplier
+            return sizes.get(of, top) / size
+
+        def compute() -> dict[Any, Array]:
+            carried = carry(self.point.beside.sweep(width))
+            return {key: carried[key] for key in bad}
+
+        scalars = self.point.flat is not None  # which have no matrices
+        limit = None if scalars else beside(compute, unit, self.policy.accuracy)
+        if limit is None or not all_finite(limit.found.values()):
+            culprit = self.point.culprit()
+            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
+            self.policy.fail(NotFinite(said))
+            return found, 0.0
+        if not limit.error <= self.policy.accuracy:
+            self.policy.fail(SingularSystem(undefined(what, limit.equal)))
+            return found, 0.0
+        kept = {key: np.asarray(limit.found.get(key, a), a.dtype) for key, a in found.items()}
+        return kept, limit.error
 
     def _distance(
         self, found: Mapping[Any, Array], again: Callable[[Any], Mapping[str, Array]] | None

@@ -45,9 +45,9 @@ def call_code(node: Expression, texts: Sequence[str]) -> str:
 
 
 def call_text(node: Expression, texts: Sequence[str]) -> str:
-    """The NumPy call without its module."""
+    """The call without its module, and without the underscore of a generated module's own."""
     written = call_code(node, texts)
-    return re.sub(r"\b(np\.linalg|scipy\.special|np)\.", "", written)
+    return re.sub(r"\b(np\.linalg|scipy\.special|np)\.|^_(?=\w+\()", "", written)
 
 
 def text_power(base: Rendered, exponent: Rendered) -> Rendered:
@@ -68,9 +68,15 @@ TEXT = Style(
 )
 
 
+# What LaTeX would obey, or a page around it (`<script>`), as what it looks like.
+SPECIAL = {c: f"\\{c}" for c in "{}$&#%_"} | {c: f"{{{c}}}" for c in "<>"}
+SPECIAL |= {"\\": "\\backslash{}", "^": "\\wedge{}", "~": "\\sim{}"}
+AS_TEXT = str.maketrans(SPECIAL)
+
+
 def latex_name(name: str) -> str:
     """λ_y_1 as λ with the subscript y, 1."""
-    head, *rest = [part for part in name.split("_") if part] or [name]
+    head, *rest = [part for part in name.split("_") if part] or [name.translate(AS_TEXT)]
     spelled = [
         "".join(f"\\{GREEK[c]} " if c in GREEK else c for c in part).strip()
         for part in (head, *rest)
@@ -85,8 +91,15 @@ def call_latex(node: Expression, texts: Sequence[str]) -> str:
         return f"\\sqrt{{{texts[0]}}}"
     if name in ("exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "max", "min"):
         return f"\\{name}\\left({texts[0]}\\right)"
-    written = call_text(node, texts)
-    return re.sub(r"^(\w+)\(", lambda m: f"\\operatorname{{{m[1]}}}(".replace("_", "\\_"), written)
+    # The arguments are LaTeX already; the call around them is not.
+    places = [f"\ue000{k}\ue001" for k in range(len(texts))]
+    written = call_text(node, places)
+    head = re.match(r"\w+(?=\()", written)
+    shown = written[head.end() :] if head else written
+    shown = shown.translate(AS_TEXT)
+    if head:
+        shown = f"\\operatorname{{{head[0].translate(AS_TEXT)}}}{shown}"
+    return re.sub("\ue000(\\d+)\ue001", lambda place: texts[int(place[1])], shown)
 
 
 LATEX = Style(

@@ -3,7 +3,6 @@
 import copy
 import itertools
 import keyword
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from lagrad.errors import (
 from lagrad.expressions.expression import Constant, Equation, Expression, Variable
 from lagrad.expressions.graph import Graph, stacked
 from lagrad.expressions.real_arrays import real_array
+from lagrad.plain_text import as_read, plain, printable
 from lagrad.public import Public
 from lagrad.systems.constraint import Constraint, ImplicitGroup
 from lagrad.typing import Array, DType, Shape
@@ -39,10 +39,21 @@ class System(Public):
 
     def __init__(self, name: str = "program") -> None:
         self.name = name
-        self.arena = Graph(name)
+        self.arena = Graph(self.name)
         self.variables: dict[str, Variable] = {}
         self.constraints: dict[str, Constraint] = {}
         self.groups: list[ImplicitGroup] = []
+
+    @property
+    def name(self) -> str:
+        """What messages call it: any text, in which characters that do not print are escaped."""
+        return self._name
+
+    @name.setter
+    def name(self, text: Any) -> None:
+        if not isinstance(text, str):
+            raise InvalidName(f"{text!r} is no name of a program: expected text.")
+        self._name = printable(text)
 
     def snapshot(self) -> "System":
         """The system as it is now, whatever is declared later."""
@@ -55,7 +66,9 @@ class System(Public):
         return self.variable(name)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.variables or any(key is v for v in self.variables.values())
+        if isinstance(key, str):
+            return as_read(key) in self.variables
+        return any(key is v for v in self.variables.values())
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self.variables)
@@ -276,7 +289,7 @@ class System(Public):
         found = {v.name: v for v in self.with_role(role)}
         if isinstance(key, Variable):
             self.variable(key)
-        name = as_read(getattr(key, "name", key))
+        name = as_read(key.name if isinstance(key, Variable) else key)
         if name in found:
             return found[name]
         if name in self.variables:
@@ -317,14 +330,10 @@ class System(Public):
 
 def identifier(name: Any) -> str:
     """A name as Python reads it (NFKC), which must be an identifier."""
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+    read: str = as_read(name)
+    if not isinstance(name, str) or not plain(name).isidentifier() or keyword.iskeyword(read):
         raise InvalidName(f"{name!r} is no name: expected an identifier, such as 'x' or 'y_1'.")
-    return str(as_read(name))
-
-
-def as_read(name: Any) -> Any:
-    """A name as Python reads it; what is none stays as it is."""
-    return unicodedata.normalize("NFKC", name) if isinstance(name, str) else name
+    return read
 
 
 def normal_shape(what: str, shape: Any) -> Shape | None:

@@ -52,11 +52,13 @@ class FunctionJacobian(Transform):
         zeros = {v.name: np.zeros(v.shape) for v in at.trace.returned}
         blocks = Blocks()
         for o in at.trace.returned:
-            units = np.eye(o.size).reshape(-1, *o.shape)
+            units = np.eye(o.size).reshape(o.size, *o.shape)
             rows = [at.pullback({**zeros, o.name: unit}) for unit in units]
             for n in at.trace.parameters:
-                stacked = np.stack([row[n] for row in rows])
-                blocks[o.name, n] = np.reshape(stacked, o.shape + rows[0][n].shape)
+                shape = o.shape + at.trace.program.variables[n].shape
+                blocks[o.name, n] = np.zeros(shape)
+                if rows:
+                    blocks[o.name, n] = np.reshape(np.stack([row[n] for row in rows]), shape)
         return blocks
 
 

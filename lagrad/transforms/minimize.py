@@ -118,7 +118,7 @@ def minimize(
     result: OptimizeResult[X] = minimised(method, objective, point, matrix, product, **more)
     result.x = nested(result.x)
     for name in ("jac", "grad"):
-        if np.size(result.get(name, ())) == point.size:
+        if name in result and np.size(result[name]) == point.size:
             result[name] = nested(result[name])
     return result
 

@@ -1,7 +1,6 @@
 """A call of a plain function as a program."""
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from lagrad.errors import InvalidFunction, LagradError, LeakedValue, ShapeMismat
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import stacked
 from lagrad.expressions.real_arrays import NUMBERS, real_array
+from lagrad.plain_text import as_read, printable
 from lagrad.programs.program import Program
 from lagrad.systems.system import real_floats
 from lagrad.transforms.call_on_numbers import named, require_value
@@ -150,12 +150,14 @@ def argument_names(function: Function, count: int) -> list[str]:
 
 def identifier_of(path: str, system: Program) -> str:
     """A path as a name that the system has not yet."""
-    name = re.sub(r"\W", "_", path)
-    return system.free(name if name.isidentifier() else f"_{name}")
+    if not path.isidentifier():
+        path = "".join(c if f"_{c}".isidentifier() else "_" for c in as_read(path))
+        path = path if path.isidentifier() else f"_{path}"
+    return system.free(as_read(path))
 
 
 def name_of(function: Function) -> str:
-    name = str(getattr(function, "__name__", type(function).__name__))
+    name = printable(getattr(function, "__name__", type(function).__name__))
     return "function" if name == "<lambda>" else name
 
 
