@@ -49,6 +49,8 @@ class Primitive:
         Whether its two arguments may change places.
     kink : bool
         Whether its derivative jumps somewhere.
+    singular : callable, optional
+        `singular(node)` says whether its local partials may be infinite at finite arguments.
     fresh : bool
         Whether its value is surely an array of its own, no view of an argument. (An elementwise
         one's is.)
@@ -73,6 +75,7 @@ class Primitive:
     doubles: bool = False
     commutative: bool = False
     kink: bool = False
+    singular: Callable[[Expression], bool] | None = None
     fresh: bool = False
     simplify: Callable[[Any, Any], Any] | None = None
     repeats: Callable[[Parameters], Any] | None = None

@@ -14,6 +14,7 @@ from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
+from lagrad.solving.rounding import doubting
 from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
@@ -57,6 +58,9 @@ class ExplicitGradient:
         given = [v for v in system.variables.values() if v.role in GIVEN]
         self.inputs, self.run = [v.name for v in given], self._planned
         results = [system.variables[n] for n in names]
+        self.loops = of is not None and any(
+            n.primitive is not None and n.primitive.repeats is not None for n in system.arena.nodes
+        )
         self.plan = Plan(given, results, definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
         wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
@@ -73,7 +77,12 @@ class ExplicitGradient:
         return self.run(values)
 
     def _planned(self, values: Sequence[Array]) -> list[Array] | None:
-        found, finite = self.plan.checked(values)
+        if self.loops:
+            with doubting() as doubts:
+                found, finite = self.plan.checked(values)
+            finite = finite and not doubts
+        else:
+            found, finite = self.plan.checked(values)
         if not finite:
             return None
         for k, dtype in enumerate(self.copied):

@@ -13,7 +13,7 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
-from lagrad.errors import LagradError, NotFinite
+from lagrad.errors import LagradError, NotFinite, SingularSystem
 from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
@@ -187,6 +187,9 @@ class SolvedSystem:
         )
         if certificate.differentiated != "implicit":
             certificate = replace(certificate, compare=lambda: self._distance(found, again))
+        if not sweep.rounding <= self.policy.accuracy:
+            self.policy.fail(rounded(what, sweep))
+            return read, certificate
         self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
         return read, certificate
 
@@ -226,6 +229,19 @@ class SolvedSystem:
 def cotangent_of(variable: Variable) -> dict[Variable, Array]:
     """The cotangent of a variable alone."""
     return {variable: np.ones(variable.shape, dtype=variable.dtype)}
+
+
+def rounded(what: str, sweep: Any) -> SingularSystem:
+    """The error for a derivative that is rounding."""
+    loops = " and ".join(map(repr, sweep.doubts))
+    return SingularSystem(
+        f"{what} is rounding: it changes by {sweep.rounding:.1e} of itself when what it is made of "
+        f"changes in its last bits. The loop of {loops} divides by what rounding alone has left, "
+        "as the differences and gradients of an iteration that has converged are. Let it stop "
+        "there (fewer steps, or lg.while_loop), start farther from the solution, keep the divisor "
+        "away from zero, or differentiate what it approaches instead: lg.argmin, lg.root and "
+        "lg.fixed_point do, without differentiate=."
+    )
 
 
 def pulled(sweep: Any, system: System, output: Variable) -> dict[Constraint, Array]:
