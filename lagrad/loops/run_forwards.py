@@ -21,9 +21,9 @@ from lagrad.typing import Array
 T = TypeVar("T")
 
 
-def run(chain: Chain, *arguments: Array) -> Array:
+def run(chain: Chain, *given: Array) -> Array:
     """The chain's value for initial states, stacked inputs and constants."""
-    arguments = moved(arguments)
+    arguments = moved(given)
     value = ran(chain, arguments)
     if chain.execution.moving:
         end = chain.parts(value)[: len(chain.states)] if chain.execution.last else arguments

@@ -53,5 +53,5 @@ def doubtful(chain: Chain, given: Sequence[Array]) -> None:
 
 def singular(step: Program) -> bool:
     """Whether a step divides by anything that could be rounding."""
-    made = [node for node in step.arena.nodes if node.primitive is not None]
-    return any(n.primitive.singular is not None and n.primitive.singular(n) for n in made)
+    traits = [(n, n.primitive.singular) for n in step.arena.nodes if n.primitive is not None]
+    return any(somewhere is not None and somewhere(node) for node, somewhere in traits)
