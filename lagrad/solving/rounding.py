@@ -20,7 +20,7 @@ MOVING: ContextVar[np.random.Generator | None] = ContextVar("lagrad_moving", def
 # How much a step's derivative may change while the numbers it is of change in their last bits.
 STEADY = 1e-7
 # How often a derivative that is in doubt is computed again.
-SAMPLES = 3
+SAMPLES = 2
 
 
 @contextmanager
