@@ -221,7 +221,7 @@ def lbfgs(rate: Any = 1.0, memory: int = 5) -> Optimizer:
         S = np.where(taken, np.concatenate([state["s"][1:], s[None]]), state["s"])
         Y = np.where(taken, np.concatenate([state["y"][1:], y[None]]), state["y"])
         moved = z - rate * quasi_newton(S, Y, g)
-        seen = np.where(np.logical_and(seen > 0, stands), 2.0, np.maximum(seen, 1.0))
+        seen = np.where(np.logical_and(seen > 0, stands), 2.0, np.where(seen > 0, seen, 1.0))
         return {"z": like(moved, state["z"]), "point": z, "g": g, "s": S, "y": Y, "seen": seen}
 
     if not isinstance(memory, int) or isinstance(memory, bool) or memory < 1:

@@ -48,7 +48,7 @@ def doubtful(chain: Chain, given: Sequence[Array]) -> None:
             made = [] if how.complete is None else how.complete(at)
             found.append([*made, *chain.evaluation(list(at.values()))])
     if not steady(*found):
-        doubts.append(how.of)
+        doubts.append(f"the loop of {how.of!r}")
 
 
 def singular(step: Program) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
+from lagrad.expressions.expression import Variable
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.block_equations import largest
@@ -48,9 +49,11 @@ class ExplicitGradient:
         self.outputs = [variables[name] for name in outputs]
         self.of = None if of is None else variables[of]
         self.parameters = [] if of is None else compiled.system.with_role("parameter")
+        self.loops, self.iterates = False, of is not None and compiled.iterates
         if compiled.flat is not None:
             (run,) = compiled.runs
             self.inputs, self.run = [v.name for v in run.inputs], self._swept
+            self.whole = [v.role == "parameter" for v in run.inputs if isinstance(v, Variable)]
             return
         system, names = compiled.system, list(outputs)
         if of is not None:
@@ -72,20 +75,23 @@ class ExplicitGradient:
             for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=True)
         ]
 
-    def __call__(self, values: Sequence[Array]) -> list[Array] | None:
-        """The outputs' values, and the gradient by each parameter; None where not all is finite.
+    def __call__(self, values: Sequence[Array], hot: bool = False) -> list[Array] | None:
+        """The outputs' values, and the gradient by each parameter, each an array of its own.
 
-        Each is an array of its own, or a number.
+        None where not all is finite, or derivatives may be rounding. Where it is `hot`, only loops
+        are asked for doubts about that.
         """
-        return self.run(values)
+        if not self.loops:
+            found, doubtful = self.run(values), self.iterates and not hot
+        else:
+            with doubting() as doubts:
+                found = self.run(values)
+            doubtful = bool(doubts) or (self.iterates and not hot)
+        rounding = found is not None and doubtful and self._rounding(values, found)
+        return None if rounding else found
 
     def _planned(self, values: Sequence[Array]) -> list[Array] | None:
-        if self.loops:
-            with doubting() as doubts:
-                found, finite = self.plan.checked(values)
-            finite = finite and not (doubts and self._rounding(values, found))
-        else:
-            found, finite = self.plan.checked(values)
+        found, finite = self.plan.checked(values)
         if not finite:
             return None
         for k, dtype in enumerate(self.copied):
@@ -100,9 +106,11 @@ class ExplicitGradient:
         for _ in range(SAMPLES):
             pairs = zip(values, self.whole, strict=True)
             with moving(rng):
-                other, finite = self.plan.checked([in_last_bits(a, rng, w) for a, w in pairs])
+                other = self.run([in_last_bits(np.asarray(a), rng, w) for a, w in pairs])
+            if other is None:
+                return True
             here, there = (dict(enumerate(results[first:])) for results in (found, other))
-            if not finite or relative_change(here, there, {}, scale) > STEADY:
+            if relative_change(here, there, {}, scale) > STEADY:
                 return True
         return False
 

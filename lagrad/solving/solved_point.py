@@ -81,6 +81,7 @@ class SolvedPoint:
     ) -> "SolvedPoint":
         values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
         values |= given or {}
+        memory: Any = None
         if share:
             for v, array in values.items():
                 if v.role == "parameter":
@@ -93,8 +94,9 @@ class SolvedPoint:
                 solved, unknowns = self.solved[run.block], run.block.unknowns
                 point = solved.point + directions[run.block] + self._response(run, values)
                 values.update(zip(unknowns, split(point, unknowns), strict=True))
-            run.evaluate(values)
-        return SolvedPoint(self.compiled, values, self.solved)
+            memory = run.evaluate(values)
+        flat = None if self.flat is None else ScalarPoint(self.flat.tape, memory)
+        return SolvedPoint(self.compiled, values, self.solved, flat)
 
     def drift(self) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
@@ -199,6 +201,8 @@ class SolvedPoint:
                 other = carry(point.sweep(width, near=sweep))
                 change = relative_change(found, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
+            if self.compiled.iterates:
+                doubts.append(f"the program {self.compiled.system.name!r}")
             if doubts:
                 rng = np.random.default_rng(0)
                 for _ in range(SAMPLES):

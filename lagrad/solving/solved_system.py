@@ -233,11 +233,10 @@ def cotangent_of(variable: Variable) -> dict[Variable, Array]:
 
 def rounded(what: str, sweep: Any) -> SingularSystem:
     """The error for a derivative that is rounding."""
-    loops = " and ".join(map(repr, sweep.doubts))
     return SingularSystem(
         f"{what} is rounding: it changes by {sweep.rounding:.1e} of itself when what it is made of "
-        f"changes in its last bits. The loop of {loops} divides by what rounding alone has left, "
-        "as the differences and gradients of an iteration that has converged are. Let it stop "
+        f"changes in its last bits. Here {' and '.join(sweep.doubts)} divides by what "
+        "rounding has left, as of differences once an iteration has converged. Let it stop "
         "there (fewer steps, or lg.while_loop), start farther from the solution, keep the divisor "
         "away from zero, or differentiate what it approaches instead: lg.argmin, lg.root and "
         "lg.fixed_point do, without differentiate=."
