@@ -207,19 +207,22 @@ def lbfgs(rate: Any = 1.0, memory: int = 5) -> Optimizer:
 
     def init(z: Any) -> dict[str, Any]:
         size = vector(z).size
-        pairs = np.zeros((memory, size))
-        return {"z": z, "point": np.zeros(size), "g": np.zeros(size), "s": pairs, "y": pairs}
+        pairs, none = np.zeros((memory, size)), np.zeros(size)
+        # How many points there have been, up to two: one, and one that a step led to.
+        return {"z": z, "point": none, "g": none, "s": pairs, "y": pairs, "seen": 0.0}
 
     def step(state: Any, gradient: Any, rate: Any) -> dict[str, Any]:
         z, g = vector(state["z"]), vector(gradient)
-        # At the first step there is none before it: a pair of zeros, which changes nothing.
-        began = np.sum(np.abs(state["g"])) > 0
-        s = np.where(began, z - state["point"], 0.0)
-        y = np.where(began, g - state["g"], 0.0)
-        S = np.concatenate([state["s"][1:], s[None]])
-        Y = np.concatenate([state["y"][1:], y[None]])
+        s, y, seen = z - state["point"], g - state["g"], state["seen"]
+        # The change of the gradient along a step that is rounding is rounding as well: it is not
+        # to take the place of one that was not. At the first step there is none before it.
+        stands = np.any(np.abs(s) > np.finfo(z.dtype).eps ** (2 / 3) * np.abs(z))
+        taken = np.logical_and(seen > 0, np.logical_or(stands, seen < 2))
+        S = np.where(taken, np.concatenate([state["s"][1:], s[None]]), state["s"])
+        Y = np.where(taken, np.concatenate([state["y"][1:], y[None]]), state["y"])
         moved = z - rate * quasi_newton(S, Y, g)
-        return {"z": like(moved, state["z"]), "point": z, "g": g, "s": S, "y": Y}
+        seen = np.where(np.logical_and(seen > 0, stands), 2.0, np.where(seen > 0, seen, 1.0))
+        return {"z": like(moved, state["z"]), "point": z, "g": g, "s": S, "y": Y, "seen": seen}
 
     if not isinstance(memory, int) or isinstance(memory, bool) or memory < 1:
         raise InvalidValue(f"lbfgs(memory={memory!r}); expected a positive integer.")

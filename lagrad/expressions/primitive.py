@@ -52,6 +52,8 @@ class Primitive:
     conditioned : bool
         Whether rounding of its arguments may be magnified in its value without end, as by the
         inverse of a matrix.
+    singular : callable, optional
+        `singular(node)` says whether its local partials may be infinite at finite arguments.
     fresh : bool
         Whether its value is surely an array of its own, no view of an argument. (An elementwise
         one's is.)
@@ -77,6 +79,7 @@ class Primitive:
     commutative: bool = False
     kink: bool = False
     conditioned: bool = False
+    singular: Callable[[Expression], bool] | None = None
     fresh: bool = False
     simplify: Callable[[Any, Any], Any] | None = None
     repeats: Callable[[Parameters], Any] | None = None

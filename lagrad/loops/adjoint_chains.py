@@ -28,6 +28,9 @@ def tangent_chain(chain: Chain, ks: Indices) -> Chain:
     derived = tangent(chain.differentiable(active))
     assert isinstance(derived.system, Program)
 
+    m, how = len(chain.states), chain.execution.plain
+    tangents = range(m, 2 * m)
+
     def moving(names: tuple[str, ...]) -> tuple[str, ...]:
         return (*names, *(derived.seeds[n] for n in names if n in active))
 
@@ -39,7 +42,7 @@ def tangent_chain(chain: Chain, ks: Indices) -> Chain:
         constants=moving(chain.constants),
         after=(*chain.after, *(derived.tangents[n] for n in chain.after)),
         outputs=tuple(derived.tangents[n] for n in chain.outputs),
-        execution=chain.execution.plain,
+        execution=replace(how, moving=(*how.moving, *tangents), of=how.of or chain.step.name),
     )
 
 
@@ -67,6 +70,7 @@ class AdjointStep:
     sums: dict[str, str]
     flows: dict[str, str]
     known: dict[int, str]
+    chain: Chain  # of one step, that it is the pull-back of
 
     @classmethod
     def of(cls, chain: Chain, active: tuple[str, ...]) -> "AdjointStep":
@@ -94,7 +98,13 @@ class AdjointStep:
         needed = ancestors(asked, lambda node: False, definitions(program))
         used = {node.name for node in needed if isinstance(node, Variable)}
         known = {k: data for k, (_, data) in free.items() if data in used}
-        return cls(program, derived.seeds, sums, flows, known)
+        return cls(program, derived.seeds, sums, flows, known, chain)
+
+    def complete(self, given: dict[str, Array]) -> list[Array]:
+        """What the step makes of what it is given; of that, what the pull-back uses, in place."""
+        made = self.chain.evaluation([given[name] for name in self.chain.given])
+        given.update((data, made[k]) for k, data in self.known.items())
+        return made
 
 
 class AdjointChain:
@@ -123,7 +133,13 @@ class AdjointChain:
             ),
             outputs=tuple(step.flows[n] for n in active if n in of.inputs),
             backwards=not of.backwards,
-            execution=of.execution.plain,
+            execution=replace(
+                of.execution.plain,
+                moving=tuple(range(len(of.states))),
+                of=of.execution.of or of.step.name,
+                last=not of.execution.last,
+                complete=step.complete,
+            ),
         )
 
     def first(self, cotangents: Sequence[Any], last: Sequence[Any]) -> list[Any]:

@@ -83,6 +83,10 @@ class Evaluation:
         return [at.point.values[variable] for variable in self.results]
 
 
+# What a chain of derivatives has of its own.
+DERIVED = ("progress", "moving", "of", "last", "complete")
+
+
 @dataclass(frozen=True, slots=True)
 class Execution:
     """How a chain is run, and how the states before its steps are found on the way back.
@@ -102,6 +106,15 @@ class Execution:
         found it may have left a record of the states.
     progress : bool
         Whether runs show how far they are.
+    moving : tuple of int
+        In a chain of derivatives: which states these are.
+    of : str
+        There: what the loop's step is called.
+    last : bool
+        There: whether the last step of the run is that of the loop it is derived from.
+    complete : callable, optional
+        There: what the loop's own step makes of what is given, by name; it puts states that are
+        part of that where they belong.
     """
 
     storage: Storage | None = None
@@ -110,11 +123,15 @@ class Execution:
     recording: bool = False
     counted: bool = False
     progress: bool = False
+    moving: tuple[int, ...] = ()
+    of: str = ""
+    last: bool = True
+    complete: Callable[[dict[str, Array]], list[Array]] | None = None
 
     @property
     def plain(self) -> "Execution":
         """Forwards only: what is wanted of a run is its value."""
-        return Execution(progress=self.progress)
+        return Execution(**{name: getattr(self, name) for name in DERIVED})
 
 
 @dataclass(frozen=True)

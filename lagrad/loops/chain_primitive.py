@@ -13,6 +13,7 @@ from lagrad.loops.chain import Chain
 from lagrad.loops.joint_partials import Rule, expansion, joint_maps
 from lagrad.loops.run_backwards import reverse
 from lagrad.loops.run_forwards import breaks_at, run
+from lagrad.loops.step_rounding import singular
 from lagrad.systems.linearization import joined, split
 from lagrad.typing import Array, Indices, Parameters
 
@@ -129,6 +130,7 @@ CHAIN = Primitive(
     simplify=longest,
     source=written,
     repeats=lambda parameters: parameters[0].step,
+    singular=lambda node: singular(node.parameters[0].step),
     breaks=diverges,
 )
 
@@ -155,4 +157,5 @@ REVERSED = Primitive(
     lambda node, ks: joint_maps(reversed_rule(*node.parameters), node, ks),
     simplify=remembered,
     source=unwritten,
+    singular=lambda node: singular(node.parameters[0].step),
 )

@@ -12,12 +12,14 @@ from lagrad.loops.checkpoint_schedules import Advance, reversal
 from lagrad.loops.exact_momentum import ExactMomentum
 from lagrad.loops.run_forwards import recorded_run, shown
 from lagrad.loops.state_storage import RECORDS, State
+from lagrad.loops.step_rounding import doubtful, moved
 from lagrad.systems.linearization import joined
 from lagrad.typing import Array, Indices
 
 
 def reverse(chain: Chain, ks: Indices, value: Array, cotangent: Array, *arguments: Array) -> Array:
     """What flows back to arguments `ks` of a loop, in a row."""
+    value, cotangent, *arguments = moved((value, cotangent, *arguments))  # type: ignore[assignment]
     back, cotangents, m = AdjointChain(chain, ks), chain.parts(cotangent), len(chain.states)
     order, (_, inputs, constants) = chain.order(), chain.split(arguments)
     now = RunningChain(back.chain, back.first(cotangents, chain.parts(value)[:m]))
@@ -26,6 +28,9 @@ def reverse(chain: Chain, ks: Indices, value: Array, cotangent: Array, *argument
         for i, state in shown(chain, states_before(chain, value, arguments)):
             t = order[i]
             rows = [x[t] for x in (*inputs, *cotangents[m:])]
+            if i == chain.length - 1:
+                seeds = back.first(cotangents, chain.parts(value)[:m])
+                doubtful(back.chain, [*seeds, *state, *rows, *constants])
             for stack, row in zip(stacks, now.step([*state, *rows, *constants]), strict=True):
                 stack[t] = row
         found = back.gathered([*now.end(), *stacks])

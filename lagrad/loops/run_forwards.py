@@ -14,14 +14,24 @@ from lagrad.loops.chain import Chain
 from lagrad.loops.checkpoint_schedules import Advance, reversal
 from lagrad.loops.exact_momentum import ExactMomentum
 from lagrad.loops.state_storage import RECORDS, Record, Shelf, State, recorded
+from lagrad.loops.step_rounding import doubt, moved
 from lagrad.systems.linearization import joined
 from lagrad.typing import Array
 
 T = TypeVar("T")
 
 
-def run(chain: Chain, *arguments: Array) -> Array:
+def run(chain: Chain, *given: Array) -> Array:
     """The chain's value for initial states, stacked inputs and constants."""
+    arguments = moved(given)
+    value = ran(chain, arguments)
+    if chain.execution.moving:
+        end = chain.parts(value)[: len(chain.states)] if chain.execution.last else arguments
+        doubt(chain, end, arguments)
+    return value
+
+
+def ran(chain: Chain, arguments: Sequence[Array]) -> Array:
     how = chain.execution
     if how.exact:
         momentum = ExactMomentum(chain, arguments)

@@ -19,13 +19,35 @@ from lagrad.primitives.kernels import exp_ratio, logistic_share
 from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
 from lagrad.typing import Function, Value
 
+
+def by_variable(node: Expression) -> bool:
+    """Whether a quotient's divisor may become zero."""
+    return not isinstance(node.arguments[1], Constant)
+
+
+def by_power(node: Expression) -> bool:
+    """Whether a power is none that a product of its base with itself is."""
+    n = node.arguments[1]
+    if not isinstance(n, Constant):
+        return True
+    return bool(np.any(np.less(n.value, 0)) or np.any(np.not_equal(n.value, np.rint(n.value))))
+
+
+def somewhere(node: Expression) -> bool:
+    return True
+
+
 add = elementwise(np.add, 1, 1, commutative=True, notation=notation.plus)
 subtract = elementwise(np.subtract, 1, -1, notation=notation.minus)
 multiply = elementwise(
     np.multiply, lambda y, a, b: b, lambda y, a, b: a, commutative=True, notation=notation.times
 )
 divide = elementwise(
-    np.true_divide, lambda y, a, b: 1 / b, lambda y, a, b: -y / b, notation=notation.over
+    np.true_divide,
+    lambda y, a, b: 1 / b,
+    lambda y, a, b: -y / b,
+    notation=notation.over,
+    singular=by_variable,
 )
 negative = elementwise(np.negative, -1, notation=notation.opposite)
 
@@ -47,22 +69,24 @@ def power_by_exponent(y: Value, x: Value, n: Value) -> Value:
     return y * np.log(np.where(np.equal(x, 0), 1, x))
 
 
-power = elementwise(np.power, power_by_base, power_by_exponent, notation=notation.to_the)
+power = elementwise(
+    np.power, power_by_base, power_by_exponent, notation=notation.to_the, singular=by_power
+)
 
 absolute = elementwise(np.absolute, lambda y, x: np.sign(x), name="abs", kink=True)
 sign = elementwise(np.sign, kink=True)
 floor = elementwise(np.floor)
 ceil = elementwise(np.ceil)
-sqrt = elementwise(np.sqrt, lambda y, x: 0.5 / y)
-cbrt = elementwise(np.cbrt, lambda y, x: 1 / (3 * np.square(y)))
+sqrt = elementwise(np.sqrt, lambda y, x: 0.5 / y, singular=somewhere)
+cbrt = elementwise(np.cbrt, lambda y, x: 1 / (3 * np.square(y)), singular=somewhere)
 square = elementwise(np.square, lambda y, x: 2 * x, notation=notation.squared)
-reciprocal = elementwise(np.reciprocal, lambda y, x: -np.square(y))
+reciprocal = elementwise(np.reciprocal, lambda y, x: -np.square(y), singular=somewhere)
 exp = elementwise(np.exp, lambda y, x: y)
 exp2 = elementwise(np.exp2, lambda y, x: y * math.log(2))
 expm1 = elementwise(np.expm1, lambda y, x: np.exp(x))
-log = elementwise(np.log, lambda y, x: 1 / x)
-log2 = elementwise(np.log2, lambda y, x: 1 / (x * math.log(2)))
-log10 = elementwise(np.log10, lambda y, x: 1 / (x * math.log(10)))
+log = elementwise(np.log, lambda y, x: 1 / x, singular=somewhere)
+log2 = elementwise(np.log2, lambda y, x: 1 / (x * math.log(2)), singular=somewhere)
+log10 = elementwise(np.log10, lambda y, x: 1 / (x * math.log(10)), singular=somewhere)
 log1p = elementwise(np.log1p, lambda y, x: 1 / (1 + x))
 sin = elementwise(np.sin, lambda y, x: np.cos(x))
 cos = elementwise(np.cos, lambda y, x: -np.sin(x))
@@ -74,6 +98,7 @@ arctan2 = elementwise(
     np.arctan2,
     lambda y, a, b: b / np.hypot(a, b) / np.hypot(a, b),
     lambda y, a, b: -a / np.hypot(a, b) / np.hypot(a, b),
+    singular=somewhere,
 )
 sinh = elementwise(np.sinh, lambda y, x: np.cosh(x))
 cosh = elementwise(np.cosh, lambda y, x: np.sinh(x))
@@ -81,7 +106,9 @@ tanh = elementwise(np.tanh, lambda y, x: 1 - np.square(y))
 arcsinh = elementwise(np.arcsinh, lambda y, x: 1 / np.hypot(1, x))
 arccosh = elementwise(np.arccosh, lambda y, x: 1 / np.sqrt((x - 1) * (x + 1)))
 arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
-hypot = elementwise(np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, commutative=True)
+hypot = elementwise(
+    np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, commutative=True, singular=somewhere
+)
 
 
 def pairwise(name: str, kernel: Function, *partials: Function, called: str = "") -> None:

@@ -11,6 +11,7 @@ from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Sum
 from lagrad.expressions.primitive import Primitive
+from lagrad.primitives.elementwise import somewhere
 from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Solve, left_product, stacked_product
 from lagrad.primitives.registry import call, floating, implements, lifted, nary, unary
@@ -54,7 +55,8 @@ def _of_matrices(
     """A function of each matrix of a stack; NaN where it has no answer."""
     kernel = _nan_where_singular(function, shape)
     code = code or f"np.linalg.{name}({{0}})"
-    return unary(name, kernel, partial, shape, floating, code, conditioned=conditioned)
+    traits: dict[str, Any] = {"conditioned": conditioned, "singular": somewhere}
+    return unary(name, kernel, partial, shape, floating, code, **traits)
 
 
 def _per_matrix(shape: Shape) -> Shape:

@@ -12,9 +12,13 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
+from lagrad.expressions.expression import Variable
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
+from lagrad.solving.block_equations import largest
+from lagrad.solving.last_bits import SAMPLES, STEADY, doubting, in_last_bits, moving
 from lagrad.solving.matrix_conditions import HARMLESS, conditioned, worst
+from lagrad.solving.solved_point import relative_change
 from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
@@ -46,9 +50,11 @@ class ExplicitGradient:
         self.outputs = [variables[name] for name in outputs]
         self.of = None if of is None else variables[of]
         self.parameters = [] if of is None else compiled.system.with_role("parameter")
+        self.loops, self.iterates = False, of is not None and compiled.iterates
         if compiled.flat is not None:
             (run,) = compiled.runs
             self.inputs, self.run = [v.name for v in run.inputs], self._swept
+            self.whole = [v.role == "parameter" for v in run.inputs if isinstance(v, Variable)]
             return
         system, names = compiled.system, list(outputs)
         if of is not None:
@@ -57,7 +63,11 @@ class ExplicitGradient:
             names += [derived.gradients[v.name] for v in self.parameters]
         given = [v for v in system.variables.values() if v.role in GIVEN]
         self.inputs, self.run = [v.name for v in given], self._planned
+        self.whole = [v.role == "parameter" for v in given]
         results = [system.variables[n] for n in names]
+        self.loops = of is not None and any(
+            n.primitive is not None and n.primitive.repeats is not None for n in system.arena.nodes
+        )
         matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
         self.plan = Plan(given, [*results, *matrices], definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
@@ -67,13 +77,21 @@ class ExplicitGradient:
             for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=False)
         ]
 
-    def __call__(self, values: Sequence[Array]) -> list[Array] | None:
-        """The outputs' values, and the gradient by each parameter.
+    def __call__(self, values: Sequence[Array], hot: bool = False) -> list[Array] | None:
+        """The outputs' values, and the gradient by each parameter, each an array of its own.
 
-        Each is an array of its own, or a number. None where not all is finite, or where a matrix
-        is so ill-conditioned that the accuracy is to be asked for.
+        None where not all is finite, where derivatives may be rounding, or where a matrix is so
+        ill-conditioned that the accuracy is to be asked for. Where it is `hot`, only loops are
+        asked for doubts about rounding.
         """
-        return self.run(values)
+        if not self.loops:
+            found, doubtful = self.run(values), self.iterates and not hot
+        else:
+            with doubting() as doubts:
+                found = self.run(values)
+            doubtful = bool(doubts) or (self.iterates and not hot)
+        rounding = found is not None and doubtful and self._rounding(values, found)
+        return None if rounding else found
 
     def _planned(self, values: Sequence[Array]) -> list[Array] | None:
         found, finite = self.plan.checked(values)
@@ -88,6 +106,21 @@ class ExplicitGradient:
             if dtype is not None:
                 found[k] = np.array(found[k], dtype)[()]
         return found
+
+    def _rounding(self, values: Sequence[Array], found: Sequence[Array]) -> bool:
+        """Whether derivatives are others where all that they are made of moves by its last bits."""
+        rng, first = np.random.default_rng(0), len(self.outputs)
+        scale = max(map(largest, found))
+        for _ in range(SAMPLES):
+            pairs = zip(values, self.whole, strict=True)
+            with moving(rng):
+                other = self.run([in_last_bits(np.asarray(a), rng, w) for a, w in pairs])
+            if other is None:
+                return True
+            here, there = (dict(enumerate(results[first:])) for results in (found, other))
+            if relative_change(here, there, {}, scale) > STEADY:
+                return True
+        return False
 
     def _swept(self, values: Sequence[Array]) -> list[Array] | None:
         tape = self.compiled.flat

@@ -32,6 +32,8 @@ class Carried(ABC):
     # Of the equations solved on the way, relative; and what stands in their place, if anything.
     residual, error = 0.0, 0.0
     truncated, truncation = "", 0.0
+    # How much of the result is rounding, and what cast doubt on it.
+    rounding, doubts = 0.0, tuple[str, ...]()
 
     def __init__(self, compiled: CompiledSystem) -> None:
         self.compiled = compiled

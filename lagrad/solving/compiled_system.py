@@ -12,6 +12,7 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
+from lagrad.solving.last_bits import quotients_in_turn
 from lagrad.solving.matrix_conditions import MatricesAt, conditioned
 from lagrad.solving.rounding_samples import RoundedSystem
 from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
@@ -169,6 +170,11 @@ class CompiledSystem:
     def explicit(self) -> bool:
         """Whether there is nothing to solve."""
         return all(isinstance(run, ExplicitRun) for run in self.runs)
+
+    @cached_property
+    def iterates(self) -> bool:
+        """Whether it divides again and again, as an iteration that is written out does."""
+        return quotients_in_turn(self.system)
 
     def compiled(self) -> "CompiledSystem":
         """Itself, where a program would compile itself first."""

@@ -15,6 +15,7 @@ from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Swee
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.last_bits import doubting, in_last_bits, moving
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.rounding_samples import SAFETY, SAMPLES, Roundings
 from lagrad.systems.linearization import Linearization, split
@@ -107,8 +108,21 @@ class SolvedPoint:
         # A kink may lie where the unknowns are zero, and have no size to be moved by.
         return self._moved(jumps, JUMP), self._moved(back, -JUMP)
 
-    def _moved(self, directions: Mapping[Block, Array], share: float) -> "SolvedPoint":
+    def in_last_bits(self, rng: np.random.Generator) -> "SolvedPoint":
+        """The point with all that is given moved by rounding, and what that makes of the rest."""
+        given = [(v, a) for v, a in self.values.items() if v.role in GIVEN]
+        other = {v: in_last_bits(a, rng, whole=v.role == "parameter") for v, a in given}
+        return self._moved({b: np.zeros_like(s.point) for b, s in self.solved.items()}, 0.0, other)
+
+    def _moved(
+        self,
+        directions: Mapping[Block, Array],
+        share: float,
+        given: Mapping[Variable, Array] | None = None,
+    ) -> "SolvedPoint":
         values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
+        values |= given or {}
+        memory: Any = None
         if share:
             for v, array in values.items():
                 if v.role == "parameter":
@@ -121,8 +135,9 @@ class SolvedPoint:
                 solved, unknowns = self.solved[run.block], run.block.unknowns
                 point = solved.point + directions[run.block] + self._response(run, values)
                 values.update(zip(unknowns, split(point, unknowns), strict=True))
-            run.evaluate(values)
-        return SolvedPoint(self.compiled, values, self.solved)
+            memory = run.evaluate(values)
+        flat = None if self.flat is None else ScalarPoint(self.flat.tape, memory)
+        return SolvedPoint(self.compiled, values, self.solved, flat)
 
     def drift(self) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
@@ -218,8 +233,9 @@ class SolvedPoint:
         error of the solution and rounding on the way do to the result.
         """
         with np.errstate(all="ignore"):
-            sweep = self.sweep(width)
-            found = carry(sweep)
+            with doubting() as doubts:
+                sweep = self.sweep(width)
+                found = carry(sweep)
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
             if self.doubtful:
@@ -230,6 +246,17 @@ class SolvedPoint:
                 other = carry(point.sweep(width, near=sweep))
                 change = relative_change(found, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
+            if self.compiled.iterates:
+                doubts.append(f"the program {self.compiled.system.name!r}")
+            if doubts:
+                rng = np.random.default_rng(0)
+                for _ in range(SAMPLES):
+                    with moving(rng):
+                        other = carry(self.in_last_bits(rng).sweep(width, near=sweep))
+                    change = relative_change(found, other, units, self.scale)
+                    sweep.rounding = max(sweep.rounding, change)
+                sweep.doubts = tuple(dict.fromkeys(doubts))
+                error += sweep.rounding
         return found, sweep, error
 
     def rounding(

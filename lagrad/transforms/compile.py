@@ -125,7 +125,7 @@ def straight_way(
     def express(args: Sequence[Array]) -> Any:
         if not unchanged() or not all_finite(args):
             return OTHER_BRANCH
-        found = line([value if k is None else args[k] for k, value in inputs])
+        found = line([value if k is None else args[k] for k, value in inputs], hot=True)
         return OTHER_BRANCH if found is None else arranged(found)
 
     return express

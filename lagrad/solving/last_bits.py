@@ -1,0 +1,85 @@
+"""Derivatives that are rounding: computed again, all numbers moved by their last bits, they differ.
+
+A quotient of two roundings, such as the s·s/s·y of an iteration that has converged, may do no harm
+to a value, where it multiplies a zero, while its derivative is another one at each rounding.
+Whoever computes such a thing says so by a *doubt*, which costs little and may be wrong; the
+derivative is then computed a second time with all that it is made of moved, and the difference is
+part of its error.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from lagrad.systems.constraint import definitions
+from lagrad.systems.system import System
+from lagrad.typing import Array
+
+DOUBTS: ContextVar[list[str] | None] = ContextVar("lagrad_doubts", default=None)
+MOVING: ContextVar[np.random.Generator | None] = ContextVar("lagrad_moving", default=None)
+# How much a step's derivative may change while the numbers it is of change in their last bits.
+STEADY = 1e-7
+# Quotients that depend on each other make an iteration from so many on, and by so few numbers.
+IN_TURN, FEW = 4, 16
+# How often a derivative that is in doubt is computed again.
+SAMPLES = 2
+
+
+@contextmanager
+def doubting() -> Iterator[list[str]]:
+    """Collect what casts doubt on the derivatives that are computed within."""
+    doubts: list[str] = []
+    token = DOUBTS.set(doubts)
+    try:
+        yield doubts
+    finally:
+        DOUBTS.reset(token)
+
+
+@contextmanager
+def moving(rng: np.random.Generator) -> Iterator[None]:
+    """Have all that loops are given moved by its last bits."""
+    token = MOVING.set(rng)
+    try:
+        yield
+    finally:
+        MOVING.reset(token)
+
+
+def in_last_bits(array: Array, rng: np.random.Generator, whole: bool = False) -> Array:
+    """An array moved by rounding; whole numbers, which count and compare, only where so wanted."""
+    if array.dtype.kind != "f":
+        return array
+    shape = np.shape(array)
+    share = rng.choice((-1.0, 1.0), shape) * rng.integers(1, 9, shape) * np.finfo(array.dtype).eps
+    moved = array * (1 + share)
+    return (moved if whole else np.where(np.rint(array) == array, array, moved)).astype(array.dtype)
+
+
+def steady(found: Sequence[Array], other: Sequence[Array]) -> bool:
+    """Whether arrays are the same up to what rounding may do to them."""
+    sizes = [float(np.abs(a).max(initial=0.0)) for a in found]
+    floor = 1e-9 * max(sizes, default=0.0)
+    for a, b, size in zip(found, other, sizes, strict=True):
+        change = float(np.abs(b - a).max(initial=0.0))
+        if not change <= STEADY * max(size, floor):
+            return False
+    return True
+
+
+def quotients_in_turn(system: System) -> bool:
+    """Whether a program divides by few numbers, which quotients have made, again and again.
+
+    So do steps of an iteration that are written one after the other.
+    """
+    defined, depths = definitions(system), dict[int, int]()
+    for node in system.arena.nodes:
+        right, primitive = defined.get(node.index), node.primitive
+        arguments = node.arguments if right is None else (right,)
+        depth = max((depths.get(a.index, 0) for a in arguments), default=0)
+        if primitive is not None and primitive.singular is not None:
+            depth += primitive.singular(node) and node.arguments[-1].size <= FEW
+        depths[node.index] = depth
+    return max(depths.values(), default=0) >= IN_TURN
