@@ -238,6 +238,8 @@ class SolvedPoint:
                 found = carry(sweep)
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
+            if not all(np.isfinite(array).all() for array in found.values()):
+                return found, sweep, error  # there is nothing to compare with
             if self.doubtful:
                 error += self.rounding(carry, width, units, found, sweep)
             if any(solved.at_kink for solved in self.solved.values()):

@@ -174,20 +174,20 @@ class SolvedSystem:
         """
         began, primal = time.perf_counter(), self.certificate
         found, sweep, error = self.point.carried(carry, width, units)
-        bound = lambda: float(error + primal.error_bound)
-        if not self.point.doubtful:
-            bound = cache(lambda: self.point.rounding(carry, width, units, found, sweep))
         self.spent.append((what, time.perf_counter() - began))
         read = {key: frozen(array) for key, array in found.items()}
+        sample: Callable[[], float] = lambda: 0.0
         # A sum that overflows says nothing yet.
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
             found, error = self._beside(found, carry, what, width)
             read = {key: frozen(array) for key, array in found.items()}
+        elif not self.point.doubtful:
+            sample = lambda: self.point.rounding(carry, width, units, found, sweep)
         instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
             primal,
             multiplier_residual=sweep.residual,
-            bound=bound,
+            bound=cache(lambda: float(error + sample() + primal.error_bound)),
             differentiated="; ".join(instead) or "implicit",
             truncation=sweep.truncation,
         )
