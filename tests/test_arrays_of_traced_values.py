@@ -225,6 +225,27 @@ def test_the_value_at_a_tie_is_right_where_both_sides_have_one_slope():
     assert lg.grad(lambda x: np.max(A(x)) + np.min(A(x)))(0.5) == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("start", [0.0, np.zeros(2), np.array([0.0, -5.0])])
+def test_a_tie_at_the_start_of_a_search_is_left_behind(start):
+    # max(z, 0) + z = a has z = a/2 where a > 0.
+    solved = lambda a: np.sum(lg.root(lambda z: np.maximum(np.asarray(z), 0) + z - a, start))
+    assert lg.grad(solved)(3.0) == pytest.approx(0.5 * np.size(start))
+    assert solved(3.0) == pytest.approx(1.5 * np.size(start))
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 33, 1024, 1025, 2000, 32**3])
+def test_entries_are_those_of_the_array_for_any_count(count):
+    x = np.linspace(0.0, 1.0, count)
+    p = lg.Program()
+    entries = np.asarray(np.sin(p.parameter("x", value=x)))
+    assert entries.shape == (count,)
+    if count:
+        p.define("last", entries[-1])
+        p.define("middle", entries[count // 2])
+        at = p.solve()
+        assert (at["last"], at["middle"]) == (np.sin(x[-1]), np.sin(x[count // 2]))
+
+
 def test_an_array_that_comes_back_is_the_traced_value():
     program = lg.trace(lambda x: np.sum(np.sin(np.asarray(x))) + lg.logsumexp(np.asarray(x)), X)
     assert "logsumexp(x)" in str(program)

@@ -199,7 +199,8 @@ it is.
 The array's dtype is object, though. A library that refuses that raises, and lagrad names the
 line. One that goes another way because of it is found: a function whose values went into such
 arrays, into sets or into dicts is called once more on numbers, and compared. Where NumPy chose
-one of two equal entries (`np.maximum` at a tie), or took a float, the derivative is compared with
+one of two equal entries (`np.maximum` at a tie), or took a float (`p.mean()` of such an array
+`p`, where `np.mean(x)` and `p.sum() / p.size` do not), the derivative is compared with
 differences.
 
 In a declared program there are no numbers to compare with: leave `np.asarray` out there.

@@ -250,9 +250,11 @@ def implicit(
                 raise culprit from error
             raise
         values = approach.by_name(found, data)
-        if inner.unfollowed:
+        holds = agrees(inner, values)
+        # A float holds at its own value alone, a side of a kink wherever it was chosen.
+        if inner.unfollowed and (holds or any(g.kind == "float()" for g in inner.guards)):
             require_followed(at_values(inner, values), None)
-        if agrees(inner, values):
+        if holds:
             if not open_:
                 return tree.unflatten([f[()] if f.ndim == 0 else f for f in found[: len(starts)]])
             for sign in (BORDER, -BORDER):

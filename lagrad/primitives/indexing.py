@@ -4,7 +4,6 @@ Each is one function of arrays and of traced values alike, and one that undoes i
 array of positions through the first yields the matrix.
 """
 
-import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -139,7 +138,9 @@ def _entries(x: Expression) -> list[Expression]:
     """All entries, each a scalar, in order."""
     pieces: list[Any] = [np.ravel(x)]
     while (size := pieces[0].size) > PART:
-        step = PART ** math.ceil(math.log(size, PART) - 1)
+        step = PART
+        while step * PART < size:
+            step *= PART
         pieces = [p[k : k + step] for p in pieces for k in range(0, p.size, step)]
     return [p[k] for p in pieces for k in range(p.size)]
 
