@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lagrad.errors import NotFinite, SingularSystem
+from lagrad.errors import NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.primitives.repeated_eigenvalues import beside, undefined
@@ -109,7 +109,7 @@ def told_beside(
     if limit is None or not all(np.isfinite(a).all() for a in limit.found.values()):
         policy.fail(NotFinite(f"{what} is NaN or infinite."))
     elif not limit.error <= policy.accuracy:
-        policy.fail(SingularSystem(undefined(what, limit.equal)))
+        policy.fail(NotFinite(undefined(what, limit.equal)))
     else:
         values.update((v, np.asarray(a, v.dtype)) for v, a in limit.found.items())
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
-from lagrad.errors import LagradError, NotFinite, SingularSystem
+from lagrad.errors import LagradError, NotFinite
 from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.primitives.repeated_eigenvalues import beside, undefined
 from lagrad.solving.block_equations import largest
@@ -228,7 +228,7 @@ class SolvedSystem:
             self.policy.fail(NotFinite(said))
             return found, 0.0
         if not limit.error <= self.policy.accuracy:
-            self.policy.fail(SingularSystem(undefined(what, limit.equal)))
+            self.policy.fail(NotFinite(undefined(what, limit.equal)))
             return found, 0.0
         kept = {key: np.asarray(limit.found.get(key, a), a.dtype) for key, a in found.items()}
         return kept, limit.error
