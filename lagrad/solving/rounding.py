@@ -7,12 +7,13 @@ derivative is then computed a second time with all that it is made of moved, and
 part of its error.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
 
+from lagrad.errors import SingularSystem
 from lagrad.systems.constraint import definitions
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -83,3 +84,15 @@ def quotients_in_turn(system: System) -> bool:
             depth += primitive.singular(node) and node.arguments[-1].size <= FEW
         depths[node.index] = depth
     return max(depths.values(), default=0) >= IN_TURN
+
+
+def rounded(what: str, change: float, doubts: Iterable[str]) -> SingularSystem:
+    """The error for a derivative that is rounding."""
+    return SingularSystem(
+        f"{what} is rounding: it changes by {change:.1e} of itself when what it is made of "
+        f"changes in its last bits. Here {' and '.join(doubts)} divides by what "
+        "rounding has left, as of differences once an iteration has converged. Let it stop "
+        "there (fewer steps, or lg.while_loop), start farther from the solution, keep the divisor "
+        "away from zero, or differentiate what it approaches instead: lg.argmin, lg.root and "
+        "lg.fixed_point do, without differentiate=."
+    )
