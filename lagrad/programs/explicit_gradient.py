@@ -16,7 +16,7 @@ from lagrad.expressions.expression import Variable
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.block_equations import largest
-from lagrad.solving.last_bits import SAMPLES, STEADY, doubting, in_last_bits, moving
+from lagrad.solving.last_bits import SAMPLES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, conditioned, worst
 from lagrad.solving.solved_point import relative_change
 from lagrad.systems.constraint import definitions
@@ -65,7 +65,7 @@ class ExplicitGradient:
         self.inputs, self.run = [v.name for v in given], self._planned
         self.whole = [v.role == "parameter" for v in given]
         results = [system.variables[n] for n in names]
-        self.loops = of is not None and any(
+        self.loops = any(
             n.primitive is not None and n.primitive.repeats is not None for n in system.arena.nodes
         )
         matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
@@ -84,14 +84,21 @@ class ExplicitGradient:
         ill-conditioned that the accuracy is to be asked for. Where it is `hot`, only loops are
         asked for doubts about rounding.
         """
-        if not self.loops:
-            found, doubtful = self.run(values), self.iterates and not hot
-        else:
-            with doubting() as doubts:
-                found = self.run(values)
-            doubtful = bool(doubts) or (self.iterates and not hot)
-        rounding = found is not None and doubtful and self._rounding(values, found)
-        return None if rounding else found
+        if not (self.loops or (self.iterates and not hot)):
+            return self.run(values)
+        with doubting() as doubts:
+            found = self.run(values)
+        if found is None or not (doubts or (self.iterates and not hot)):
+            return found
+        change = self._rounding(values, found)
+        if change <= STEADY:
+            return found
+        if self.of is None:  # derivatives that the function itself asks for
+            name = self.compiled.system.name
+            raise rounded(
+                f"a derivative in {name!r}", change, dict.fromkeys(doubts or ["the program"])
+            )
+        return None
 
     def _planned(self, values: Sequence[Array]) -> list[Array] | None:
         found, finite = self.plan.checked(values)
@@ -107,20 +114,19 @@ class ExplicitGradient:
                 found[k] = np.array(found[k], dtype)[()]
         return found
 
-    def _rounding(self, values: Sequence[Array], found: Sequence[Array]) -> bool:
-        """Whether derivatives are others where all that they are made of moves by its last bits."""
-        rng, first = np.random.default_rng(0), len(self.outputs)
-        scale = max(map(largest, found))
+    def _rounding(self, values: Sequence[Array], found: Sequence[Array]) -> float:
+        """How far derivatives change where all that they are made of moves by its last bits."""
+        rng, first = np.random.default_rng(0), 0 if self.of is None else len(self.outputs)
+        change, scale = 0.0, max(map(largest, found))
         for _ in range(SAMPLES):
             pairs = zip(values, self.whole, strict=True)
             with moving(rng):
                 other = self.run([in_last_bits(np.asarray(a), rng, w) for a, w in pairs])
             if other is None:
-                return True
+                return np.inf
             here, there = (dict(enumerate(results[first:])) for results in (found, other))
-            if relative_change(here, there, {}, scale) > STEADY:
-                return True
-        return False
+            change = max(change, relative_change(here, there, {}, scale))
+        return change
 
     def _swept(self, values: Sequence[Array]) -> list[Array] | None:
         tape = self.compiled.flat

@@ -12,12 +12,12 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
-from lagrad.solving.last_bits import quotients_in_turn
 from lagrad.solving.matrix_conditions import MatricesAt, conditioned
 from lagrad.solving.rounding_samples import RoundedSystem
 from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
+from lagrad.systems.quotients import quotients_in_turn
 from lagrad.systems.structure import Block, Structure, analyse
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -143,6 +143,8 @@ class CompiledSystem:
         self.system = system = system.snapshot()
         # What derivatives are of where iterations stand for what they approach.
         self.label = labels(system.arena.nodes)
+        # Whether it may be an iteration that is written out.
+        self.iterates = quotients_in_turn(system)
         self._derived: dict[tuple[Any, ...], Any] = {}
 
     @cached_property
@@ -170,11 +172,6 @@ class CompiledSystem:
     def explicit(self) -> bool:
         """Whether there is nothing to solve."""
         return all(isinstance(run, ExplicitRun) for run in self.runs)
-
-    @cached_property
-    def iterates(self) -> bool:
-        """Whether it divides again and again, as an iteration that is written out does."""
-        return quotients_in_turn(self.system)
 
     def compiled(self) -> "CompiledSystem":
         """Itself, where a program would compile itself first."""

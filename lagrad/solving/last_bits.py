@@ -7,22 +7,19 @@ derivative is then computed a second time with all that it is made of moved, and
 part of its error.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
 
-from lagrad.systems.constraint import definitions
-from lagrad.systems.system import System
+from lagrad.errors import SingularSystem
 from lagrad.typing import Array
 
 DOUBTS: ContextVar[list[str] | None] = ContextVar("lagrad_doubts", default=None)
 MOVING: ContextVar[np.random.Generator | None] = ContextVar("lagrad_moving", default=None)
 # How much a step's derivative may change while the numbers it is of change in their last bits.
 STEADY = 1e-7
-# Quotients that depend on each other make an iteration from so many on, and by so few numbers.
-IN_TURN, FEW = 4, 16
 # How often a derivative that is in doubt is computed again.
 SAMPLES = 2
 
@@ -69,17 +66,13 @@ def steady(found: Sequence[Array], other: Sequence[Array]) -> bool:
     return True
 
 
-def quotients_in_turn(system: System) -> bool:
-    """Whether a program divides by few numbers, which quotients have made, again and again.
-
-    So do steps of an iteration that are written one after the other.
-    """
-    defined, depths = definitions(system), dict[int, int]()
-    for node in system.arena.nodes:
-        right, primitive = defined.get(node.index), node.primitive
-        arguments = node.arguments if right is None else (right,)
-        depth = max((depths.get(a.index, 0) for a in arguments), default=0)
-        if primitive is not None and primitive.singular is not None:
-            depth += primitive.singular(node) and node.arguments[-1].size <= FEW
-        depths[node.index] = depth
-    return max(depths.values(), default=0) >= IN_TURN
+def rounded(what: str, change: float, doubts: Iterable[str]) -> SingularSystem:
+    """The error for a derivative that is rounding."""
+    return SingularSystem(
+        f"{what} is rounding: it changes by {change:.1e} of itself when what it is made of "
+        f"changes in its last bits. Here {' and '.join(doubts)} divides by what "
+        "rounding has left, as of differences once an iteration has converged. Let it stop "
+        "there (fewer steps, or lg.while_loop), start farther from the solution, keep the divisor "
+        "away from zero, or differentiate what it approaches instead: lg.argmin, lg.root and "
+        "lg.fixed_point do, without differentiate=."
+    )

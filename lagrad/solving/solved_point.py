@@ -65,7 +65,8 @@ class SolvedPoint:
         to the blocks after it is carried on.
         """
         # The error of one block alone has nothing to cancel with.
-        return tuple(self._sample(k) for k in range(1 if len(self.solved) == 1 else SAMPLES))
+        with np.errstate(all="ignore"):
+            return tuple(self._sample(k) for k in range(1 if len(self.solved) == 1 else SAMPLES))
 
     @cached_property
     def condition(self) -> float:

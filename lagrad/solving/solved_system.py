@@ -20,6 +20,7 @@ from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivative_mapping import Derivatives, Gradient, frozen
+from lagrad.solving.last_bits import rounded
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
 from lagrad.solving.solved_point import GIVEN, Carry, SolvedPoint
 from lagrad.systems.constraint import Constraint, definitions
@@ -194,7 +195,7 @@ class SolvedSystem:
         if certificate.differentiated != "implicit":
             certificate = replace(certificate, compare=lambda: self._distance(found, again))
         if not sweep.rounding <= self.policy.accuracy:
-            self.policy.fail(rounded(what, sweep))
+            self.policy.fail(rounded(what, sweep.rounding, sweep.doubts))
             return read, certificate
         if self.point.doubtful:
             self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
@@ -269,18 +270,6 @@ class SolvedSystem:
 def cotangent_of(variable: Variable) -> dict[Variable, Array]:
     """The cotangent of a variable alone."""
     return {variable: np.ones(variable.shape, dtype=variable.dtype)}
-
-
-def rounded(what: str, sweep: Any) -> SingularSystem:
-    """The error for a derivative that is rounding."""
-    return SingularSystem(
-        f"{what} is rounding: it changes by {sweep.rounding:.1e} of itself when what it is made of "
-        f"changes in its last bits. Here {' and '.join(sweep.doubts)} divides by what "
-        "rounding has left, as of differences once an iteration has converged. Let it stop "
-        "there (fewer steps, or lg.while_loop), start farther from the solution, keep the divisor "
-        "away from zero, or differentiate what it approaches instead: lg.argmin, lg.root and "
-        "lg.fixed_point do, without differentiate=."
-    )
 
 
 def pulled(sweep: Any, system: System, output: Variable) -> dict[Constraint, Array]:
