@@ -49,6 +49,9 @@ class Primitive:
         Whether its two arguments may change places.
     kink : bool
         Whether its derivative jumps somewhere.
+    ties : callable, optional
+        Of one whose value jumps, `ties(node)` says at which entries; what it has there is the mean
+        of both sides, if it is no truth.
     fresh : bool
         Whether its value is surely an array of its own, no view of an argument. (An elementwise
         one's is.)
@@ -73,6 +76,7 @@ class Primitive:
     doubles: bool = False
     commutative: bool = False
     kink: bool = False
+    ties: Callable[[Any], Any] | None = None
     fresh: bool = False
     simplify: Callable[[Any, Any], Any] | None = None
     repeats: Callable[[Parameters], Any] | None = None

@@ -15,7 +15,7 @@ from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
-from lagrad.primitives.kernels import exp_ratio, logistic_share
+from lagrad.primitives.kernels import exp_ratio, larger_share, logistic_share
 from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
 from lagrad.typing import Function, Value
 
@@ -50,7 +50,7 @@ def power_by_exponent(y: Value, x: Value, n: Value) -> Value:
 power = elementwise(np.power, power_by_base, power_by_exponent, notation=notation.to_the)
 
 absolute = elementwise(np.absolute, lambda y, x: np.sign(x), name="abs", kink=True)
-sign = elementwise(np.sign, kink=True)
+sign = elementwise(np.sign, kink=True, ties=lambda y: np.equal(y.arguments[0], 0))
 floor = elementwise(np.floor)
 ceil = elementwise(np.ceil)
 sqrt = elementwise(np.sqrt, lambda y, x: 0.5 / y)
@@ -84,11 +84,13 @@ arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
 hypot = elementwise(np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, commutative=True)
 
 
-def pairwise(name: str, kernel: Function, *partials: Function, called: str = "") -> None:
+def pairwise(
+    name: str, kernel: Function, *partials: Function | None, called: str = "", **traits: Any
+) -> None:
     """A function of two arrays, entry by entry, that is no ufunc."""
     plain = getattr(kernel, "__wrapped__", kernel)  # without the search for traced values
     dtype = lambda *kinds: promoted(*kinds, np.float32)
-    made = entrywise(name, plain, partials, dtype, called or f"_{name}")
+    made = entrywise(name, plain, partials, dtype, called or f"_{name}", **traits)
     FUNCTIONS[kernel] = lambda a, b: made(graph_of(a, b), a, b)
 
 
@@ -103,16 +105,24 @@ logaddexp = elementwise(
 )
 
 
+def tied(y: Expression) -> Value:
+    """Where two arguments are equal, and compared with each other jump."""
+    return np.equal(*y.arguments)
+
+
 equal = elementwise(np.equal, commutative=True, notation=notation.compared("=="))
 INEQUALITIES = {np.less: "<", np.less_equal: "<=", np.greater: ">", np.greater_equal: ">="}
 for _ufunc, _sign in INEQUALITIES.items():
-    elementwise(_ufunc, notation=notation.compared(_sign))
+    elementwise(_ufunc, notation=notation.compared(_sign), ties=tied)
 TRUTHS = "not_equal logical_and logical_or logical_xor logical_not isfinite isnan isinf"
 for _name in TRUTHS.split():
     elementwise(getattr(np, _name))
 
 
-def extreme(ufunc: np.ufunc, compare: np.ufunc, missing: bool) -> None:
+pairwise("larger_share", larger_share, None, None, ties=tied)
+
+
+def extreme(ufunc: np.ufunc, larger: bool, missing: bool) -> None:
     """The larger or the smaller one; where NaNs are `missing`, the other one counts."""
 
     def weight(this: Value, other: Value) -> Value:
@@ -121,19 +131,17 @@ def extreme(ufunc: np.ufunc, compare: np.ufunc, missing: bool) -> None:
         The arguments are compared with each other, not with the value: that may have been
         computed elsewhere, and differ in its last bit.
         """
-        first = compare(this, other)
-        if missing:
-            first = np.logical_or(first, np.isnan(other))
-        return np.where(first, 1, np.where(np.equal(this, other), 0.5, 0))
+        share = larger_share(this, other) if larger else larger_share(other, this)
+        return np.where(np.isnan(other), 1, share) if missing else share
 
     partials = (lambda y, a, b: weight(a, b), lambda y, a, b: weight(b, a))
     elementwise(ufunc, *partials, commutative=True, kink=True)
 
 
-extreme(np.maximum, np.greater, missing=False)
-extreme(np.minimum, np.less, missing=False)
-extreme(np.fmax, np.greater, missing=True)
-extreme(np.fmin, np.less, missing=True)
+extreme(np.maximum, True, missing=False)
+extreme(np.minimum, False, missing=False)
+extreme(np.fmax, True, missing=True)
+extreme(np.fmin, False, missing=True)
 
 
 def _negative(graph: Graph, x: Any) -> Expression:

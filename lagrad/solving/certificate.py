@@ -35,13 +35,16 @@ class Certificate(Public):
     distance : float or None
         How far the derivative is from the implicit one, relative to its largest entry; None where
         that does not exist. Solved for when it is asked for, where the two are not the same.
+    kink : float
+        By how much of itself the derivative differs between the sides of a kink that the point is
+        at; zero elsewhere. At a kink it is the mean of both sides.
     error_bound : float
         A first-order bound of the relative error: of the unknowns' largest entries for a
         solution, of each array's largest entry for a derivative. Rounding of explicit
         evaluations alone is not in it.
     """
 
-    PUBLIC = (*FIELDS, "differentiated", "truncation", "distance")
+    PUBLIC = (*FIELDS, "differentiated", "truncation", "distance", "kink")
 
     converged: bool
     primal_residual: float
@@ -50,6 +53,7 @@ class Certificate(Public):
     error_bound: float
     differentiated: str = "implicit"
     truncation: float = 0.0
+    kink: float = 0.0
     compare: Callable[[], float | None] = field(default=lambda: 0.0, repr=False, compare=False)
 
     @property
@@ -68,7 +72,10 @@ class Certificate(Public):
         said += f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
         if self.differentiated != "implicit":
             said += f"; {self.differentiated}"
-        return said + (f", {self.truncation:.1e} left" if self.truncation else "")
+        said += f", {self.truncation:.1e} left" if self.truncation else ""
+        if self.kink:
+            said += f"; at a kink: a mean, of which the sides differ by {self.kink:.1e}"
+        return said
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
+from lagrad.solving.kinks import Kinks, Side
 from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
@@ -41,6 +42,15 @@ class Run:
     @cached_property
     def plan(self) -> Plan:
         return Plan(self.inputs, self.variables, self._defined)
+
+    @cached_property
+    def kinks(self) -> Kinks:
+        return Kinks(self.inputs, self.variables, self._defined)
+
+    def evaluate_on(self, side: Side, values: dict[Variable, Array]) -> None:
+        """Add the values of what is defined, on one side of kinks."""
+        results = self.kinks.evaluate([values[v] for v in self.inputs], side)
+        values.update(zip(self.variables, map(np.asarray, results), strict=True))
 
     def evaluate(self, values: dict[Variable, Array]) -> Array | None:
         """Add the values of what is defined; those of all nodes of a tape of scalars."""
@@ -223,8 +233,45 @@ class CompiledSystem:
         return tape, stretches
 
     @cached_property
+    def given(self) -> list[Variable]:
+        """The variables that nothing defines: those given, and the unknowns."""
+        defined = definitions(self.system)
+        return [v for v in self.system.variables.values() if v.index not in defined]
+
+    @property
+    def still(self) -> str:
+        """The role of variables that nothing is differentiated by.
+
+        A value that is a derivative may be one by data, which were an inner function's parameters.
+        """
+        return "" if self.system.derived else "data"
+
+    @cached_property
+    def moving(self) -> list[Variable]:
+        """The given variables that others are differentiated by."""
+        roles = ("parameter", "data")
+        return [v for v in self.system.with_role(*roles) if v.role != self.still]
+
+    @cached_property
+    def kinks(self) -> Kinks | None:
+        """The selectors on which derivatives depend by more than their mean at a kink; None if so.
+
+        First derivatives are of the first degree in them as a rule; others, and the inverse of a
+        block's Jacobian, are not. Values that are derivatives themselves count as such.
+        """
+        defined = definitions(self.system)
+        values = list(self.system.variables.values())
+        within = Kinks(self.given, values, defined)
+        outputs = [*self.tape.data, *(values if self.system.derived else ())]
+        kinks = Kinks(self.given, outputs, defined, self.still)
+        if not kinks.selectors:
+            return None
+        higher = within.selectors or not self.explicit
+        return kinks if higher or kinks.bend(self.tape) else None
+
+    @cached_property
     def _planned(self) -> tuple[list[Variable], Plan]:
-        """The variables whose values the tape's data are computed from, and how."""
+        """The variables whose values the tape's data are computed from, and where ties are."""
         variables = list(self.system.variables.values())
         values: dict[int, tuple[Expression, Variable]] = {v.index: (v, v) for v in variables}
         for constraint in self.system.constraints.values():
@@ -235,7 +282,8 @@ class CompiledSystem:
             if root.dtype == variable.dtype:
                 values[root.index] = (root, variable)
         nodes, known = zip(*values.values(), strict=True) if values else ((), ())
-        return list(known), Plan(nodes, self.tape.data)
+        ties = [] if self.kinks is None else self.kinks.ties
+        return list(known), Plan(nodes, [*self.tape.data, *ties])
 
     def given_values(self, group: ImplicitGroup, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""
@@ -248,7 +296,14 @@ class CompiledSystem:
         """Whether all of it is known."""
         return all(v in values for v in variables_of(group.given))
 
-    def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
-        """The tape at a solution."""
-        known, data = self._planned
-        return self.tape.at(data([values[variable] for variable in known]))
+    def linearize(self, values: Mapping[Variable, Array]) -> tuple[Linearization, bool]:
+        """The tape at a solution, and whether that is at a kink."""
+        known, plan = self._planned
+        found, count = plan([values[variable] for variable in known]), len(self.tape.data)
+        return self.tape.at(found[:count]), any(map(np.any, found[count:]))
+
+    def sided(self, values: Mapping[Variable, Array], side: Side) -> Linearization:
+        """The tape with the selectors of a side where they are tied."""
+        assert self.kinks is not None
+        found = self.kinks.evaluate([values[v] for v in self.given], side)
+        return self.tape.at(found[: len(self.tape.data)])

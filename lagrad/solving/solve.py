@@ -75,6 +75,8 @@ def solve(
         require_minima(compiled, values, solved)
     scalars = None if compiled.flat is None else ScalarPoint(compiled.flat, memory)
     point = SolvedPoint(compiled, values, solved, scalars)
+    if compiled.system.derived and point.tied:
+        point = point.averaged()
     solution = SolvedSystem(point, policy, solve_named, tuple(reports), converged)
     if converged:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")

@@ -1,19 +1,22 @@
 """A system at its solution: where sweeps start from, and how far their results can be trusted."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from lagrad.errors import LagradError
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.kinks import Side, directions, moved
+from lagrad.solving.newton import BlockProblem
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -34,6 +37,7 @@ class SolvedPoint:
     values: dict[Variable, Array]
     solved: dict[Block, Solved]
     flat: ScalarPoint | None = None
+    side: Side | None = None  # of kinks, on which its derivatives are taken
 
     def __post_init__(self) -> None:
         for array in self.values.values():
@@ -43,7 +47,20 @@ class SolvedPoint:
     @cached_property
     def linearization(self) -> Linearization:
         """All local partials at this point."""
+        if self.side is not None:
+            return self.compiled.sided(self.values, self.side)
+        return self._linearized[0]
+
+    @cached_property
+    def _linearized(self) -> tuple[Linearization, bool]:
         return self.compiled.linearize(self.values)
+
+    @property
+    def tied(self) -> bool:
+        """Whether derivatives here are means over the sides of kinks."""
+        if self.side is not None or (self.flat is not None and not self.flat.tied):
+            return False
+        return self.compiled.kinks is not None and self._linearized[1]
 
     def sweep(self, width: int | None = None, near: Any = None) -> Carried:
         """A new sweep from here."""
@@ -54,7 +71,7 @@ class SolvedPoint:
     @cached_property
     def moved(self) -> "SolvedPoint":
         """The point with its unknowns moved by their errors, carried on from block to block."""
-        return self._moved({b: solved.bound.direction for b, solved in self.solved.items()}, 0.0)
+        return self._moved({b: solved.bound.direction for b, solved in self.solved.items()}, {})
 
     @cached_property
     def beyond(self) -> "tuple[SolvedPoint, ...]":
@@ -63,25 +80,103 @@ class SolvedPoint:
             return ()
         jumps = {b: s.bound.direction if s.jump is None else s.jump for b, s in self.solved.items()}
         back = {block: -jump for block, jump in jumps.items()}
-        # A kink may lie where the unknowns are zero, and have no size to be moved by.
-        return self._moved(jumps, JUMP), self._moved(back, -JUMP)
+        return self._moved(jumps, self._stepped(JUMP)), self._moved(back, self._stepped(-JUMP))
 
-    def _moved(self, directions: Mapping[Block, Array], share: float) -> "SolvedPoint":
+    def _stepped(self, share: float) -> dict[Variable, Array]:
+        """The parameters, each moved by a share of itself."""
+        found = {}
+        for v in self.compiled.system.with_role("parameter"):
+            array = self.values[v]
+            step = share * max(1.0, 1e12 * float(np.finfo(v.dtype).eps))
+            # A kink may lie where the unknowns are zero, and have no size to be moved by.
+            size = np.abs(array)
+            size = np.where(size > 0, size, largest(array) or 1.0)
+            found[v] = (array + step * size).astype(v.dtype)
+        return found
+
+    def _moved(
+        self, directions: Mapping[Block, Array], parameters: Mapping[Variable, Array]
+    ) -> "SolvedPoint":
         values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
-        if share:
-            for v, array in values.items():
-                if v.role == "parameter":
-                    step = share * max(1.0, 1e12 * float(np.finfo(v.dtype).eps))
-                    size = np.abs(array)
-                    size = np.where(size > 0, size, largest(array) or 1.0)
-                    values[v] = (array + step * size).astype(v.dtype)
+        values.update(parameters)
         for run in self.compiled.runs:
             if isinstance(run, ImplicitRun):
                 solved, unknowns = self.solved[run.block], run.block.unknowns
-                point = solved.point + directions[run.block] + self._response(run, values)
+                point = solved.point + self._response(run, values)
+                if run.block in directions:
+                    point = point + directions[run.block]
                 values.update(zip(unknowns, split(point, unknowns), strict=True))
             run.evaluate(values)
-        return SolvedPoint(self.compiled, values, self.solved)
+        return SolvedPoint(self.compiled, values, self.solved, side=self.side)
+
+    def _sides(self) -> Iterator[tuple[Side, Side]]:
+        """How selectors fall on the sides of the kinks here, in pairs."""
+        kinks, given = self.compiled.kinks, self.compiled.given
+        assert kinks is not None
+        parameters = self.compiled.moving
+        unknowns = {b: s.point for b, s in self.solved.items()}
+
+        def fallen(way: Array, sign: float) -> Side:
+            there = moved([self.values[v] for v in parameters], sign * way)
+            near = self._moved({}, dict(zip(parameters, there, strict=True)))
+            # What stays at its kink along the solutions does so in the equations alone.
+            apart = {
+                block: moved([x], sign * next(directions(x.size)), 1e-3)[0] - x
+                for block, x in unknowns.items()
+            }
+            further = near._moved(apart, {})
+            return kinks.side(*([at.values[v] for v in given] for at in (near, further, self)))
+
+        for way in directions(sum(v.size for v in parameters)):
+            yield fallen(way, 1.0), fallen(way, -1.0)
+
+    def _on(self, side: Side) -> "SolvedPoint | None":
+        """The same point with what is taken of it on one side of kinks; None where that fails."""
+        values = {v: self.values[v] for v in self.compiled.given}
+        solved = dict(self.solved)
+        for run in self.compiled.runs:
+            if isinstance(run, ImplicitRun) and not (old := self.solved[run.block]).truncated:
+                equations, unknowns = run.equations, run.block.unknowns
+                solver = old.problem.solver if old.problem.equations is equations else None
+                problem = BlockProblem(equations, equations.outer_values(values), solver, side)
+                try:
+                    here = problem.at(old.point)
+                    jacobian = problem.jacobian(here)
+                    factors = problem.factor(jacobian, "on one side of a kink")
+                    # The unknowns are as they are; multipliers are another side's.
+                    point = old.point
+                    if equations.linear:
+                        point = point - factors.solve(here.residual)
+                except LagradError:
+                    return None
+                solved[run.block] = replace(
+                    old, problem=problem, point=point, jacobian=jacobian, factors=factors
+                )
+                values.update(zip(unknowns, split(point, unknowns), strict=True))
+            run.evaluate_on(side, values)
+        return SolvedPoint(self.compiled, values, solved, side=side)
+
+    def averaged(self) -> "SolvedPoint":
+        """The point with the means, over the sides of kinks, of values that are derivatives."""
+        found = [v for v in self.values if v.role not in GIVEN]
+        taken = lambda there: [there.values[v] for v in found]
+        means, _ = self.mean(taken(self), taken)
+        return replace(self, values=self.values | dict(zip(found, means, strict=True)))
+
+    def mean(
+        self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
+    ) -> tuple[list[Array], float]:
+        """The mean of what is taken of the point over the sides of its kinks, and the jump."""
+        kinks = self.compiled.kinks
+        assert kinks is not None
+        here = kinks.side([self.values[v] for v in self.compiled.given])
+
+        def evaluate(side: Side) -> Sequence[Array] | None:
+            point = self._on(side)
+            return None if point is None else taken(point)
+
+        with np.errstate(all="ignore"):
+            return kinks.mean(plain, here, self._sides(), evaluate)
 
     def drift(self) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
@@ -92,7 +187,7 @@ class SolvedPoint:
         if np.isfinite(found):
             return found
         back = {block: -solved.bound.direction for block, solved in self.solved.items()}
-        return self._change_to(self._moved(back, 0.0))
+        return self._change_to(self._moved(back, {}))
 
     def _change_to(self, other: "SolvedPoint") -> float:
         pairs = (
@@ -165,27 +260,58 @@ class SolvedPoint:
         carry: Callable[[Any], dict[Any, Array]],
         width: int | None,
         units: Mapping[Any, float],
-    ) -> tuple[dict[Any, Array], Carried, float]:
-        """What a sweep carries, the sweep, and a first-order bound of its relative error.
+    ) -> "Taken":
+        """What a sweep carries, and a first-order bound of its relative error.
 
         The same sweep at the moved point, each block's solution corrected once, shows what the
-        error of the solution does to the result.
+        error of the solution does to the result. At a kink it is the mean over the sides.
         """
         with np.errstate(all="ignore"):
-            sweep = self.sweep(width)
-            found = carry(sweep)
+            point, sweep, jump = self, self.sweep(width), 0.0
+            first = found = carry(sweep)
+            if self.tied:
+                taken = lambda there: list(carry(there.sweep(width)).values())
+                arrays, jump = self.mean(list(found.values()), taken)
+                found = dict(zip(found, arrays, strict=True))
+                point = self._first_side
+                first = carry(sweep := point.sweep(width))
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
             if self.solved:
-                other = carry(self.moved.sweep(width, near=sweep))
-                error += 2 * relative_change(found, other, units, self.scale)
+                other = carry(point.moved.sweep(width, near=sweep))
+                error += 2 * relative_change(first, other, units, self.scale)
             if any(solved.at_kink for solved in self.solved.values()):
                 error = np.inf
-            for point in self.beyond:
-                other = carry(point.sweep(width, near=sweep))
+            for there in point.beyond:
+                other = carry(there.sweep(width, near=sweep))
                 change = relative_change(found, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
-        return found, sweep, error
+        return Taken(found, sweep, error, jump)
+
+    @cached_property
+    def _first_side(self) -> "SolvedPoint":
+        sides = (self._on(side) for pair in self._sides() for side in pair)
+        return next((point for point in sides if point is not None), self)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a sweep carried.
+
+    Attributes
+    ----------
+    found : dict
+    sweep : Carried
+    error : float
+        A first-order bound of the relative error.
+    jump : float
+        By how much of itself it differs between the sides of a kink.
+    """
+
+    found: dict[Any, Array]
+    sweep: Carried
+    error: float
+    jump: float
 
 
 # Of the largest value: what a result that should be zero is measured by.

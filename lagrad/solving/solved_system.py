@@ -169,7 +169,8 @@ class SolvedSystem:
         `again` asks another solution for the same.
         """
         began = time.perf_counter()
-        found, sweep, error = self.point.carried(carry, width, units)
+        taken = self.point.carried(carry, width, units)
+        found, sweep, error = taken.found, taken.sweep, taken.error
         self.spent.append((what, time.perf_counter() - began))
         read = {key: frozen(array) for key, array in found.items()}
         # A sum that overflows says nothing yet.
@@ -184,6 +185,7 @@ class SolvedSystem:
             error_bound=float(error + self.certificate.error_bound),
             differentiated="; ".join(instead) or "implicit",
             truncation=sweep.truncation,
+            kink=taken.jump,
         )
         if certificate.differentiated != "implicit":
             certificate = replace(certificate, compare=lambda: self._distance(found, again))

@@ -43,6 +43,7 @@ class System(Public):
         self.variables: dict[str, Variable] = {}
         self.constraints: dict[str, Constraint] = {}
         self.groups: list[ImplicitGroup] = []
+        self.derived = False  # whether values of variables are derivatives
 
     def snapshot(self) -> "System":
         """The system as it is now, whatever is declared later."""

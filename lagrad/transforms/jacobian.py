@@ -9,6 +9,7 @@ import scipy.sparse as sparse_matrices
 
 from lagrad.errors import InvalidFunction, NotFinite
 from lagrad.expressions.expression import Variable
+from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.transforms.gradient import grad
 from lagrad.transforms.transform import Backend, Numbers, Positions, Symbols, Transform, plain
@@ -150,8 +151,19 @@ def sparse_jacobian(
             blocks = point.linearization.blocks([i])
         for o in outputs:
             matrix = sparse_matrices.csr_array(blocks.assembled([o], [i]), copy=True)
+            if point.tied:
+                matrix = sparse_mean(point, matrix, o, i)
             if not np.isfinite(matrix.data).all():
                 raise NotFinite(f"the Jacobian of {o.name!r} by {i.name!r} is NaN or infinite.")
             matrix.eliminate_zeros()
             found[o.name, i.name] = matrix
     return found
+
+
+def sparse_mean(point: SolvedPoint, here: Any, output: Variable, parameter: Variable) -> Any:
+    """The mean of a matrix over the sides of the kinks that a point is at."""
+    assembled = lambda taken: taken.blocks([parameter]).assembled([output], [parameter])
+    rows, columns = assembled(point.compiled.tape.pattern()).nonzero()
+    entries = lambda matrix: np.asarray(sparse_matrices.csr_array(matrix)[rows, columns])
+    (found,), _ = point.mean([entries(here)], lambda at: [entries(assembled(at.linearization))])
+    return sparse_matrices.csr_array((found, (rows, columns)), shape=here.shape)
