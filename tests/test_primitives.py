@@ -17,6 +17,7 @@ from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
 from lagrad.primitives.kernels import (
     Index,
+    branch_share,
     cofactor,
     embed,
     exp_ratio,
@@ -94,6 +95,7 @@ CASES = {
     "hypot": [(np.hypot, A34, B34)],
     "logistic_share": [(logistic_share, A34, ROW), (logistic_share, A34, 0.5)],
     "larger_share": [(larger_share, A34, ROW), (larger_share, A34, 0.5)],
+    "branch_share": [(lambda x: branch_share(x > 0.1, x, 0.1), A34)],
     "exp_ratio": [(exp_ratio, A34, ROW)],
     "logaddexp": [(np.logaddexp, A34, ROW)],
     "maximum": [(np.maximum, A34, ROW), (lambda x: np.clip(x, -0.5, 0.5), A34)],

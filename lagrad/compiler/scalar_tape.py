@@ -213,22 +213,15 @@ class ScalarTape:
         return left, right
 
     @cached_property
-    def _kinked(self) -> list[tuple[Array, Array | None]]:
-        """The operands that are compared in functions with kinks."""
-        found = []
-        for name, c in CODES.items():
-            if name in PRIMITIVES and PRIMITIVES[name].kink:
-                where = np.flatnonzero(self.code == c)
-                where = where[where >= self.start]
-                found.append((self.first[where], self.second[where] if c < BINARY else None))
-        return [pair for pair in found if pair[0].size]
+    def _kinked(self) -> Array:
+        names = [n for n in NAMES if n in PRIMITIVES and PRIMITIVES[n].kink]
+        return np.flatnonzero(np.isin(self.code, [CODES[n] for n in names]))
 
     def tied(self, values: Array) -> bool:
         """Whether a function with a kink is at it: at zero, or at equal operands."""
-        return any(
-            bool(np.any(values[first] == (0.0 if second is None else values[second])))
-            for first, second in self._kinked
-        )
+        where = self._kinked
+        other = np.where(self.binary[where], values[self.second[where]], 0.0)
+        return bool(np.any(values[self.first[where]] == other))
 
     @cached_property
     def _held(self) -> tuple[Array, Array]:

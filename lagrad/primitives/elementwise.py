@@ -5,7 +5,9 @@ A partial is a number, or a function of the output `y` and the arguments. Compar
 sides.
 """
 
+import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,25 @@ from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
-from lagrad.primitives.kernels import exp_ratio, larger_share, logistic_share
+from lagrad.primitives.kernels import branch_share, exp_ratio, larger_share, logistic_share
 from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
 from lagrad.typing import Function, Value
 
 add = elementwise(np.add, 1, 1, commutative=True, notation=notation.plus)
 subtract = elementwise(np.subtract, 1, -1, notation=notation.minus)
+
+
+def factor(other: Value, this: Value) -> Value:
+    """What a factor is multiplied by; a truth chooses between it and zero."""
+    return branch_share(other, this, 0.0) if other.dtype.kind == "b" else other
+
+
 multiply = elementwise(
-    np.multiply, lambda y, a, b: b, lambda y, a, b: a, commutative=True, notation=notation.times
+    np.multiply,
+    lambda y, a, b: factor(b, a),
+    lambda y, a, b: factor(a, b),
+    commutative=True,
+    notation=notation.times,
 )
 divide = elementwise(
     np.true_divide, lambda y, a, b: 1 / b, lambda y, a, b: -y / b, notation=notation.over
@@ -154,10 +167,57 @@ UFUNCS[np.negative] = _negative
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
 
 
+def border(condition: Expression) -> Value:
+    """Where a condition is about to change: at equal numbers on both sides of an inequality."""
+    primitive = condition.primitive
+    if primitive is None or not primitive.elementwise or condition.dtype.kind != "b":
+        return False
+    if primitive.ties is not None:
+        return primitive.ties(condition)
+    borders = [border(argument) for argument in condition.arguments]
+    return functools.reduce(np.logical_or, borders)
+
+
+def meeting(y: Expression) -> Value:
+    """Where a condition is at its border, and both values are the same: no jump, but a kink."""
+    condition, a, b = y.arguments
+    if (edge := border(condition)) is False:
+        return np.less(y, -1)
+    epsilon = float(np.finfo(y.dtype).eps)
+    gap = np.abs(np.subtract(a, b))
+    near = 1e4 * epsilon * (np.abs(a) + np.abs(b)) + 10 * epsilon
+    return np.logical_and(edge, np.less_equal(gap, near))
+
+
+def _alone(lowered: Any, operation: Any) -> Any:
+    """The share without the two values, which it has for the sake of its border."""
+    condition = operation.arguments[0]
+    if lowered.operations[condition].shape != operation.shape:
+        return operation
+    parameters = (operation.dtype.str,)
+    return replace(operation, primitive=cast, parameters=parameters, arguments=(condition,))
+
+
+_share = entrywise(
+    "branch_share",
+    branch_share.__wrapped__,  # type: ignore[attr-defined]
+    (),
+    lambda condition, *kinds: promoted(*kinds, np.float32),
+    "_branch_share",
+    ties=meeting,
+    simplify=_alone,
+)
+FUNCTIONS[branch_share] = lambda c, a, b: _share(graph_of(c, a, b), c, a, b)
+
+
 where = entrywise(
     "where",
     np.where,
-    (None, lambda y, c, a, b: np.where(c, 1, 0), lambda y, c, a, b: np.where(c, 0, 1)),
+    (
+        None,
+        lambda y, c, a, b: branch_share(c, a, b),
+        lambda y, c, a, b: branch_share(np.logical_not(c), b, a),
+    ),
     lambda condition, *kinds: promoted(*kinds),
     "np.where",
     kink=True,

@@ -189,6 +189,13 @@ def larger_share(a: Array, b: Array) -> Array:
 
 
 @overridable
+def branch_share(condition: Array, a: Array, b: Array) -> Array:
+    """One where a condition chooses `a` of two values, and zero where it chooses `b`."""
+    shape = np.broadcast_shapes(np.shape(condition), np.shape(a), np.shape(b))
+    return np.broadcast_to(condition, shape).astype(np.result_type(a, b, np.float32))
+
+
+@overridable
 def extreme_share(x: Array, axes: Shape, largest: bool) -> Array:
     """The share of each entry in the largest one over some axes, or the least: equal for equal."""
     top = (np.max if largest else np.min)(x, axis=axes, keepdims=True)

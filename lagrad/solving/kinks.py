@@ -1,8 +1,8 @@
 """Kinks: the derivative there is the mean of the derivatives on all sides.
 
 It is the mean of the whole derivative: that of |x|·sign x, which is sign² x, is one on both sides
-of zero, and so it is one there. A *selector* is a node whose value jumps: a sign, a comparison, the
-share of an extreme. Where it is tied, a derivative of more than the first degree in selectors is
+of zero, and so it is one there. A *selector* is a node whose value jumps: a sign, the
+share of an extreme or of a branch. Where it is tied, a derivative of more than the first degree in selectors is
 evaluated with all of them as they fall on one side, then as they fall on the other. They fall as
 they do at a point nearby, so that what belongs together falls together; the derivative itself is
 taken where it was asked for.
@@ -79,20 +79,20 @@ class Kinks:
             if moves:
                 moving.add(node.index)
             jumps = node.primitive is not None and node.primitive.ties is not None
-            if jumps and moves and node.index not in self.given:
-                if any(a.dtype.kind == "f" for a in node.arguments):
-                    yield node
+            if jumps and moves and node.dtype.kind == "f" and node.index not in self.given:
+                yield node
 
     @cached_property
     def degrees(self) -> dict[int, int]:
         """Of which degree each node is in selectors: none, one, or more.
 
-        Comparisons count as more, since a truth has no mean.
+        The share of a branch counts as more, since at the border it is no mean of both sides.
         """
         found: dict[int, int] = {}
         if not self.selectors:
             return found
-        own = {n.index: 1 if n.dtype.kind == "f" else 2 for n in self.selectors}
+        own = {n.index: 1 for n in self.selectors}
+        own |= {n.index: 2 for n in self.selectors if any(a.dtype.kind == "b" for a in n.arguments)}
         with self.selectors[0].graph.reopened():
             for node in self.order:
                 if node.index in own:
@@ -185,22 +185,17 @@ class Kinks:
                 side[n.index], undecided[n.index] = here, still
         return side
 
-    def between(self, up: Side, down: Side, here: Side) -> Side | None:
-        """The mean of two sides; None where a truth differs, which has no mean.
+    def between(self, up: Side, down: Side, here: Side | None = None) -> Side:
+        """The mean of two sides.
 
-        Of the shares of extremes it is those at the kink itself, which are equal: two sides do not
-        know all orders.
+        Of the shares in extremes it is those at the kink itself, if given, which are equal: two
+        sides do not know all orders.
         """
         found = Side()
         for n in self.selectors:
-            a, b = up[n.index], down[n.index]
-            if n.dtype.kind == "f":
-                shared = n.primitive is not None and not n.primitive.elementwise
-                found[n.index] = here[n.index] if shared else (a + b) / 2
-            elif np.array_equal(a, b):
-                found[n.index] = a
-            else:
-                return None
+            assert n.primitive is not None
+            shared = here is not None and not n.primitive.elementwise
+            found[n.index] = here[n.index] if shared else (up[n.index] + down[n.index]) / 2
         return found
 
     def mean(
@@ -233,11 +228,9 @@ class Kinks:
             first = first or half
             same = same and change(first, half) < ROUNDING
             if k < 2 and straight:
-                centre = self.between(up, down, here)
-                level = None if centre is None else self.centred(centre, up, down)
-                at = None if level is None else evaluate(level)
-                straight = at is not None and change(at, half) < ROUNDING
-                middle = middle or centre
+                centre = evaluate(self.between(up, down))
+                straight = centre is not None and change(centre, half) < ROUNDING
+                middle = middle or self.between(up, down, here)
             elif straight or (same and k + 1 >= AGREED):
                 break
         if straight and middle is not None and (at := evaluate(middle)) is not None:
@@ -245,10 +238,6 @@ class Kinks:
         means = [t / np.maximum(c, 1) for t, c in zip(sums, counts, strict=True)]
         some = zip(plain, means, counts, strict=True)
         return self._kept(plain, [np.where(c > 0, m, a) for a, m, c in some]), jump
-
-    def centred(self, centre: Side, up: Side, down: Side) -> Side:
-        """The mean of two sides, the shares of extremes among it."""
-        return {k: (up[k] + down[k]) / 2 if v.dtype.kind == "f" else v for k, v in centre.items()}
 
     def _kept(self, plain: Sequence[Array], found: Sequence[Array]) -> list[Array]:
         """In the dtypes that there were."""
