@@ -95,7 +95,7 @@ class ExplicitGradient:
         count = len(self.copied)
         if not finite:
             return None
-        if any(map(np.any, found[count:])):
+        if any(tie.any() for tie in found[count:]):
             found[self.plain :] = self._mean(values, found[self.plain : count])
         del found[count:]
         for k, dtype in enumerate(self.copied):

@@ -137,7 +137,7 @@ class LocalEquations:
         if self.side is not None:
             return [tape.at(self._on(self.side)[: len(tape.data)])]
         found, count = self._further(equations.stages[1]), len(tape.data)
-        if not any(map(np.any, found[count:])):
+        if not any(tie.any() for tie in found[count:]):
             return [tape.at(found[:count])]
         way = next(directions(self.point.size))
         points = (split(moved([self.point], d)[0], equations.unknowns) for d in (way, -way))
@@ -185,7 +185,7 @@ class LocalEquations:
         matrix = None
         if equations.dense is not None and self.side is None:
             matrix, *ties = self._further(equations.stages[2])
-            matrix = None if any(map(np.any, ties)) else matrix
+            matrix = None if any(tie.any() for tie in ties) else matrix
         if matrix is None:
             matrix = self.matrix(equations.full)
         # Factored in double precision, whatever the unknowns have.

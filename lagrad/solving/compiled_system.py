@@ -300,10 +300,13 @@ class CompiledSystem:
         """The tape at a solution, and whether that is at a kink."""
         known, plan = self._planned
         found, count = plan([values[variable] for variable in known]), len(self.tape.data)
-        return self.tape.at(found[:count]), any(map(np.any, found[count:]))
+        return self.tape.at(found[:count]), any(tie.any() for tie in found[count:])
 
-    def sided(self, values: Mapping[Variable, Array], side: Side) -> Linearization:
-        """The tape with the selectors of a side where they are tied."""
+    def sided(
+        self, values: Mapping[Variable, Array], side: Side, origin: Mapping[Variable, Array]
+    ) -> Linearization:
+        """The tape with the selectors of a side where they are tied at a point nearby."""
         assert self.kinks is not None
-        found = self.kinks.evaluate([values[v] for v in self.given], side)
+        here, there = ([at[v] for v in self.given] for at in (values, origin))
+        found = self.kinks.evaluate(here, side, there)
         return self.tape.at(found[: len(self.tape.data)])

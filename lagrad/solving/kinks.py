@@ -24,7 +24,7 @@ from lagrad.typing import Array
 # The values of selectors on one side, by their nodes' indices.
 Side = dict[int, Array]
 # Of sides in pairs: after so many that agree no further ones are asked, nor more than at most.
-AGREED, AT_MOST = 8, 64
+AGREED, AT_MOST = 8, 1024
 # A change that is rounding.
 ROUNDING = 1e-11
 
@@ -151,27 +151,25 @@ class Kinks:
         return max(degrees, default=0) > 1
 
     @cached_property
-    def _plans(self) -> tuple[Plan, Plan, Plan]:
+    def _plans(self) -> tuple[Plan, Plan]:
         """Selectors and their ties from the inputs, and the outputs from both."""
         return (
             Plan(self.inputs, [*self.selectors, *self.ties], self.defined),
-            Plan(self.inputs, self.ties, self.defined),
             Plan([*self.inputs, *self.selectors], self.outputs, self.defined),
         )
 
-    def tied(self, values: Sequence[Array]) -> bool:
-        """Whether a selector is tied."""
-        return any(map(np.any, self._plans[1](values)))
-
-    def evaluate(self, values: Sequence[Array], side: Side) -> list[Array]:
-        """The outputs, with the selectors of a side where they are tied."""
+    def evaluate(
+        self, values: Sequence[Array], side: Side, origin: Sequence[Array] | None = None
+    ) -> list[Array]:
+        """The outputs, with the selectors of a side where they are tied, or were at the origin."""
         count = len(self.selectors)
         found = self._plans[0](values)
+        ties = found[count:] if origin is None else self._plans[0](origin)[count:]
         chosen = [
             np.where(tie, side.get(n.index, here), here)
-            for n, here, tie in zip(self.selectors, found[:count], found[count:], strict=True)
+            for n, here, tie in zip(self.selectors, found[:count], ties, strict=True)
         ]
-        return self._plans[2]([*values, *chosen])
+        return self._plans[1]([*values, *chosen])
 
     def side(self, *points: Sequence[Array]) -> Side:
         """The selectors at the first of some points; where one is tied there, at the next."""

@@ -37,7 +37,9 @@ class SolvedPoint:
     values: dict[Variable, Array]
     solved: dict[Block, Solved]
     flat: ScalarPoint | None = None
-    side: Side | None = None  # of kinks, on which its derivatives are taken
+    # Of kinks at a point, itself or nearby, the side on which derivatives are taken.
+    side: Side | None = None
+    origin: "SolvedPoint | None" = None
 
     def __post_init__(self) -> None:
         for array in self.values.values():
@@ -48,7 +50,7 @@ class SolvedPoint:
     def linearization(self) -> Linearization:
         """All local partials at this point."""
         if self.side is not None:
-            return self.compiled.sided(self.values, self.side)
+            return self.compiled.sided(self.values, self.side, (self.origin or self).values)
         return self._linearized[0]
 
     @cached_property
@@ -107,7 +109,8 @@ class SolvedPoint:
                     point = point + directions[run.block]
                 values.update(zip(unknowns, split(point, unknowns), strict=True))
             run.evaluate(values)
-        return SolvedPoint(self.compiled, values, self.solved, side=self.side)
+        origin = None if self.side is None else self.origin or self
+        return SolvedPoint(self.compiled, values, self.solved, side=self.side, origin=origin)
 
     def _sides(self) -> Iterator[tuple[Side, Side]]:
         """How selectors fall on the sides of the kinks here, in pairs."""
@@ -284,7 +287,7 @@ class SolvedPoint:
                 error = np.inf
             for there in point.beyond:
                 other = carry(there.sweep(width, near=sweep))
-                change = relative_change(found, other, units, self.scale)
+                change = relative_change(first, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
         return Taken(found, sweep, error, jump)
 
