@@ -62,6 +62,9 @@ class Primitive:
         `repeats(parameters)` is the program that it runs again and again.
     breaks : callable, optional
         `breaks(parameters, arguments)` says where it stops being finite, or None.
+    meets : callable, optional
+        `meets(parameters)` is a function that says of the arguments whether what is repeated meets
+        a kink of its own derivatives; None where it has none.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Primitive:
     simplify: Callable[[Any, Any], Any] | None = None
     repeats: Callable[[Parameters], Any] | None = None
     breaks: Callable[[Parameters, Sequence[Array]], str | None] | None = None
+    meets: Callable[[Parameters], Callable[[Sequence[Array]], bool] | None] | None = None
 
     def __call__(self, graph: Graph, *arguments: Any, parameters: Parameters = ()) -> Expression:
         return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)

@@ -11,6 +11,7 @@ from lagrad.expressions.primitive import Primitive
 from lagrad.loops.adjoint_chains import AdjointChain, tangent_chain
 from lagrad.loops.chain import Chain
 from lagrad.loops.joint_partials import Rule, expansion, joint_maps
+from lagrad.loops.kinks_met import meets, meets_backwards
 from lagrad.loops.run_backwards import reverse
 from lagrad.loops.run_forwards import breaks_at, run
 from lagrad.systems.linearization import joined, split
@@ -130,6 +131,7 @@ CHAIN = Primitive(
     source=written,
     repeats=lambda parameters: parameters[0].step,
     breaks=diverges,
+    meets=meets,
 )
 
 
@@ -155,4 +157,5 @@ REVERSED = Primitive(
     lambda node, ks: joint_maps(reversed_rule(*node.parameters), node, ks),
     simplify=remembered,
     source=unwritten,
+    meets=meets_backwards,
 )

@@ -1,5 +1,6 @@
 """A system made ready to be solved: its blocks compiled, its local partials in a row."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -268,6 +269,30 @@ class CompiledSystem:
             return None
         higher = within.selectors or not self.explicit
         return kinks if higher or kinks.bend(self.tape) else None
+
+    @cached_property
+    def _loops(self) -> tuple[list[Callable[[Sequence[Array]], bool]], list[int], Plan] | None:
+        """What says of loops whether they meet kinks of derivatives, and how it is given."""
+        if not self.explicit:
+            return None
+        roots, defined = list(self.system.variables.values()), definitions(self.system)
+        asked, arguments, counts = [], [], []
+        for node in ancestors(roots, lambda node: False, defined):
+            if node.primitive is not None and node.primitive.meets is not None:
+                if (met := node.primitive.meets(node.parameters)) is not None:
+                    asked.append(met)
+                    arguments += node.arguments
+                    counts.append(len(node.arguments))
+        return (asked, counts, Plan(self.given, arguments, defined)) if asked else None
+
+    def meets_kinks(self, values: Mapping[Variable, Array]) -> bool:
+        """Whether a loop meets a kink of derivatives that it makes."""
+        if self._loops is None:
+            return False
+        asked, counts, plan = self._loops
+        found = iter(plan([values[v] for v in self.given]))
+        given = [list(itertools.islice(found, count)) for count in counts]
+        return any(met(arguments) for met, arguments in zip(asked, given, strict=True))
 
     @cached_property
     def _planned(self) -> tuple[list[Variable], Plan]:

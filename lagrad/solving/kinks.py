@@ -203,43 +203,57 @@ class Kinks:
         pairs: Iterable[tuple[Side, Side]],
         evaluate: Callable[[Side], Sequence[Array] | None],
     ) -> tuple[list[Array], float]:
-        """The mean of some arrays over the sides, and how much of themselves they jump by.
+        """The mean of some arrays over sides in pairs, and how much of themselves they jump by."""
 
-        An entry that is not finite on one side of each pair is what it is without sides. Where the
-        first pairs show a straight line between the sides, the mean is at the mean of selectors.
-        """
-        sums = [np.zeros(np.shape(a)) for a in plain]
-        counts = [np.zeros(np.shape(a)) for a in plain]
-        first: list[Array] = []
-        jump, same, straight = 0.0, True, True
-        middle: Side | None = None
-        for k, (up, down) in enumerate(pairs):
-            a, b = evaluate(up), evaluate(down)
-            if a is None or b is None:
-                continue
-            half = [(np.asarray(x, float) + y) / 2 for x, y in zip(a, b, strict=True)]
-            jump = max(jump, change(a, b))
-            for total, count, value in zip(sums, counts, half, strict=True):
-                finite = np.isfinite(value)
-                total += np.where(finite, value, 0.0)
-                count += finite
-            first = first or half
-            same = same and change(first, half) < ROUNDING
-            if k < 2 and straight:
-                centre = evaluate(self.between(up, down))
-                straight = centre is not None and change(centre, half) < ROUNDING
-                middle = middle or self.between(up, down, here)
-            elif straight or (same and k + 1 >= AGREED):
-                break
-        if straight and middle is not None and (at := evaluate(middle)) is not None:
-            return self._kept(plain, at), jump
-        means = [t / np.maximum(c, 1) for t, c in zip(sums, counts, strict=True)]
-        some = zip(plain, means, counts, strict=True)
-        return self._kept(plain, [np.where(c > 0, m, a) for a, m, c in some]), jump
+        def between(up: Side, down: Side, fair: bool = False) -> Side:
+            return self.between(up, down, here if fair else None)
 
-    def _kept(self, plain: Sequence[Array], found: Sequence[Array]) -> list[Array]:
-        """In the dtypes that there were."""
-        return [np.asarray(b, np.asarray(a).dtype) for a, b in zip(plain, found, strict=True)]
+        return mean(plain, pairs, evaluate, between)
+
+
+def mean(
+    plain: Sequence[Array],
+    pairs: Iterable[tuple[Any, Any]],
+    evaluate: Callable[[Any], Sequence[Array] | None],
+    between: Callable[..., Any] | None = None,
+) -> tuple[list[Array], float]:
+    """The mean of some arrays over sides in pairs, and how much of themselves they jump by.
+
+    An entry that is not finite on one side of each pair is what it is without sides. Where the
+    first pairs show a straight line `between` the sides, the mean is at the mean of selectors.
+    """
+    sums = [np.zeros(np.shape(a)) for a in plain]
+    counts = [np.zeros(np.shape(a)) for a in plain]
+    first: list[Array] = []
+    jump, same, straight = 0.0, True, between is not None
+    middle: Any = None
+    for k, (up, down) in enumerate(pairs):
+        a, b = evaluate(up), evaluate(down)
+        if a is None or b is None:
+            continue
+        half = [(np.asarray(x, float) + y) / 2 for x, y in zip(a, b, strict=True)]
+        jump = max(jump, change(a, b))
+        for total, count, value in zip(sums, counts, half, strict=True):
+            finite = np.isfinite(value)
+            total += np.where(finite, value, 0.0)
+            count += finite
+        first = first or half
+        same = same and change(first, half) < ROUNDING
+        if k < 2 and straight and between is not None:
+            centre = evaluate(between(up, down))
+            straight = centre is not None and change(centre, half) < ROUNDING
+            middle = middle or between(up, down, True)
+        elif straight or (same and k + 1 >= AGREED):
+            break
+    if straight and middle is not None and (at := evaluate(middle)) is not None:
+        return like(plain, at), jump
+    some = zip(plain, sums, counts, strict=True)
+    return like(plain, [np.where(c > 0, t / np.maximum(c, 1), a) for a, t, c in some]), jump
+
+
+def like(plain: Sequence[Array], found: Sequence[Array]) -> list[Array]:
+    """Arrays in the dtypes of others."""
+    return [np.asarray(b, np.asarray(a).dtype) for a, b in zip(plain, found, strict=True)]
 
 
 def change(a: Sequence[Array], b: Sequence[Array]) -> float:

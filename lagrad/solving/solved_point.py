@@ -15,7 +15,7 @@ from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Swee
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
-from lagrad.solving.kinks import Side, directions, moved
+from lagrad.solving.kinks import Side, directions, mean, moved
 from lagrad.solving.newton import BlockProblem
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
@@ -62,7 +62,12 @@ class SolvedPoint:
         """Whether derivatives here are means over the sides of kinks."""
         if self.side is not None or (self.flat is not None and not self.flat.tied):
             return False
-        return self.compiled.kinks is not None and self._linearized[1]
+        return self._in_loops or (self.compiled.kinks is not None and self._linearized[1])
+
+    @cached_property
+    def _in_loops(self) -> bool:
+        """Whether a loop meets a kink of derivatives that it makes."""
+        return self.compiled.meets_kinks(self.values)
 
     def sweep(self, width: int | None = None, near: Any = None) -> Carried:
         """A new sweep from here."""
@@ -170,6 +175,8 @@ class SolvedPoint:
         self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
     ) -> tuple[list[Array], float]:
         """The mean of what is taken of the point over the sides of its kinks, and the jump."""
+        if self._in_loops:
+            return self._mean_around(plain, taken)
         kinks = self.compiled.kinks
         assert kinks is not None
         here = kinks.side([self.values[v] for v in self.compiled.given])
@@ -180,6 +187,31 @@ class SolvedPoint:
 
         with np.errstate(all="ignore"):
             return kinks.mean(plain, here, self._sides(), evaluate)
+
+    def _mean_around(
+        self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
+    ) -> tuple[list[Array], float]:
+        """The same where selectors are in the steps of loops: from points on both sides.
+
+        Of a derivative at distances h and 2h the first twice less the second is what it tends to,
+        to h²; where the two are not alike, it tends to nothing.
+        """
+        parameters = self.compiled.moving
+
+        def evaluate(way: Array) -> list[Array]:
+            found = []
+            for share in (1.0, 2.0):
+                there = moved([self.values[v] for v in parameters], way, share)
+                at = self._moved({}, dict(zip(parameters, there, strict=True)))
+                found.append(taken(at))
+            return [
+                np.where(np.abs(a - b) <= JUMPED * (1e-3 + np.abs(a)), 2.0 * a - b, np.nan)
+                for a, b in zip(*map(lambda f: [np.asarray(x) for x in f], found), strict=True)
+            ]
+
+        with np.errstate(all="ignore"):
+            ways = directions(sum(v.size for v in parameters))
+            return mean(plain, ((way, -way) for way in ways), evaluate)
 
     def drift(self) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
@@ -276,8 +308,9 @@ class SolvedPoint:
                 taken = lambda there: list(carry(there.sweep(width)).values())
                 arrays, jump = self.mean(list(found.values()), taken)
                 found = dict(zip(found, arrays, strict=True))
-                point = self._first_side
-                first = carry(sweep := point.sweep(width))
+                if self.solved:
+                    point = self._first_side
+                    first = carry(sweep := point.sweep(width))
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
             if self.solved:
