@@ -51,7 +51,8 @@ def solve(
     values.update((v, array) for v, array in start.items() if v.size == 0)
     solved: dict[Block, Solved] = {}
     reports: list[BlockReport] = []
-    converged, memory = True, None
+    converged, memory, lost = True, None, list[str]()
+    variables = compiled.system.variables
     for run in compiled.runs:
         began = time.perf_counter()
         found, spent = None, Spent()
@@ -68,15 +69,20 @@ def solve(
             memory = run.evaluate(values)
         if memory is None or not np.isfinite(memory).all():
             bad = [v.name for v in run.variables if not np.isfinite(values[v]).all()]
-            if bad:
+            # Of derivatives the mean over the sides of a kink may be finite.
+            if compiled.system.derived and compiled.explicit:
+                lost += bad
+            elif bad:
                 policy.fail(NotFinite(f"the value of {bad[0]!r} is NaN or infinite."))
         reports.append(report(run, found, spent, time.perf_counter() - began))
     if converged:
         require_minima(compiled, values, solved)
     scalars = None if compiled.flat is None else ScalarPoint(compiled.flat, memory)
     point = SolvedPoint(compiled, values, solved, scalars)
-    if compiled.system.derived and point.tied:
+    if compiled.system.derived and (lost or point.tied):
         point = point.averaged()
+        if bad := [n for n in lost if not np.isfinite(point.values[variables[n]]).all()]:
+            policy.fail(NotFinite(f"the value of {bad[0]!r} is NaN or infinite."))
     solution = SolvedSystem(point, policy, solve_named, tuple(reports), converged)
     if converged:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from lagrad.compiler.finite import all_finite
 from lagrad.errors import LagradError
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
@@ -175,7 +176,7 @@ class SolvedPoint:
         self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
     ) -> tuple[list[Array], float]:
         """The mean of what is taken of the point over the sides of its kinks, and the jump."""
-        if self._in_loops:
+        if self._in_loops or not self.tied:
             return self._mean_around(plain, taken)
         kinks = self.compiled.kinks
         assert kinks is not None
@@ -186,28 +187,29 @@ class SolvedPoint:
             return None if point is None else taken(point)
 
         with np.errstate(all="ignore"):
-            return kinks.mean(plain, here, self._sides(), evaluate)
+            found, jump = kinks.mean(plain, here, self._sides(), evaluate)
+            if self.solved or all_finite(found):
+                return found, jump
+            around, jump = self._mean_around(found, taken)
+            pairs = zip(found, around, strict=True)
+            return [np.where(np.isfinite(a), a, b) for a, b in pairs], jump
 
     def _mean_around(
         self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
     ) -> tuple[list[Array], float]:
         """The same where selectors are in the steps of loops: from points on both sides.
 
-        Of a derivative at distances h and 2h the first twice less the second is what it tends to,
-        to h²; where the two are not alike, it tends to nothing.
+        So it is at the tip of a cone, as a norm has one at zero, where rules say 0·∞.
         """
         parameters = self.compiled.moving
 
         def evaluate(way: Array) -> list[Array]:
-            found = []
-            for share in (1.0, 2.0):
-                there = moved([self.values[v] for v in parameters], way, share)
-                at = self._moved({}, dict(zip(parameters, there, strict=True)))
-                found.append(taken(at))
-            return [
-                np.where(np.abs(a - b) <= JUMPED * (1e-3 + np.abs(a)), 2.0 * a - b, np.nan)
-                for a, b in zip(*map(lambda f: [np.asarray(x) for x in f], found), strict=True)
-            ]
+            near, far = (
+                taken(self._moved({}, dict(zip(parameters, there, strict=True))))
+                for share in (1.0, 2.0)
+                for there in [moved([self.values[v] for v in parameters], way, share)]
+            )
+            return [limit(np.asarray(a, float), b) for a, b in zip(near, far, strict=True)]
 
         with np.errstate(all="ignore"):
             ways = directions(sum(v.size for v in parameters))
@@ -304,7 +306,8 @@ class SolvedPoint:
         with np.errstate(all="ignore"):
             point, sweep, jump = self, self.sweep(width), 0.0
             first = found = carry(sweep)
-            if self.tied:
+            # Where rules say 0·∞, on the sides there may be a number.
+            if self.tied or not (self.solved or all_finite(found.values())):
                 taken = lambda there: list(carry(there.sweep(width)).values())
                 arrays, jump = self.mean(list(found.values()), taken)
                 found = dict(zip(found, arrays, strict=True))
@@ -348,6 +351,12 @@ class Taken:
     sweep: Carried
     error: float
     jump: float
+
+
+def limit(near: Array, far: Array) -> Array:
+    """What a derivative tends to, from those at distances h and 2h, to h²; NaN where to nothing."""
+    alike = 1e-4 * np.abs(near) + 1e-6 * max(1.0, largest(near[np.isfinite(near)]))
+    return np.where(np.abs(near - far) <= alike, 2.0 * near - far, np.nan)
 
 
 # Of the largest value: what a result that should be zero is measured by.
