@@ -120,7 +120,8 @@ logaddexp = elementwise(
 
 def tied(y: Expression) -> Value:
     """Where two arguments are equal, and compared with each other jump."""
-    return np.equal(*y.arguments)
+    a, b = y.arguments
+    return np.equal(a, b)
 
 
 equal = elementwise(np.equal, commutative=True, notation=notation.compared("=="))

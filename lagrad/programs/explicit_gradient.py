@@ -95,7 +95,7 @@ class ExplicitGradient:
         count = len(self.copied)
         if not finite:
             return None
-        if self.compiled.meets_kinks(dict(zip(self.given, values, strict=True))):
+        if self.compiled.meets_kinks(dict(zip(self.inputs, values, strict=True))):
             return None
         if any(tie.any() for tie in found[count:]):
             found[self.plain :] = self._mean(values, found[self.plain : count])

@@ -276,21 +276,23 @@ class CompiledSystem:
         if not self.explicit:
             return None
         roots, defined = list(self.system.variables.values()), definitions(self.system)
-        asked, arguments, counts = [], [], []
+        asked: list[Callable[[Sequence[Array]], bool]] = []
+        arguments: list[Expression] = []
+        counts: list[int] = []
         for node in ancestors(roots, lambda node: False, defined):
-            if node.primitive is not None and node.primitive.meets is not None:
-                if (met := node.primitive.meets(node.parameters)) is not None:
-                    asked.append(met)
-                    arguments += node.arguments
-                    counts.append(len(node.arguments))
+            meets = None if node.primitive is None else node.primitive.meets
+            if meets is not None and (met := meets(node.parameters)) is not None:
+                asked.append(met)
+                arguments += node.arguments
+                counts.append(len(node.arguments))
         return (asked, counts, Plan(self.given, arguments, defined)) if asked else None
 
-    def meets_kinks(self, values: Mapping[Variable, Array]) -> bool:
-        """Whether a loop meets a kink of derivatives that it makes."""
+    def meets_kinks(self, values: Mapping[str, Array]) -> bool:
+        """Whether a loop meets a kink of derivatives that it makes, given values by name."""
         if self._loops is None:
             return False
         asked, counts, plan = self._loops
-        found = iter(plan([values[v] for v in self.given]))
+        found = iter(plan([values[v.name] for v in self.given]))
         given = [list(itertools.islice(found, count)) for count in counts]
         return any(met(arguments) for met, arguments in zip(asked, given, strict=True))
 

@@ -1,9 +1,9 @@
 """Kinks: the derivative there is the mean of the derivatives on all sides.
 
 It is the mean of the whole derivative: that of |x|·sign x, which is sign² x, is one on both sides
-of zero, and so it is one there. A *selector* is a node whose value jumps: a sign, the
-share of an extreme or of a branch. Where it is tied, a derivative of more than the first degree in selectors is
-evaluated with all of them as they fall on one side, then as they fall on the other. They fall as
+of zero, and so it is one there. A *selector* is a node whose value jumps: a sign, the share of an
+extreme or of a branch. Where one is tied, a derivative of more than the first degree in selectors
+is evaluated with all of them as they fall on one side, then as they fall on the other. They fall as
 they do at a point nearby, so that what belongs together falls together; the derivative itself is
 taken where it was asked for.
 """
@@ -126,7 +126,10 @@ class Kinks:
             return 0
         if value is node:
             return 2
-        seen = lambda n: n.index < node.index and n.index in self._indices
+
+        def seen(n: Expression) -> bool:
+            return n.index < node.index and n.index in self._indices
+
         if seen(value):
             return found.get(value.index, 0)
         return 2 if any(found.get(n.index) for n in ancestors([value], seen, self.defined)) else 0
@@ -192,8 +195,10 @@ class Kinks:
         found = Side()
         for n in self.selectors:
             assert n.primitive is not None
-            shared = here is not None and not n.primitive.elementwise
-            found[n.index] = here[n.index] if shared else (up[n.index] + down[n.index]) / 2
+            if here is not None and not n.primitive.elementwise:
+                found[n.index] = here[n.index]
+            else:
+                found[n.index] = (up[n.index] + down[n.index]) / 2
         return found
 
     def mean(

@@ -68,7 +68,8 @@ class SolvedPoint:
     @cached_property
     def _in_loops(self) -> bool:
         """Whether a loop meets a kink of derivatives that it makes."""
-        return self.compiled.meets_kinks(self.values)
+        given = {v.name: self.values[v] for v in self.compiled.given}
+        return self.compiled.meets_kinks(given)
 
     def sweep(self, width: int | None = None, near: Any = None) -> Carried:
         """A new sweep from here."""
@@ -168,7 +169,10 @@ class SolvedPoint:
     def averaged(self) -> "SolvedPoint":
         """The point with the means, over the sides of kinks, of values that are derivatives."""
         found = [v for v in self.values if v.role not in GIVEN]
-        taken = lambda there: [there.values[v] for v in found]
+
+        def taken(there: SolvedPoint) -> list[Array]:
+            return [there.values[v] for v in found]
+
         means, _ = self.mean(taken(self), taken)
         return replace(self, values=self.values | dict(zip(found, means, strict=True)))
 

@@ -11,8 +11,10 @@ from lagrad.errors import InvalidFunction, NotFinite
 from lagrad.expressions.expression import Variable
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
+from lagrad.systems.linearization import Linearization
 from lagrad.transforms.gradient import grad
 from lagrad.transforms.transform import Backend, Numbers, Positions, Symbols, Transform, plain
+from lagrad.typing import Array
 
 P = ParamSpec("P")
 
@@ -162,8 +164,14 @@ def sparse_jacobian(
 
 def sparse_mean(point: SolvedPoint, here: Any, output: Variable, parameter: Variable) -> Any:
     """The mean of a matrix over the sides of the kinks that a point is at."""
-    assembled = lambda taken: taken.blocks([parameter]).assembled([output], [parameter])
+
+    def assembled(partials: Linearization) -> Any:
+        matrix = partials.blocks([parameter]).assembled([output], [parameter])
+        return sparse_matrices.csr_array(matrix)
+
+    def entries(matrix: Any) -> list[Array]:
+        return [np.asarray(matrix[rows, columns])]
+
     rows, columns = assembled(point.compiled.tape.pattern()).nonzero()
-    entries = lambda matrix: np.asarray(sparse_matrices.csr_array(matrix)[rows, columns])
-    (found,), _ = point.mean([entries(here)], lambda at: [entries(assembled(at.linearization))])
+    (found,), _ = point.mean(entries(here), lambda at: entries(assembled(at.linearization)))
     return sparse_matrices.csr_array((found, (rows, columns)), shape=here.shape)
