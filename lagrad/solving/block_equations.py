@@ -65,8 +65,8 @@ class BlockEquations(ReducedBlock):
         )
         shared = [n for n in needed if n.index in done and not isinstance(n, Constant)]
         kept = [node for node in shared if not outside(node)]
-        first = Plan(self.inputs, [*self.residuals, *kept], defined)
         ties = self.kinks.ties if self.bent else []
+        first = Plan(self.inputs, [*self.residuals, *kept], defined)
         second, third = (Plan([*self.inputs, *kept], [*goal, *ties], defined) for goal in goals)
         return first, second, third
 

@@ -1,7 +1,7 @@
 """A system at its solution: where sweeps start from, and how far their results can be trusted."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -9,15 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.errors import LagradError
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
-from lagrad.solving.kinks import Side, directions, mean, moved
-from lagrad.solving.newton import BlockProblem
+from lagrad.solving.kinks import Side
+from lagrad.solving.sides import first_side, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -63,10 +62,10 @@ class SolvedPoint:
         """Whether derivatives here are means over the sides of kinks."""
         if self.side is not None or (self.flat is not None and not self.flat.tied):
             return False
-        return self._in_loops or (self.compiled.kinks is not None and self._linearized[1])
+        return self.in_loops or (self.compiled.kinks is not None and self._linearized[1])
 
     @cached_property
-    def _in_loops(self) -> bool:
+    def in_loops(self) -> bool:
         """Whether a loop meets a kink of derivatives that it makes."""
         given = {v.name: self.values[v] for v in self.compiled.given}
         return self.compiled.meets_kinks(given)
@@ -80,7 +79,7 @@ class SolvedPoint:
     @cached_property
     def moved(self) -> "SolvedPoint":
         """The point with its unknowns moved by their errors, carried on from block to block."""
-        return self._moved({b: solved.bound.direction for b, solved in self.solved.items()}, {})
+        return self.moved_by({b: solved.bound.direction for b, solved in self.solved.items()}, {})
 
     @cached_property
     def beyond(self) -> "tuple[SolvedPoint, ...]":
@@ -89,7 +88,7 @@ class SolvedPoint:
             return ()
         jumps = {b: s.bound.direction if s.jump is None else s.jump for b, s in self.solved.items()}
         back = {block: -jump for block, jump in jumps.items()}
-        return self._moved(jumps, self._stepped(JUMP)), self._moved(back, self._stepped(-JUMP))
+        return self.moved_by(jumps, self._stepped(JUMP)), self.moved_by(back, self._stepped(-JUMP))
 
     def _stepped(self, share: float) -> dict[Variable, Array]:
         """The parameters, each moved by a share of itself."""
@@ -103,9 +102,10 @@ class SolvedPoint:
             found[v] = (array + step * size).astype(v.dtype)
         return found
 
-    def _moved(
+    def moved_by(
         self, directions: Mapping[Block, Array], parameters: Mapping[Variable, Array]
     ) -> "SolvedPoint":
+        """The point with its unknowns moved, carried on from block to block, and parameters."""
         values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
         values.update(parameters)
         for run in self.compiled.runs:
@@ -118,53 +118,6 @@ class SolvedPoint:
             run.evaluate(values)
         origin = None if self.side is None else self.origin or self
         return SolvedPoint(self.compiled, values, self.solved, side=self.side, origin=origin)
-
-    def _sides(self) -> Iterator[tuple[Side, Side]]:
-        """How selectors fall on the sides of the kinks here, in pairs."""
-        kinks, given = self.compiled.kinks, self.compiled.given
-        assert kinks is not None
-        parameters = self.compiled.moving
-        unknowns = {b: s.point for b, s in self.solved.items()}
-
-        def fallen(way: Array, sign: float) -> Side:
-            there = moved([self.values[v] for v in parameters], sign * way)
-            near = self._moved({}, dict(zip(parameters, there, strict=True)))
-            # What stays at its kink along the solutions does so in the equations alone.
-            apart = {
-                block: moved([x], sign * next(directions(x.size)), 1e-3)[0] - x
-                for block, x in unknowns.items()
-            }
-            further = near._moved(apart, {})
-            return kinks.side(*([at.values[v] for v in given] for at in (near, further, self)))
-
-        for way in directions(sum(v.size for v in parameters)):
-            yield fallen(way, 1.0), fallen(way, -1.0)
-
-    def _on(self, side: Side) -> "SolvedPoint | None":
-        """The same point with what is taken of it on one side of kinks; None where that fails."""
-        values = {v: self.values[v] for v in self.compiled.given}
-        solved = dict(self.solved)
-        for run in self.compiled.runs:
-            if isinstance(run, ImplicitRun) and not (old := self.solved[run.block]).truncated:
-                equations, unknowns = run.equations, run.block.unknowns
-                solver = old.problem.solver if old.problem.equations is equations else None
-                problem = BlockProblem(equations, equations.outer_values(values), solver, side)
-                try:
-                    here = problem.at(old.point)
-                    jacobian = problem.jacobian(here)
-                    factors = problem.factor(jacobian, "on one side of a kink")
-                    # The unknowns are as they are; multipliers are another side's.
-                    point = old.point
-                    if equations.linear:
-                        point = point - factors.solve(here.residual)
-                except LagradError:
-                    return None
-                solved[run.block] = replace(
-                    old, problem=problem, point=point, jacobian=jacobian, factors=factors
-                )
-                values.update(zip(unknowns, split(point, unknowns), strict=True))
-            run.evaluate_on(side, values)
-        return SolvedPoint(self.compiled, values, solved, side=side)
 
     def averaged(self) -> "SolvedPoint":
         """The point with the means, over the sides of kinks, of values that are derivatives."""
@@ -180,44 +133,12 @@ class SolvedPoint:
         self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
     ) -> tuple[list[Array], float]:
         """The mean of what is taken of the point over the sides of its kinks, and the jump."""
-        if self._in_loops or not self.tied:
-            return self._mean_around(plain, taken)
-        kinks = self.compiled.kinks
-        assert kinks is not None
-        here = kinks.side([self.values[v] for v in self.compiled.given])
-
-        def evaluate(side: Side) -> Sequence[Array] | None:
-            point = self._on(side)
-            return None if point is None else taken(point)
-
         with np.errstate(all="ignore"):
-            found, jump = kinks.mean(plain, here, self._sides(), evaluate)
-            if self.solved or all_finite(found):
-                return found, jump
-            around, jump = self._mean_around(found, taken)
-            pairs = zip(found, around, strict=True)
-            return [np.where(np.isfinite(a), a, b) for a, b in pairs], jump
-
-    def _mean_around(
-        self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
-    ) -> tuple[list[Array], float]:
-        """The same where selectors are in the steps of loops: from points on both sides.
-
-        So it is at the tip of a cone, as a norm has one at zero, where rules say 0·∞.
-        """
-        parameters = self.compiled.moving
-
-        def evaluate(way: Array) -> list[Array]:
-            near, far = (
-                taken(self._moved({}, dict(zip(parameters, there, strict=True))))
-                for share in (1.0, 2.0)
-                for there in [moved([self.values[v] for v in parameters], way, share)]
-            )
-            return [limit(np.asarray(a, float), b) for a, b in zip(near, far, strict=True)]
-
-        with np.errstate(all="ignore"):
-            ways = directions(sum(v.size for v in parameters))
-            return mean(plain, ((way, -way) for way in ways), evaluate)
+            if self.tied and not self.in_loops:
+                plain, jump = mean_of_sides(self, plain, taken)
+                if self.solved or all_finite(plain):
+                    return list(plain), jump
+            return mean_around(self, plain, taken)
 
     def drift(self) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
@@ -228,7 +149,7 @@ class SolvedPoint:
         if np.isfinite(found):
             return found
         back = {block: -solved.bound.direction for block, solved in self.solved.items()}
-        return self._change_to(self._moved(back, {}))
+        return self._change_to(self.moved_by(back, {}))
 
     def _change_to(self, other: "SolvedPoint") -> float:
         pairs = (
@@ -316,7 +237,7 @@ class SolvedPoint:
                 arrays, jump = self.mean(list(found.values()), taken)
                 found = dict(zip(found, arrays, strict=True))
                 if self.solved:
-                    point = self._first_side
+                    point = first_side(self)
                     first = carry(sweep := point.sweep(width))
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
@@ -330,11 +251,6 @@ class SolvedPoint:
                 change = relative_change(first, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
         return Taken(found, sweep, error, jump)
-
-    @cached_property
-    def _first_side(self) -> "SolvedPoint":
-        sides = (self._on(side) for pair in self._sides() for side in pair)
-        return next((point for point in sides if point is not None), self)
 
 
 @dataclass(frozen=True)
@@ -355,12 +271,6 @@ class Taken:
     sweep: Carried
     error: float
     jump: float
-
-
-def limit(near: Array, far: Array) -> Array:
-    """What a derivative tends to, from those at distances h and 2h, to h²; NaN where to nothing."""
-    alike = 1e-4 * np.abs(near) + 1e-6 * max(1.0, largest(near[np.isfinite(near)]))
-    return np.where(np.abs(near - far) <= alike, 2.0 * near - far, np.nan)
 
 
 # Of the largest value: what a result that should be zero is measured by.
