@@ -217,7 +217,8 @@ where = entrywise(
     (
         None,
         lambda y, c, a, b: branch_share(c, a, b),
-        lambda y, c, a, b: branch_share(np.logical_not(c), b, a),
+        # The values say where they meet: in one order, both shares have one tie.
+        lambda y, c, a, b: branch_share(np.logical_not(c), a, b),
     ),
     lambda condition, *kinds: promoted(*kinds),
     "np.where",

@@ -190,7 +190,7 @@ def larger_share(a: Array, b: Array) -> Array:
 
 @overridable
 def branch_share(condition: Array, a: Array, b: Array) -> Array:
-    """One where a condition chooses `a` of two values, and zero where it chooses `b`."""
+    """One where a condition holds, and zero elsewhere; it chooses between two values."""
     shape = np.broadcast_shapes(np.shape(condition), np.shape(a), np.shape(b))
     return np.broadcast_to(condition, shape).astype(np.result_type(a, b, np.float32))
 

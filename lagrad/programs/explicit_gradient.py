@@ -61,7 +61,8 @@ class ExplicitGradient:
         self.inputs, self.run = [v.name for v in given], self._planned
         results = [system.variables[n] for n in names]
         self.kinks = self._kinks(system, given, results)
-        ties = [] if self.kinks is None else self.kinks.ties
+        ties = [] if self.kinks is None else {t.index: t for t in self.kinks.ties}.values()
+        self.loops = self.compiled.loops is not None
         self.plan = Plan(given, [*results, *ties], definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
         wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
@@ -95,9 +96,9 @@ class ExplicitGradient:
         count = len(self.copied)
         if not finite:
             return None
-        if self.compiled.meets_kinks(dict(zip(self.inputs, values, strict=True))):
+        if self.loops and self.compiled.meets_kinks(dict(zip(self.inputs, values, strict=True))):
             return None
-        if any(tie.any() for tie in found[count:]):
+        if len(found) > count and any(tie.any() for tie in found[count:]):
             found[self.plain :] = self._mean(values, found[self.plain : count])
         del found[count:]
         for k, dtype in enumerate(self.copied):

@@ -271,7 +271,7 @@ class CompiledSystem:
         return kinks if higher or kinks.bend(self.tape) else None
 
     @cached_property
-    def _loops(self) -> tuple[list[Callable[[Sequence[Array]], bool]], list[int], Plan] | None:
+    def loops(self) -> tuple[list[Callable[[Sequence[Array]], bool]], list[int], Plan] | None:
         """What says of loops whether they meet kinks of derivatives, and how it is given."""
         if not self.explicit:
             return None
@@ -289,9 +289,9 @@ class CompiledSystem:
 
     def meets_kinks(self, values: Mapping[str, Array]) -> bool:
         """Whether a loop meets a kink of derivatives that it makes, given values by name."""
-        if self._loops is None:
+        if self.loops is None:
             return False
-        asked, counts, plan = self._loops
+        asked, counts, plan = self.loops
         found = iter(plan([values[v.name] for v in self.given]))
         given = [list(itertools.islice(found, count)) for count in counts]
         return any(met(arguments) for met, arguments in zip(asked, given, strict=True))
