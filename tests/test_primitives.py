@@ -17,11 +17,14 @@ from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
 from lagrad.primitives.kernels import (
     Index,
+    branch_share,
     cofactor,
     embed,
     exp_ratio,
+    extreme_share,
     gather,
     hurwitz_zeta,
+    larger_share,
     logistic_share,
     scatter,
 )
@@ -92,6 +95,8 @@ CASES = {
     "arctanh": [(np.arctanh, UNIT)],
     "hypot": [(np.hypot, A34, B34)],
     "logistic_share": [(logistic_share, A34, ROW), (logistic_share, A34, 0.5)],
+    "larger_share": [(larger_share, A34, ROW), (larger_share, A34, 0.5)],
+    "branch_share": [(lambda x: branch_share(x > 0.1, x, 0.1), A34)],
     "exp_ratio": [(exp_ratio, A34, ROW)],
     "logaddexp": [(np.logaddexp, A34, ROW)],
     "maximum": [(np.maximum, A34, ROW), (lambda x: np.clip(x, -0.5, 0.5), A34)],
@@ -160,6 +165,7 @@ CASES = {
     ],
     "max": [(np.max, A34), (lambda x: np.max(x, axis=1), A34)],
     "min": [(np.min, A34), (lambda x: np.min(x, axis=0, keepdims=True), A34)],
+    "extreme_share": [(lambda x: extreme_share(x, (1,), True), A34)],
     "cumsum": [
         (np.cumsum, A34),
         (lambda x: np.cumsum(x, axis=0), A34),

@@ -209,6 +209,17 @@ class ScalarTape:
         return left, right
 
     @cached_property
+    def _kinked(self) -> Array:
+        names = [n for n in NAMES if n in PRIMITIVES and PRIMITIVES[n].kink]
+        return np.flatnonzero(np.isin(self.code, [CODES[n] for n in names]))
+
+    def tied(self, values: Array) -> bool:
+        """Whether a function with a kink is at it: at zero, or at equal operands."""
+        where = self._kinked
+        other = np.where(self.binary[where], values[self.second[where]], 0.0)
+        return bool(np.any(values[self.first[where]] == other))
+
+    @cached_property
     def _held(self) -> tuple[Array, Array]:
         """The nodes whose first operand is a constant, and those whose second one is."""
         lowest = self.start - self.numbers.size

@@ -54,6 +54,9 @@ class Primitive:
         inverse of a matrix.
     singular : callable, optional
         `singular(node)` says whether its local partials may be infinite at finite arguments.
+    ties : callable, optional
+        Of one whose value jumps, `ties(node)` says at which entries; what it has there is the mean
+        of both sides, if it is no truth.
     fresh : bool
         Whether its value is surely an array of its own, no view of an argument. (An elementwise
         one's is.)
@@ -64,6 +67,9 @@ class Primitive:
         `repeats(parameters)` is the program that it runs again and again.
     breaks : callable, optional
         `breaks(parameters, arguments)` says where it stops being finite, or None.
+    meets : callable, optional
+        `meets(parameters)` is a function that says of the arguments whether what is repeated meets
+        a kink of its own derivatives; None where it has none.
     """
 
     name: str
@@ -80,10 +86,12 @@ class Primitive:
     kink: bool = False
     conditioned: bool = False
     singular: Callable[[Expression], bool] | None = None
+    ties: Callable[[Any], Any] | None = None
     fresh: bool = False
     simplify: Callable[[Any, Any], Any] | None = None
     repeats: Callable[[Parameters], Any] | None = None
     breaks: Callable[[Parameters, Sequence[Array]], str | None] | None = None
+    meets: Callable[[Parameters], Callable[[Sequence[Array]], bool] | None] | None = None
 
     def __call__(self, graph: Graph, *arguments: Any, parameters: Parameters = ()) -> Expression:
         return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)

@@ -11,6 +11,7 @@ from lagrad.expressions.primitive import Primitive
 from lagrad.loops.adjoint_chains import AdjointChain, tangent_chain
 from lagrad.loops.chain import Chain
 from lagrad.loops.joint_partials import Rule, expansion, joint_maps
+from lagrad.loops.kinks_met import meets, meets_backwards
 from lagrad.loops.run_backwards import reverse
 from lagrad.loops.run_forwards import breaks_at, run
 from lagrad.loops.step_rounding import singular
@@ -132,6 +133,7 @@ CHAIN = Primitive(
     repeats=lambda parameters: parameters[0].step,
     singular=lambda node: singular(node.parameters[0].step),
     breaks=diverges,
+    meets=meets,
 )
 
 
@@ -158,4 +160,5 @@ REVERSED = Primitive(
     simplify=remembered,
     source=unwritten,
     singular=lambda node: singular(node.parameters[0].step),
+    meets=meets_backwards,
 )

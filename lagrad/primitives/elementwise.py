@@ -5,7 +5,9 @@ A partial is a number, or a function of the output `y` and the arguments. Compar
 sides.
 """
 
+import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
-from lagrad.primitives.kernels import exp_ratio, logistic_share
+from lagrad.primitives.kernels import branch_share, exp_ratio, larger_share, logistic_share
 from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
 from lagrad.typing import Function, Value
 
@@ -39,8 +41,19 @@ def somewhere(node: Expression) -> bool:
 
 add = elementwise(np.add, 1, 1, commutative=True, notation=notation.plus)
 subtract = elementwise(np.subtract, 1, -1, notation=notation.minus)
+
+
+def factor(other: Value, this: Value) -> Value:
+    """What a factor is multiplied by; a truth chooses between it and zero."""
+    return branch_share(other, this, 0.0) if other.dtype.kind == "b" else other
+
+
 multiply = elementwise(
-    np.multiply, lambda y, a, b: b, lambda y, a, b: a, commutative=True, notation=notation.times
+    np.multiply,
+    lambda y, a, b: factor(b, a),
+    lambda y, a, b: factor(a, b),
+    commutative=True,
+    notation=notation.times,
 )
 divide = elementwise(
     np.true_divide,
@@ -74,7 +87,7 @@ power = elementwise(
 )
 
 absolute = elementwise(np.absolute, lambda y, x: np.sign(x), name="abs", kink=True)
-sign = elementwise(np.sign, kink=True)
+sign = elementwise(np.sign, kink=True, ties=lambda y: np.equal(y.arguments[0], 0))
 floor = elementwise(np.floor)
 ceil = elementwise(np.ceil)
 sqrt = elementwise(np.sqrt, lambda y, x: 0.5 / y, singular=somewhere)
@@ -111,11 +124,13 @@ hypot = elementwise(
 )
 
 
-def pairwise(name: str, kernel: Function, *partials: Function, called: str = "") -> None:
+def pairwise(
+    name: str, kernel: Function, *partials: Function | None, called: str = "", **traits: Any
+) -> None:
     """A function of two arrays, entry by entry, that is no ufunc."""
     plain = getattr(kernel, "__wrapped__", kernel)  # without the search for traced values
     dtype = lambda *kinds: promoted(*kinds, np.float32)
-    made = entrywise(name, plain, partials, dtype, called or f"_{name}")
+    made = entrywise(name, plain, partials, dtype, called or f"_{name}", **traits)
     FUNCTIONS[kernel] = lambda a, b: made(graph_of(a, b), a, b)
 
 
@@ -130,16 +145,25 @@ logaddexp = elementwise(
 )
 
 
+def tied(y: Expression) -> Value:
+    """Where two arguments are equal, and compared with each other jump."""
+    a, b = y.arguments
+    return np.equal(a, b)
+
+
 equal = elementwise(np.equal, commutative=True, notation=notation.compared("=="))
 INEQUALITIES = {np.less: "<", np.less_equal: "<=", np.greater: ">", np.greater_equal: ">="}
 for _ufunc, _sign in INEQUALITIES.items():
-    elementwise(_ufunc, notation=notation.compared(_sign))
+    elementwise(_ufunc, notation=notation.compared(_sign), ties=tied)
 TRUTHS = "not_equal logical_and logical_or logical_xor logical_not isfinite isnan isinf"
 for _name in TRUTHS.split():
     elementwise(getattr(np, _name))
 
 
-def extreme(ufunc: np.ufunc, compare: np.ufunc, missing: bool) -> None:
+pairwise("larger_share", larger_share, None, None, ties=tied)
+
+
+def extreme(ufunc: np.ufunc, larger: bool, missing: bool) -> None:
     """The larger or the smaller one; where NaNs are `missing`, the other one counts."""
 
     def weight(this: Value, other: Value) -> Value:
@@ -148,19 +172,17 @@ def extreme(ufunc: np.ufunc, compare: np.ufunc, missing: bool) -> None:
         The arguments are compared with each other, not with the value: that may have been
         computed elsewhere, and differ in its last bit.
         """
-        first = compare(this, other)
-        if missing:
-            first = np.logical_or(first, np.isnan(other))
-        return np.where(first, 1, np.where(np.equal(this, other), 0.5, 0))
+        share = larger_share(this, other) if larger else larger_share(other, this)
+        return np.where(np.isnan(other), 1, share) if missing else share
 
     partials = (lambda y, a, b: weight(a, b), lambda y, a, b: weight(b, a))
     elementwise(ufunc, *partials, commutative=True, kink=True)
 
 
-extreme(np.maximum, np.greater, missing=False)
-extreme(np.minimum, np.less, missing=False)
-extreme(np.fmax, np.greater, missing=True)
-extreme(np.fmin, np.less, missing=True)
+extreme(np.maximum, True, missing=False)
+extreme(np.minimum, False, missing=False)
+extreme(np.fmax, True, missing=True)
+extreme(np.fmin, False, missing=True)
 
 
 def _negative(graph: Graph, x: Any) -> Expression:
@@ -173,10 +195,58 @@ UFUNCS[np.negative] = _negative
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
 
 
+def border(condition: Expression) -> Value:
+    """Where a condition is about to change: at equal numbers on both sides of an inequality."""
+    primitive = condition.primitive
+    if primitive is None or not primitive.elementwise or condition.dtype.kind != "b":
+        return False
+    if primitive.ties is not None:
+        return primitive.ties(condition)
+    borders = [border(argument) for argument in condition.arguments]
+    return functools.reduce(np.logical_or, borders)
+
+
+def meeting(y: Expression) -> Value:
+    """Where a condition is at its border, and both values are the same: no jump, but a kink."""
+    condition, a, b = y.arguments
+    if (edge := border(condition)) is False:
+        return np.less(y, -1)
+    epsilon = float(np.finfo(y.dtype).eps)
+    gap = np.abs(np.subtract(a, b))
+    near = 1e4 * epsilon * (np.abs(a) + np.abs(b)) + 10 * epsilon
+    return np.logical_and(edge, np.less_equal(gap, near))
+
+
+def _alone(lowered: Any, operation: Any) -> Any:
+    """The share without the two values, which it has for the sake of its border."""
+    condition = operation.arguments[0]
+    if lowered.operations[condition].shape != operation.shape:
+        return operation
+    parameters = (operation.dtype.str,)
+    return replace(operation, primitive=cast, parameters=parameters, arguments=(condition,))
+
+
+_share = entrywise(
+    "branch_share",
+    branch_share.__wrapped__,  # type: ignore[attr-defined]
+    (),
+    lambda condition, *kinds: promoted(*kinds, np.float32),
+    "_branch_share",
+    ties=meeting,
+    simplify=_alone,
+)
+FUNCTIONS[branch_share] = lambda c, a, b: _share(graph_of(c, a, b), c, a, b)
+
+
 where = entrywise(
     "where",
     np.where,
-    (None, lambda y, c, a, b: np.where(c, 1, 0), lambda y, c, a, b: np.where(c, 0, 1)),
+    (
+        None,
+        lambda y, c, a, b: branch_share(c, a, b),
+        # The values say where they meet: in one order, both shares have one tie.
+        lambda y, c, a, b: branch_share(np.logical_not(c), a, b),
+    ),
     lambda condition, *kinds: promoted(*kinds),
     "np.where",
     kink=True,

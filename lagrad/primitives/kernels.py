@@ -186,6 +186,28 @@ def exp_ratio(x: Array, y: Array) -> Array:
 
 
 @overridable
+def larger_share(a: Array, b: Array) -> Array:
+    """One where `a` is larger, zero where `b` is, and half where both are equal."""
+    share = np.add(np.greater(a, b), np.greater_equal(a, b), dtype=np.result_type(a, b, np.float32))
+    return np.multiply(share, 0.5, dtype=share.dtype)
+
+
+@overridable
+def branch_share(condition: Array, a: Array, b: Array) -> Array:
+    """One where a condition holds, and zero elsewhere; it chooses between two values."""
+    shape = np.broadcast_shapes(np.shape(condition), np.shape(a), np.shape(b))
+    return np.broadcast_to(condition, shape).astype(np.result_type(a, b, np.float32))
+
+
+@overridable
+def extreme_share(x: Array, axes: Shape, largest: bool) -> Array:
+    """The share of each entry in the largest one over some axes, or the least: equal for equal."""
+    top = (np.max if largest else np.min)(x, axis=axes, keepdims=True)
+    hit = np.equal(x, top).astype(x.dtype)
+    return hit / np.sum(hit, axis=axes, keepdims=True)
+
+
+@overridable
 def cofactor(x: Array) -> Array:
     """The matrix of cofactors, det(x) x⁻ᵀ, of singular matrices too: (…, n, n).
 

@@ -13,7 +13,7 @@ from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, T
 from lagrad.expressions.notation import shortened
 from lagrad.expressions.primitive import Primitive
 from lagrad.plain_text import literal
-from lagrad.primitives.kernels import stop_gradient
+from lagrad.primitives.kernels import extreme_share
 from lagrad.primitives.product_maps import Running
 from lagrad.primitives.registry import Code, implements, keyword_free, lifted, unary
 from lagrad.typing import Function, Parameters, Shape
@@ -153,16 +153,27 @@ def _prod(x: Expression, axes: Axes) -> Any:
     return factors[0]
 
 
+_share = unary(
+    "extreme_share",
+    extreme_share,
+    code="_extreme_share({0}, {1!r}, {2!r})",
+    ties=lambda y: np.logical_and(np.greater(y, 0), np.less(y, 1)),
+    fresh=True,
+)
+
+
+@implements(extreme_share)
+def _shared(x: Expression, axes: Axes, largest: bool) -> Expression:
+    return _share(x.graph, x, parameters=(axes, largest))
+
+
 def _extreme(name: str, function: Any) -> None:
     """`max` or `min`, whose derivative is shared equally among equal extremes."""
 
     def partial(y: Expression, x: Expression, axes: Axes) -> LinearMap:
         # Of the entries as they are here: the value itself may have been computed elsewhere, and
         # differ in its last bit.
-        top = primitive(y.graph, stop_gradient(x), parameters=(axes,))
-        hit = np.where(np.equal(x, np.reshape(top, kept_shape(x.shape, axes))), 1.0, 0.0)
-        hit = hit.astype(x.dtype)
-        return total_map(x.shape, axes, hit / np.sum(hit, axis=axes, keepdims=True))
+        return total_map(x.shape, axes, extreme_share(x, axes, name == "max"))
 
     primitive = reduction(name, function, partial, kink=True)
 

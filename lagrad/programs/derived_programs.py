@@ -120,6 +120,7 @@ class SymbolicRun:
                     "derivatives are nested, or inside another implicit function."
                 )
         self.system = system
+        system.derived = True
         # The first symbol of which no name is taken.
         taken = {*system.variables, *system.constraints}
         self.symbol = next(

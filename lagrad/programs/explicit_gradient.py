@@ -6,7 +6,7 @@ many scalars are swept on their tape. What comes out not finite is left to the s
 which says where it comes from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,10 +16,12 @@ from lagrad.expressions.expression import Variable
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.block_equations import largest
+from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import SAMPLES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, conditioned, worst
 from lagrad.solving.solved_point import relative_change
 from lagrad.systems.constraint import definitions
+from lagrad.systems.system import System
 from lagrad.typing import Array
 
 # The roles of variables whose values are given.
@@ -61,21 +63,38 @@ class ExplicitGradient:
             derived = adjoint(program, of)
             system = derived.system
             names += [derived.gradients[v.name] for v in self.parameters]
-        given = [v for v in system.variables.values() if v.role in GIVEN]
+        self.given = given = [v for v in system.variables.values() if v.role in GIVEN]
         self.inputs, self.run = [v.name for v in given], self._planned
         self.whole = [v.role == "parameter" for v in given]
         results = [system.variables[n] for n in names]
+        self.kinks = self._kinks(system, given, results)
+        ties = [] if self.kinks is None else {t.index: t for t in self.kinks.ties}.values()
+        self.kinked_loops = self.compiled.loops is not None
         self.loops = any(
             n.primitive is not None and n.primitive.repeats is not None for n in system.arena.nodes
         )
         matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
-        self.plan = Plan(given, [*results, *matrices], definitions(system))
+        self.tie_count = len(ties)
+        self.plan = Plan(given, [*results, *ties, *matrices], definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
         wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
         self.copied = [
             dtype if shared or dtype != v.dtype else None
             for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=False)
         ]
+
+    def _kinks(
+        self, system: System, given: list[Variable], results: list[Variable]
+    ) -> Kinks | None:
+        """The selectors on which derivatives depend by more than their mean at a kink."""
+        own = self.compiled.system
+        self.plain = 0 if own.derived else len(self.outputs)
+        kinks = Kinks(given, results[self.plain :], definitions(system), self.compiled.still)
+        if not kinks.selectors:
+            return None
+        within = Kinks(self.compiled.given, list(own.variables.values()), definitions(own))
+        bent = within.selectors or kinks.degree(kinks.outputs) > 1
+        return kinks if bent else None
 
     def __call__(self, values: Sequence[Array], hot: bool = False) -> list[Array] | None:
         """The outputs' values, and the gradient by each parameter, each an array of its own.
@@ -102,13 +121,19 @@ class ExplicitGradient:
 
     def _planned(self, values: Sequence[Array]) -> list[Array] | None:
         found, finite = self.plan.checked(values)
+        count = len(self.copied)
         if not finite:
             return None
-        count = len(self.copied)
-        if len(found) > count:
-            if not worst(found[count:]) < HARMLESS:
+        if self.kinked_loops:
+            named = dict(zip(self.inputs, values, strict=True))
+            if self.compiled.meets_kinks(named):
                 return None
-            del found[count:]
+        ties, matrices = found[count : count + self.tie_count], found[count + self.tie_count :]
+        if matrices and not worst(matrices) < HARMLESS:
+            return None
+        if any(tie.any() for tie in ties):
+            found[self.plain :] = self._mean(values, found[self.plain : count])
+        del found[count:]
         for k, dtype in enumerate(self.copied):
             if dtype is not None:
                 found[k] = np.array(found[k], dtype)[()]
@@ -128,11 +153,32 @@ class ExplicitGradient:
             change = max(change, relative_change(here, there, {}, scale))
         return change
 
+    def _mean(self, values: Sequence[Array], plain: list[Array]) -> list[Array]:
+        """The mean over the sides of the kinks that there are."""
+        kinks = self.kinks
+        assert kinks is not None
+        parameters = [k for k, node in enumerate(self.given) if node.role != kinks.still]
+
+        def fallen(way: Array) -> Side:
+            there = dict(zip(parameters, moved([values[k] for k in parameters], way), strict=True))
+            return kinks.side([there.get(k, a) for k, a in enumerate(values)], values)
+
+        def pairs() -> Iterator[tuple[Side, Side]]:
+            for way in directions(sum(values[k].size for k in parameters)):
+                yield fallen(way), fallen(-way)
+
+        with np.errstate(all="ignore"):
+            evaluate = lambda side: kinks.evaluate(values, side)
+            found, _ = kinks.mean(plain, kinks.side(values), pairs(), evaluate)
+        return [array[()] for array in found]
+
     def _swept(self, values: Sequence[Array]) -> list[Array] | None:
         tape = self.compiled.flat
         assert tape is not None
         memory = tape.forward(values)
         if not all_finite([memory]):
+            return None
+        if tape.tied(memory) and self.compiled.kinks is not None:
             return None
         sweep = ScalarSweep(self.compiled, ScalarPoint(tape, memory))
         found = [memory[tape.place[v.index]] for v in self.outputs]

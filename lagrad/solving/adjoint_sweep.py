@@ -209,6 +209,11 @@ class ScalarPoint:
         self.tape, self.values = tape, values
 
     @cached_property
+    def tied(self) -> bool:
+        """Whether a function with a kink is at it."""
+        return self.tape.tied(self.values)
+
+    @cached_property
     def partials(self) -> tuple[Array, Array]:
         """All local partials at this point."""
         return self.tape.partials(self.values)

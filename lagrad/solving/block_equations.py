@@ -12,6 +12,7 @@ from lagrad.expressions.graph import ancestors
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
 from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, automatic
+from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.rounding import uncertainties
 from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.reduced_block import SMALL, ReducedBlock
@@ -63,9 +64,20 @@ class BlockEquations(ReducedBlock):
         )
         shared = [n for n in needed if n.index in done and not isinstance(n, Constant)]
         kept = [node for node in shared if not outside(node)]
+        ties = self.kinks.ties if self.bent else []
         first = Plan(self.inputs, [*self.residuals, *kept], defined)
-        second, third = (Plan([*self.inputs, *kept], goal, defined) for goal in goals)
+        second, third = (Plan([*self.inputs, *kept], [*goal, *ties], defined) for goal in goals)
         return first, second, third
+
+    @cached_property
+    def kinks(self) -> Kinks:
+        """The selectors of its residual and its Jacobian."""
+        return Kinks(self.inputs, [*self.tape.data, *self.residuals], self.defined)
+
+    @cached_property
+    def bent(self) -> bool:
+        """Whether the Jacobian is not of the first degree in them."""
+        return self.kinks.bend(self.tape)
 
     @cached_property
     def full(self) -> bool:
@@ -96,12 +108,14 @@ class BlockEquations(ReducedBlock):
 class LocalEquations:
     """A block's equations near a point: the residual, and what is asked for beside it."""
 
-    def __init__(self, equations: BlockEquations, outer: list[Array], point: Array) -> None:
-        self.equations, self.outer, self.point = equations, outer, point
+    def __init__(
+        self, equations: BlockEquations, outer: list[Array], point: Array, side: Side | None = None
+    ) -> None:
+        self.equations, self.outer, self.point, self.side = equations, outer, point, side
         self.values = [*outer, *split(point, equations.unknowns)]
         found = equations.stages[0](self.values)
         count = len(equations.residuals)
-        self.residual = joined(found[:count])
+        self.residual = joined(found[:count] if side is None else self._on(side)[-count:])
         self._kept = found[count:]
 
     @cached_property
@@ -117,30 +131,48 @@ class LocalEquations:
         return stage([*self.values, *self._kept])
 
     @cached_property
-    def partials(self) -> Linearization:
-        return self.equations.tape.at(self._further(self.equations.stages[1]))
+    def partials(self) -> list[Linearization]:
+        """Local partials here; at a kink those on both sides, of which the Jacobian is the mean."""
+        equations, kinks = self.equations, self.equations.kinks
+        tape = equations.tape
+        if self.side is not None:
+            return [tape.at(self._on(self.side)[: len(tape.data)])]
+        found, count = self._further(equations.stages[1]), len(tape.data)
+        if not any(tie.any() for tie in found[count:]):
+            return [tape.at(found[:count])]
+        way = next(directions(self.point.size))
+        points = (split(moved([self.point], d)[0], equations.unknowns) for d in (way, -way))
+        sides = [kinks.side([*self.outer, *point], self.values) for point in points]
+        return [tape.at(self._on(side)[:count]) for side in sides]
+
+    def _on(self, side: Side) -> list[Array]:
+        """What the tape is made of, and the residuals, on one side of kinks."""
+        return self.equations.kinks.evaluate(self.values, side)
 
     def products(self) -> Operator:
         """The Jacobian by its products alone."""
-        equations, partials = self.equations, self.partials
+        equations, sides = self.equations, self.partials
         unknowns, residuals, slots = equations.unknowns, equations.residuals, equations.tape.slots
         outer = self.outer
 
         def carried(vector: Array, sources: Any, targets: Any, carry: Any) -> Array:
-            values = partials.empty()
-            for node, piece in zip(sources, split(np.ravel(vector), sources), strict=True):
-                values[slots[node.index]] = plus(values[slots[node.index]], piece)
-            carry(values)
-            found = [(node, values[slots[node.index]]) for node in targets]
-            return joined([np.zeros(n.shape) if value is None else value for n, value in found])
+            def along(partials: Linearization) -> Array:
+                values = partials.empty()
+                for node, piece in zip(sources, split(np.ravel(vector), sources), strict=True):
+                    values[slots[node.index]] = plus(values[slots[node.index]], piece)
+                carry(partials, values)
+                found = [(node, values[slots[node.index]]) for node in targets]
+                return joined([np.zeros(n.shape) if value is None else value for n, value in found])
+
+            return mean([along(partials) for partials in sides])
 
         return Operator(
             Products(
-                lambda vector: carried(vector, unknowns, residuals, partials.push),
-                lambda vector: carried(vector, residuals, unknowns, partials.pull),
+                lambda vector: carried(vector, unknowns, residuals, Linearization.push),
+                lambda vector: carried(vector, residuals, unknowns, Linearization.pull),
                 equations.block.size,
                 equations.dtype,
-                lambda: partials.jacobian(residuals, unknowns, equations.full),
+                lambda: self.matrix(equations.full),
                 lambda at: equations.residual(outer, at),
                 self.point,
             )
@@ -151,12 +183,19 @@ class LocalEquations:
         equations = self.equations
         if solver.matrix_free:
             return self.products()
-        if equations.dense is not None:
-            (matrix,) = self._further(equations.stages[2])
-        else:
-            matrix = self.partials.jacobian(equations.residuals, equations.unknowns, equations.full)
+        matrix = None
+        if equations.dense is not None and self.side is None:
+            matrix, *ties = self._further(equations.stages[2])
+            matrix = None if any(tie.any() for tie in ties) else matrix
+        if matrix is None:
+            matrix = self.matrix(equations.full)
         # Factored in double precision, whatever the unknowns have.
         return Jacobian(matrix if matrix.dtype == float else matrix.astype(float))
+
+    def matrix(self, dense: bool) -> Any:
+        """The Jacobian's entries."""
+        residuals, unknowns = self.equations.residuals, self.equations.unknowns
+        return mean([partials.jacobian(residuals, unknowns, dense) for partials in self.partials])
 
 
 class Measure:
@@ -201,6 +240,11 @@ class Measure:
         sizes = self.largest(vector)
         some = sizes > 0
         return largest(sizes[some] / np.maximum(against[some], 1e-300))
+
+
+def mean(values: list[Any]) -> Any:
+    """The mean of a few arrays or matrices; of one, itself."""
+    return values[0] if len(values) == 1 else sum(values[1:], values[0]) / len(values)
 
 
 def largest(array: Array) -> float:

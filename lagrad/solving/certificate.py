@@ -36,13 +36,16 @@ class Certificate(Public):
     distance : float or None
         How far the derivative is from the implicit one, relative to its largest entry; None where
         that does not exist. Solved for when it is asked for, where the two are not the same.
+    kink : float
+        By how much of itself the derivative differs between the sides of a kink that the point is
+        at; zero elsewhere. At a kink it is the mean of both sides.
     error_bound : float
         A first-order bound of the relative error: of the unknowns' largest entries for a
         solution, of each array's largest entry for a derivative. Where nothing is solved for, it
         is what rounding does, found when it is asked for, and for up to 100,000 operations.
     """
 
-    PUBLIC = (*FIELDS, "differentiated", "truncation", "distance")
+    PUBLIC = (*FIELDS, "differentiated", "truncation", "distance", "kink")
 
     converged: bool
     primal_residual: float
@@ -51,6 +54,7 @@ class Certificate(Public):
     bound: Callable[[], float] = field(repr=False, compare=False)
     differentiated: str = "implicit"
     truncation: float = 0.0
+    kink: float = 0.0
     compare: Callable[[], float | None] = field(default=lambda: 0.0, repr=False, compare=False)
 
     @property
@@ -73,7 +77,10 @@ class Certificate(Public):
         said += f"condition {self.condition:.1e}, error bound {self.error_bound:.1e}"
         if self.differentiated != "implicit":
             said += f"; {printable(self.differentiated)}"
-        return said + (f", {self.truncation:.1e} left" if self.truncation else "")
+        said += f", {self.truncation:.1e} left" if self.truncation else ""
+        if self.kink:
+            said += f"; at a kink: a mean, of which the sides differ by {self.kink:.1e}"
+        return said
 
 
 @dataclass(frozen=True, slots=True)

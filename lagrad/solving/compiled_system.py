@@ -1,5 +1,6 @@
 """A system made ready to be solved: its blocks compiled, its local partials in a row."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.block_equations import BlockEquations
+from lagrad.solving.kinks import Kinks, Side
 from lagrad.solving.matrix_conditions import MatricesAt, conditioned
 from lagrad.solving.rounding_samples import RoundedSystem
 from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
@@ -44,6 +46,15 @@ class Run:
     @cached_property
     def plan(self) -> Plan:
         return Plan(self.inputs, self.variables, self._defined)
+
+    @cached_property
+    def kinks(self) -> Kinks:
+        return Kinks(self.inputs, self.variables, self._defined)
+
+    def evaluate_on(self, side: Side, values: dict[Variable, Array]) -> None:
+        """Add the values of what is defined, on one side of kinks."""
+        results = self.kinks.evaluate([values[v] for v in self.inputs], side)
+        values.update(zip(self.variables, map(np.asarray, results), strict=True))
 
     def evaluate(self, values: dict[Variable, Array]) -> Array | None:
         """Add the values of what is defined; those of all nodes of a tape of scalars."""
@@ -228,8 +239,71 @@ class CompiledSystem:
         return tape, stretches
 
     @cached_property
+    def given(self) -> list[Variable]:
+        """The variables that nothing defines: those given, and the unknowns."""
+        defined = definitions(self.system)
+        return [v for v in self.system.variables.values() if v.index not in defined]
+
+    @property
+    def still(self) -> str:
+        """The role of variables that nothing is differentiated by.
+
+        A value that is a derivative may be one by data, which were an inner function's parameters.
+        """
+        return "" if self.system.derived else "data"
+
+    @cached_property
+    def moving(self) -> list[Variable]:
+        """The given variables that others are differentiated by."""
+        roles = ("parameter", "data")
+        return [v for v in self.system.with_role(*roles) if v.role != self.still]
+
+    @cached_property
+    def kinks(self) -> Kinks | None:
+        """The selectors on which derivatives depend by more than their mean at a kink; None if so.
+
+        First derivatives are of the first degree in them as a rule; others, and the inverse of a
+        block's Jacobian, are not. Values that are derivatives themselves count as such.
+        """
+        defined = definitions(self.system)
+        values = list(self.system.variables.values())
+        within = Kinks(self.given, values, defined)
+        outputs = [*self.tape.data, *(values if self.system.derived else ())]
+        kinks = Kinks(self.given, outputs, defined, self.still)
+        if not kinks.selectors:
+            return None
+        higher = within.selectors or not self.explicit
+        return kinks if higher or kinks.bend(self.tape) else None
+
+    @cached_property
+    def loops(self) -> tuple[list[Callable[[Sequence[Array]], bool]], list[int], Plan] | None:
+        """What says of loops whether they meet kinks of derivatives, and how it is given."""
+        if not self.explicit:
+            return None
+        roots, defined = list(self.system.variables.values()), definitions(self.system)
+        asked: list[Callable[[Sequence[Array]], bool]] = []
+        arguments: list[Expression] = []
+        counts: list[int] = []
+        for node in ancestors(roots, lambda node: False, defined):
+            meets = None if node.primitive is None else node.primitive.meets
+            if meets is not None and (met := meets(node.parameters)) is not None:
+                asked.append(met)
+                arguments += node.arguments
+                counts.append(len(node.arguments))
+        return (asked, counts, Plan(self.given, arguments, defined)) if asked else None
+
+    def meets_kinks(self, values: Mapping[str, Array]) -> bool:
+        """Whether a loop meets a kink of derivatives that it makes, given values by name."""
+        if self.loops is None:
+            return False
+        asked, counts, plan = self.loops
+        found = iter(plan([values[v.name] for v in self.given]))
+        given = [list(itertools.islice(found, count)) for count in counts]
+        return any(met(arguments) for met, arguments in zip(asked, given, strict=True))
+
+    @cached_property
     def _planned(self) -> tuple[list[Variable], Plan]:
-        """The variables whose values the tape's data are computed from, and how."""
+        """The variables whose values the tape's data are computed from, and where ties are."""
         variables = list(self.system.variables.values())
         values: dict[int, tuple[Expression, Variable]] = {v.index: (v, v) for v in variables}
         for constraint in self.system.constraints.values():
@@ -240,7 +314,8 @@ class CompiledSystem:
             if root.dtype == variable.dtype:
                 values[root.index] = (root, variable)
         nodes, known = zip(*values.values(), strict=True) if values else ((), ())
-        return list(known), Plan(nodes, self.tape.data)
+        ties = [] if self.kinks is None else self.kinks.ties
+        return list(known), Plan(nodes, [*self.tape.data, *ties])
 
     def given_values(self, group: ImplicitGroup, values: Mapping[Variable, Array]) -> list[Array]:
         """The values of what an implicit function was given: its arguments, then its starts."""
@@ -271,7 +346,17 @@ class CompiledSystem:
         with self.system.arena.reopened():
             return RoundedSystem(self.system, self.tape)
 
-    def linearize(self, values: Mapping[Variable, Array]) -> Linearization:
-        """The tape at a solution."""
-        known, data = self._planned
-        return self.tape.at(data([values[variable] for variable in known]))
+    def linearize(self, values: Mapping[Variable, Array]) -> tuple[Linearization, bool]:
+        """The tape at a solution, and whether that is at a kink."""
+        known, plan = self._planned
+        found, count = plan([values[variable] for variable in known]), len(self.tape.data)
+        return self.tape.at(found[:count]), any(tie.any() for tie in found[count:])
+
+    def sided(
+        self, values: Mapping[Variable, Array], side: Side, origin: Mapping[Variable, Array]
+    ) -> Linearization:
+        """The tape with the selectors of a side where they are tied at a point nearby."""
+        assert self.kinks is not None
+        here, there = ([at[v] for v in self.given] for at in (values, origin))
+        found = self.kinks.evaluate(here, side, there)
+        return self.tape.at(found[: len(self.tape.data)])

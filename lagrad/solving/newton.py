@@ -19,6 +19,7 @@ from lagrad.solving.block_equations import BlockEquations, LocalEquations, Measu
 from lagrad.solving.error_bound import errors
 from lagrad.solving.failure_messages import Failure, NewtonStep, indefinite, named, singular, story
 from lagrad.solving.iterations import Differences, Newton
+from lagrad.solving.kinks import Side
 from lagrad.solving.profile import Spent
 from lagrad.systems.reduced_block import entry_name
 from lagrad.typing import Array
@@ -41,9 +42,14 @@ class BlockProblem:
     """A block with all that it is given, and what has been done to solve it, on a stopwatch."""
 
     def __init__(
-        self, equations: BlockEquations, outer: list[Array], solver: LinearSolver | None
+        self,
+        equations: BlockEquations,
+        outer: list[Array],
+        solver: LinearSolver | None,
+        side: Side | None = None,
     ) -> None:
         self.equations, self.outer, self._wanted = equations, outer, solver
+        self.side = side  # of kinks, on which its Jacobian is taken
         self.scale = Measure(equations)
         self.history: list[NewtonStep] = []
         self.start: LocalEquations | None = None  # where the path began
@@ -62,7 +68,7 @@ class BlockProblem:
     def at(self, point: Array) -> LocalEquations:
         """The equations near a point."""
         with self.spent.on("evaluating"):
-            return LocalEquations(self.equations, self.outer, point)
+            return LocalEquations(self.equations, self.outer, point, self.side)
 
     def jacobian(self, here: LocalEquations) -> Jacobian:
         with self.spent.on("assembling"):

@@ -53,7 +53,7 @@ def solve(
     values.update((v, array) for v, array in start.items() if v.size == 0)
     solved: dict[Block, Solved] = {}
     reports: list[BlockReport] = []
-    converged, memory = True, None
+    converged, memory, lost = True, None, list[Variable]()
     for run in compiled.runs:
         began = time.perf_counter()
         found, spent = None, Spent()
@@ -70,13 +70,20 @@ def solve(
             memory = run.evaluate(values)
         if memory is None or not np.isfinite(memory).all():
             bad = [v for v in run.variables if not np.isfinite(values[v]).all()]
-            if bad:
+            # Of derivatives the mean over the sides of a kink may be finite.
+            if compiled.system.derived and compiled.explicit:
+                lost += bad
+            elif bad:
                 told_beside(compiled, run, values, bad, policy)
         reports.append(report(run, found, spent, time.perf_counter() - began))
     if converged:
         require_minima(compiled, values, solved)
     scalars = None if compiled.flat is None else ScalarPoint(compiled.flat, memory)
     point = SolvedPoint(compiled, values, solved, scalars)
+    if compiled.system.derived and (lost or point.tied):
+        point = point.averaged()
+        if bad := [v for v in lost if not np.isfinite(point.values[v]).all()]:
+            told_beside(compiled, compiled.runs[-1], point.values, bad, policy)
     solution = SolvedSystem(point, policy, solve_named, tuple(reports), converged)
     if converged and point.doubtful:
         policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")

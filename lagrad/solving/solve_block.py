@@ -222,8 +222,7 @@ def powell_start(equations: BlockEquations, outer: list[Array], start: Array) ->
         return equations.residual(outer, point)
 
     def jacobian(point: Array) -> Array:
-        partials = LocalEquations(equations, outer, point).partials
-        return partials.jacobian(equations.residuals, equations.unknowns, dense=True)
+        return LocalEquations(equations, outer, point).matrix(dense=True)
 
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

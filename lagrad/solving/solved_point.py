@@ -3,21 +3,24 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from lagrad.compiler.finite import all_finite
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import doubting, in_last_bits, moving
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.rounding_samples import SAFETY, SAMPLES, Roundings
+from lagrad.solving.sides import first_side, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -40,6 +43,9 @@ class SolvedPoint:
     values: dict[Variable, Array]
     solved: dict[Block, Solved]
     flat: ScalarPoint | None = None
+    # Of kinks at a point, itself or nearby, the side on which derivatives are taken.
+    side: Side | None = None
+    origin: "SolvedPoint | None" = None
 
     def __post_init__(self) -> None:
         for array in self.values.values():
@@ -49,7 +55,26 @@ class SolvedPoint:
     @cached_property
     def linearization(self) -> Linearization:
         """All local partials at this point."""
+        if self.side is not None:
+            return self.compiled.sided(self.values, self.side, (self.origin or self).values)
+        return self._linearized[0]
+
+    @cached_property
+    def _linearized(self) -> tuple[Linearization, bool]:
         return self.compiled.linearize(self.values)
+
+    @property
+    def tied(self) -> bool:
+        """Whether derivatives here are means over the sides of kinks."""
+        if self.side is not None or (self.flat is not None and not self.flat.tied):
+            return False
+        return self.in_loops or (self.compiled.kinks is not None and self._linearized[1])
+
+    @cached_property
+    def in_loops(self) -> bool:
+        """Whether a loop meets a kink of derivatives that it makes."""
+        given = {v.name: self.values[v] for v in self.compiled.given}
+        return self.compiled.meets_kinks(given)
 
     def sweep(self, width: int | None = None, near: Any = None) -> Carried:
         """A new sweep from here."""
@@ -58,7 +83,7 @@ class SolvedPoint:
         return Sweep(self.compiled, self.linearization, self.solved, width, near)
 
     @cached_property
-    def samples(self) -> "tuple[RoundedPoint, ...]":
+    def samples(self) -> "tuple[SolvedPoint, ...]":
         """The point as other roundings might have left it: all that is off at random, at once.
 
         Each block's unknowns are moved by their error, one way or the other, and what that does
@@ -67,6 +92,19 @@ class SolvedPoint:
         # The error of one block alone has nothing to cancel with.
         with np.errstate(all="ignore"):
             return tuple(self._sample(k) for k in range(1 if len(self.solved) == 1 else SAMPLES))
+
+    def _sample(self, number: int) -> "SolvedPoint":
+        rounded = Roundings(number)
+        directions = {b: s.bound.direction * rounded.share() for b, s in self.solved.items()}
+        there = self.moved_by(directions, {})
+        if not all(np.isfinite(a).all() for a in there.values.values() if a.dtype.kind == "f"):
+            # At the edge of an equation's domain only one sign of an error stays within it.
+            there = self.moved_by({block: -move for block, move in directions.items()}, {})
+        if self.side is not None:
+            return there  # with the selectors of its side, which rounding would move
+        others, data = self.compiled.rounded(there.values, rounded)
+        values = {**there.values, **others}
+        return RoundedPoint(self.compiled, values, self.solved, data=data, rounded=rounded)
 
     @cached_property
     def condition(self) -> float:
@@ -85,20 +123,6 @@ class SolvedPoint:
         matrices = self.compiled.conditioned
         return matrices is not None and not self.condition < HARMLESS
 
-    def _sample(self, number: int) -> "RoundedPoint":
-        rounded = Roundings(number)
-        directions = {
-            block: solved.bound.direction * rounded.share() for block, solved in self.solved.items()
-        }
-        there = self._moved(directions, 0.0)
-        if not all(np.isfinite(a).all() for a in there.values.values() if a.dtype.kind == "f"):
-            # At the edge of an equation's domain only one sign of an error stays within it.
-            there = self._moved({block: -move for block, move in directions.items()}, 0.0)
-        others, data = self.compiled.rounded(there.values, rounded)
-        return RoundedPoint(
-            self.compiled, {**there.values, **others}, self.solved, None, data, rounded
-        )
-
     @cached_property
     def beyond(self) -> "tuple[SolvedPoint, ...]":
         """The points on both sides of the kinks at which this one may be."""
@@ -106,39 +130,71 @@ class SolvedPoint:
             return ()
         jumps = {b: s.bound.direction if s.jump is None else s.jump for b, s in self.solved.items()}
         back = {block: -jump for block, jump in jumps.items()}
-        # A kink may lie where the unknowns are zero, and have no size to be moved by.
-        return self._moved(jumps, JUMP), self._moved(back, -JUMP)
+        return self.moved_by(jumps, self._stepped(JUMP)), self.moved_by(back, self._stepped(-JUMP))
+
+    def _stepped(self, share: float) -> dict[Variable, Array]:
+        """The parameters, each moved by a share of itself."""
+        found = {}
+        for v in self.compiled.system.with_role("parameter"):
+            array = self.values[v]
+            step = share * max(1.0, 1e12 * float(np.finfo(v.dtype).eps))
+            # A kink may lie where the unknowns are zero, and have no size to be moved by.
+            size = np.abs(array)
+            size = np.where(size > 0, size, largest(array) or 1.0)
+            found[v] = (array + step * size).astype(v.dtype)
+        return found
 
     def in_last_bits(self, rng: np.random.Generator) -> "SolvedPoint":
         """The point with all that is given moved by rounding, and what that makes of the rest."""
         given = [(v, a) for v, a in self.values.items() if v.role in GIVEN]
-        other = {v: in_last_bits(a, rng, whole=v.role == "parameter") for v, a in given}
-        return self._moved({b: np.zeros_like(s.point) for b, s in self.solved.items()}, 0.0, other)
+        return self.moved_by(
+            {}, {v: in_last_bits(a, rng, whole=v.role == "parameter") for v, a in given}
+        )
 
-    def _moved(
-        self,
-        directions: Mapping[Block, Array],
-        share: float,
-        given: Mapping[Variable, Array] | None = None,
+    @property
+    def beside(self) -> "SolvedPoint":
+        """The point with equal eigenvalues moved apart, where that is asked for."""
+        return self.moved_by({}, {})
+
+    def moved_by(
+        self, directions: Mapping[Block, Array], parameters: Mapping[Variable, Array]
     ) -> "SolvedPoint":
+        """The point with its unknowns moved, carried on from block to block, and parameters."""
         values = {v: a for v, a in self.values.items() if v.role in GIVEN or v.size == 0}
-        values |= given or {}
+        values.update(parameters)
         memory: Any = None
-        if share:
-            for v, array in values.items():
-                if v.role == "parameter":
-                    step = share * max(1.0, 1e12 * float(np.finfo(v.dtype).eps))
-                    size = np.abs(array)
-                    size = np.where(size > 0, size, largest(array) or 1.0)
-                    values[v] = (array + step * size).astype(v.dtype)
         for run in self.compiled.runs:
             if isinstance(run, ImplicitRun):
                 solved, unknowns = self.solved[run.block], run.block.unknowns
-                point = solved.point + directions[run.block] + self._response(run, values)
+                point = solved.point + self._response(run, values)
+                if run.block in directions:
+                    point = point + directions[run.block]
                 values.update(zip(unknowns, split(point, unknowns), strict=True))
             memory = run.evaluate(values)
+        origin = None if self.side is None else self.origin or self
         flat = None if self.flat is None else ScalarPoint(self.flat.tape, memory)
-        return SolvedPoint(self.compiled, values, self.solved, flat)
+        return SolvedPoint(self.compiled, values, self.solved, flat, self.side, origin)
+
+    def averaged(self) -> "SolvedPoint":
+        """The point with the means, over the sides of kinks, of values that are derivatives."""
+        found = [v for v in self.values if v.role not in GIVEN]
+
+        def taken(there: SolvedPoint) -> list[Array]:
+            return [there.values[v] for v in found]
+
+        means, _ = self.mean(taken(self), taken)
+        return replace(self, values=self.values | dict(zip(found, means, strict=True)))
+
+    def mean(
+        self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
+    ) -> tuple[list[Array], float]:
+        """The mean of what is taken of the point over the sides of its kinks, and the jump."""
+        with np.errstate(all="ignore"):
+            if self.tied and not self.in_loops:
+                plain, jump = mean_of_sides(self, plain, taken)
+                if self.solved or all_finite(plain):
+                    return list(plain), jump
+            return mean_around(self, plain, taken)
 
     def drift(self) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
@@ -157,10 +213,9 @@ class SolvedPoint:
         )
         if self.solved and self.compiled.conditioned is None:
             return worst_share(pairs, NEGLIGIBLE * self.scale)
+        here, there = self.values, other.values
         defined = self.compiled.rounded.variables
-        changes = (
-            (largest(other.values[v] - self.values[v]), largest(self.values[v])) for v in defined
-        )
+        changes = ((largest(there[v] - here[v]), largest(here[v])) for v in defined)
         return worst_share(itertools.chain(pairs, changes), NEGLIGIBLE * self.scale)
 
     @cached_property
@@ -169,7 +224,6 @@ class SolvedPoint:
         if self.flat is not None:
             return largest(self.flat.values)
         sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
-        sizes = [size for size in sizes if np.isfinite(size)]
         return max(
             [*sizes, *(largest(s.problem.scale.top) for s in self.solved.values())], default=0.0
         )
@@ -227,40 +281,49 @@ class SolvedPoint:
         carry: Callable[[Any], dict[Any, Array]],
         width: int | None,
         units: Mapping[Any, float],
-    ) -> tuple[dict[Any, Array], Carried, float]:
-        """What a sweep carries, the sweep, and a first-order bound of its relative error.
+    ) -> "Taken":
+        """What a sweep carries, and a first-order bound of its relative error.
 
         The same sweeps with other roundings, each block's solution corrected once, show what the
-        error of the solution and rounding on the way do to the result.
+        error of the solution and rounding on the way do to the result. At a kink it is the mean
+        over the sides.
         """
         with np.errstate(all="ignore"):
             with doubting() as doubts:
-                sweep = self.sweep(width)
-                found = carry(sweep)
+                point, sweep, jump = self, self.sweep(width), 0.0
+                first = found = carry(sweep)
+            # Where rules say 0·∞, on the sides there may be a number.
+            if self.tied or not (self.solved or all_finite(found.values())):
+                taken = lambda there: list(carry(there.sweep(width)).values())
+                arrays, jump = self.mean(list(found.values()), taken)
+                found = dict(zip(found, arrays, strict=True))
+                if self.solved:
+                    point = first_side(self)
+                    first = carry(sweep := point.sweep(width))
             # The refinement's last correction is one sample of rounding, not the worst.
             error = 4 * sweep.error
-            if not all(np.isfinite(array).all() for array in found.values()):
-                return found, sweep, error  # there is nothing to compare with
+            if not all(np.isfinite(array).all() for array in first.values()):
+                return Taken(found, sweep, error, jump)  # there is nothing to compare with
             if self.doubtful:
-                error += self.rounding(carry, width, units, found, sweep)
+                error += point.rounding(carry, width, units, first, sweep)
             if any(solved.at_kink for solved in self.solved.values()):
                 error = np.inf
-            for point in self.beyond:
-                other = carry(point.sweep(width, near=sweep))
-                change = relative_change(found, other, units, self.scale)
+            for there in point.beyond:
+                other = carry(there.sweep(width, near=sweep))
+                change = relative_change(first, other, units, self.scale)
                 error += change if change > JUMPED else 0.0
-            if self.compiled.iterates:
+            if self.compiled.iterates and not self.tied:
                 doubts.append(f"the program {self.compiled.system.name!r}")
             if doubts:
                 rng = np.random.default_rng(0)
                 for _ in range(SAMPLES):
                     with moving(rng):
-                        other = carry(self.in_last_bits(rng).sweep(width, near=sweep))
-                    change = relative_change(found, other, units, self.scale)
+                        other = carry(point.in_last_bits(rng).sweep(width, near=sweep))
+                    change = relative_change(first, other, units, self.scale)
                     sweep.rounding = max(sweep.rounding, change)
                 sweep.doubts = tuple(dict.fromkeys(doubts))
                 error += sweep.rounding
-        return found, sweep, error
+        return Taken(found, sweep, error, jump)
 
     def rounding(
         self,
@@ -271,17 +334,13 @@ class SolvedPoint:
         sweep: Carried,
     ) -> float:
         """What the errors of the solution and rounding change of what a sweep has found."""
-        if not self.doubtful and self.compiled.operations > SAMPLED_AT_MOST:
+        large = self.compiled.operations > SAMPLED_AT_MOST
+        if not self.doubtful and (large or self.tied):
             return 0.0
         with np.errstate(all="ignore"):
             others = [carry(sample.sweep(width, near=sweep)) for sample in self.samples]
         changes = (relative_change(found, other, units, self.scale) for other in others)
         return SAFETY * max(changes)
-
-    @property
-    def beside(self) -> "SolvedPoint":
-        """The point with equal eigenvalues moved apart, where that is asked for."""
-        return self._moved(dict.fromkeys(self.solved, np.zeros(())), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,6 +353,26 @@ class RoundedPoint(SolvedPoint):
     @cached_property
     def linearization(self) -> Linearization:
         return self.compiled.tape.at(self.data, self.rounded)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a sweep carried.
+
+    Attributes
+    ----------
+    found : dict
+    sweep : Carried
+    error : float
+        A first-order bound of the relative error.
+    jump : float
+        By how much of itself it differs between the sides of a kink.
+    """
+
+    found: dict[Any, Array]
+    sweep: Carried
+    error: float
+    jump: float
 
 
 # Of the largest value: what a result that should be zero is measured by.

@@ -174,7 +174,8 @@ class SolvedSystem:
         `again` asks another solution for the same.
         """
         began, primal = time.perf_counter(), self.certificate
-        found, sweep, error = self.point.carried(carry, width, units)
+        taken = self.point.carried(carry, width, units)
+        found, sweep, error = taken.found, taken.sweep, taken.error
         self.spent.append((what, time.perf_counter() - began))
         read = {key: frozen(array) for key, array in found.items()}
         sample: Callable[[], float] = lambda: 0.0
@@ -191,6 +192,7 @@ class SolvedSystem:
             bound=cache(lambda: float(error + sample() + primal.error_bound)),
             differentiated="; ".join(instead) or "implicit",
             truncation=sweep.truncation,
+            kink=taken.jump,
         )
         if certificate.differentiated != "implicit":
             certificate = replace(certificate, compare=lambda: self._distance(found, again))

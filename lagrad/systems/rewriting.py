@@ -59,6 +59,7 @@ def copied(
     state more.
     """
     copy = type(system)(name)
+    copy.derived = system.derived
     defined = definitions(system)
 
     def leaf(old: Variable, node: dict[int, Expression]) -> Variable:

@@ -43,6 +43,7 @@ class System(Public):
         self.variables: dict[str, Variable] = {}
         self.constraints: dict[str, Constraint] = {}
         self.groups: list[ImplicitGroup] = []
+        self.derived = False  # whether values of variables are derivatives
 
     @property
     def name(self) -> str:

@@ -9,9 +9,12 @@ import scipy.sparse as sparse_matrices
 
 from lagrad.errors import InvalidFunction, NotFinite
 from lagrad.expressions.expression import Variable
+from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
+from lagrad.systems.linearization import Linearization
 from lagrad.transforms.gradient import grad
 from lagrad.transforms.transform import Backend, Numbers, Positions, Symbols, Transform, plain
+from lagrad.typing import Array
 
 P = ParamSpec("P")
 
@@ -152,8 +155,25 @@ def sparse_jacobian(
             blocks = point.linearization.blocks([i])
         for o in outputs:
             matrix = sparse_matrices.csr_array(blocks.assembled([o], [i]), copy=True)
+            if point.tied:
+                matrix = sparse_mean(point, matrix, o, i)
             if not np.isfinite(matrix.data).all():
                 raise NotFinite(f"the Jacobian of {o.name!r} by {i.name!r} is NaN or infinite.")
             matrix.eliminate_zeros()
             found[o.name, i.name] = matrix
     return found
+
+
+def sparse_mean(point: SolvedPoint, here: Any, output: Variable, parameter: Variable) -> Any:
+    """The mean of a matrix over the sides of the kinks that a point is at."""
+
+    def assembled(partials: Linearization) -> Any:
+        matrix = partials.blocks([parameter]).assembled([output], [parameter])
+        return sparse_matrices.csr_array(matrix)
+
+    def entries(matrix: Any) -> list[Array]:
+        return [np.asarray(matrix[rows, columns])]
+
+    rows, columns = assembled(point.compiled.tape.pattern()).nonzero()
+    (found,), _ = point.mean(entries(here), lambda at: entries(assembled(at.linearization)))
+    return sparse_matrices.csr_array((found, (rows, columns)), shape=here.shape)

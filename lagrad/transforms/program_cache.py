@@ -44,7 +44,7 @@ def structure_key(program: Program, guards: Sequence[Guard]) -> tuple[Any, ...]:
     groups = tuple(group.key for group in program.groups)
     asked = tuple((g.node.index, g.kind) for g in guards)
     # Messages name the function.
-    return (program.name, tuple(described), constraints, groups, asked)
+    return (program.name, program.derived, tuple(described), constraints, groups, asked)
 
 
 def interned(graph: Tracing, guards: Sequence[Guard]) -> Program:

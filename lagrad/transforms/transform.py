@@ -123,6 +123,7 @@ class Symbols:
         trace = self.trace
         given = {**trace.values, **trace.captured, **trace.given, **seeds}
         lifted = {name: self.outer.lift(value) for name, value in given.items()}
+        self.outer.system.derived |= derived.derived
         self.found = inlined(derived, self.outer.system, lifted, trace.starts)
         self.outer.inherit(trace.program, trace.guards, self.found)
         return {of: self.found[name] for of, name in names.items()}
