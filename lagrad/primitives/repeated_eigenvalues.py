@@ -54,6 +54,16 @@ def separated(separation: Separation) -> Iterator[Separation]:
         SEPARATION.reset(token)
 
 
+@contextmanager
+def watching() -> Iterator[list[Any]]:
+    """Collect what equal eigenvalues are met that derivatives have no value for."""
+    if (outer := SEPARATION.get()) is not None:
+        yield outer.met
+        return
+    with separated(Separation()) as plain:
+        yield plain.met
+
+
 @overridable
 def equal_shares(values: Array, order: int = 0) -> Array:
     """For ascending eigenvalues the matrices that take the mean over each group of equal ones."""

@@ -19,7 +19,7 @@ from lagrad.solving.block_equations import largest
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import SAMPLES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, conditioned, worst
-from lagrad.solving.solved_point import relative_change
+from lagrad.solving.relative_change import relative_change
 from lagrad.systems.constraint import definitions
 from lagrad.systems.system import System
 from lagrad.typing import Array

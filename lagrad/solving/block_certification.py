@@ -226,10 +226,12 @@ def require_gain(problem: BlockProblem, end: PathEnd) -> None:
     start, point = problem.start, end.here.point
     if start is None or problem.equations.linear:
         return
-    doubt, known = largest(end.doubt), largest(start.residual)
-    hidden = doubt > 0.1 * known and doubt > 1e3 * problem.scale.epsilon * largest(start.terms)
     around = max([1.0, largest(start.point), *(largest(value) for value in problem.outer)])
-    if not hidden and largest(point) > FAR * around:
+    if not largest(point) > FAR * around:
+        return
+    doubt, known = largest(end.doubt), largest(start.residual)
+    hidden = doubt > 0.1 * known
+    if not hidden:
         jacobian = problem.jacobian(start)
         if jacobian.known:
             try:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -12,6 +12,7 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import ESTIMATE
+from lagrad.primitives.repeated_eigenvalues import watching
 from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
@@ -19,6 +20,7 @@ from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import doubting, in_last_bits, moving
 from lagrad.solving.matrix_conditions import HARMLESS
+from lagrad.solving.relative_change import NEGLIGIBLE, relative_change, worst_share
 from lagrad.solving.rounding_samples import SAFETY, SAMPLES, Roundings
 from lagrad.solving.sides import first_side, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
@@ -60,8 +62,9 @@ class SolvedPoint:
         return self._linearized[0]
 
     @cached_property
-    def _linearized(self) -> tuple[Linearization, bool]:
-        return self.compiled.linearize(self.values)
+    def _linearized(self) -> tuple[Linearization, bool, bool]:
+        with watching() as equal:
+            return *self.compiled.linearize(self.values), bool(equal)
 
     @property
     def tied(self) -> bool:
@@ -69,6 +72,11 @@ class SolvedPoint:
         if self.side is not None or (self.flat is not None and not self.flat.tied):
             return False
         return self.in_loops or (self.compiled.kinks is not None and self._linearized[1])
+
+    @property
+    def parted(self) -> bool:
+        """Whether derivatives meet equal eigenvalues, among which they have no value."""
+        return self.side is None and self.flat is None and self._linearized[2]
 
     @cached_property
     def in_loops(self) -> bool:
@@ -292,8 +300,10 @@ class SolvedPoint:
             with doubting() as doubts:
                 point, sweep, jump = self, self.sweep(width), 0.0
                 first = found = carry(sweep)
-            # Where rules say 0·∞, on the sides there may be a number.
-            if self.tied or not (self.solved or all_finite(found.values())):
+            # Where rules say 0·∞, on the sides there may be a number. Equal eigenvalues have
+            # sides of their own.
+            lost = not (self.solved or self.parted or all_finite(found.values()))
+            if self.tied or lost:
                 taken = lambda there: list(carry(there.sweep(width)).values())
                 arrays, jump = self.mean(list(found.values()), taken)
                 found = dict(zip(found, arrays, strict=True))
@@ -373,42 +383,3 @@ class Taken:
     sweep: Carried
     error: float
     jump: float
-
-
-# Of the largest value: what a result that should be zero is measured by.
-NEGLIGIBLE = 1e-6
-
-
-def relative_change(
-    found: Mapping[Any, Array], other: Mapping[Any, Array], units: Mapping[Any, float], scale: float
-) -> float:
-    """The largest relative change among arrays, each measured by its own largest entry.
-
-    One that cannot be told from zero is measured by the largest of all, in the given units, or by
-    a millionth of the largest value in the program: by symmetry, say, it may be zero, and its
-    rounding is that of what cancelled.
-    """
-    sizes = {key: largest(array) for key, array in found.items()}
-    changes = [largest(np.asarray(other[k]) - a) if np.size(a) else 0.0 for k, a in found.items()]
-    if not np.isfinite(changes).all():
-        return np.inf
-    unit = {key: units.get(key) or 1.0 for key in found}
-    top = max((sizes[key] / unit[key] for key in found), default=0.0)
-    widest = max(unit.values(), default=1.0)
-    pairs = zip(changes, sizes.values(), strict=True)
-    return worst_share(pairs, max(top, NEGLIGIBLE * scale) * widest)
-
-
-def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:
-    """The largest of some changes, each over its size.
-
-    A size that cannot be told from zero is taken as no less than the floor. NaN, of a point that
-    left the equations' domain, says nothing of the others, and is infinitely large.
-    """
-    worst = 0.0
-    for change, size in pairs:
-        if size <= 10 * change:
-            size = max(size, floor)
-        if change:
-            worst = max(worst, change / size if size and not np.isnan(change) else np.inf)
-    return worst
