@@ -59,6 +59,8 @@ class Primitive:
         `repeats(parameters)` is the program that it runs again and again.
     breaks : callable, optional
         `breaks(parameters, arguments)` says where it stops being finite, or None.
+    rules : tuple of callables
+        A user's functions that its maps are made by: what they close over is in derived programs.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Primitive:
     simplify: Callable[[Any, Any], Any] | None = None
     repeats: Callable[[Parameters], Any] | None = None
     breaks: Callable[[Parameters, Sequence[Array]], str | None] | None = None
+    rules: tuple[Function, ...] = ()
 
     def __call__(self, graph: Graph, *arguments: Any, parameters: Parameters = ()) -> Expression:
         return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)

@@ -162,7 +162,8 @@ def primitive(
         return Custom(vjp, jvp, k, (node, *node.arguments), shapes)
 
     code = lambda texts, parameters: f"{named}({', '.join(texts)})"
-    made = Primitive(named, kernel, infer, partial, code, source=unwritten)
+    rules = tuple([rule for rule in (vjp, jvp) if rule is not None])
+    made = Primitive(named, kernel, infer, partial, code, source=unwritten, rules=rules)
 
     def function(*x: Any) -> Any:
         graph = innermost(x)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from lagrad.expressions.expression import Constant, Variable
+from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.primitives.kernels import SparseConstant
 from lagrad.programs.program import Program
+from lagrad.transforms.closure_watch import Copies, Watch
 from lagrad.transforms.tracing_graph import Guard, Tracing
 
 # Programs by their structure, so that what was compiled for one serves all. Bounded: the one that
@@ -20,6 +22,23 @@ SHARED_AT_MOST = 256
 SHARED_LOCK = Lock()
 # Sparse matrices are a part of the structure: a program with larger ones is not kept.
 HELD_AT_MOST = 4_000_000
+
+
+# What the rules of a user's primitives close over, as it was when they were last used.
+RULES: OrderedDict[Primitive, Watch] = OrderedDict()
+RULES_AT_MOST = 256
+
+
+def watched(primitive: Primitive) -> Watch:
+    """What a primitive's rules close over: one object as long as it does not change."""
+    with SHARED_LOCK:
+        watch = RULES.pop(primitive, None)
+        if watch is None or not watch.unchanged():
+            watch = Watch(primitive.rules, Copies())
+        RULES[primitive] = watch
+        while len(RULES) > RULES_AT_MOST:
+            RULES.popitem(last=False)
+        return watch
 
 
 def structure_key(program: Program, guards: Sequence[Guard]) -> tuple[Any, ...]:
@@ -36,7 +55,10 @@ def structure_key(program: Program, guards: Sequence[Guard]) -> tuple[Any, ...]:
             else:
                 described.append((value.dtype.str, value.shape, value.tobytes()))
         else:
-            described.append((node.primitive, node.parameters, *[a.index for a in node.arguments]))
+            primitive, indices = node.primitive, [a.index for a in node.arguments]
+            assert primitive is not None
+            own = primitive.rules and watched(primitive)
+            described.append((primitive, own, node.parameters, *indices))
     constraints = tuple(
         (c.name, c.lhs.index, c.rhs.index, None if c.residual is None else c.residual.index)
         for c in program.constraints.values()

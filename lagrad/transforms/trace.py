@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,17 +167,19 @@ def trace(
     shared: bool = True,
     passed: bool = False,
     repeating: bool = False,
+    copied: Callable[[Any], Array] = np.array,
 ) -> Trace:
     """A call of a function as a program, its arguments at `positions` as parameters.
 
     One that is not `shared` is a program of its own, which has the arrays that the function closes
     over as constants. With `passed` floats among the other arguments become data by name. One that
-    is `repeating` stands for all steps of a loop.
+    is `repeating` stands for all steps of a loop. Arrays that it closes over are `copied`.
     """
     if not callable(function):
         raise InvalidFunction(f"{function!r} is no function.")
     name = name_of(function)
     graph = Tracing(name, tracing(), shared, repeating)
+    graph.copied = copied
     program = graph.system
     keywords = sorted(kwargs)
     names = [*argument_names(function, len(args)), *keywords]
