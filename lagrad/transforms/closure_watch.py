@@ -152,6 +152,11 @@ class Watch:
         self.small = [(a, a.shape, a.dtype, c.tobytes()) for a, c in arrays if a.nbytes <= SMALL]
         self.large = [(a, copy) for a, copy in arrays if a.nbytes > SMALL]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its copies."""
+        return sum(copy.nbytes for _, copy in self.copies.held.values())
+
     def unchanged(self) -> bool:
         """Whether all of it is as it was."""
         if self.holders and not alike(gc.get_referents(*self.holders), self.referents):

@@ -35,7 +35,8 @@ def watched(primitive: Primitive) -> Watch:
         watch = RULES.pop(primitive, None)
         if watch is None or not watch.unchanged():
             watch = Watch(primitive.rules, Copies())
-        RULES[primitive] = watch
+        if watch.nbytes <= HELD_AT_MOST:
+            RULES[primitive] = watch
         while len(RULES) > RULES_AT_MOST:
             RULES.popitem(last=False)
         return watch
@@ -83,7 +84,6 @@ def interned(graph: Tracing, guards: Sequence[Guard]) -> Program:
             return SHARED[key]
     for variable in program.with_role("unknown"):
         variable.start = np.broadcast_to(variable.dtype.type(0), variable.shape)
-    graph.values, graph.captured, graph.arrays = {}, {}, {}
     if key is not None and held(program) <= HELD_AT_MOST:
         with SHARED_LOCK:
             SHARED[key] = program
@@ -93,7 +93,10 @@ def interned(graph: Tracing, guards: Sequence[Guard]) -> Program:
 
 
 def held(program: Program) -> int:
-    """The bytes of the sparse matrices that a program holds."""
+    """The bytes of the sparse matrices that a program holds, and what its rules close over."""
     parameters = [parameter for node in program.arena.nodes for parameter in node.parameters]
     matrices = {id(p): p.matrix.data.nbytes for p in parameters if isinstance(p, SparseConstant)}
-    return sum(matrices.values())
+    used = {node.primitive for node in program.arena.nodes if node.primitive is not None}
+    # Of those whose rules close over more than is kept of one program nothing is known.
+    rules = [RULES[p].nbytes if p in RULES else HELD_AT_MOST + 1 for p in used if p.rules]
+    return int(sum(matrices.values()) + sum(rules))

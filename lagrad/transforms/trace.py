@@ -180,7 +180,22 @@ def trace(
     name = name_of(function)
     graph = Tracing(name, tracing(), shared, repeating)
     graph.copied = copied
-    program = graph.system
+    try:
+        return traced_by(graph, function, args, kwargs, positions, passed)
+    finally:
+        graph.release()
+
+
+def traced_by(
+    graph: Tracing,
+    function: Function,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    positions: Sequence[int],
+    passed: bool,
+) -> Trace:
+    """A call of a function as a program, by a graph of its own."""
+    program, name = graph.system, graph.name
     keywords = sorted(kwargs)
     names = [*argument_names(function, len(args)), *keywords]
     traced = [*args, *(kwargs[name] for name in keywords)]
@@ -206,11 +221,12 @@ def trace(
     given = {v.name: graph.values[v.index] for v in leaves if v.index in graph.values}
     starts = {v.name: v.start for v in program.with_role("unknown")}
     guards = tuple(graph.guards.values())
-    if shared:
+    if graph.opaque:
         program = interned(graph, guards)
         if program is not graph.system:
             nodes = program.arena.nodes
-            guards = tuple(Guard(nodes[g.node.index], g.kind, g.answer) for g in guards)
+            guards = tuple([Guard(nodes[g.node.index], g.kind, g.answer) for g in guards])
+            graph.replaced_by(program)
     call = TracedCall(function, tuple(args), dict(kwargs), tuple(positions))
     return Trace(
         program, arguments, outputs, tree, given, captured, starts, guards, passes, call, discrete

@@ -9,6 +9,7 @@ from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import OPTIONS
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.trace_checks import require_followed
+from lagrad.transforms.tracing_graph import Tracing
 from lagrad.typing import Function
 
 
@@ -55,4 +56,6 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
     nodes = inlined(found.program, system, given, found.starts)
     for name in found.outputs:
         system.define(name, nodes[name])
+    assert isinstance(found.program.arena, Tracing)
+    found.program.arena.replaced_by(system)
     return system

@@ -97,6 +97,15 @@ class Tracing(Graph):
         self.guards: dict[tuple[int, str], Guard] = {}
         self.copied: Callable[[Any], Array] = np.array
 
+    def release(self) -> None:
+        """Let go of all numbers, once the trace is over."""
+        self.values, self.captured, self.arrays, self.copied = {}, {}, {}, np.array
+
+    def replaced_by(self, program: Program) -> None:
+        """Let go of all nodes, where another program serves."""
+        self.forget()
+        self.system = program
+
     def data(self, stem: str, shape: Any, dtype: Any) -> Variable:
         """A variable that is given, and that nothing is differentiated by."""
         name = f"{stem}_{len(self.system.variables)}"
