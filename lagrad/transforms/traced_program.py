@@ -13,6 +13,25 @@ from lagrad.transforms.tracing_graph import Tracing
 from lagrad.typing import Function
 
 
+class Tenancy:
+    """What a program and its solutions share: with the last of them the graph's nodes go.
+
+    They hold the arrays that the function closes over, and one another.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.graph = program.arena
+
+    def __del__(self) -> None:
+        self.graph.forget()
+
+
+class Traced(Program):
+    """A program of a graph that nobody else adds to."""
+
+    tenancy: Tenancy
+
+
 def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
     """Return a function at some arguments as a program.
 
@@ -48,7 +67,7 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
     if found.asked_floats:
         require_followed(found, None)
     # As one that was declared: with starts, and with values of parameters.
-    system = Program(found.program.name)
+    system = Traced(found.program.name)
     given: dict[str, Expression] = {}
     for name in found.parameters:
         own = f"{name}_" if name in OPTIONS else name
@@ -58,4 +77,5 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
         system.define(name, nodes[name])
     assert isinstance(found.program.arena, Tracing)
     found.program.arena.replaced_by(system)
+    system.tenancy = Tenancy(system)
     return system
