@@ -152,7 +152,8 @@ class Reached:
             return dict(state)
         found = {name: state[name] for name in self.names & state.keys()}
         if isinstance(owner, type):  # operators and calls name no method
-            found |= {n: v for n, v in state.items() if n.startswith("__") and n not in SHOWING}
+            special = state.keys() - SHOWING
+            found |= {n: state[n] for n in special if n.startswith("__") and callable(state[n])}
         return found
 
     def _visit(self, current: Any) -> None:

@@ -91,13 +91,19 @@ class Namespace:
         self.read = operator.itemgetter(*present, *present[:1]) if present else None
         self.values = () if self.read is None else self.read(state)
 
-    def unchanged(self, state: Mapping[str, Any]) -> bool:
-        if not state.keys().isdisjoint(self.absent):
+    def read_into(self, found: list[Any], state: Mapping[str, Any]) -> bool:
+        """Add the values that are there now; whether they are of the same names."""
+        if self.absent and not state.keys().isdisjoint(self.absent):
             return False
         try:
-            return self.read is None or alike(self.read(state), self.values)
+            found += () if self.read is None else self.read(state)
         except KeyError:
             return False
+        return True
+
+    def unchanged(self, state: Mapping[str, Any]) -> bool:
+        found: list[Any] = []
+        return self.read_into(found, state) and alike(found, self.values)
 
 
 class Owner:
@@ -140,12 +146,15 @@ class Watch:
         reached = Reached(roots)
         self.generators, self.fleeting = reached.generators, reached.fleeting
         self.holders = [part for holder in reached.holders for part in (holder, BETWEEN)]
-        self.referents = gc.get_referents(*self.holders)
         self.dicts = [(d, list(d)) for d in reached.dicts]
         self.buffers = [(b, bytes(b)) for b in reached.buffers]
         self.owners = [Owner(owner, reached) for owner in reached.owners]
         variables = reached.variables.values()
         self.spaces = [(state, Namespace(state, names)) for state, names in variables]
+        # All that is compared by identity, in a row.
+        self.found = gc.get_referents(*self.holders)
+        for _, space in self.spaces:
+            self.found += space.values
         arrays = [(a, copies(a)) for a in reached.arrays if not a.dtype.hasobject]
         self.objects = [(a, a.ravel().tolist()) for a in reached.arrays if a.dtype.hasobject]
         self.copies = Copies(arrays)
@@ -159,25 +168,28 @@ class Watch:
 
     def unchanged(self) -> bool:
         """Whether all of it is as it was."""
-        if self.holders and not alike(gc.get_referents(*self.holders), self.referents):
-            return False
+        found = gc.get_referents(*self.holders)
         for state, space in self.spaces:
-            if not space.unchanged(state):
+            if not space.read_into(found, state):
                 return False
+        if not alike(found, self.found):
+            return False
         for owner in self.owners:
             if not owner.unchanged():
                 return False
-        for found, keys in self.dicts:
-            if not alike(list(found), keys):
+        for table, keys in self.dicts:
+            if not alike(list(table), keys):
                 return False
         for array, shape, dtype, bits in self.small:
             if array.shape != shape or array.dtype != dtype or array.tobytes() != bits:
                 return False
-        return (
-            all(identical(array, copy) for array, copy in self.large)
-            and all(alike(array.ravel().tolist(), items) for array, items in self.objects)
-            and all(bytes(buffer) == held for buffer, held in self.buffers)
-        )
+        for array, copy in self.large:
+            if not identical(array, copy):
+                return False
+        for array, items in self.objects:
+            if not alike(array.ravel().tolist(), items):
+                return False
+        return not self.buffers or all(bytes(buffer) == held for buffer, held in self.buffers)
 
     def states(self) -> dict[int, Any]:
         """What each random generator will draw next."""
