@@ -2,6 +2,7 @@
 
 import array
 import collections
+import contextvars
 import dataclasses
 import functools
 import itertools
@@ -9,6 +10,7 @@ import math
 import operator
 import random
 import sys
+import threading
 import types
 import weakref
 from types import SimpleNamespace as Space
@@ -504,6 +506,20 @@ def a_weak_reference():
     net = Layer()
     reference = weakref.ref(net)
     return (lambda x, keep=net: reference().w * x), setting(net, "w", 2.0)
+
+
+@case
+def what_belongs_to_a_thread():
+    local = threading.local()
+    local.k = 1.0
+    return (lambda x: local.k * x), setting(local, "k", 2.0)
+
+
+@case
+def a_variable_of_the_context():
+    variable = contextvars.ContextVar("k", default=1.0)
+    variable.set(1.0)
+    return (lambda x: variable.get() * x), lambda: variable.set(2.0)
 
 
 @case

@@ -7,12 +7,14 @@ asked: all of them may.
 """
 
 import collections
+import contextvars
 import dis
 import functools
 import gc
 import operator
 import random
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Iterable, Iterator
@@ -35,7 +37,7 @@ MACHINERY = {
     *("tqdm", "ctypes", "_ctypes", "importlib", "_frozen_importlib", "inspect", "ast", "abc"),
 }
 # Whose objects are read by the user's code alone, name by name.
-NAMESPACES = {"types", "argparse"}
+NAMESPACES = {"types", "argparse", "_thread"}
 GENERATORS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 # What reads attributes whose names no code shows.
 REFLECTIVE = {"getattr", "vars", "eval", "exec", "globals", "attrgetter", "asdict", "astuple"}
@@ -116,6 +118,8 @@ class Reached:
         Those whose entries count.
     generators : list
         Random ones.
+    contexts : list
+        Variables whose value is another one in another context.
     fleeting : bool
         Whether there is an iterator: what it yields is never read again.
     """
@@ -128,6 +132,7 @@ class Reached:
     arrays: list[Any] = field(default_factory=list)
     buffers: list[Any] = field(default_factory=list)
     generators: list[Any] = field(default_factory=list)
+    contexts: list[contextvars.ContextVar[Any]] = field(default_factory=list)
     fleeting: bool = False
     # The names of attributes that some code reads, or that any may be.
     names: set[str] = field(default_factory=set)
@@ -179,6 +184,9 @@ class Reached:
             self.generators.append(current)
         elif isinstance(current, (bytearray, memoryview)) or kind.__module__ == "array":
             self.buffers.append(current)
+        elif isinstance(current, contextvars.ContextVar):
+            self.contexts.append(current)
+            self.stack.append(current.get(None))
         elif isinstance(current, weakref.ref):
             self.stack.append(current())
         elif isinstance(current, (list, tuple, set, frozenset, dict, collections.deque)):
@@ -231,7 +239,7 @@ class Reached:
         kind = type(current)
         package = kind.__module__.split(".")[0]
         state = getattr(current, "__dict__", None)
-        if package in MACHINERY:
+        if package in MACHINERY and not isinstance(current, threading.local):
             return
         if package == "lagrad":
             # Transforms, and options that hold arrays; all else is the library's own state.

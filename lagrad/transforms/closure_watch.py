@@ -155,6 +155,8 @@ class Watch:
         self.found = gc.get_referents(*self.holders)
         for _, space in self.spaces:
             self.found += space.values
+        self.contexts = reached.contexts
+        self.found += [variable.get(None) for variable in self.contexts]
         arrays = [(a, copies(a)) for a in reached.arrays if not a.dtype.hasobject]
         self.objects = [(a, a.ravel().tolist()) for a in reached.arrays if a.dtype.hasobject]
         self.copies = Copies(arrays)
@@ -172,6 +174,8 @@ class Watch:
         for state, space in self.spaces:
             if not space.read_into(found, state):
                 return False
+        if self.contexts:
+            found += [variable.get(None) for variable in self.contexts]
         if not alike(found, self.found):
             return False
         for owner in self.owners:
