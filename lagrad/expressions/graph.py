@@ -62,6 +62,17 @@ class Graph:
             finally:
                 self.ended = ended
 
+    def forget(self) -> None:
+        """Let go of all nodes, once nothing is made of them any more.
+
+        A graph and its nodes hold one another: their arrays were there until Python looks for such
+        circles, which it does by the number of objects, however large they are.
+        """
+        self.ended = True
+        self.nodes.clear()
+        self.table.clear()
+        self.matrices.clear()
+
     def apply(
         self, primitive: Primitive, arguments: tuple[Expression, ...], parameters: Parameters
     ) -> Expression:

@@ -70,6 +70,8 @@ class Primitive:
     meets : callable, optional
         `meets(parameters)` is a function that says of the arguments whether what is repeated meets
         a kink of its own derivatives; None where it has none.
+    rules : tuple of callables
+        A user's functions that its maps are made by: what they close over is in derived programs.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Primitive:
     repeats: Callable[[Parameters], Any] | None = None
     breaks: Callable[[Parameters, Sequence[Array]], str | None] | None = None
     meets: Callable[[Parameters], Callable[[Sequence[Array]], bool] | None] | None = None
+    rules: tuple[Function, ...] = ()
 
     def __call__(self, graph: Graph, *arguments: Any, parameters: Parameters = ()) -> Expression:
         return graph.apply(self, tuple(map(graph.lift, arguments)), parameters)

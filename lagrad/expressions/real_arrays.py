@@ -1,5 +1,6 @@
 """Numbers and arrays that enter a program and stay as they are."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ from lagrad.typing import Array
 NUMBERS = (bool, int, float)
 
 
-def real_array(value: Any, what: str) -> Array:
-    """A read-only copy of real numbers; `what` names them in the error."""
+def real_array(value: Any, what: str, copied: Callable[[Any], Array] = np.array) -> Array:
+    """A read-only copy of real numbers; `what` names them in the error.
+
+    What is `copied` may be a copy that others have too.
+    """
     if isinstance(value, (np.ma.MaskedArray, np.matrix)):
         raise UnsupportedType(
             f"{what} is a {type(value).__name__}, whose operations are not NumPy's; pass an array."
         )
-    array = np.array(value)
+    array = copied(value)
     if array.dtype.kind == "c":
         raise UnsupportedType(
             f"{what} is complex; lagrad differentiates real programs: "

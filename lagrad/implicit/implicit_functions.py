@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, InvalidValue, NotConverged, SingularSystem
+from lagrad.errors import InvalidFunction, InvalidValue, NotConverged, NotFinite, SingularSystem
 from lagrad.expressions.expression import Expression
 from lagrad.implicit.approach import ImplicitApproach
 from lagrad.implicit.root_fixed_point_argmin import ArgMin, FixedPoint, Root, Stationary
@@ -246,8 +246,8 @@ def implicit(
         try:
             found = approach.finish(data, begin)
         except ArithmeticError as error:
-            if (culprit := where_not_finite(inner)) is not None:
-                raise culprit from error
+            if (said := where_not_finite(inner)) is not None:
+                raise NotFinite(said) from error
             raise
         values = approach.by_name(found, data)
         holds = agrees(inner, values)

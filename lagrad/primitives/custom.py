@@ -1,6 +1,7 @@
 """Primitives of the user's own: a function of arrays, and its derivative in one direction."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,12 @@ class Custom(LinearMap):
             return np.reshape(self.as_sparse() @ np.ravel(tangent), self.target)
         tangents: list[Value] = [np.zeros(shape) for shape in self.shapes[1:]]
         tangents[self.k] = tangent
-        return shaped(self.jvp(tuple(tangents), *self.data), self.target, "jvp")
+        return shaped(self.jvp(own(tangents), *own(self.data)), self.target, "jvp")
 
     def rmv(self, cotangent: Value) -> Value:
         if self.vjp is None:
             return np.reshape(self.as_sparse().T @ np.ravel(cotangent), self.source)
-        found = self.vjp(cotangent, *self.data)
+        found = self.vjp(*own((cotangent, *self.data)))
         count = len(self.shapes) - 1
         if count == 1 and not isinstance(found, (tuple, list)):
             found = (found,)
@@ -83,9 +84,14 @@ def precision(arguments: Any) -> DType:
     return floating(*(np.asarray(a).dtype if np.isscalar(a) else a.dtype for a in arguments))
 
 
+def own(values: Sequence[Value]) -> tuple[Value, ...]:
+    """Copies of arrays, which a user's function may write into."""
+    return tuple([v.copy() if isinstance(v, np.ndarray) else v for v in values])
+
+
 def shaped(value: Value, shape: Shape, rule: str) -> Value:
     """What a rule returned, of the shape that it must have."""
-    value = value if isinstance(value, Expression) else np.asarray(value)
+    value = value if isinstance(value, Expression) else np.array(value)
     if value.shape != shape:
         raise ShapeMismatch(f"{rule} returned an array of shape {value.shape}; expected {shape}.")
     return value
@@ -156,7 +162,8 @@ def primitive(
 
     def kernel(parameters: Parameters) -> Function:
         (expected,) = parameters
-        return lambda *x: shaped(np.asarray(value(*x), dtype=precision(x)), expected, named)
+        # The user's function may write into what it is given, and return the same array again.
+        return lambda *x: shaped(np.asarray(value(*own(x)), dtype=precision(x)), expected, named)
 
     def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
         return parameters[0], precision(arguments)
@@ -166,7 +173,8 @@ def primitive(
         return Custom(vjp, jvp, k, (node, *node.arguments), shapes)
 
     code = lambda texts, parameters: f"{named}({', '.join(texts)})"
-    made = Primitive(named, kernel, infer, partial, code, source=unwritten)
+    rules = tuple([rule for rule in (vjp, jvp) if rule is not None])
+    made = Primitive(named, kernel, infer, partial, code, source=unwritten, rules=rules)
 
     def function(*x: Any) -> Any:
         graph = innermost(x)

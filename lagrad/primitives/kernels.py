@@ -42,7 +42,7 @@ class Index:
     __slots__ = ("array", "has_gaps", "injective", "key", "source")
 
     def __init__(self, array: Array, source: Shape) -> None:
-        self.array = np.ascontiguousarray(array, dtype=np.intp)
+        self.array = np.array(array, dtype=np.intp, order="C")
         self.array.flags.writeable = False
         self.source = source
         self.has_gaps = bool(self.array.size) and bool(self.array.min() < 0)

@@ -67,7 +67,7 @@ class SolvedSystem:
     @cached_property
     def certificate(self) -> Certificate:
         """The certificate of the primal solve."""
-        solved = self.point.solved.values()
+        point, solved = self.point, self.point.solved.values()
         error = max((s.bound.error for s in solved), default=0.0)
         if np.isfinite(error) and self.point.doubtful:
             error = max(error, self.point.drift())
@@ -76,7 +76,7 @@ class SolvedSystem:
             converged=self.converged,
             primal_residual=max((s.residual for s in solved), default=0.0),
             multiplier_residual=None,
-            estimate=lambda: self.point.condition,
+            estimate=lambda: point.condition,
             bound=bound,
         )
 

@@ -1,157 +1,200 @@
-"""What a function closes over, looked at so that a change can be noticed.
+"""What a function closes over, as it was, so that a change is noticed: any, and exactly.
 
-Python functions read variables of the functions around them, globals and defaults. Those are
-compared by identity, numbers by value, and arrays by a sample of their entries as well.
+Objects are compared by identity, with references held, so that none can take another's place;
+numbers and strings by value; arrays entry by entry with a copy, at the speed of memory.
 """
 
-import dis
-import functools
-import types
-from collections.abc import Callable, Iterator
+import gc
+import operator
+import pickle
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
 
-from lagrad.typing import Function
+from lagrad.transforms.closure_walk import ATOMS, Reached
+from lagrad.typing import Array
 
 MISSING = object()
-SAMPLED = 64
-SUMMED = 200_000
-# Entries of a list or a dict that are looked at.
-LISTED = 1000
-NUMBERS = (bool, int, float, complex, str, bytes, type(None))
+# Arrays of so many bytes are compared at once, larger ones in pieces that stay in cache.
+SMALL = 4096
+PIECE = 32_768
+# Between the referents of one container and those of the next, which begin anywhere otherwise.
+BETWEEN = (object(),)
 
 
-def sample(value: Any) -> Any:
-    """What is compared of an array beside its identity: all of a small one, some of a large one."""
-    if value.size <= SAMPLED:
-        return value.tobytes()
-    laid = value if value.flags.c_contiguous else value.T
-    if value.size > SUMMED or not laid.flags.c_contiguous:
-        return np.asarray(value.flat[:: (value.size // SAMPLED) | 1]).tobytes()
-    # Sums of all words by rows and by columns, which wrap around: a change of one entry, and a
-    # change of places of two, changes some of them.
-    data = laid.reshape(-1).view(np.uint8)
-    whole = data.size // (8 * SAMPLED) * 8 * SAMPLED
-    words = data[:whole].view(np.int64).reshape(-1, SAMPLED)
-    sums = [np.add.reduce(words, axis=k).tobytes() for k in (0, 1)]
-    return (*sums, data[whole:].tobytes())
+def words(array: Array) -> Array:
+    """The memory of a contiguous array as whole words; a view."""
+    bits = array.ravel(order="K").view(np.uint8)
+    return bits[: bits.size // 8 * 8].view(np.int64)
 
 
-def inside(item: Any) -> Any:
-    """What tells an item of a container: its own, or those of a pair."""
-    if isinstance(item, tuple):
-        return tuple(repr(i) if isinstance(i, NUMBERS) else inside(i) for i in item)
-    return (id(item), sample(item)) if isinstance(item, np.ndarray) else id(item)
+def identical(a: Array, b: Array) -> bool:
+    """Whether two arrays have the same bits: zeros have signs, and NaN is itself."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    alike = a.strides == b.strides and (a.flags.c_contiguous or a.flags.f_contiguous)
+    if a.nbytes <= SMALL or not alike or a.dtype.hasobject:
+        return bool(a.tobytes() == b.tobytes())
+    one, other = words(a), words(b)
+    pieces = range(0, one.size, PIECE)
+    rest = a.nbytes % 8
+    return all((one[k : k + PIECE] == other[k : k + PIECE]).all() for k in pieces) and (
+        not rest or a.ravel(order="K")[-8:].tobytes() == b.ravel(order="K")[-8:].tobytes()
+    )
 
 
-def library_name(name: str | None) -> bool:
-    """Whether a module belongs to a package that has no state of the user's."""
-    return (name or "").split(".")[0] in ("lagrad", "numpy", "scipy", "sklearn", "math")
+class Copies:
+    """One copy of each array, whoever asks for it, as long as the array does not change."""
+
+    def __init__(self, kept: Iterable[tuple[Array, Array]] = ()) -> None:
+        self.held = {id(array): (array, copy) for array, copy in kept}
+
+    def __call__(self, array: Any) -> Array:
+        known = self.held.get(id(array))
+        if known is None or not identical(array, known[1]):
+            copy = np.array(array)
+            copy.flags.writeable = False
+            known = self.held[id(array)] = (array, copy)
+        return known[1]
 
 
-def itself(value: Any) -> Any:
-    return value
+def same(a: Any, b: Any) -> bool:
+    """Whether one value is as good as another: the same object, or an equal number or string."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, (float, complex)):
+        return repr(a) == repr(b)
+    if isinstance(a, np.generic):
+        return bool(a.dtype == b.dtype and a.tobytes() == b.tobytes())
+    if type(a) is tuple:
+        return alike(a, b)
+    return isinstance(a, ATOMS) and bool(a == b)
+
+
+def alike(now: Sequence[Any], then: Sequence[Any]) -> bool:
+    return len(now) == len(then) and (all(map(is_, now, then)) or all(map(same, now, then)))
+
+
+class Namespace:
+    """Some names of a dict, as they are, those among them that are not there."""
+
+    def __init__(self, state: Mapping[str, Any], names: Iterable[str]) -> None:
+        self.names = sorted(names)
+        present = [name for name in self.names if name in state]
+        self.absent = frozenset(self.names).difference(present)
+        # One that is asked twice, since of a single name a getter makes no tuple.
+        self.read = operator.itemgetter(*present, *present[:1]) if present else None
+        self.values = () if self.read is None else self.read(state)
+
+    def read_into(self, found: list[Any], state: Mapping[str, Any]) -> bool:
+        """Add the values that are there now; whether they are of the same names."""
+        if self.absent and not state.keys().isdisjoint(self.absent):
+            return False
+        try:
+            found += () if self.read is None else self.read(state)
+        except KeyError:
+            return False
+        return True
+
+    def unchanged(self, state: Mapping[str, Any]) -> bool:
+        found: list[Any] = []
+        return self.read_into(found, state) and alike(found, self.values)
+
+
+class Owner:
+    """The attributes of an object, a class or a module that count, as they are."""
+
+    def __init__(self, owner: Any, reached: Reached) -> None:
+        self.owner, self.kind, self.reached = owner, type(owner), reached
+        self.keys = list(owner.__dict__)
+        self.space = Namespace(owner.__dict__, reached.attributes(owner))
+
+    def unchanged(self) -> bool:
+        state = self.owner.__dict__
+        if type(self.owner) is not self.kind:
+            return False
+        if list(state) != self.keys:
+            if sorted(self.reached.attributes(self.owner)) != self.space.names:
+                return False
+            self.keys = list(state)
+        return self.space.unchanged(state)
+
+
+def state_of(generator: Any) -> Any:
+    """What a random generator will draw next."""
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    bits = getattr(generator, "bit_generator", generator)
+    return pickle.dumps(bits.get_state() if isinstance(bits, np.random.RandomState) else bits.state)
+
+
+def common_states() -> tuple[Any, ...]:
+    """What `random` and `np.random` will draw next where no generator of one's own is asked."""
+    _, *state = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), [np.asarray(part).tobytes() for part in state]
 
 
 class Watch:
-    """The values that a function and the functions it names depend on, as they are now."""
+    """What some functions and objects depend on, as it is now."""
 
-    def __init__(self, function: Function) -> None:
-        self.seen: list[tuple[Callable[[], Any], Any, Any]] = []
-        visited: set[int] = set()
-        stack: list[Any] = [function]
-        while stack:
-            current = stack.pop()
-            if id(current) in visited:
-                continue
-            visited.add(id(current))
-            if isinstance(current, functools.partial):
-                values = (*current.args, *current.keywords.values())
-                stack += [current.func, *(self.see(functools.partial(itself, v)) for v in values)]
-            elif isinstance(current, types.MethodType):
-                stack += [current.__func__, *self.attributes(current.__self__, current.__func__)]
-            elif isinstance(current, types.FunctionType) and not library_name(current.__module__):
-                for read in reads(current):
-                    value = self.see(read)
-                    stack += [value, *self.attributes(value, current)]
-            elif hasattr(current, "__wrapped__"):
-                stack.append(current.__wrapped__)
-            elif isinstance(current, (list, tuple)) and len(current) <= SAMPLED:
-                stack += [item for item in current if callable(item)]
-            elif callable(current) and isinstance(
-                call := type(current).__call__, types.FunctionType
-            ):
-                stack += [call, *self.attributes(current, call)]
+    def __init__(self, roots: Iterable[Any], copies: Copies) -> None:
+        reached = Reached(roots)
+        self.generators, self.fleeting = reached.generators, reached.fleeting
+        self.holders = [part for holder in reached.holders for part in (holder, BETWEEN)]
+        self.dicts = [(d, list(d)) for d in reached.dicts]
+        self.buffers = [(b, bytes(b)) for b in reached.buffers]
+        self.owners = [Owner(owner, reached) for owner in reached.owners]
+        variables = reached.variables.values()
+        self.spaces = [(state, Namespace(state, names)) for state, names in variables]
+        # All that is compared by identity, in a row.
+        self.found = gc.get_referents(*self.holders)
+        for _, space in self.spaces:
+            self.found += space.values
+        self.contexts = reached.contexts
+        self.found += [variable.get(None) for variable in self.contexts]
+        arrays = [(a, copies(a)) for a in reached.arrays if not a.dtype.hasobject]
+        self.objects = [(a, a.ravel().tolist()) for a in reached.arrays if a.dtype.hasobject]
+        self.copies = Copies(arrays)
+        self.small = [(a, a.shape, a.dtype, c.tobytes()) for a, c in arrays if a.nbytes <= SMALL]
+        self.large = [(a, copy) for a, copy in arrays if a.nbytes > SMALL]
 
-    def see(self, read: Callable[[], Any]) -> Any:
-        """Take note of a value, and of how it is read."""
-        value = read()
-        self.seen.append((read, value, self._detail(value)))
-        return value
-
-    def attributes(self, owner: Any, function: Any) -> list[Any]:
-        """Take note of what a function may read of a module or an object of the user's."""
-        code = getattr(function, "__code__", None)
-        state: Any = getattr(owner, "__dict__", None)
-        library = isinstance(owner, types.ModuleType) and library_name(owner.__name__)
-        plain = isinstance(owner, (types.FunctionType, type)) or not isinstance(state, dict)
-        if code is None or library or plain:
-            return []
-        # What the function itself changes, a counter say, would never be as it was.
-        written = {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_ATTR"}
-        names = set(named_in(code)) & set(state) - written
-        return [self.see(functools.partial(state.get, name, MISSING)) for name in sorted(names)]
-
-    @staticmethod
-    def _detail(value: Any) -> Any:
-        """What is compared beside identity: of an array, or of a container, what is in it."""
-        if isinstance(value, np.ndarray):
-            return sample(value)
-        if isinstance(value, (list, dict, set)) and len(value) <= LISTED:
-            return inside(tuple(value.items() if isinstance(value, dict) else value))
-        if sparse.issparse(value):
-            return sample(np.asarray(value.tocsr().data))
-        return None
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its copies."""
+        return sum(copy.nbytes for _, copy in self.copies.held.values())
 
     def unchanged(self) -> bool:
         """Whether all of it is as it was."""
-        for read, value, detail in self.seen:
-            now = read()
-            if now is not value:
-                if not isinstance(value, NUMBERS) or type(now) is not type(value) or now != value:
-                    return False
-            elif detail is not None and self._detail(now) != detail:
+        found = gc.get_referents(*self.holders)
+        for state, space in self.spaces:
+            if not space.read_into(found, state):
                 return False
-        return True
+        if self.contexts:
+            found += [variable.get(None) for variable in self.contexts]
+        if not alike(found, self.found):
+            return False
+        for owner in self.owners:
+            if not owner.unchanged():
+                return False
+        for table, keys in self.dicts:
+            if not alike(list(table), keys):
+                return False
+        for array, shape, dtype, bits in self.small:
+            if array.shape != shape or array.dtype != dtype or array.tobytes() != bits:
+                return False
+        for array, copy in self.large:
+            if not identical(array, copy):
+                return False
+        for array, items in self.objects:
+            if not alike(array.ravel().tolist(), items):
+                return False
+        return not self.buffers or all(bytes(buffer) == held for buffer, held in self.buffers)
 
-
-def reads(function: types.FunctionType) -> Iterator[Callable[[], Any]]:
-    """Ways to read each variable that a function closes over, each global, each default."""
-    for cell in function.__closure__ or ():
-        yield functools.partial(contents, cell)
-    for name in sorted({*named_in(function.__code__)} & function.__globals__.keys()):
-        yield functools.partial(function.__globals__.get, name, MISSING)
-    for attribute in ("__defaults__", "__kwdefaults__"):
-        given = getattr(function, attribute)
-        if given:
-            # What is bound anew, and what is changed in place.
-            yield functools.partial(getattr, function, attribute)
-            values = given.values() if isinstance(given, dict) else given
-            yield from (functools.partial(itself, value) for value in values)
-
-
-def contents(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return MISSING
-
-
-def named_in(code: types.CodeType) -> Iterator[str]:
-    """The global and attribute names of a function and of the functions defined inside it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from named_in(constant)
+    def states(self) -> dict[int, Any]:
+        """What each random generator will draw next."""
+        return {id(g): state_of(g) for g in self.generators}

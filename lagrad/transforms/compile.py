@@ -1,8 +1,12 @@
 """Functions with their traces kept, for hot paths."""
 
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from types import FunctionType, MethodType, ModuleType
+from dataclasses import replace
+from hashlib import blake2b
+from threading import RLock
+from types import MethodType
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -13,8 +17,10 @@ from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.explicit_gradient import ExplicitGradient
 from lagrad.public import Public
 from lagrad.systems.system import real_floats
-from lagrad.transforms.closure_watch import Watch, inside, sample
+from lagrad.transforms.closure_walk import ATOMS
+from lagrad.transforms.closure_watch import Copies, Watch, common_states
 from lagrad.transforms.gradient import Primal
+from lagrad.transforms.kept_traces import OTHER_BRANCH, Branches, Kept
 from lagrad.transforms.trace import Trace, trace, traceable
 from lagrad.transforms.tracing_graph import Guards, tracing
 from lagrad.transforms.transform import ByName, Keeper, Transform
@@ -22,19 +28,12 @@ from lagrad.trees import flatten
 from lagrad.typing import Array, Function, Indices
 
 F = TypeVar("F", bound=Function)
-# Traces that are kept for one structure of arguments: as many branches as that.
-KEPT = 32
-# And for how many structures.
+# Traces that are kept at most, and the bytes that they may hold beyond a few.
+KEPT = 1024
+HELD = 2**28
+FEW = 32
+# Structures of arguments that an express way is kept for.
 KEYS = 256
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """A trace, with what it holds under."""
-
-    trace: Trace
-    watch: Watch
-    guards: Guards | None
 
 
 class Compiled(Public, Keeper):
@@ -44,8 +43,12 @@ class Compiled(Public, Keeper):
         inner = function.transform if isinstance(function, Compiled) else function
         self.transform: Transform = inner if isinstance(inner, Transform) else Primal(inner)
         self.function = self.transform.plain
-        self.kept: dict[Any, list[Kept]] = {}
+        self.watch: Watch | None = None
+        self.kept: OrderedDict[Kept, tuple[Any, ...]] = OrderedDict()
+        self.branches: dict[tuple[Any, ...], Branches] = {}
         self.express: dict[Any, Callable[[Sequence[Array]], Any]] = {}
+        self.held = 0
+        self.lock = RLock()
         self.__name__ = f"compiled_{getattr(function, '__name__', 'function')}"
         self.__wrapped__ = function
 
@@ -59,40 +62,92 @@ class Compiled(Public, Keeper):
 
     def run(self, transform: Transform, args: Sequence[Any], kwargs: ByName) -> Any:
         """What a transform makes of the function, from a kept trace where one holds."""
+        watch = self.watch
+        if watch is not None and not watch.unchanged():
+            self._forget()
         bare = None if kwargs else bare_arrays(args)
         if bare is not None:
             express = self.express.get((transform, bare[1]))
             if express is not None and (result := express(bare[0])) is not OTHER_BRANCH:
                 return result
-        positions = transform.positions(len(args))
-        call = Call(args, kwargs, positions)
-        kept = self.kept.setdefault((positions, call.key), [])
-        while len(self.kept) > KEYS:
-            del self.kept[next(iter(self.kept))]
-        for k, candidate in enumerate(kept):
-            if not candidate.watch.unchanged():
-                continue
-            found = attempted(transform, call.bound(candidate.trace), candidate.guards)
-            if found is not OTHER_BRANCH:
-                if k:
-                    kept.insert(0, kept.pop(k))
-                elif bare is not None and candidate.guards is None:
-                    self._hasten((transform, bare[1]), candidate)
-                return found
-        fresh = trace(transform.plain, args, kwargs, positions, passed=True)
-        watch = Watch(transform.plain)
-        kept[:] = [k for k in kept if k.watch.unchanged()][: KEPT - 1]
-        guards = Guards(fresh.program, fresh.guards) if fresh.guards else None
-        inside = tuple(replace(guard, border=False) for guard in fresh.guards)
-        kept.insert(0, Kept(replace(fresh, guards=inside), watch, guards))
+        call = Call(args, kwargs, transform.positions(len(args)))
+        branches = self.branches.get(call.key)
+        found = None if branches is None else branches.find(transform, call.bound)
+        if found is None:
+            return self._trace(transform, call)
+        kept, result = found
+        self._used(kept, call.key)
+        if bare is not None and kept.guards is None:
+            self._hasten((transform, bare[1]), kept)
+        return result
+
+    def _trace(self, transform: Transform, call: "Call") -> Any:
+        """What a transform makes of a new trace, which is kept."""
+        common, before = common_states(), {} if self.watch is None else self.watch.states()
+        copies = Copies() if self.watch is None else self.watch.copies
+        positions = call.positions
+        try:
+            fresh = trace(
+                transform.plain, call.args, call.kwargs, positions, passed=True, copied=copies
+            )
+        finally:
+            # What the function changes itself, a counter say, has not changed since.
+            watch = Watch([transform.plain, *call.opaque, *self._opaque()], copies)
+            self.watch = watch
+        # What draws random numbers, or takes what an iterator yields next, does so at every call.
+        drawn = common != common_states() or before != watch.states()
+        if not drawn and not watch.fleeting:
+            guards = Guards(fresh.program, fresh.guards) if fresh.guards else None
+            with self.lock:
+                self._keep(Kept(for_any_call(fresh), guards), call.key)
         return transform.numbers(fresh)
+
+    def _opaque(self) -> list[Any]:
+        """The objects that traces were given, and that are still there."""
+        parts = [part for key in [*self.branches] for part in key if isinstance(part, Same)]
+        return [part.object() for part in parts]
+
+    def _keep(self, kept: Kept, key: tuple[Any, ...]) -> None:
+        branches = self.branches.setdefault(key, Branches())
+        branches.add(kept)
+        self.kept[kept] = key
+        self.held += kept.nbytes
+        while len(self.kept) > KEPT or (self.held > HELD and len(self.kept) > FEW):
+            last, key = self.kept.popitem(last=False)
+            self.held -= last.nbytes
+            if (found := self.branches.get(key)) is not None:
+                found.remove(last)
+                if not found.kept:
+                    del self.branches[key]
+
+    def _used(self, kept: Kept, key: tuple[Any, ...]) -> None:
+        with self.lock:
+            if kept in self.kept:
+                self.kept.move_to_end(kept)
+                self.branches[key].kept.move_to_end(kept)
+
+    def _forget(self) -> None:
+        with self.lock:
+            self.kept.clear()
+            self.branches.clear()
+            self.express.clear()
+            self.held = 0
 
     def _hasten(self, key: Any, kept: Kept) -> None:
         """Keep a shorter way for the next call that is like this one."""
         if (line := key[0].straight(kept.trace)) is not None:
             while len(self.express) >= KEYS:
                 del self.express[next(iter(self.express))]
-            self.express[key] = straight_way(key[0], kept, line)
+            self.express[key] = straight_way(key[0], kept.trace, line)
+
+
+def for_any_call(found: Trace) -> Trace:
+    """A trace without what it was given, which is another's at each call."""
+    own = {name: value for name, value in found.values.items() if name not in found.passed}
+    arguments = tuple([replace(a, given=(None,) * len(a.names)) for a in found.arguments])
+    call = replace(found.call, args=(), kwargs={})
+    inside = tuple([replace(guard, border=False) for guard in found.guards])
+    return replace(found, values=own, arguments=arguments, call=call, guards=inside)
 
 
 def bare_arrays(args: Sequence[Any]) -> tuple[list[Array], tuple[Any, ...]] | None:
@@ -114,16 +169,16 @@ def bare_arrays(args: Sequence[Any]) -> tuple[list[Array], tuple[Any, ...]] | No
 
 
 def straight_way(
-    transform: Transform, kept: Kept, line: ExplicitGradient
+    transform: Transform, trace: Trace, line: ExplicitGradient
 ) -> Callable[[Sequence[Array]], Any]:
     """A kept trace for bare arrays, without branches and without equations: one plan."""
-    place = {name: k for k, name in enumerate(kept.trace.passed) if name is not None}
+    place = {name: k for k, name in enumerate(trace.passed) if name is not None}
     # Of each input, its place among the arguments' leaves, or its value.
-    inputs = [(place.get(name), kept.trace.values.get(name)) for name in line.inputs]
-    unchanged, arranged = kept.watch.unchanged, transform.arrangement(kept.trace)
+    inputs = [(place.get(name), trace.values.get(name)) for name in line.inputs]
+    arranged = transform.arrangement(trace)
 
     def express(args: Sequence[Array]) -> Any:
-        if not unchanged() or not all_finite(args):
+        if not all_finite(args):
             return OTHER_BRANCH
         found = line([value if k is None else args[k] for k, value in inputs], hot=True)
         return OTHER_BRANCH if found is None else arranged(found)
@@ -131,41 +186,56 @@ def straight_way(
     return express
 
 
-# What a trace gives at arguments that take another branch.
-OTHER_BRANCH = object()
+class Same:
+    """An object as it is, told from others by identity, as long as it is there."""
 
+    def __init__(self, value: Any) -> None:
+        self.object: Callable[[], Any]
+        try:
+            self.object = weakref.ref(value)
+        except TypeError:
+            self.object = lambda: value
+        self.hash = id(value)
 
-def attempted(transform: Transform, bound: Trace, guards: Guards | None) -> Any:
-    """What a kept trace gives; `OTHER_BRANCH` where it does not hold there."""
-    if guards is None or guards.early:
-        held = guards is None or (
-            guards.hold(bound.values)
-            and not (transform.differentiates and guards.on_border(bound.values))
-        )
-        return transform.numbers(bound) if held else OTHER_BRANCH
-    at = transform.at(bound)
-    try:
-        solution = at.solution
-    except Exception:
-        # On a branch that is not taken anything may happen; one that is will say so again.
-        return OTHER_BRANCH
-    held = guards.hold(solution.by_name())
-    return transform.result(at) if held else OTHER_BRANCH
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Same):
+            return False
+        mine = self.object()
+        return mine is not None and mine is other.object()
 
 
 class Call:
     """The arguments of a call: what is traced of them, and what must be the same."""
 
     def __init__(self, args: Sequence[Any], kwargs: ByName, positions: Indices) -> None:
-        self.args, self.kwargs = tuple(args), kwargs
+        self.args, self.kwargs, self.positions = tuple(args), kwargs, positions
         self.leaves: list[Any] = []
-        described: list[Any] = [tuple(sorted(kwargs))]
+        self.opaque: list[Any] = []
+        described: list[Any] = [positions, tuple(sorted(kwargs))]
         for k, value in enumerate([*args, *(kwargs[name] for name in sorted(kwargs))]):
             leaves, tree = flatten(value)
             self.leaves += leaves
             described.append(tree)
-            described += [as_number(leaf) if k in positions else as_given(leaf) for leaf in leaves]
+            described += [as_number(x) if k in positions else self.as_given(x) for x in leaves]
         self.key = tuple(described)
+
+    def as_given(self, leaf: Any) -> Any:
+        """Shape and dtype of floats, which are data; what else is given must be the same."""
+        if traceable(leaf):
+            return np.shape(leaf), np.asarray(leaf).dtype.str
+        if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject:
+            return leaf.shape, leaf.dtype.str, digest(leaf)
+        if sparse.issparse(leaf):
+            entries = leaf.tocoo()
+            parts = (entries.data, *entries.coords)
+            return type(leaf), leaf.shape, leaf.dtype.str, *map(digest, parts)
+        if isinstance(leaf, ATOMS):
+            return type(leaf), leaf if leaf == leaf != 0 else repr(leaf)
+        self.opaque.append(leaf)
+        return Same(leaf)
 
     def bound(self, kept: Trace) -> Trace:
         """A kept trace with the values of this call."""
@@ -188,22 +258,10 @@ def as_number(leaf: Any) -> Any:
     return array.shape, array.dtype.str if array.dtype.kind == "f" else "<f8"
 
 
-def as_given(leaf: Any) -> Any:
-    """Shape and dtype of floats, which are data; what else is given must be the same."""
-    if traceable(leaf):
-        return np.shape(leaf), np.asarray(leaf).dtype.str
-    if isinstance(leaf, np.ndarray):
-        return leaf.shape, leaf.dtype.str, leaf.tobytes()
-    if sparse.issparse(leaf):
-        return id(leaf), leaf.shape, sample(leaf.tocsr().data)
-    state = getattr(leaf, "__dict__", None)
-    if state is not None and not isinstance(leaf, (FunctionType, ModuleType, type)):
-        return id(leaf), tuple((k, inside(v)) for k, v in state.items())
-    try:
-        hash(leaf)
-    except TypeError:
-        return id(leaf)
-    return type(leaf), leaf
+def digest(array: Array) -> bytes:
+    """The bytes of a small array, and what tells those of a large one from all others."""
+    found = array.tobytes()
+    return found if len(found) <= 256 else blake2b(found, digest_size=32).digest()
 
 
 def compile(function: F) -> F:  # noqa: A001
@@ -218,10 +276,15 @@ def compile(function: F) -> F:  # noqa: A001
     -------
     callable
         Of the same arguments. It is traced again where the shapes, dtypes or structure of an
-        argument are new, where an `if` or `while` on a traced value would go another way, or
-        where a variable that it closes over, or a global that it names, was bound anew. An array
-        that it closes over and that was changed in place is noticed by a sample of its entries;
-        an attribute changed inside an object is not. Pass such values as arguments.
+        argument are new, where an `if` or `while` on a traced value would go another way, where
+        anything has changed that it may read of its variables, globals, defaults, containers,
+        arrays, objects, classes and modules, and always where it draws random numbers.
+
+    Notes
+    -----
+    Not seen are changes outside of Python's objects (files, clocks, the environment), inside of
+    installed libraries, and those that the function makes itself while it is traced: a counter
+    counts traces, not calls.
 
     Examples
     --------

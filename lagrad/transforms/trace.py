@@ -1,7 +1,7 @@
 """A call of a plain function as a program."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -171,20 +171,36 @@ def trace(
     passed: bool = False,
     repeating: bool = False,
     otherwise: int = -1,
+    copied: Callable[[Any], Array] = np.array,
 ) -> Trace:
     """A call of a function as a program, its arguments at `positions` as parameters.
 
     One that is not `shared` is a program of its own, which has the arrays that the function closes
     over as constants. With `passed` floats among the other arguments become data by name. One that
     is `repeating` stands for all steps of a loop. The question number `otherwise` that Python asks
-    of a value is answered the other way.
+    of a value is answered the other way. Arrays that it closes over are `copied`.
     """
     if not callable(function):
         raise InvalidFunction(f"{function!r} is no function.")
     name = name_of(function)
     graph = Tracing(name, tracing(), shared, repeating)
-    graph.otherwise = otherwise
-    program = graph.system
+    graph.copied, graph.otherwise = copied, otherwise
+    try:
+        return traced_by(graph, function, args, kwargs, positions, passed)
+    finally:
+        graph.release()
+
+
+def traced_by(
+    graph: Tracing,
+    function: Function,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    positions: Sequence[int],
+    passed: bool,
+) -> Trace:
+    """A call of a function as a program, by a graph of its own."""
+    program, name = graph.system, graph.name
     keywords = sorted(kwargs)
     names = [*argument_names(function, len(args)), *keywords]
     traced = [*args, *(kwargs[name] for name in keywords)]
@@ -234,11 +250,12 @@ def trace(
     given = {v.name: graph.values[v.index] for v in leaves if v.index in graph.values}
     starts = {v.name: v.start for v in program.with_role("unknown")}
     guards = tuple(graph.guards.values())
-    if shared:
+    if graph.opaque:
         program = interned(graph, guards)
         if program is not graph.system:
             nodes = program.arena.nodes
-            guards = tuple(replace(g, node=nodes[g.node.index]) for g in guards)
+            guards = tuple([replace(g, node=nodes[g.node.index]) for g in guards])
+            graph.replaced_by(program)
     call = TracedCall(function, tuple(args), dict(kwargs), tuple(positions))
     return Trace(
         program, arguments, outputs, tree, given, captured, starts, guards, passes, call, discrete

@@ -7,7 +7,7 @@ NaN or infinity first the trace is searched where its solution is not finite.
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.errors import LagradError, NotFinite, SingularSystem, TracedValueError
+from lagrad.errors import LagradError, SingularSystem, TracedValueError
 from lagrad.finite_differences import along
 from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
@@ -113,14 +113,14 @@ REMEDY = (
 )
 
 
-def where_not_finite(trace: Trace) -> NotFinite | None:
-    """The error that names data, or a step of a loop, with NaN or infinity, if there is one."""
+def where_not_finite(trace: Trace) -> str | None:
+    """A sentence that names data, or a step of a loop, with NaN or infinity, if there is one."""
     for name, array in trace.values.items():
         values = np.asarray(array)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             place = np.argwhere(~np.isfinite(values))[0].tolist()
             what = "argument " + repr(name) if name in trace.passed else "an array"
-            return NotFinite(
+            return (
                 f"{what} of shape {values.shape}, which {trace.program.name!r} computes with, is "
                 f"{values[tuple(place)]} at {place}."
             )
@@ -133,5 +133,5 @@ def where_not_finite(trace: Trace) -> NotFinite | None:
             arguments = Plan(inputs, node.arguments, definitions(program))
             given = arguments(list(trace.values.values()))
             if (said := node.primitive.breaks(node.parameters, given)) is not None:
-                return NotFinite(said)
+                return said
     return None

@@ -10,7 +10,27 @@ from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import OPTIONS
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.trace_checks import require_followed, require_inside
+from lagrad.transforms.tracing_graph import Tracing
 from lagrad.typing import Function
+
+
+class Tenancy:
+    """What a program and its solutions share: with the last of them the graph's nodes go.
+
+    They hold the arrays that the function closes over, and one another.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.graph = program.arena
+
+    def __del__(self) -> None:
+        self.graph.forget()
+
+
+class Traced(Program):
+    """A program of a graph that nobody else adds to."""
+
+    tenancy: Tenancy
 
 
 def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
@@ -49,7 +69,7 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
     if found.unfollowed:
         require_followed(found, None)
     # As one that was declared: with starts, and with values of parameters.
-    system = Program(found.program.name)
+    system = Traced(found.program.name)
     given: dict[str, Expression] = {}
     for name in found.parameters:
         own = f"{name}_" if name in OPTIONS else name
@@ -57,4 +77,7 @@ def trace(f: Function, *args: Any, **kwargs: Any) -> Program:
     nodes = inlined(found.program, system, given, found.starts)
     for name in found.outputs:
         system.define(name, nodes[name])
+    assert isinstance(found.program.arena, Tracing)
+    found.program.arena.replaced_by(system)
+    system.tenancy = Tenancy(system)
     return system

@@ -47,12 +47,12 @@ class Guard:
     followed: bool = True
     border: bool = False
 
-    def holds(self, value: Array) -> bool:
-        """Whether the answer would be the same."""
+    def answered(self, value: Array) -> Any:
+        """The answer at another value; None where there is no such integer."""
         try:
-            return bool(answered(self.kind, value) == self.answer)
-        except (OverflowError, ValueError):  # no integer
-            return False
+            return answered(self.kind, value)
+        except (OverflowError, ValueError, UnsupportedType):
+            return None
 
 
 def answered(kind: str, value: Array) -> Any:
@@ -94,8 +94,13 @@ class Guards:
 
     def hold(self, values: Mapping[str, Any]) -> bool:
         """Whether every answer is the same where the variables have these values."""
+        pairs = zip(self.guards, self.answers(values), strict=True)
+        return all(guard.answer == answer for guard, answer in pairs)
+
+    def answers(self, values: Mapping[str, Any]) -> list[Any]:
+        """What would be answered where the variables have these values; None for what cannot."""
         found = self.plan([values[name] for name in self.names])
-        return all(g.holds(value) for g, value in zip(self.guards, found, strict=True))
+        return [g.answered(value) for g, value in zip(self.guards, found, strict=True)]
 
 
 class Tracing(Graph):
@@ -116,6 +121,16 @@ class Tracing(Graph):
         self.arrays: dict[int, tuple[Any, Expression]] = {}
         self.guards: dict[tuple[int, str], Guard] = {}
         self.otherwise = -1  # which question is answered otherwise, to see what stands there
+        self.copied: Callable[[Any], Array] = np.array
+
+    def release(self) -> None:
+        """Let go of all numbers, once the trace is over."""
+        self.values, self.captured, self.arrays, self.copied = {}, {}, {}, np.array
+
+    def replaced_by(self, program: Program) -> None:
+        """Let go of all nodes, where another program serves."""
+        self.forget()
+        self.system = program
 
     def data(self, stem: str, shape: Any, dtype: Any) -> Variable:
         """A variable that is given, and that nothing is differentiated by."""
@@ -131,7 +146,7 @@ class Tracing(Graph):
             # The same array again, unless it was changed in place in between.
             if np.array_equal(original, self.values[node.index], equal_nan=value.dtype.kind == "f"):
                 return node
-        array = real_array(value, "an array")
+        array = real_array(value, "an array", self.copied)
         node = self.data("array", array.shape, array.dtype)
         self.values[node.index], self.arrays[id(value)] = array, (value, node)
         return node

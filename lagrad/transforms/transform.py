@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, InvalidValue, ShapeMismatch
+from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.programs.derived_programs import adjoint, pullback, tangent
 from lagrad.programs.explicit_gradient import ExplicitGradient
@@ -45,8 +45,8 @@ class Numbers:
         try:
             found = solve_named(trace.program.compiled(), trace.values, trace.starts, self.policy)
         except ArithmeticError as error:
-            if (culprit := where_not_finite(trace)) is not None:
-                raise culprit from error
+            if (said := where_not_finite(trace)) is not None:
+                raise NotFinite(said) from error
             raise
         if trace.unfollowed:
             require_followed(trace, found)
