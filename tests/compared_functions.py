@@ -158,6 +158,7 @@ def check(function, calls=None):
     """Ask for one or two of its derivatives, at as many points as there are calls."""
     rng = np.random.default_rng([function.seed, 1])
     size = sum(math.prod(s) for s in function.shapes)
+    size += sum(np.size(function.values[r]) for r in function.results) // 4
     often = function.kind in ("small", "single")
     calls = int(rng.choice(CALLS)) if calls is None else calls
     calls = min(calls, 500 if often else 14 if size < 300 else 3)

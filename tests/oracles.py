@@ -177,9 +177,11 @@ def iterate(step, state, length, **how):
 
 
 def while_loop(condition, step, state, max_steps, **how):
-    while condition(state):
+    for _ in range(max_steps):
+        if not condition(state):
+            return state
         state = step(state)
-    return state
+    return np.nan * state
 
 
 def differences(f, z, h, weights=(0.5,)):

@@ -73,7 +73,7 @@ MATRICES = operations("""
     np.sum({0}, axis=(0, 1)) | SPARSE({0}.shape[0]) @ {0}
 """)
 SQUARE = operations("""
-    np.linalg.inv(REGULAR({0})) | np.linalg.det({0}) | np.linalg.solve(REGULAR({0}), {0})
+    np.linalg.inv(REGULAR({0})) | np.linalg.det(REGULAR({0})) | np.linalg.solve(REGULAR({0}), {0})
     np.linalg.slogdet(REGULAR({0}))[1] | np.linalg.cholesky(DEFINITE({0}))
     np.linalg.eigvalsh(SYMMETRIC({0})) | np.linalg.eigh(SYMMETRIC({0}))[0]
     np.square(np.linalg.eigh(SYMMETRIC({0}))[1]) | np.linalg.solve(DEFINITE({0}), {0}[..., :1])
