@@ -41,7 +41,8 @@ class Certificate(Public):
         at; zero elsewhere. At a kink it is the mean of both sides.
     error_bound : float
         A first-order bound of the relative error: of the unknowns' largest entries for a
-        solution, of each array's largest entry for a derivative. Where nothing is solved for, it
+        solution, of each array's largest entry for a derivative; where that cannot be told from
+        zero, of the largest of all in the units of their values. Where nothing is solved for, it
         is what rounding does, found when it is asked for, and for up to 100,000 operations.
     """
 

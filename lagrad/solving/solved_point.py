@@ -110,8 +110,10 @@ class SolvedPoint:
             there = self.moved_by({block: -move for block, move in directions.items()}, {})
         if self.side is not None:
             return there  # with the selectors of its side, which rounding would move
-        others, data = self.compiled.rounded(there.values, rounded)
-        values = {**there.values, **others}
+        # However well a value is known, it is rounded.
+        values = {v: rounded(a) if v.role == "unknown" else a for v, a in there.values.items()}
+        others, data = self.compiled.rounded(values, rounded)
+        values.update(others)
         return RoundedPoint(self.compiled, values, self.solved, data=data, rounded=rounded)
 
     @cached_property
