@@ -227,6 +227,11 @@ def given(value: Any) -> Any:
     return array if array.dtype.kind == "f" else array.astype(float)
 
 
+def selects(nodes: Iterable[Expression]) -> bool:
+    """Whether a node's value jumps somewhere, so that derivatives may have kinks."""
+    return any(node.primitive is not None and node.primitive.ties is not None for node in nodes)
+
+
 def ancestors(
     outputs: Iterable[Expression],
     known: Callable[[Expression], bool],
@@ -250,3 +255,10 @@ def ancestors(
         else:
             stack.extend(node.arguments)
     return [found[i] for i in sorted(found)]
+
+
+def conditioned(roots: Iterable[Expression], defined: dict[int, Expression]) -> list[Expression]:
+    """The matrices whose condition decides how accurate some nodes are."""
+    nodes = ancestors(roots, lambda node: False, defined)
+    found = [n.arguments[0] for n in nodes if n.primitive is not None and n.primitive.conditioned]
+    return list({m.index: m for m in found}.values())

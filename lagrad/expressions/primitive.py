@@ -49,6 +49,9 @@ class Primitive:
         Whether its two arguments may change places.
     kink : bool
         Whether its derivative jumps somewhere.
+    parted : bool
+        Whether its derivative has no value where eigenvalues are equal, among which only the sum
+        over a group has one.
     conditioned : bool
         Whether rounding of its arguments may be magnified in its value without end, as by the
         inverse of a matrix.
@@ -86,6 +89,7 @@ class Primitive:
     doubles: bool = False
     commutative: bool = False
     kink: bool = False
+    parted: bool = False
     conditioned: bool = False
     singular: Callable[[Expression], bool] | None = None
     ties: Callable[[Any], Any] | None = None

@@ -51,11 +51,12 @@ def _of_matrices(
     shape: Callable[[Shape], Shape] = lambda shape: shape,
     code: str | None = None,
     conditioned: bool = True,
+    parted: bool = False,
 ) -> Primitive:
     """A function of each matrix of a stack; NaN where it has no answer."""
     kernel = _nan_where_singular(function, shape)
     code = code or f"np.linalg.{name}({{0}})"
-    traits: dict[str, Any] = {"conditioned": conditioned, "singular": somewhere}
+    traits: dict[str, Any] = {"conditioned": conditioned, "singular": somewhere, "parted": parted}
     return unary(name, kernel, partial, shape, floating, code, **traits)
 
 
@@ -225,6 +226,7 @@ eigenvalues = _of_matrices(
     _eigenvalues_partial,
     lambda shape: shape[:-1],
     conditioned=False,
+    parted=True,
 )
 eigenvectors = _of_matrices(
     "eigenvectors",
@@ -232,6 +234,7 @@ eigenvectors = _of_matrices(
     _eigenvectors_partial,
     code="np.linalg.eigh({0})[1]",
     conditioned=False,
+    parted=True,
 )
 
 

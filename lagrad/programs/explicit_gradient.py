@@ -13,12 +13,13 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Variable
+from lagrad.expressions.graph import conditioned, selects
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.block_equations import largest
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import SAMPLES, STEADY, doubting, in_last_bits, moving, rounded
-from lagrad.solving.matrix_conditions import HARMLESS, conditioned, worst
+from lagrad.solving.matrix_conditions import HARMLESS, worst
 from lagrad.solving.relative_change import relative_change
 from lagrad.systems.constraint import definitions
 from lagrad.systems.system import System
@@ -89,6 +90,8 @@ class ExplicitGradient:
         """The selectors on which derivatives depend by more than their mean at a kink."""
         own = self.compiled.system
         self.plain = 0 if own.derived else len(self.outputs)
+        if not selects(system.arena.nodes):
+            return None
         kinks = Kinks(given, results[self.plain :], definitions(system), self.compiled.still)
         if not kinks.selectors:
             return None

@@ -11,10 +11,10 @@ import numpy as np
 from lagrad.compiler.plan import Plan
 from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
-from lagrad.expressions.graph import ancestors
+from lagrad.expressions.graph import ancestors, conditioned, selects
 from lagrad.solving.block_equations import BlockEquations
 from lagrad.solving.kinks import Kinks, Side
-from lagrad.solving.matrix_conditions import MatricesAt, conditioned
+from lagrad.solving.matrix_conditions import MatricesAt
 from lagrad.solving.rounding_samples import RoundedSystem
 from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
@@ -265,6 +265,8 @@ class CompiledSystem:
         First derivatives are of the first degree in them as a rule; others, and the inverse of a
         block's Jacobian, are not. Values that are derivatives themselves count as such.
         """
+        if not selects([*self.system.arena.nodes, *self.tape.data]):
+            return None
         defined = definitions(self.system)
         values = list(self.system.variables.values())
         within = Kinks(self.given, values, defined)
@@ -334,6 +336,12 @@ class CompiledSystem:
         defined = definitions(self.system)
         found = conditioned([c.root for c in self.system.constraints.values()], defined)
         return MatricesAt(found, defined) if found else None
+
+    @cached_property
+    def parted(self) -> bool:
+        """Whether eigenvalues of matrices have a part in it."""
+        nodes = self.system.arena.nodes
+        return any(node.primitive is not None and node.primitive.parted for node in nodes)
 
     @property
     def operations(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Constant, Expression, Variable
-from lagrad.expressions.graph import ancestors
+from lagrad.expressions.graph import ancestors, selects
 from lagrad.expressions.linear_maps import Joint
 from lagrad.systems.linearization import Tape
 from lagrad.typing import Array
@@ -66,7 +66,7 @@ class Kinks:
                 self.ties = [n.primitive.ties(n) for n in self.selectors]  # type: ignore[union-attr, misc]
 
     def _selectors(self) -> Iterator[Expression]:
-        if not any(n.primitive is not None and n.primitive.ties is not None for n in self.order):
+        if not selects(self.order):
             return
         moving: set[int] = set()
         for node in self.order:

@@ -18,13 +18,6 @@ lapack: Any = LazyImport("scipy.linalg.lapack")
 HARMLESS = 1e6
 
 
-def conditioned(roots: Sequence[Expression], defined: dict[int, Expression]) -> list[Expression]:
-    """The matrices whose condition decides how accurate some nodes are."""
-    nodes = ancestors(roots, lambda node: False, defined)
-    found = [n.arguments[0] for n in nodes if n.primitive is not None and n.primitive.conditioned]
-    return list({m.index: m for m in found}.values())
-
-
 class MatricesAt:
     """Matrices within a program, by the values of the variables that they are made of."""
 

@@ -63,6 +63,8 @@ class SolvedPoint:
 
     @cached_property
     def _linearized(self) -> tuple[Linearization, bool, bool]:
+        if not self.compiled.parted:
+            return *self.compiled.linearize(self.values), False
         with watching() as equal:
             return *self.compiled.linearize(self.values), bool(equal)
 

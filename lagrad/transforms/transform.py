@@ -234,7 +234,7 @@ class Transform(Public):
 
     def numbers(self, trace: Trace) -> Any:
         """The result as numbers, by a straight line where there is nothing to solve."""
-        if self.differentiates:
+        if self.differentiates and any(guard.border for guard in trace.guards):
             self.at(trace).require_inside()
         if (line := self.straight(trace)) is not None:
             found = line([trace.values[name] for name in line.inputs])
