@@ -58,10 +58,7 @@ def trace_species(rng: np.random.Generator) -> Case:
     """A balance of masses, one of which is tiny."""
     k = 10.0 ** rng.uniform(-12, 0)
     x = rng.uniform(0.5, 2, 2).tolist()
-    residuals = lambda z, x, module: [
-        z[0] + z[1] - x[0],
-        z[0] * z[1] - k * (x[0] - z[1]) * x[1],
-    ]
+    residuals = lambda z, x, module: [z[0] + z[1] - x[0], z[0] * z[1] - k * (x[0] - z[1]) * x[1]]
     return x, [x[0] - k * x[1], k * x[1]], residuals
 
 

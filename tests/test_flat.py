@@ -70,7 +70,7 @@ def test_a_random_graph_against_differences_of_plain_python(engine):
         expected = (plain(k, h) - plain(k, -h)) / (2 * h)
         assert gradient[f"x{k}"] == pytest.approx(expected, rel=1e-6, abs=1e-9)
         assert at.tangent({f"x{k}": 1.0})["z"] == pytest.approx(gradient[f"x{k}"], rel=1e-11)
-    assert gradient.certificate.error_bound < 1e-12
+    assert gradient.certificate.error_bound < 1e-11
 
 
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)

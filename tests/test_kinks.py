@@ -173,6 +173,13 @@ def test_a_side_without_a_finite_derivative_leaves_the_chosen_one():
 A, Y = np.array([[1.0, 0], [0, 1], [0, 1]]), np.array([1.0, 2.0, 4.0])
 
 
+@pytest.mark.parametrize("x", [0.3, -0.7, 0.0])
+def test_a_condition_that_is_a_number_chooses_where_it_is_not_zero(x):
+    f = lambda x: np.where(x, 3.0 * x, 5.0) + np.where(np.sin(x), x, 2.0 * x)
+    assert lg.grad(f)(x) == (4.0 if x else 2.0)
+    assert lg.grad(lambda x: np.sinc(np.asarray(x)))(0.3) == pytest.approx(-0.9020281301, rel=1e-8)
+
+
 def test_least_squares_by_absolute_values_has_the_pseudo_inverse():
     fit = lambda y: lg.argmin(lambda w: S(np.abs(A @ w - y) ** 2), np.zeros(2))
     assert lg.jacobian(fit)(Y) == pytest.approx(np.linalg.pinv(A))

@@ -253,7 +253,12 @@ where = entrywise(
 )
 
 
-FUNCTIONS[np.where] = lambda condition, x, y: where(graph_of(condition, x, y), condition, x, y)
+@implements(np.where)
+def _where(condition: Any, x: Any, y: Any) -> Expression:
+    graph = graph_of(condition, x, y)
+    chosen = graph.lift(condition)
+    # A number is true where it is not zero.
+    return where(graph, chosen if chosen.dtype.kind == "b" else np.not_equal(chosen, 0), x, y)
 
 
 @implements(np.clip)

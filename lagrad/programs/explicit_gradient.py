@@ -110,9 +110,9 @@ class ExplicitGradient:
             return self.run(values)
         with doubting() as doubts:
             found = self.run(values)
-        if found is None or not (doubts or (self.iterates and not hot)):
+        if not (doubts or (found is not None and self.iterates and not hot)):
             return found
-        change = self._rounding(values, found)
+        change = self._rounding(values)
         if change <= STEADY:
             return found
         if self.of is None:  # derivatives that the function itself asks for
@@ -142,19 +142,32 @@ class ExplicitGradient:
                 found[k] = np.array(found[k], dtype)[()]
         return found
 
-    def _rounding(self, values: Sequence[Array], found: Sequence[Array]) -> float:
-        """How far derivatives change where all that they are made of moves by its last bits."""
+    def _rounding(self, values: Sequence[Array]) -> float:
+        """How far derivatives change where all that they are made of moves by its last bits.
+
+        On one side of kinks: their mean has nothing to do with it.
+        """
         rng, first = np.random.default_rng(0), 0 if self.of is None else len(self.outputs)
+        found = self._one_side(values)
+        if found is None:
+            return 0.0  # what is not finite is named by others
         change, scale = 0.0, max(map(largest, found))
         for _ in range(SAMPLES):
             pairs = zip(values, self.whole, strict=True)
             with moving(rng):
-                other = self.run([in_last_bits(np.asarray(a), rng, w) for a, w in pairs])
+                other = self._one_side([in_last_bits(np.asarray(a), rng, w) for a, w in pairs])
             if other is None:
                 return np.inf
             here, there = (dict(enumerate(results[first:])) for results in (found, other))
             change = max(change, relative_change(here, there, {}, scale))
         return change
+
+    def _one_side(self, values: Sequence[Array]) -> list[Array] | None:
+        """The results as they stand; None where not all is finite."""
+        if self.compiled.flat is not None:
+            return self._swept(values)
+        found, finite = self.plan.checked(values)
+        return found[: len(self.copied)] if finite else None
 
     def _mean(self, values: Sequence[Array], plain: list[Array]) -> list[Array]:
         """The mean over the sides of the kinks that there are."""

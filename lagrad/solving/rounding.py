@@ -54,8 +54,8 @@ def passed_on(node: Expression, found: dict[int, Any]) -> Any:
     if all(found[a.index] is None for a in node.arguments):
         # A function of exact values: its own rounding, unless it only moves them.
         return None if moves(node) else np.abs(node)
-    if node.primitive.joint is not None:
-        return np.abs(node)
+    if node.primitive.joint is not None or node.primitive.rules:
+        return np.abs(node)  # its partials are not at hand as expressions
     total: Any = None
     adds = node.primitive.elementwise
     for k, argument in enumerate(node.arguments):
@@ -87,7 +87,7 @@ def moves(node: Expression) -> bool:
     """Whether a node's entries are those of its arguments, moved, negated or repeated."""
     primitive, count = node.primitive, len(node.arguments)
     assert primitive is not None
-    if primitive.joint is not None or (primitive.elementwise and count > 1):
+    if primitive.joint is not None or primitive.rules or (primitive.elementwise and count > 1):
         return False
     return all(unit(primitive.partial(node, k)) for k in range(count))
 
