@@ -373,10 +373,12 @@ class ImplicitApproach:
         into.groups.append(ImplicitGroup(solved, tuple(arguments), self, begin))
         return solved
 
-    def finish(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array]:
-        """The values of the unknowns at the solution, certified."""
+    def finish(
+        self, arguments: Sequence[Array], start: Sequence[Array], policy: Policy | None = None
+    ) -> list[Array]:
+        """The values of the unknowns at the solution, certified as is asked for."""
         system, names = self.block
         given = dict(zip(self.data, arguments, strict=True))
         starts = dict(zip(names, start, strict=True))
-        solution = solve_named(system.compiled(), given, starts)
+        solution = solve_named(system.compiled(), given, starts, policy)
         return [np.asarray(solution[name]) for name in names]

@@ -20,6 +20,7 @@ from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
 from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.program import Program
+from lagrad.solving.certificate import Policy
 from lagrad.systems.constraint import definitions
 from lagrad.systems.rewriting import restated
 from lagrad.transforms.branch_borders import on_border, read_for
@@ -274,7 +275,9 @@ class Tracing(Graph):
         # Of nodes that are traced `==` makes an equation.
         group = next(g for g in self.system.groups if any(u is unknown for u in g.unknowns))
         arguments = [self.value(node) for node in group.arguments]
-        found = group.approach.finish(arguments, [v.start for v in group.unknowns])
+        # The program that comes of it is certified; what is seen on the way need not be.
+        begin = [v.start for v in group.unknowns]
+        found = group.approach.finish(arguments, begin, Policy(np.inf))
         self.values.update(zip([v.index for v in group.unknowns], found, strict=True))
 
 
