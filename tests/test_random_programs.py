@@ -143,13 +143,6 @@ def test_cyclic_programs(recipe):
     check(recipe)
 
 
-# Kinds of which some are known to fail: what is asked of a bound there, and of inner starts.
-KNOWN = {
-    "systems/products": "the rounding of differences inside products is not in the bound",
-    "systems/signed": "errors of two blocks cancel in the bound of a derivative",
-    "systems/chain": "errors of two blocks cancel in the bound of a derivative",
-    "implicit/branches": "an inner implicit function does not begin at its own start",
-}
 # A thousand functions and more take as long as a hundred systems: mpmath is slow.
 COUNTS = dict.fromkeys((k for k in KINDS if k.startswith("systems/")), 14) | {
     "functions/small": 1230,
@@ -162,13 +155,6 @@ COUNTS = dict.fromkeys((k for k in KINDS if k.startswith("systems/")), 14) | {
 }
 
 
-def marked(counts):
-    for kind in counts:
-        reason = KNOWN.get(kind)
-        marks = [pytest.mark.xfail(reason=reason, strict=False)] if reason else []
-        yield pytest.param(kind, marks=marks)
-
-
 def require_right(tally):
     assert not tally.failed("silent", "foreign"), tally
     if not any(kind.startswith("systems/") for kind in tally.programs):
@@ -179,13 +165,13 @@ def test_there_are_two_thousand():
     assert sum(COUNTS.values()) == 2000
 
 
-@pytest.mark.parametrize("kind", list(marked(COUNTS)))
+@pytest.mark.parametrize("kind", list(COUNTS))
 def test_no_program_is_wrong_in_silence(kind):
     require_right(programs([kind], range(COUNTS[kind]), calls=1))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", list(marked(KINDS)))
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_nor_is_one_of_a_hundred_thousand(kind):
     tally = programs([kind], range(10_000, 10_000 + 100_000 // len(KINDS)))
     print(
