@@ -19,9 +19,9 @@ from lagrad.linear_solvers.base import (
     Singular,
     Transposed,
 )
-from lagrad.linear_solvers.jacobian import Jacobian, contraction
+from lagrad.linear_solvers.jacobian import Jacobian, contraction, signed
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
-from lagrad.solving.error_bound import ErrorBound, PathEnd
+from lagrad.solving.error_bound import ErrorBound, PathEnd, errors
 from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
@@ -31,6 +31,10 @@ EPSILON = float(np.finfo(float).eps)
 PSEUDO_INVERSE_UP_TO = 1500
 
 
+# Corrections at the end of a path: each gains a digit or more, where there is one to gain.
+POLISHED_AT_MOST = 8
+# A step that is so many times what rounding of the residual makes of it is none.
+ABOVE = 1e3
 # Unknowns so much larger than where they started, and than all that is given, went far.
 FAR = 1e6
 # A relative error of 1e-13 is rounding in all but name: no further solve is spent on it.
@@ -178,13 +182,33 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
 
 
 def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> LocalEquations:
-    """The end of a path, or one correction further where that has a smaller residual."""
-    with problem.spent.on("solving"):
-        correction = -factors.solve(here.residual, tol=INEXACT).astype(here.point.dtype)
-    if problem.scale.length(correction) > 2 * problem.scale.epsilon:
-        nearer = problem.equations.residual(problem.outer, here.point + correction)
-        if largest(nearer) < largest(here.residual):
-            return problem.at(here.point + correction)
+    """The end of a path, or corrections further where these leave smaller residuals.
+
+    NotConverged where a residual is more than rounding, and no correction makes it smaller: steps
+    are short beside a large unknown, on whose last digits the equations turn.
+    """
+    scale = problem.scale
+    for _ in range(POLISHED_AT_MOST):
+        with problem.spent.on("solving"):
+            correction = -factors.solve(here.residual, tol=INEXACT).astype(here.point.dtype)
+        length = scale.length(correction)
+        if not length > 2 * scale.epsilon:
+            break
+        nearer, before = problem.at(here.point + correction), largest(here.residual)
+        left = largest(nearer.residual)
+        if not left < 0.5 * before:
+            rounding = scale.epsilon * here.terms
+            steps = errors(factors, rounding, factors.solve(signed(rounding), tol=ESTIMATE))
+            if not problem.equations.opaque and length > ABOVE * scale.length(steps):
+                said = f"a residual of {before:.1e} is more than rounding, {largest(rounding):.1e}"
+                raise NotConverged(
+                    problem.story(
+                        f"ended where its equations do not hold: {said}, and the next step leaves "
+                        f"{left:.1e}"
+                    )
+                )
+            return nearer if left < before else here
+        here = nearer
     return here
 
 

@@ -58,6 +58,8 @@ class Roundings:
 
     def __call__(self, value: Any) -> Any:
         """A value whose entries are each off by up to their spacing."""
+        if type(value) is float:
+            value = np.float64(value)
         if value.dtype.kind != "f":
             return value
         size, place = value.size, self.place

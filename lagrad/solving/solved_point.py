@@ -107,13 +107,14 @@ class SolvedPoint:
         rounded = Roundings(number)
         directions = {b: s.bound.direction * rounded.share() for b, s in self.solved.items()}
         there = self.moved_by(directions, {})
-        if not all(np.isfinite(a).all() for a in there.values.values() if a.dtype.kind == "f"):
+        if not all(np.isfinite(array).all() for array in there.values.values()):
             # At the edge of an equation's domain only one sign of an error stays within it.
             there = self.moved_by({block: -move for block, move in directions.items()}, {})
         if self.side is not None:
             return there  # with the selectors of its side, which rounding would move
         # However well a value is known, it is rounded.
-        values = {v: rounded(a) if v.role == "unknown" else a for v, a in there.values.items()}
+        values = {v: np.asarray(a) for v, a in there.values.items()}
+        values = {v: rounded(a) if v.role == "unknown" else a for v, a in values.items()}
         others, data = self.compiled.rounded(values, rounded)
         values.update(others)
         return RoundedPoint(self.compiled, values, self.solved, data=data, rounded=rounded)

@@ -70,6 +70,13 @@ class ReducedBlock:
         return False
 
     @cached_property
+    def opaque(self) -> bool:
+        """Whether rounding within some of its operations, a loop's or a user's, is not known."""
+        nodes = ancestors(self.residuals, self.outside, self.defined)
+        found = (node.primitive for node in nodes if node.primitive is not None)
+        return any(p.joint is not None or p.rules for p in found)
+
+    @cached_property
     def pattern(self) -> Any | None:
         """Where the Jacobian can have entries, or None where that is too much to write down."""
         if self.tape.entries > FACTORABLE_ENTRIES:
