@@ -107,6 +107,21 @@ def test_a_free_constant_is_never_a_wrong_number(solve, seed):
     assert found == pytest.approx((plain(1 + 1e-4) - plain(1 - 1e-4)) / 2e-4, rel=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-11, 1e-9])
+def test_a_step_that_is_short_beside_a_large_unknown_is_no_solution_yet(scale):
+    # Many roots lie within 1e-10 of the unknown's size: the residual says which it is near.
+    p = lg.Program()
+    c, u = p.parameter("c", value=-13.1), p.unknown("u")
+    p.subject_to(4.3472 * scale * u + 4.323 * scale * np.sin(u) == c)
+    try:
+        at = p.solve()
+    except (lg.NotConverged, lg.SingularSystem):
+        return
+    with mpmath.workdps(40):
+        left = 4.3472 * scale * mpmath.mpf(at["u"]) + 4.323 * scale * mpmath.sin(at["u"]) + 13.1
+    assert abs(left) < 1e-13
+
+
 def normal_equations(singular_values, factored):
     rng = np.random.default_rng(0)
     u, _, w = np.linalg.svd(rng.standard_normal((7, 4)), full_matrices=False)
