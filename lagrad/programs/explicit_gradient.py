@@ -18,9 +18,10 @@ from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.block_equations import largest
 from lagrad.solving.kinks import Kinks, Side, directions, moved
-from lagrad.solving.last_bits import SAMPLES, STEADY, doubting, in_last_bits, moving, rounded
+from lagrad.solving.last_bits import STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, worst
 from lagrad.solving.relative_change import relative_change
+from lagrad.solving.rounding_samples import SAMPLES
 from lagrad.systems.constraint import definitions
 from lagrad.systems.system import System
 from lagrad.typing import Array

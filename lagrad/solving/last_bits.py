@@ -20,8 +20,6 @@ DOUBTS: ContextVar[list[str] | None] = ContextVar("lagrad_doubts", default=None)
 MOVING: ContextVar[np.random.Generator | None] = ContextVar("lagrad_moving", default=None)
 # How much a step's derivative may change while the numbers it is of change in their last bits.
 STEADY = 1e-7
-# How often a derivative that is in doubt is computed again.
-SAMPLES = 2
 
 
 @contextmanager
