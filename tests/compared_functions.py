@@ -27,11 +27,16 @@ class Oracle:
         self.tangents = self.along(self.point)
         near, limit = (1e-6, 1e-3) if function.dtype == "float32" else (1e-9, 1e-5)
         other = self.along([x * (1 + near * rng.uniform(-1, 1, x.shape)) for x in self.point])
-        self.known = function.tame(self.given) and all(
-            np.all(np.isfinite(t)) and np.max(np.abs(t - o)) <= limit * (1e-3 + np.max(np.abs(t)))
-            for t, o in zip(self.tangents, other, strict=True)
-        )
         self.values = [np.real(value) for value in self.f(*self.point)]
+        finite = all(np.all(np.isfinite(part)) for part in (*self.values, *self.tangents))
+        self.known = (
+            finite
+            and function.tame(self.given)
+            and all(
+                np.max(np.abs(t - o)) <= limit * (1e-3 + np.max(np.abs(t)))
+                for t, o in zip(self.tangents, other, strict=True)
+            )
+        )
         self.total = summed(self.weights, self.tangents)
 
     def along(self, point):
