@@ -18,6 +18,8 @@ class Oracle:
 
     def __init__(self, function, k):
         self.f, self.weights = function.bound_to(COMPLEX), weights_of(function)
+        # Values are about one: what is less than their rounding is none of a derivative's.
+        self.floor = 1e-4 if function.dtype == "float32" else 1e-6
         self.given = function.inputs(k)
         self.point = [np.asarray(x, complex) for x in self.given]
         rng = np.random.default_rng([function.seed, 3, k])
@@ -105,9 +107,9 @@ def compared(use, found, oracle):
         off = abs(float(found[0]) - summed(oracle.weights, oracle.values)) / (parts + 1e-12)
         return max(off, compared("grad", found[1], oracle))
     if use == "compiled":
-        return worst(found, oracle.values)
+        return worst(found, oracle.values, oracle.floor)
     if use == "jvp":
-        return worst(found, oracle.tangents)
+        return worst(found, oracle.tangents, oracle.floor)
     if "jacobian" in use or use == "sparse":
         moved = []
         for rows, tangent in zip(found, oracle.tangents, strict=True):
@@ -115,7 +117,7 @@ def compared(use, found, oracle):
             pairs = zip(blocks, oracle.v, strict=True)
             parts = [b.reshape(tangent.size, -1) @ v.ravel() for b, v in pairs]
             moved.append(sum(parts).reshape(tangent.shape))
-        return worst(moved, oracle.tangents)
+        return worst(moved, oracle.tangents, oracle.floor)
     value, size = dotted(found, oracle.v)
     return abs(value - oracle.total) / (size + 1e-12)
 
@@ -141,9 +143,9 @@ def summed(left, right):
     return float(sum(np.sum(a * b) for a, b in zip(left, right, strict=True)))
 
 
-def worst(found, true):
+def worst(found, true, floor):
     return max(
-        float(np.max(np.abs(np.asarray(a, float) - b)) / (1e-6 + np.max(np.abs(b))))
+        float(np.max(np.abs(np.asarray(a, float) - b)) / (floor + np.max(np.abs(b))))
         for a, b in zip(found, true, strict=True)
     )
 

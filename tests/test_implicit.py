@@ -335,8 +335,10 @@ def test_starts_may_be_traced_and_carry_no_derivative():
 
 
 def test_a_repelling_fixed_point_is_no_limit_of_the_iteration():
-    with pytest.raises(lg.NotContractive, match="spectral radius is 2"):
+    with pytest.raises(lg.NotContractive, match="not shrinking"):
         lg.fixed_point(lambda z: 2 * z + 1, 1.0)
+    with pytest.raises(lg.NotContractive, match="spectral radius is 2"):
+        lg.fixed_point(lambda z: 2 * z + 1, -1.0)
     with pytest.raises(lg.NotContractive, match="Picard"):
         lg.fixed_point(lambda z: 2 * z + 1, 1.0, solver="picard")
     assert lg.fixed_point(lambda z: 2 * z + 1, 1.0, solver="newton") == -1.0
@@ -419,3 +421,56 @@ def test_bad_input_is_named(case):
     act, error, message = BAD[case]
     with pytest.raises(error, match=message):
         act()
+
+
+# Where steps have several fixed points, plain ones from the start say which is meant.
+
+MAPS = {
+    "steps of gradient descent on a double well": (lambda z: z - 0.3 * (z**3 - z), (-1.6, 1.6)),
+    "steps beside a repelling point": (lambda z: np.tanh(1.5 * z), (-3, 3)),
+    "a saturating map": (lambda z: 1 - np.exp(-2 * z), (0.01, 5)),
+    "a sum with its sine": (lambda z: z + 0.8 * np.sin(z), (-20, 20)),
+    "a population": (lambda z: z * np.exp(1.5 * (1 - z)), (0.05, 4)),
+    "two competitors": (
+        lambda z: z * np.exp(0.6 * (1 - np.array([[1, 1.5], [1.5, 1]]) @ z)), (0.1, 2)
+    ),
+    "wells with saddles between": (
+        lambda z: z - 0.05 * (4 * z * (z * z - 1) + np.array([[0.9, 0.4], [0.4, 0.3]]) @ z),
+        (-2, 2),
+    ),
+}  # fmt: skip
+
+
+def plainly(step, z):
+    for _ in range(20_000):
+        before, z = z, step(z)
+        if np.max(np.abs(z - before)) <= 1e-13 * np.max(np.abs(z)):
+            return z
+    raise AssertionError("no limit")
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_acceleration_ends_where_plain_steps_do(name):
+    step, (low, high) = MAPS[name]
+    rng = np.random.default_rng(0)
+    solve = lg.compile(lambda start: lg.fixed_point(step, start))
+    for _ in range(25):
+        start = rng.uniform(low, high, 2)
+        if name not in ("two competitors", "wells with saddles between"):
+            start = start[0]
+        assert solve(start) == pytest.approx(plainly(step, start), rel=1e-6, abs=1e-8)
+
+
+def test_acceleration_costs_fewer_steps_than_plain_ones():
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.standard_normal((50, 50)))
+    matrix, b = basis @ np.diag(np.linspace(-0.99, 0.99, 50)) @ basis.T, rng.standard_normal(50)
+    counts = []
+
+    def step(z):
+        counts.append(1)
+        return matrix @ z + b
+
+    found, _ = lg.Anderson().run(step, np.zeros(50))
+    assert found == pytest.approx(np.linalg.solve(np.eye(50) - matrix, b), rel=1e-7)
+    assert len(counts) < 400  # plain steps: about 2,000

@@ -16,6 +16,7 @@ from lagrad.errors import (
     InvalidFunction,
     InvalidValue,
     LagradError,
+    NotContractive,
     NotConverged,
     ShapeMismatch,
     UnsupportedType,
@@ -314,8 +315,9 @@ class ImplicitApproach:
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:
         return DenseLU() if equations.block.size <= FORMED else equations.solver
 
-    def require_contraction(self, solved: Solved) -> None:
-        """NotContractive at a fixed point that the plain iteration moves away from."""
+    def moves_away(self, solved: Solved) -> NotContractive | None:
+        """The error at a fixed point that the plain iteration moves away from."""
+        return None
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
         """NotPositiveDefinite where the objective curves down at what should be its minimum."""

@@ -70,21 +70,32 @@ class FixedPoint(ImplicitApproach):
     def approached(self, problem: Problem, point: Array) -> Array:
         if self.method is None:
             return point
-        found, history = self.method.run(lambda z: joined(problem(z)), point)
-        reached = bool(history) and history[-1] <= self.method.tol
+        return self._stepped(self.method, problem, point)
+
+    def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
+        """By plain steps, which may end where accelerated ones do not."""
+        if not isinstance(self.method, Anderson):
+            return None
+        problem, point = Problem(self, arguments, start), joined(start[: len(self.varied)])
+        return self.all_values(problem, self._stepped(Picard(self.method.tol), problem, point))
+
+    def _stepped(self, method: Picard | Anderson, problem: Problem, point: Array) -> Array:
+        """Where the iteration leads."""
+        found, history = method.run(lambda z: joined(problem(z)), point)
+        reached = history[-1] <= method.tol
         # Approached, if slowly: where the system is small, Newton's method does the rest.
         if reached or (point.size <= FACTORED and history[-1] < 1e-2 * history[0]):
             return np.asarray(found)
-        raise NotContractive(not_reached(history, type(self.method).__name__))
+        raise NotContractive(not_reached(history, type(method).__name__))
 
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:
         if self.method is not None and equations.block.size > FACTORED:
             return Support()
         return super().usual_solver(equations)
 
-    def require_contraction(self, solved: Solved) -> None:
+    def moves_away(self, solved: Solved) -> NotContractive | None:
         if self.method is None or self.inner:
-            return
+            return None
         jacobian, radius = solved.jacobian, 0.0
         if isinstance(solved.factors, NeumannFactors):
             radius = solved.factors.growth()
@@ -95,11 +106,12 @@ class FixedPoint(ImplicitApproach):
             # The series may grow before it shrinks.
             radius = spectral_radius(jacobian.matrix, radius)
         if radius > 1.0 + 1e-9:
-            raise NotContractive(
+            return NotContractive(
                 f"the step of {self.name!r} is no contraction at the fixed point that was "
                 f"found: its Jacobian's spectral radius is {radius:.3g}, so that z ← step(z) moves "
                 'away from it. If that point is meant, ask for solver="newton".'
             )
+        return None
 
 
 class Minimum(ImplicitApproach):

@@ -8,6 +8,7 @@ import numpy as np
 
 from lagrad.errors import InvalidValue
 from lagrad.lazy_import import LazyImport
+from lagrad.solving.acceleration import Accelerated, relative
 from lagrad.typing import Array
 
 optimize = LazyImport("scipy.optimize")
@@ -72,12 +73,22 @@ class Picard:
 
     def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
         """The point reached, and the relative length of each step."""
-        return iterated(step, point, self.tol, self.max_steps)
+        history: list[float] = []
+        for _ in range(self.max_steps):
+            after = step(point)
+            history.append(relative(after - point, after))
+            point = after
+            if not history[-1] > self.tol:
+                break
+        return point, history
 
 
 @dataclass(frozen=True, slots=True)
 class Anderson:
     """The fixed-point iteration, accelerated by its last steps.
+
+    It ends where plain steps do: these go on until they shrink, a combination that leads away is
+    given up, and where it has led to a point that plain steps leave, they are taken instead.
 
     Parameters
     ----------
@@ -86,6 +97,7 @@ class Anderson:
     tol : float
         The relative length of the last step at which it ends.
     max_steps : int
+        How often the step is evaluated.
 
     References
     ----------
@@ -108,82 +120,12 @@ class Anderson:
 
     def run(self, step: Callable[[Array], Array], point: Array) -> tuple[Array, list[float]]:
         """The point reached, and the relative length of each step."""
-        return iterated(step, point, self.tol, self.max_steps, Differences(self.memory))
-
-
-def iterated(
-    step: Callable[[Array], Array],
-    point: Array,
-    tol: float,
-    max_steps: int,
-    past: "Differences | None" = None,
-) -> tuple[Array, list[float]]:
-    """The point reached, and the relative length of each step, accelerated by past ones."""
-    history: list[float] = []
-    before: tuple[Array, Array] | None = None
-    for _ in range(max_steps):
-        after = step(point)
-        residual = after - point
-        history.append(relative(residual, after))
-        if not history[-1] > tol:
-            return after, history
-        if past is None:
-            point = after
-            continue
-        if before is not None:
-            past.add(after - before[0], residual - before[1])
-        # Far beyond the best so far: what was combined misleads, so it starts afresh.
-        if history[-1] > 10 * min(history):
-            past.clear()
-        before = (after, residual)
-        # A step that halves the residual needs no help.
-        quick = len(history) > 1 and history[-1] < 0.5 * history[-2]
-        point = after if quick else past.combined(after, residual)
-    return point, history
-
-
-class Differences:
-    """The last differences of images and of residuals, with the products of the latter."""
-
-    def __init__(self, memory: int) -> None:
-        self.memory = memory
-        self.images = self.changes = np.zeros((0, 0))
-        self.products = np.zeros((memory, memory))
-        self.count = 0
-
-    def clear(self) -> None:
-        self.count = 0
-
-    def add(self, image: Array, change: Array) -> None:
-        if not self.images.size:
-            self.images, self.changes = np.zeros((2, self.memory, image.size), image.dtype)
-        # The oldest makes room; the order of the rest does not matter.
-        place = self.count % self.memory
-        self.count += 1
-        self.images[place], self.changes[place] = image, change
-        row = self.changes @ change
-        self.products[place], self.products[:, place] = row, row
-
-    def combined(self, after: Array, residual: Array) -> Array:
-        """The combination of images whose residual is smallest, to first order."""
-        kept = min(self.count, self.memory)
-        if not kept:
-            return after
-        right = self.changes[:kept] @ residual
-        # A minimum-norm solution: nearly parallel differences are not told apart.
-        weights = np.linalg.lstsq(self.products[:kept, :kept], right, rcond=1e-12)[0]
-        found = after - weights @ self.images[:kept]
-        if not np.isfinite(found).all():
-            self.clear()
-            return after
-        return found
-
-
-def relative(change: Array, against: Array) -> float:
-    """The largest entry of a change over the largest of a point; NaN where one is not finite."""
-    size = float(np.abs(against).max(initial=0.0))
-    length = float(np.abs(change).max(initial=0.0))
-    return length / size if size else length
+        path = Accelerated(step, point, self.memory)
+        history = [path.change]
+        while history[-1] > self.tol and path.evaluations < self.max_steps:
+            path.advance()
+            history.append(path.change)
+        return path.image, history
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,11 +227,12 @@ def not_reached(history: Sequence[float], method: str) -> str:
     """What a fixed-point iteration that did not end went through."""
     shown = ", ".join(f"{h:.2e}" for h in history[-8:])
     finite = [h for h in history if np.isfinite(h) and h > 0]
-    factor = (
-        (finite[-1] / finite[0]) ** (1 / max(len(finite) - 1, 1)) if len(finite) > 1 else np.inf
+    factor = (finite[-1] / finite[0]) ** (1 / (len(finite) - 1)) if len(finite) > 1 else np.inf
+    found = (
+        f"each is {factor:.3g} of the one before, on average" if factor < 0.99 else "not shrinking"
     )
     return (
         f"{method} did not reach a fixed point in {len(history)} steps. The last relative steps "
-        f"are {shown}; each is {factor:.3g} of the one before, on average. A contraction has less "
-        'than one: damp the step, start nearer, or solve z = step(z) by solver="newton".'
+        f"are {shown}: {found}. Those of a contraction shrink: damp the step, start nearer, or "
+        'solve z = step(z) by solver="newton".'
     )

@@ -15,10 +15,11 @@ import numpy as np
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import ESTIMATE, Factors, Indefinite, LinearSolver, Singular
 from lagrad.linear_solvers.jacobian import Jacobian, signed
+from lagrad.solving.acceleration import Differences
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, Measure, largest
 from lagrad.solving.error_bound import errors
 from lagrad.solving.failure_messages import Failure, NewtonStep, indefinite, named, singular, story
-from lagrad.solving.iterations import Differences, Newton
+from lagrad.solving.iterations import Newton
 from lagrad.solving.kinks import Side
 from lagrad.solving.profile import Spent
 from lagrad.systems.reduced_block import entry_name

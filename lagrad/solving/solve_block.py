@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
+from lagrad.errors import NotContractive, NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.expressions.expression import Variable
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Operator
@@ -77,8 +77,8 @@ class Approach(Protocol):
     def solver(self, equations: BlockEquations) -> LinearSolver:
         """The linear solver of the block that its unknowns form."""
 
-    def require_contraction(self, solved: Solved) -> None:
-        """NotContractive at a fixed point that the plain iteration moves away from."""
+    def moves_away(self, solved: Solved) -> NotContractive | None:
+        """The error at a fixed point that the plain iteration moves away from."""
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
         """NotPositiveDefinite where the objective curves down at what should be its minimum."""
@@ -145,12 +145,16 @@ def solve_block(
         there = linearised(equations, outer, begin, solver)
         return as_differentiated(there, approach, equations.unknowns), None
     found, failure = solved_from(problem, begin, options)
+    if failure is None and found is not None and approach is not None:
+        failure = approach.moves_away(found)
     if failure is not None:
         try:
             other = approached("otherwise")
         except NotConverged as nowhere:
             if isinstance(failure, NotPositiveDefinite):
                 raise NotPositiveDefinite(f"{failure} Further down, {nowhere}") from None
+            if isinstance(failure, NotContractive):
+                raise failure from None
             raise
         if other is not None:
             found, failure = solved_from(problem.anew(), equations.vector(other), options)
@@ -198,7 +202,8 @@ def certified(path: NewtonSearch) -> tuple[Solved | None, Failure | None]:
 
 def as_differentiated(found: Solved, approach: Approach, unknowns: Sequence[Variable]) -> Solved:
     """A solved block with what an approach says of its derivatives."""
-    approach.require_contraction(found)
+    if (away := approach.moves_away(found)) is not None:
+        raise away
     if approach.warm is not None:
         approach.warm.keep(split(found.point, unknowns))
         found = replace(found, warm=approach.warm)

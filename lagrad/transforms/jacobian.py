@@ -175,5 +175,7 @@ def sparse_mean(point: SolvedPoint, here: Any, output: Variable, parameter: Vari
         return [np.asarray(matrix[rows, columns])]
 
     rows, columns = assembled(point.compiled.tape.pattern()).nonzero()
+    if not rows.size:
+        return here
     (found,), _ = point.mean(entries(here), lambda at: entries(assembled(at.linearization)))
     return sparse_matrices.csr_array((found, (rows, columns)), shape=here.shape)
