@@ -152,16 +152,15 @@ class ExplicitGradient:
         found = self._one_side(values)
         if found is None:
             return 0.0  # what is not finite is named by others
-        change, scale = 0.0, max(map(largest, found))
+        others, scale = [], max(map(largest, found))
         for _ in range(SAMPLES):
             pairs = zip(values, self.whole, strict=True)
             with moving(rng):
                 other = self._one_side([in_last_bits(np.asarray(a), rng, w) for a, w in pairs])
             if other is None:
                 return np.inf
-            here, there = (dict(enumerate(results[first:])) for results in (found, other))
-            change = max(change, relative_change(here, there, {}, scale))
-        return change
+            others.append(dict(enumerate(other[first:])))
+        return relative_change(dict(enumerate(found[first:])), others, {}, scale)
 
     def _one_side(self, values: Sequence[Array]) -> list[Array] | None:
         """The results as they stand; None where not all is finite."""

@@ -10,26 +10,56 @@ from lagrad.typing import Array
 
 # Of the largest value: what a result that should be zero is measured by.
 NEGLIGIBLE = 1e-6
+# How many times its change a result must be to be told from zero at once, and over many samples.
+TOLD, AWAY = 10.0, 2.0
+# Of what it is measured by: changes that are rounding.
+ROUNDED = 1e-13
+
+# The sizes of what is differentiated, and of what it is differentiated by.
+Units = Mapping[Any, tuple[float, float]]
 
 
 def relative_change(
-    found: Mapping[Any, Array], other: Mapping[Any, Array], units: Mapping[Any, float], scale: float
+    found: Mapping[Any, Array],
+    others: Iterable[Mapping[Any, Array]],
+    units: Units,
+    scale: float,
+    more: Iterable[Mapping[Any, Array]] = (),
 ) -> float:
     """The largest relative change among arrays, each measured by its own largest entry.
 
     One that cannot be told from zero is measured by the largest of all, in the given units, or by
     a millionth of the largest value in the program: by symmetry, say, it may be zero, and its
-    rounding is that of what cancelled.
+    rounding is that of what cancelled. Where samples leave open whether it is zero, `more` decide.
     """
     sizes = {key: largest(array) for key, array in found.items()}
-    changes = [largest(np.asarray(other[k]) - a) if np.size(a) else 0.0 for k, a in found.items()]
-    if not np.isfinite(changes).all():
+    changes = dict.fromkeys(found, 0.0)
+
+    def include(other: Mapping[Any, Array]) -> None:
+        for k, a in found.items():
+            change = largest(np.asarray(other[k]) - a) if np.size(a) else 0.0
+            changes[k] = max(changes[k], change) if np.isfinite(change) else np.inf
+
+    for other in others:
+        include(other)
+    if np.inf in changes.values():
         return np.inf
-    unit = {key: units.get(key) or 1.0 for key in found}
-    top = max((sizes[key] / unit[key] for key in found), default=0.0)
-    widest = max(unit.values(), default=1.0)
-    pairs = zip(changes, sizes.values(), strict=True)
-    return worst_share(pairs, max(top, NEGLIGIBLE * scale) * widest)
+    unit = {key: units.get(key, (1.0, 1.0)) for key in found}
+    top = max((sizes[key] * by / of for key, (of, by) in unit.items()), default=0.0)
+    floors = {key: max(top * of, NEGLIGIBLE * scale) / by for key, (of, by) in unit.items()}
+
+    def zero(times: float) -> set[Any]:
+        """What is not so many times its change; of changes that are rounding, as many as usual."""
+        limits = {k: TOLD if c <= ROUNDED * floors[k] else times for k, c in changes.items()}
+        return {k for k, c in changes.items() if sizes[k] <= limits[k] * c}
+
+    doubtful, zeros = zero(TOLD), zero(AWAY)
+    if doubtful != zeros and (samples := list(more)):
+        for other in samples:
+            include(other)
+        doubtful = zero(AWAY)
+    measures = {k: max(sizes[k], floors[k]) if k in doubtful else sizes[k] for k in found}
+    return max((share(changes[k], measures[k]) for k in found), default=0.0)
 
 
 def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:
@@ -40,8 +70,14 @@ def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:
     """
     worst = 0.0
     for change, size in pairs:
-        if size <= 10 * change:
+        if size <= TOLD * change:
             size = max(size, floor)
-        if change:
-            worst = max(worst, change / size if size and not np.isnan(change) else np.inf)
+        worst = max(worst, share(change, size))
     return worst
+
+
+def share(change: float, size: float) -> float:
+    """A change over a size; infinite where that is zero, or the change is NaN."""
+    if not change:
+        return 0.0
+    return change / size if size and not np.isnan(change) else np.inf

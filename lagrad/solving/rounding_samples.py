@@ -24,6 +24,8 @@ from lagrad.typing import Array, Function, Indices
 
 # Two errors that cancel in one sample may add up in the other.
 SAMPLES = 2
+# So many more where two leave open whether a result is zero.
+FURTHER = 6
 # Of what the size of a sample is in doubt: signs are random, and lengths from a half to one.
 SAFETY = 3.0
 

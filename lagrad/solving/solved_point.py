@@ -20,8 +20,8 @@ from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import doubting, in_last_bits, moving
 from lagrad.solving.matrix_conditions import HARMLESS
-from lagrad.solving.relative_change import NEGLIGIBLE, relative_change, worst_share
-from lagrad.solving.rounding_samples import SAFETY, SAMPLES, Roundings
+from lagrad.solving.relative_change import NEGLIGIBLE, Units, relative_change, worst_share
+from lagrad.solving.rounding_samples import FURTHER, SAFETY, SAMPLES, Roundings
 from lagrad.solving.sides import first_side, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
@@ -290,10 +290,7 @@ class SolvedPoint:
         )
 
     def carried(
-        self,
-        carry: Callable[[Any], dict[Any, Array]],
-        width: int | None,
-        units: Mapping[Any, float],
+        self, carry: Callable[[Any], dict[Any, Array]], width: int | None, units: Units
     ) -> "Taken":
         """What a sweep carries, and a first-order bound of its relative error.
 
@@ -325,7 +322,7 @@ class SolvedPoint:
                 error = np.inf
             for there in point.beyond:
                 other = carry(there.sweep(width, near=sweep))
-                change = relative_change(first, other, units, self.scale)
+                change = relative_change(first, [other], units, self.scale)
                 error += change if change > JUMPED else 0.0
             if self.compiled.iterates and not self.tied:
                 doubts.append(f"the program {self.compiled.system.name!r}")
@@ -334,7 +331,7 @@ class SolvedPoint:
                 for _ in range(SAMPLES):
                     with moving(rng):
                         other = carry(point.in_last_bits(rng).sweep(width, near=sweep))
-                    change = relative_change(first, other, units, self.scale)
+                    change = relative_change(first, [other], units, self.scale)
                     sweep.rounding = max(sweep.rounding, change)
                 sweep.doubts = tuple(dict.fromkeys(doubts))
                 error += sweep.rounding
@@ -344,7 +341,7 @@ class SolvedPoint:
         self,
         carry: Carry,
         width: int | None,
-        units: Mapping[Any, float],
+        units: Units,
         found: Mapping[Any, Array],
         sweep: Carried,
     ) -> float:
@@ -352,10 +349,14 @@ class SolvedPoint:
         large = self.compiled.operations > SAMPLED_AT_MOST
         if not self.doubtful and (large or self.tied):
             return 0.0
+
+        def taken(sample: SolvedPoint) -> dict[Any, Array]:
+            return carry(sample.sweep(width, near=sweep))
+
         with np.errstate(all="ignore"):
-            others = [carry(sample.sweep(width, near=sweep)) for sample in self.samples]
-        changes = (relative_change(found, other, units, self.scale) for other in others)
-        return SAFETY * max(changes)
+            others = [taken(sample) for sample in self.samples]
+            more = (taken(self._sample(k)) for k in range(SAMPLES, SAMPLES + FURTHER))
+            return SAFETY * relative_change(found, others, units, self.scale, more)
 
 
 @dataclass(frozen=True, eq=False)

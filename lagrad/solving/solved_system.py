@@ -22,6 +22,7 @@ from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivative_mapping import Derivatives, Gradient, frozen
 from lagrad.solving.last_bits import rounded
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
+from lagrad.solving.relative_change import Units
 from lagrad.solving.solved_point import GIVEN, Carry, SolvedPoint
 from lagrad.systems.constraint import Constraint, definitions
 from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
@@ -103,7 +104,7 @@ class SolvedSystem:
             variables = other.system.variables
             return other.pullback({variables[v.name]: a for v, a in cotangents.items()})
 
-        units = {v: 1 / size for v, size in self._sizes(parameters).items()}
+        units = {v: (1.0, size) for v, size in self._sizes(parameters).items()}
         values, certificate = self._certified(carry, what, units, again=again)
         return Gradient(values, "parameter", certificate)
 
@@ -124,7 +125,8 @@ class SolvedSystem:
             sweep.forth()
             return {v: np.asarray(sweep.value(v)).reshape(v.shape) for v in variables}
 
-        values, certificate = self._certified(carry, "the tangent", self._sizes(variables))
+        units = {v: (size, 1.0) for v, size in self._sizes(variables).items()}
+        values, certificate = self._certified(carry, "the tangent", units)
         return Derivatives(values, "variable", certificate)
 
     def jacobian(
@@ -153,7 +155,7 @@ class SolvedSystem:
                     found[of, by] = (piece if forward else piece.T).reshape(of.shape + by.shape)
             return found
 
-        units = {(o, i): self._size(o) / self._size(i) for o in outputs for i in inputs}
+        units = {(o, i): (self._size(o), self._size(i)) for o in outputs for i in inputs}
         found, certificate = self._certified(carry, "the Jacobian", units, width)
         by_output = {}
         for o in outputs:
@@ -165,7 +167,7 @@ class SolvedSystem:
         self,
         carry: Carry,
         what: str,
-        units: Mapping[Any, float],
+        units: Units,
         width: int | None = None,
         again: "Callable[[SolvedSystem], Mapping[str, Array]] | None" = None,
     ) -> tuple[dict[Any, Array], Certificate]:
