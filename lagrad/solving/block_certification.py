@@ -187,7 +187,7 @@ def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> L
     NotConverged where a residual is more than rounding, and no correction makes it smaller: steps
     are short beside a large unknown, on whose last digits the equations turn.
     """
-    scale = problem.scale
+    scale, fresh = problem.scale, False
     for _ in range(POLISHED_AT_MOST):
         with problem.spent.on("solving"):
             correction = -factors.solve(here.residual, tol=INEXACT).astype(here.point.dtype)
@@ -195,20 +195,28 @@ def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> L
         if not length > 2 * scale.epsilon:
             break
         nearer, before = problem.at(here.point + correction), largest(here.residual)
-        left = largest(nearer.residual)
-        if not left < 0.5 * before:
-            rounding = scale.epsilon * here.terms
-            steps = errors(factors, rounding, factors.solve(signed(rounding), tol=ESTIMATE))
-            if not problem.equations.opaque and length > ABOVE * scale.length(steps):
-                said = f"a residual of {before:.1e} is more than rounding, {largest(rounding):.1e}"
-                raise NotConverged(
-                    problem.story(
-                        f"ended where its equations do not hold: {said}, and the next step leaves "
-                        f"{left:.1e}"
-                    )
+        if largest(nearer.residual) < 0.5 * before:
+            here, fresh = nearer, False
+            continue
+        rounding = scale.epsilon * here.terms
+        steps = errors(factors, rounding, factors.solve(signed(rounding), tol=ESTIMATE))
+        if problem.equations.opaque or not length > ABOVE * scale.length(steps):
+            return min(here, nearer, key=lambda there: largest(there.residual))
+        if not fresh:  # with the Jacobian here, in the place of one from nearby
+            factors, fresh = problem.factor(problem.jacobian(here), "near its end"), True
+            continue
+        shorter = (problem.at(here.point + correction / 2**k) for k in range(1, 6))
+        gained = (there for there in shorter if largest(there.residual) < 0.9 * before)
+        if (there := next(gained, None)) is None:
+            said = f"a residual of {before:.1e} is more than rounding, {largest(rounding):.1e}"
+            left = largest(nearer.residual)
+            raise NotConverged(
+                problem.story(
+                    f"ended where its equations do not hold: {said}, and the next step leaves "
+                    f"{left:.1e}"
                 )
-            return nearer if left < before else here
-        here = nearer
+            )
+        here, fresh = there, False
     return here
 
 

@@ -191,7 +191,7 @@ class SolvedSystem:
         certificate = replace(
             primal,
             multiplier_residual=sweep.residual,
-            bound=cache(lambda: float(error + sample() + primal.error_bound)),
+            bound=cache(lambda: float(error + sample())),
             differentiated="; ".join(instead) or "implicit",
             truncation=sweep.truncation,
             kink=taken.jump,
