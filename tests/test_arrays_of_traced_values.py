@@ -348,3 +348,54 @@ ALIKE = {
 @pytest.mark.parametrize("case", ALIKE)
 def test_check_gradient_passes_where_both_go_one_way(case):
     assert lg.check_gradient(ALIKE[case], X).passed
+
+
+# Matrices and vectors of traced scalars
+
+JOINED = {
+    "a matrix of scalars": lambda a, b: np.block([[2.0, a[0, 0]], [b[1, 1], 3.0]]),
+    "matrices": lambda a, b: np.block([[a, b], [b.T, 2.0 * np.eye(2)]]),
+    "a vector": lambda a, b: np.block([a[0], 3.0, b[0]]),
+    "rows above each other": lambda a, b: np.block([[a[0]], [b[1]]]),
+    "three axes": lambda a, b: np.block([[[a], [b]]]),
+    "scalars beside vectors": lambda a, b: np.block([[a[0, 0], b[0]], [a[1], 5.0]]),
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_nested_lists_are_joined(name):
+    a, b = np.random.default_rng(0).random((2, 2, 2))
+    found, tangent = lg.jvp(JOINED[name], (a, b), (a, b))
+    np.testing.assert_array_equal(found, JOINED[name](a, b))
+    moved = JOINED[name](2 * a, 2 * b) - JOINED[name](a, b)
+    np.testing.assert_allclose(tangent, moved, rtol=1e-14)
+
+
+def test_systems_are_made_of_scalars():
+    f = lambda a: np.sum(np.linalg.solve(np.block([[2.0, a], [a, 3.0]]), np.stack([1.0, a])))
+    exact = lambda a: (3 - a * a - a + 2 * a) / (6 - a * a)
+    slope = (exact(0.7 + 1e-6) - exact(0.7 - 1e-6)) / 2e-6
+    assert lg.grad(f)(0.7) == pytest.approx(slope, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    "bad", [lambda a: np.block([[a, 1.0], [2.0]]), lambda a: np.block([[a], 1.0])]
+)
+def test_lists_that_do_not_fit_are_named(bad):
+    with pytest.raises(lg.LagradError, match="block"):
+        lg.grad(lambda a: np.sum(bad(a)))(1.0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: np.linalg.det(np.array([[2.0, a], [a, 3.0]])),
+        lambda a: np.sum(np.linalg.solve([[2.0, a], [a, 3.0]], [1.0, a])),
+        lambda a: np.sum(np.exp(np.array([a, 2 * a, 3.0]))),
+        lambda a: np.mean([a, 2 * a]),
+        lambda a: np.sum(np.array([a, 2 * a], dtype=float)),
+    ],
+)
+def test_an_array_of_objects_is_named_with_what_makes_a_traced_one(function):
+    with pytest.raises(lg.LagradError, match=r"np\.block"):
+        lg.grad(function)(0.7)

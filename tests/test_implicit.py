@@ -474,3 +474,27 @@ def test_acceleration_costs_fewer_steps_than_plain_ones():
     found, _ = lg.Anderson().run(step, np.zeros(50))
     assert found == pytest.approx(np.linalg.solve(np.eye(50) - matrix, b), rel=1e-7)
     assert len(counts) < 400  # plain steps: about 2,000
+
+
+# A branch on which nothing is found leads to another one.
+
+
+@pytest.mark.parametrize(
+    ("residual", "start", "root", "slope"),
+    [
+        (lambda x, a: x**2 if x > 1 else 2 * x - a, 5.0, 0.4, 0.5),  # a multiple root beyond
+        (lambda x, a: x + 3 * a if x > 1 else 2 * x - a, 5.0, 0.4, 0.5),
+        (lambda x, a: np.exp(x) if x > 0 else x + a, 3.0, -0.8, -1.0),  # no root there
+        (lambda x, a: x**2 + 1 if x > 1 else 2 * x - a, 5.0, 0.4, 0.5),
+    ],
+)
+def test_a_root_beyond_the_branch_of_the_start(residual, start, root, slope):
+    solve = lambda a: lg.root(residual, start, a)
+    assert solve(0.8) == pytest.approx(root, rel=1e-12)
+    assert lg.grad(solve)(0.8) == pytest.approx(slope, rel=1e-9)
+    assert lg.compile(solve)(0.8) == pytest.approx(root, rel=1e-12)
+
+
+def test_no_root_on_any_branch():
+    with pytest.raises(lg.NotConverged):
+        lg.root(lambda x: x**2 + 1 if x > 0 else x * x + 2, 5.0)

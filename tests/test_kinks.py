@@ -285,3 +285,10 @@ def test_many_scalars_on_a_tape_have_the_mean():
     expected = np.mean([near(np.array([a, 0.1, b]) * 1e-6) for a in (1, -1) for b in (3, -0.3)], 0)
     assert lg.grad(f)(x)[1] == pytest.approx(expected[1])
     assert np.isfinite(lg.grad(f)(x)).all()
+
+
+def test_a_sparse_jacobian_at_a_kink_of_what_does_not_depend_on_it():
+    f = lambda x, y: (np.maximum(x, 0.0), np.sin(y))
+    rows = lg.jacobian(f, (0, 1), sparse=True)(np.zeros(2), np.ones(3))
+    assert rows[0][0].toarray().tolist() == [[0.5, 0.0], [0.0, 0.5]]
+    assert rows[0][1].nnz == rows[1][0].nnz == 0

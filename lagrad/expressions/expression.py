@@ -194,7 +194,8 @@ class Expression(Public, NDArrayOperatorsMixin):
         if dtype is not None and np.dtype(dtype) != object:
             raise TracedValueError(
                 f"{self!r} was to become an array of numbers ({np.dtype(dtype)}), but has no "
-                "value while the program is declared; use NumPy functions that have a rule."
+                "value while it is traced; make arrays of such by np.stack or np.block, and use "
+                "NumPy functions that have a rule."
             )
         self.graph.handed = True
         # `A @ t` with a sparse A asks `t.__rmatmul__` only where A finds no axes.

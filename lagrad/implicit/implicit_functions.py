@@ -1,12 +1,20 @@
 """Fixed points, roots and argmins, inside or outside a traced function."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, InvalidValue, NotConverged, NotFinite, SingularSystem
+from lagrad.errors import (
+    InvalidFunction,
+    InvalidValue,
+    LagradError,
+    NotConverged,
+    NotFinite,
+    SingularSystem,
+)
 from lagrad.expressions.expression import Expression
 from lagrad.implicit.approach import ImplicitApproach
 from lagrad.implicit.root_fixed_point_argmin import ArgMin, FixedPoint, Root, Stationary
@@ -14,6 +22,7 @@ from lagrad.implicit.unrolled import Reversible, Unrolled, unrolled
 from lagrad.implicit.warm_start import WarmStart
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.neumann import Neumann
+from lagrad.solving.certificate import Policy
 from lagrad.transforms.trace import Trace, name_of, start_of, trace
 from lagrad.transforms.trace_checks import require_followed, where_not_finite
 from lagrad.transforms.tracing_graph import Guards, numbers, tracing
@@ -244,7 +253,7 @@ def implicit(
             break
         data = [numbers(value) for value in enclosed]
         try:
-            found = approach.finish(data, begin)
+            found = solution_or_way(approach, inner, data, begin)
         except ArithmeticError as error:
             if (said := where_not_finite(inner)) is not None:
                 raise NotFinite(said) from error
@@ -277,6 +286,27 @@ def implicit(
     guards = [replace(guard, border=False) for guard in inner.guards]
     outer.inherit(inner.program, guards, approach.by_name(unknowns, arguments))
     return tree.unflatten(list(unknowns[: len(starts)]))
+
+
+def solution_or_way(
+    approach: ImplicitApproach, inner: Trace, data: Sequence[Array], begin: Sequence[Array]
+) -> list[Array]:
+    """The solution on the branch of the start; where it has none, a place on another branch."""
+    try:
+        return approach.finish(data, begin)
+    except (NotConverged, SingularSystem):
+        if not inner.guards:
+            raise
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                reached = approach.finish(data, begin, Policy(np.inf, "warn"))
+        except LagradError:
+            reached = list(begin)
+        finite = all(np.isfinite(value).all() for value in reached)
+        if finite and not agrees(inner, approach.by_name(reached, data)):
+            return reached
+        raise
 
 
 def at_values(inner: Trace, values: Mapping[str, Array]) -> Trace:

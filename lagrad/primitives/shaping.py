@@ -182,6 +182,36 @@ def _hstack(tup: Any, **rest: Any) -> Any:
     return np.concatenate(arrays, axis=0 if arrays[0].ndim == 1 else 1)
 
 
+@implements(np.block)
+def _block(arrays: Any) -> Any:
+    """Nested lists joined, the innermost along the last axis, those around them before it."""
+    shapes: list[Shape] = []
+
+    def depth(part: Any) -> int:
+        if isinstance(part, list):
+            return 1 + max(map(depth, part), default=0)
+        shapes.append(np.shape(part))
+        return 0
+
+    def nothing(part: Any) -> Any:
+        nested = isinstance(part, list)
+        return [nothing(p) for p in part] if nested else np.broadcast_to(0.0, np.shape(part))
+
+    try:
+        np.block(nothing(arrays))
+    except (TypeError, ValueError) as error:
+        raise ShapeMismatch(f"np.block of these arrays: {error}") from None
+    levels = depth(arrays)
+    rank = max(levels, *map(len, shapes))
+
+    def joined(part: Any, level: int) -> Any:
+        if isinstance(part, list):
+            return np.concatenate([joined(p, level - 1) for p in part], axis=-level)
+        return np.reshape(part, (1,) * (rank - np.ndim(part)) + np.shape(part))
+
+    return joined(arrays, levels)
+
+
 @implements(np.split)
 def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     (x,) = lifted(ary)

@@ -16,6 +16,12 @@ from lagrad.trees import Tree, flatten
 from lagrad.typing import Array
 
 HOME = str(Path(__file__).parents[1])
+# What NumPy and SciPy say of arrays of objects, and what to make in their place.
+OF_OBJECTS = ("dtype('O')", "object", "has no callable")
+ARRAYS = (
+    "np.array of traced values is an array of objects, which few functions take: make a vector by "
+    "np.stack([a, 2 * a]), a matrix by np.block([[2.0, a], [a, 3.0]]). "
+)
 # Values that differ by more were not computed in the same way.
 OFF = {8: 1e-6, 4: 1e-3}
 
@@ -31,10 +37,12 @@ def named(name: str, on_numbers: Callable[[], Any], error: Exception) -> LagradE
     lines = [frame.line for frame in own if frame.filename == own[0].filename]
     where = f" at `{lines[-1]}`" if lines and lines[-1] else ""
     said = str(error).rstrip(".")
+    objects = any(word in said for word in OF_OBJECTS)
     return UnsupportedFunction(
         f"{name!r} works on numbers, and breaks off where it is traced{where}: "
-        f"{type(error).__name__}: {said}. Use functions that docs/functions.md lists, give that "
-        'one a rule, lg.primitive(f, vjp=…), or take differences, lg.primitive(f, jvp="centered").'
+        f"{type(error).__name__}: {said}. {ARRAYS if objects else ''}Use functions that "
+        "docs/functions.md lists, give that one a rule, lg.primitive(f, vjp=…), or take "
+        'differences, lg.primitive(f, jvp="centered").'
     )
 
 

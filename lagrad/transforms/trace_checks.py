@@ -108,8 +108,9 @@ def raises_otherwise(call: TracedCall, number: int) -> bool:
 
 
 REMEDY = (
-    "Use NumPy's functions, not math's, leave float() and np.asarray out, or hold the value "
-    "constant on purpose by lg.stop_gradient outside of the function."
+    "Use NumPy's functions, not math's, leave float() and np.asarray out, make arrays by np.stack "
+    "or np.block in the place of np.array or of assigned entries, or hold the value constant on "
+    "purpose by lg.stop_gradient outside of the function."
 )
 
 
