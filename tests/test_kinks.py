@@ -292,3 +292,15 @@ def test_a_sparse_jacobian_at_a_kink_of_what_does_not_depend_on_it():
     rows = lg.jacobian(f, (0, 1), sparse=True)(np.zeros(2), np.ones(3))
     assert rows[0][0].toarray().tolist() == [[0.5, 0.0], [0.0, 0.5]]
     assert rows[0][1].nnz == rows[1][0].nnz == 0
+
+
+@pytest.mark.parametrize("transform", [lg.hessian, lambda f: lg.compile(lg.hessian(f))])
+def test_kinks_where_masks_choose(transform):
+    # At the zeros of a triangle |v| has kinks; f'' there is the mean of both sides' f''.
+    f = lambda x: np.sum(np.log2(np.hypot(np.tril(x), 1.5 + np.abs(np.tril(x)))))
+    x = np.array([[0.3, 0.7], [-0.4, 0.2]])
+    found = transform(f)(x).reshape(4, 4)
+    slope = lambda x: lg.grad(f)(x).ravel()
+    steps = 1e-6 * np.eye(4).reshape(4, 2, 2)
+    rows = [(slope(x + s) - slope(x - s)) / 2e-6 for s in steps]
+    np.testing.assert_allclose(found, rows, atol=1e-8)

@@ -296,9 +296,16 @@ def directions(count: int) -> Iterator[Array]:
 
 
 def moved(arrays: Sequence[Array], direction: Array, share: float = 1.0) -> list[Array]:
-    """Arrays moved along a direction: by so small a share that no kink but their own is passed."""
+    """Arrays moved along a direction: by so small a share that no kink but their own is passed.
+
+    Whole numbers and truths stay as they are.
+    """
     found, start = [], 0
     for array in arrays:
+        if array.dtype.kind != "f":
+            found.append(array)
+            start += array.size
+            continue
         size = np.abs(array)
         size = np.where(size > 0, size, size.max(initial=0.0) or 1.0)
         step = np.reshape(direction[start : start + array.size], array.shape)
