@@ -14,6 +14,7 @@ import lagrad as lg
 
 # Of the others, relative: a derivative that is less is zero, as 1 − tanh(40)² is to doubles.
 ZERO = mpmath.mpf(10) ** -15
+EPSILON = float(np.finfo(float).eps)
 # Residuals that are less are rounding, whether there is a root within it or none.
 ROUNDED = 1e-12
 
@@ -125,32 +126,62 @@ def farthest(found, true, least=0):
     return float(max(errors))
 
 
+def asked(at, system, use):
+    """What lagrad finds of one kind of derivative, and its certificate."""
+    last, first = list(system.unknowns)[-1], next(iter(system.parameters))
+    if use == "jacobian":
+        whole = at.jacobian([last], list(system.parameters))
+        return whole[last], whole.certificate
+    found = {
+        "gradient": lambda: at.gradient("f"),
+        "pullback": lambda: at.pullback(f=-2.0),
+        "multipliers": lambda: at.multipliers("f"),
+        "tangent": lambda: at.tangent({n: 1.0 + k for k, n in enumerate(system.parameters)}),
+        "hessian_vector": lambda: at.hessian_vector("f", {first: 1.0}),
+    }[use]()
+    return found, found.certificate
+
+
+def expected(truth, system, use):
+    """The same from the oracle."""
+    if use == "solve":
+        return {n: [mpmath.mpf(v) for v in flattened([truth.scope[n]])] for n in system.unknowns}
+    if use == "multipliers":
+        return {n: [v] for n, v in truth.multipliers("f").items()}
+    if use == "hessian_vector":
+        return truth.second(next(iter(truth.given)))
+    if use == "jacobian":
+        return truth.slopes([list(system.unknowns)[-1]])
+    if use != "tangent":
+        times = -2 if use == "pullback" else 1
+        return {n: [times * v for v in row] for n, row in truth.slopes(["f"]).items()}
+    names, true = [*system.unknowns, "f"], {}
+    rows = truth.slopes(names).values()
+    total = [sum((1 + k) * v for k, v in enumerate(row)) for row in zip(*rows, strict=True)]
+    for name in names:
+        size = len(flattened([truth.scope[name]]))
+        true[name], total = total[:size], total[size:]
+    return true
+
+
 def differentiated(at, truth, system, use):
     """The errors of one kind of derivative, and its certificate."""
-    last, first = list(system.unknowns)[-1], next(iter(truth.given))
-    if use == "gradient":
-        found, true = at.gradient("f"), truth.slopes(["f"])
-    elif use == "pullback":
-        found, true = at.pullback(f=-2.0), truth.slopes(["f"])
-        true = {n: [-2 * v for v in row] for n, row in true.items()}
-    elif use == "multipliers":
-        found, true = at.multipliers("f"), {n: [v] for n, v in truth.multipliers("f").items()}
-    elif use == "jacobian":
-        whole, true = at.jacobian([last], list(truth.given)), truth.slopes([last])
-        return farthest(whole[last], true), whole.certificate.error_bound
-    elif use == "tangent":
-        names = [*system.unknowns, "f"]
-        found = at.tangent({n: 1.0 + k for k, n in enumerate(truth.given)})
-        rows = truth.slopes(names).values()
-        total = [sum((1 + k) * v for k, v in enumerate(row)) for row in zip(*rows, strict=True)]
-        true = {}
-        for name in names:
-            true[name], total = total[: np.size(at[name])], total[np.size(at[name]) :]
-    else:
-        found, true = at.hessian_vector("f", {first: 1.0}), truth.second(first)
+    found, certificate = asked(at, system, use)
+    true, least = expected(truth, system, use), 0
+    if use == "hessian_vector":
         least = max(abs(row[0]) for row in truth.slopes(["f"]).values())
-        return farthest(found, true, least), found.certificate.error_bound
-    return farthest(found, true), found.certificate.error_bound
+    return farthest(found, true, least), certificate.error_bound
+
+
+def condition_of(truth, system, use):
+    """By how much more than all numbers of a program what is asked of it moves with them."""
+    other = system.nearby()
+    given = {n: v * (1 + EPSILON * (k % 3 - 1)) for k, (n, v) in enumerate(truth.given.items())}
+    there = Truth(other, given, truth.scope)
+    if not there.exists:
+        return math.inf
+    pair = [expected(at, of, use) for at, of in ((truth, system), (there, other))]
+    return max(truth.condition, farthest(*pair) / EPSILON)
 
 
 USES = ("gradient", "pullback", "tangent", "jacobian", "multipliers", "hessian_vector")
@@ -195,14 +226,15 @@ def compared(system, program, given, uses):
         errors = [largest_error(warned[n], truth.unknown(n)) for n in system.unknowns]
         return max(errors), warned.certificate.error_bound
 
-    outcomes = [verdict_on("solve", *attempt(primal), refusal, truth.condition)]
+    condition = lambda use: condition_of(truth, system, use)
+    outcomes = [verdict_on("solve", *attempt(primal), refusal, condition)]
     for use in uses if refusal is None else ():
         found, refusal = attempt(lambda use=use: differentiated(at, truth, system, use))
         missing = refusal
         if isinstance(refusal, lg.LagradError):
             again = program.solve(given, on_failure="warn")
             found, missing = attempt(lambda u=use, a=again: differentiated(a, truth, system, u))
-        outcomes.append(verdict_on(use, found, missing, refusal, truth.condition))
+        outcomes.append(verdict_on(use, found, missing, refusal, condition))
     return outcomes
 
 
@@ -212,7 +244,11 @@ def verdict_on(use, found, missing, refusal, condition):
         return Outcome(use, "skipped")
     error, bound = (math.nan, math.nan) if found is None else found
     if refusal is None:
-        return judged(use, error, bound, condition)
+        return judged(use, error, bound)
+    try:
+        condition = condition(use)
+    except (NotKnown, ZeroDivisionError):
+        condition = math.inf
     kind = "false alarm" if error < GOOD else "refused"
     kind = kind if isinstance(refusal, lg.LagradError) else "foreign"
     return Outcome(use, kind, error, bound, condition, message(refusal))

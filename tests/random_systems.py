@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import re
+import zlib
 
+import mpmath
 import numpy as np
 from oracles import MP_NP, flattened
 
@@ -14,6 +18,16 @@ SCALINGS = (
 )
 TERMS = ("np.sin({0})", "np.tanh({0})", "{0}**2", "np.exp(0.4 * {0})", "np.arctan({0})")
 TERMS += ("{0} * {1}", "{0} * np.cos({1})", "{0}**3", "np.sqrt(3.0 + {0})", "{0} / (2.0 + {1}**2)")
+
+
+NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?:e[-+]?\d+)?")
+
+
+def moved_numbers(text):
+    """A text with its numbers off by up to their spacing, each in its own way."""
+    share = lambda number: (zlib.crc32(number.encode()) % 5 - 2) / 2
+    eps = float(np.finfo(float).eps)
+    return NUMBER.sub(lambda m: f"({m[0]} * (1 + ONE * {share(m[0]) * eps!r}))", text)
 
 
 class System:
@@ -262,7 +276,7 @@ class System:
 
     def at(self, given, values, added=()):
         """Residuals and definitions for mpmath's numbers; `added` goes to each right side."""
-        names = {"np": MP_NP}
+        names = {"np": MP_NP, "ONE": mpmath.mpf(1)}
         scope = {**given, **values}
         residuals = []
         for k, (kind, left, right) in enumerate(self.code()):
@@ -274,6 +288,13 @@ class System:
             else:
                 residuals.append(found - eval(left, names, scope))
         return flattened(residuals), scope
+
+    def nearby(self):
+        """The same program with each of its numbers moved by about its spacing."""
+        other = copy.copy(self)
+        other.items = [(kind, *map(moved_numbers, parts)) for kind, *parts in self.items]
+        vars(other).pop("_code", None)
+        return other
 
     def code(self):
         if not hasattr(self, "_code"):
