@@ -168,3 +168,50 @@ def test_random_starts_of_steep_systems():
         except (lg.NotConverged, lg.SingularSystem):
             failures += 1
     assert failures <= 2
+
+
+def test_saturated_functions_of_large_unknowns():
+    # 1 − tanh² is zero there, and no rounding of it is multiplied by 10⁹ twice.
+    p = lg.Program()
+    a, z = p.parameter("a", value=1.5), p.unknown("z")
+    p.subject_to(1e-9 * z + 1e-10 * z / (2.0 + a**2) == a)
+    p.define("f", np.tanh(z) + a**3)
+    at = p.solve()
+    assert at.gradient("f")["a"] == pytest.approx(6.75, rel=1e-12)
+    assert at.hessian_vector("f", a=1.0)["a"] == pytest.approx(9.0, rel=1e-12)
+
+
+def test_one_uncertain_unknown_says_nothing_of_what_does_not_see_it():
+    # Near its fold w is known to half the digits, and its multiplier to three; f is of z alone.
+    p = lg.Program()
+    a, z, w = p.parameter("a", value=1.5), p.unknown("z"), p.unknown("w", start=0.6494)
+    p.subject_to(z + z**3 == a)
+    p.subject_to(w**2 - 2 * 0.6493 * w + 0.6493**2 == 3.6e-12)
+    p.define("f", z**2)
+    at = p.solve(accuracy=1e-2)
+    slope = 2 * at["z"] / (1 + 3 * at["z"] ** 2)
+    gradient = at.gradient("f")
+    assert gradient["a"] == pytest.approx(slope, rel=1e-12)
+    assert gradient.certificate.error_bound < 1e-10
+
+
+def test_steps_that_shrink_slowly_by_chance_end_at_no_multiple_root():
+    # On the last digits of a large unknown a sine turns: each step is about half the one before.
+    p = lg.Program()
+    a = p.parameter("a", value=1.8864)
+    u2, u3 = p.unknown("u2"), p.unknown("u3")
+    p.subject_to(2.5124 * u2 == 0.655 * a + 2.2242)
+    p.subject_to(3.0221 * u2 + 5.3642213999999995e-12 * u3 + 2.298e-12 * np.sin(u3) == 2.1646 * a)
+    assert p.solve()["u3"] == pytest.approx(
+        (2.1646 * 1.8864 - 3.0221 * 1.377086451202038) / 5.3642214e-12, rel=1e-10
+    )
+
+
+@pytest.mark.parametrize("m", [2, 3, 5])
+@pytest.mark.parametrize("c", [0.0, 1.0, 1e5])
+def test_multiple_roots_are_still_named(m, c):
+    p = lg.Program()
+    z = p.unknown("z", start=c + 0.3)
+    p.subject_to((z - c) ** m == 0)
+    with pytest.raises(lg.SingularSystem):
+        p.solve()

@@ -441,3 +441,23 @@ def test_an_objective_without_a_minimum_is_soon_seen(n):
         with pytest.raises(lg.LagradError, match=r"unbounded below|no minimum|positive"):
             lg.argmin(objective, np.full(n, 0.3))
     assert len(asked) <= 100 * n
+
+
+def test_a_tangent_near_a_fold_is_no_zero():
+    # dz/da = ε / (2z − 2c), of which the divisor is 12% rounding: not the zero of a symmetry.
+    p = lg.Program()
+    a = p.parameter("a", value=0.5378)
+    z, w = p.unknown("z", start=1.4589002728), p.unknown("w")
+    p.subject_to(z**2 - 2 * 1.4589 * z + 1.4589**2 == 3.46e-14 * a)
+    p.subject_to(w == 3.0 * a)
+    with pytest.raises(lg.SingularSystem, match="tangent"):
+        p.solve(accuracy=1e-5).tangent(a=1.0)
+
+
+def test_a_slope_that_turns_on_the_last_digits_of_an_unknown_is_named():
+    # cos(u) at u = 10¹⁴ is any number; du/da = −… / (c + d cos u) by a factor of four.
+    p = lg.Program()
+    a, u = p.parameter("a", value=1.3), p.unknown("u")
+    p.subject_to(1.958332e-14 * u + 1.24e-14 * np.sin(u) == 3.6603 * a)
+    with pytest.raises(lg.LagradError):
+        p.solve().tangent(a=1.0)

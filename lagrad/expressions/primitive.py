@@ -55,6 +55,8 @@ class Primitive:
     conditioned : bool
         Whether rounding of its arguments may be magnified in its value without end, as by the
         inverse of a matrix.
+    level : float, optional
+        The size of arguments beyond which its value is a limit to the last digit, and exact.
     singular : callable, optional
         `singular(node)` says whether its local partials may be infinite at finite arguments.
     ties : callable, optional
@@ -91,6 +93,7 @@ class Primitive:
     kink: bool = False
     parted: bool = False
     conditioned: bool = False
+    level: float | None = None
     singular: Callable[[Expression], bool] | None = None
     ties: Callable[[Any], Any] | None = None
     fresh: bool = False

@@ -115,7 +115,8 @@ arctan2 = elementwise(
 )
 sinh = elementwise(np.sinh, lambda y, x: np.cosh(x))
 cosh = elementwise(np.cosh, lambda y, x: np.sinh(x))
-tanh = elementwise(np.tanh, lambda y, x: 1 - np.square(y))
+# Near one 1 − y is exact, where 1 − y² would round.
+tanh = elementwise(np.tanh, lambda y, x: (1 - y) * (1 + y), level=20.0)
 arcsinh = elementwise(np.arcsinh, lambda y, x: 1 / np.hypot(1, x))
 arccosh = elementwise(np.arccosh, lambda y, x: 1 / np.sqrt((x - 1) * (x + 1)))
 arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))

@@ -321,13 +321,17 @@ class NewtonSearch:
         """SingularSystem where the last full steps shrank by a constant factor.
 
         At a root of multiplicity m they shrink by 1 − 1/m: the Jacobian is singular there, and
-        the multipliers grow without bound, whatever the condition number says on the way.
+        the multipliers grow without bound, whatever the condition number says on the way. The
+        residual shrinks by the m-th power of that, but in proportion at a root that is regular.
         """
         rounding = 1e3 * self.scale.epsilon
         steps = [s for s in self.history if s.damping == 1.0 and s.relative > rounding][-6:]
         lengths = [step.correction for step in steps]
         ratios = [b / a for a, b in itertools.pairwise(lengths) if a > 0.0]
-        if len(ratios) >= 5 and min(ratios[-5:]) > 0.3 and not self.equations.linear:
+        if len(ratios) < 5 or self.equations.linear:
+            return
+        steeper = steps[-1].residual * lengths[-6] < 0.1 * steps[-6].residual * lengths[-1]
+        if min(ratios[-5:]) > 0.3 and steeper:
             raise SingularSystem(
                 self.problem.story(
                     f"converges only linearly, each step {ratios[-1]:.2f} of the one before: "

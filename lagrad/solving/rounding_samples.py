@@ -82,6 +82,7 @@ class Operation:
     arguments: Indices
     rounds: bool
     conditioned: bool
+    level: float | None
 
 
 class RoundedSystem:
@@ -118,7 +119,11 @@ class RoundedSystem:
             if step.conditioned:
                 given = [rounded(np.asarray(a)) for a in given]
             found = step.kernel(*given)
-            memory[step.index] = rounded(found) if step.rounds else found
+            if step.level is not None:
+                exact = np.abs(given[0]) > step.level
+                memory[step.index] = np.where(exact, found, rounded(found))
+            else:
+                memory[step.index] = rounded(found) if step.rounds else found
         others = {v: np.asarray(memory[v.index], dtype=v.dtype) for v in self.variables}
         return others, [memory[node.index] for node in self.tape.data]
 
@@ -129,6 +134,6 @@ def operation(node: Expression) -> Operation:
     assert primitive is not None
     exact = node.dtype.kind != "f" or primitive.kink or moves(node)
     kernel, arguments = primitive.kernel(node.parameters), tuple(a.index for a in node.arguments)
-    return Operation(
-        node.index, kernel, arguments, not (exact or primitive.conditioned), primitive.conditioned
-    )
+    rounds = not (exact or primitive.conditioned)
+    level = primitive.level if rounds else None
+    return Operation(node.index, kernel, arguments, rounds, primitive.conditioned, level)
