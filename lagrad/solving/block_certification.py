@@ -32,7 +32,7 @@ PSEUDO_INVERSE_UP_TO = 1500
 
 
 # Corrections at the end of a path: each gains a digit or more, where there is one to gain.
-POLISHED_AT_MOST = 8
+POLISHED_AT_MOST = 20
 # A step that is so many times what rounding of the residual makes of it is none.
 ABOVE = 1e3
 # Unknowns so much larger than where they started, and than all that is given, went far.
@@ -193,15 +193,17 @@ def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> L
             correction = -factors.solve(here.residual, tol=INEXACT).astype(here.point.dtype)
         length = scale.length(correction)
         if not length > 2 * scale.epsilon:
-            break
+            return here
         nearer, before = problem.at(here.point + correction), largest(here.residual)
-        if largest(nearer.residual) < 0.5 * before:
+        left = largest(nearer.residual)
+        if left < 0.5 * before:
             here, fresh = nearer, False
             continue
         rounding = scale.epsilon * here.terms
         steps = errors(factors, rounding, factors.solve(signed(rounding), tol=ESTIMATE))
-        if problem.equations.opaque or not length > ABOVE * scale.length(steps):
-            return min(here, nearer, key=lambda there: largest(there.residual))
+        near = problem.equations.opaque or not length > ABOVE * scale.length(steps)
+        if near and (fresh or not before > 10 * largest(rounding)):
+            return nearer if left < before else here
         if not fresh:  # with the Jacobian here, in the place of one from nearby
             factors, fresh = problem.factor(problem.jacobian(here), "near its end"), True
             continue
@@ -209,7 +211,6 @@ def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> L
         gained = (there for there in shorter if largest(there.residual) < 0.9 * before)
         if (there := next(gained, None)) is None:
             said = f"a residual of {before:.1e} is more than rounding, {largest(rounding):.1e}"
-            left = largest(nearer.residual)
             raise NotConverged(
                 problem.story(
                     f"ended where its equations do not hold: {said}, and the next step leaves "
@@ -217,7 +218,13 @@ def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> L
                 )
             )
         here, fresh = there, False
-    return here
+    rounding = scale.epsilon * here.terms
+    if problem.equations.opaque or largest(here.residual) <= ABOVE * largest(rounding):
+        return here
+    said = f"a residual of {largest(here.residual):.1e} is more than rounding"
+    raise NotConverged(
+        problem.story(f"ended where its equations do not hold: {said}, {largest(rounding):.1e}")
+    )
 
 
 def at_the_end(

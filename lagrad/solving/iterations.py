@@ -226,7 +226,7 @@ def minimised(
 def not_reached(history: Sequence[float], method: str) -> str:
     """What a fixed-point iteration that did not end went through."""
     shown = ", ".join(f"{h:.2e}" for h in history[-8:])
-    finite = [h for h in history if np.isfinite(h) and h > 0]
+    finite = [h for h in history[-20:] if np.isfinite(h) and h > 0]
     factor = (finite[-1] / finite[0]) ** (1 / (len(finite) - 1)) if len(finite) > 1 else np.inf
     found = (
         f"each is {factor:.3g} of the one before, on average" if factor < 0.99 else "not shrinking"
