@@ -313,7 +313,10 @@ class SolvedPoint:
                     point = first_side(self)
                     first = carry(sweep := point.sweep(width))
             # The refinement's last correction is one sample of rounding, not the worst.
-            error = 4 * sweep.error
+            kinds = {a.dtype for a in found.values() if a.dtype.kind == "f"}
+            error = 4 * max([sweep.error, *(float(np.finfo(kind).eps) for kind in kinds)])
+            if not all(np.isfinite(s.bound.error) for s in self.solved.values()):
+                error = np.inf  # of blocks that were given up
             if not all(np.isfinite(array).all() for array in first.values()):
                 return Taken(found, sweep, error, jump)  # there is nothing to compare with
             if self.doubtful:
