@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 from scipy import special
+from scipy.optimize import brentq
 
 import lagrad as lg
 from lagrad.compiler.plan import Plan
@@ -457,3 +458,53 @@ def test_the_symbolic_pull_back_equals_the_numeric_one(name, i):
             (value,) = Plan(variables, [found])(values)
             np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-10)
             assert isinstance(found, Constant) or found.shape == v.shape
+
+
+# A rule for one mode serves first derivatives in both
+
+BOX = lg.primitive(lambda p: np.sum(p**2) + p[0] * p[1], jvp="centered")
+CUBE = lg.primitive(lambda x: x**3, jvp=lambda t, y, x: 3 * t[0] * x * x, name="cube")
+CUBE_BACK = lg.primitive(lambda x: x**3, vjp=lambda g, y, x: (3 * g * x * x,))
+MIXED = lg.primitive(lambda a, b: a * b + np.sin(a), jvp="centered")
+POINT = np.array([1.0, 2.0])
+ROOT = brentq(lambda z: 2 * z + np.sin(z) - 1, 0, 1, xtol=1e-14)
+
+ONE_MODE = {
+    "a black box": (lambda: lg.grad(BOX)(POINT), [4.0, 5.0]),
+    "compiled": (lambda: lg.compile(lg.grad(BOX))(POINT), [4.0, 5.0]),
+    "with its value": (lambda: lg.value_and_grad(BOX)(POINT)[1], [4.0, 5.0]),
+    "minimised": (lambda: lg.minimize(BOX, POINT, method="BFGS").x, [0.0, 0.0]),
+    "forwards": (lambda: lg.grad(lambda x: np.sum(CUBE(x)))(POINT), [3.0, 12.0]),
+    "a tangent of backwards": (
+        lambda: lg.jvp(lambda x: lg.grad(lambda y: np.sum(CUBE_BACK(y)))(x), (POINT,), (POINT,))[1],
+        [6.0, 24.0],
+    ),
+    "backwards twice": (lambda: lg.hvp(lambda x: np.sum(CUBE_BACK(x)), POINT, POINT), [6.0, 24.0]),
+    "two arguments": (
+        lambda: [g[0] for g in lg.grad(lambda a, b: np.sum(MIXED(a, b) * b), (0, 1))(
+            np.ones(3), 2 * np.ones(3))],
+        [4 + 2 * np.cos(1), 4 + np.sin(1)],
+    ),
+    "inside a root": (
+        lambda: lg.grad(lambda a: np.sum(lg.root(lambda z: MIXED(z, a) - 1.0, np.ones(2))))(2.0),
+        -2 * ROOT / (2 + np.cos(ROOT)),
+    ),
+    "in a loop": (
+        lambda: lg.grad(lambda a: lg.scan(lambda s, _: (CUBE(s) + a * s, s), 0.5, None, 2)[0])(0.7),
+        # s₁ = 1/8 + a/2, s₂ = s₁³ + a s₁, and ds₁/da = 1/2
+        (3 * 0.475**2 + 0.7) / 2 + 0.475,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE_MODE)
+def test_a_rule_for_one_mode_serves_first_derivatives(name):
+    call, expected = ONE_MODE[name]
+    np.testing.assert_allclose(call(), expected, rtol=1e-8, atol=1e-7)
+
+
+def test_second_derivatives_of_one_mode_are_named_with_what_runs():
+    with pytest.raises(lg.UnsupportedFunction, match="second derivatives of the primitive 'cube'"):
+        lg.hessian(lambda x: np.sum(CUBE(x)))(POINT)
+    with pytest.raises(lg.UnsupportedFunction, match="method='BFGS'"):
+        lg.minimize(BOX, POINT, method="Newton-CG")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,26 @@ class Custom(LinearMap):
     """The partial of a user's function by its argument `k`, from its VJP, its JVP, or both."""
 
     def __init__(
-        self, vjp: Rule | None, jvp: Rule | None, k: int, data: tuple[Value, ...], shapes: Any
+        self,
+        name: str,
+        vjp: Rule | None,
+        jvp: Rule | None,
+        k: int,
+        data: tuple[Value, ...],
+        shapes: Any,
     ) -> None:
-        self.vjp, self.jvp, self.k = vjp, jvp, k
+        self.name, self.vjp, self.jvp, self.k = name, vjp, jvp, k
         self.data = data  # the output, then the arguments
         self.shapes = shapes
         self.target: Shape = shapes[0]
         self.source: Shape = shapes[1 + k]
 
     def with_data(self, data: tuple[Value, ...]) -> LinearMap:
-        return Custom(self.vjp, self.jvp, self.k, data, self.shapes)
+        return Custom(self.name, self.vjp, self.jvp, self.k, data, self.shapes)
+
+    @property
+    def symbolic(self) -> bool:
+        return any(isinstance(value, Expression) for value in self.data)
 
     @property
     def entries(self) -> int:
@@ -40,12 +51,14 @@ class Custom(LinearMap):
 
     def pattern(self) -> LinearMap:
         ones = [np.ones(shape) for shape in self.shapes[1:]]
-        return Custom(lambda *_: ones, None, self.k, (), self.shapes)
+        return Custom(self.name, lambda *_: ones, None, self.k, (), self.shapes)
 
     def absolute(self) -> LinearMap:
         return self  # one direction at a time is all that is known of it
 
     def mv(self, tangent: Value) -> Value:
+        if self.jvp is None and (self.symbolic or isinstance(tangent, Expression)):
+            return product(self, tangent, back=False)
         if self.jvp is None:
             return np.reshape(self.as_sparse() @ np.ravel(tangent), self.target)
         tangents: list[Value] = [np.zeros(shape) for shape in self.shapes[1:]]
@@ -53,6 +66,8 @@ class Custom(LinearMap):
         return shaped(self.jvp(own(tangents), *own(self.data)), self.target, "jvp")
 
     def rmv(self, cotangent: Value) -> Value:
+        if self.vjp is None and (self.symbolic or isinstance(cotangent, Expression)):
+            return product(self, cotangent, back=True)
         if self.vjp is None:
             return np.reshape(self.as_sparse().T @ np.ravel(cotangent), self.source)
         found = self.vjp(*own((cotangent, *self.data)))
@@ -64,11 +79,6 @@ class Custom(LinearMap):
         return shaped(found[self.k], self.source, "vjp")
 
     def as_sparse(self) -> sparse.csr_array:
-        if any(isinstance(value, Expression) for value in self.data):
-            raise UnsupportedFunction(
-                "this primitive has a rule for one mode only, and the derived program needs the "
-                "other; give both: lg.primitive(f, vjp=…, jvp=…)."
-            )
         forward = self.jvp is not None
         apply, start, end = (
             (self.mv, self.source, self.target) if forward else (self.rmv, self.target, self.source)
@@ -77,6 +87,73 @@ class Custom(LinearMap):
         images = [np.ravel(apply(unit)) for unit in np.eye(size).reshape(size, *start)]
         lines = np.reshape(images, (size, math.prod(end)))
         return sparse.csr_array(lines.T if forward else lines)
+
+
+class Turned(LinearMap):
+    """The transpose of a map."""
+
+    def __init__(self, of: LinearMap) -> None:
+        self.of, self.data, self.source, self.target = of, of.data, of.target, of.source
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Turned(self.of.with_data(data))
+
+    def pattern(self) -> LinearMap:
+        return Turned(self.of.pattern())
+
+    def absolute(self) -> LinearMap:
+        return self
+
+    @property
+    def entries(self) -> int:
+        return self.of.entries
+
+    def mv(self, tangent: Value) -> Value:
+        return self.of.rmv(tangent)
+
+    def rmv(self, cotangent: Value) -> Value:
+        return self.of.mv(cotangent)
+
+    def as_sparse(self) -> sparse.csr_array:
+        return self.of.as_sparse().T.tocsr()
+
+
+@lru_cache(64)
+def products(name: str, vjp: Rule | None, jvp: Rule | None, k: int, back: bool) -> Primitive:
+    """The product with a user's partial, or its transpose, in the mode for which it has no rule."""
+
+    def linear(data: Sequence[Value], shapes: Any) -> LinearMap:
+        found = Custom(name, vjp, jvp, k, tuple(data), shapes)
+        return Turned(found) if back else found
+
+    def kernel(parameters: Parameters) -> Function:
+        (shapes,) = parameters
+        return lambda vector, *data: linear(data, shapes).mv(vector)
+
+    def infer(arguments: tuple[Expression, ...], parameters: Parameters) -> Kind:
+        (shapes,) = parameters
+        return shapes[1 + k] if back else shapes[0], precision(arguments)
+
+    def partial(node: Expression, place: int) -> LinearMap:
+        if place == 0:
+            return linear(node.arguments[1:], *node.parameters)
+        raise UnsupportedFunction(
+            f"second derivatives of the primitive {name!r} need a rule for both modes, written "
+            "in NumPy: lg.primitive(f, vjp=…, jvp=…). A black box has first ones alone, which "
+            "are enough for lg.minimize(…, method='BFGS')."
+        )
+
+    rules = tuple([rule for rule in (vjp, jvp) if rule is not None])
+    code = lambda texts, parameters: f"{name}{'ᵀ' if back else '′'}({', '.join(texts)})"
+    return Primitive(name, kernel, infer, partial, code, source=unwritten, rules=rules)
+
+
+def product(of: Custom, vector: Value, back: bool) -> Expression:
+    """That product over expressions."""
+    graph = innermost((vector, *of.data))
+    assert graph is not None
+    made = products(of.name, of.vjp, of.jvp, of.k, back)
+    return made(graph, vector, *of.data, parameters=(of.shapes,))
 
 
 def precision(arguments: Any) -> DType:
@@ -170,7 +247,7 @@ def primitive(
 
     def partial(node: Expression, k: int) -> LinearMap:
         shapes = (node.shape, *(a.shape for a in node.arguments))
-        return Custom(vjp, jvp, k, (node, *node.arguments), shapes)
+        return Custom(named, vjp, jvp, k, (node, *node.arguments), shapes)
 
     code = lambda texts, parameters: f"{named}({', '.join(texts)})"
     rules = tuple([rule for rule in (vjp, jvp) if rule is not None])
