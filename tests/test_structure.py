@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -183,3 +185,77 @@ def test_solvable_structures_are_those_with_a_perfect_matching(m, n, data):
     else:
         with pytest.raises(lg.StructureError):
             p.compiled()
+
+
+# Equations that share a product, or are stated of a definition
+
+
+def evaporator(lacks=None, more=False, effects=5):
+    p = lg.Program("evaporator")
+    flow, share = p.parameter("Fin", value=10.0), p.parameter("xin", value=0.1)
+    steam = p.unknown("U", start=1.0)
+    for k in range(effects):
+        F = p.unknown(f"F{k}", start=10 - 0.5 * k)
+        x, V = p.unknown(f"x{k}", start=0.1 + 0.01 * k), p.unknown(f"V{k}", start=0.5)
+        p.subject_to(flow * share == F * x, name=f"solid{k}")
+        p.subject_to(flow == F + V, name=f"total{k}")
+        if k != lacks:
+            p.subject_to(V == steam * (0.4 + 0.01 * k), name=f"evaporates{k}")
+        if more and k == 1:
+            p.subject_to(F * x == 1.0, name="too_much")
+        flow, share = F, x
+    p.subject_to(share == 0.3, name="specified")
+    return p
+
+
+def counts(p):
+    """How many equations and unknowns each part has, by its kind."""
+    with pytest.raises(lg.StructureError) as caught:
+        p.solve()
+    lines = re.findall(r"(\w+)determined: (\d+) equations? for (\d+) unknowns?", str(caught.value))
+    return {what: (int(m), int(n)) for what, m, n in lines}, str(caught.value)
+
+
+def test_parts_with_shared_products_miss_one_equation_or_have_one_too_many():
+    evaporator().solve()
+    lacking, said = counts(evaporator(lacks=2))
+    assert lacking["under"][1] - lacking["under"][0] == 1
+    assert "'F0'" in said
+    assert "more" not in said
+    found, said = counts(evaporator(more=True))
+    assert found["over"][0] - found["over"][1] == 1
+    assert "too_much" in said
+    both, _ = counts(evaporator(lacks=2, more=True))
+    assert both["over"][0] - both["over"][1] == both["under"][1] - both["under"][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("equations", "expected"),
+    [
+        (lambda x, y, d: [d == 1], {"under": (1, 2)}),
+        (lambda x, y, d: [d == 1, d == 2], {"over": (2, 1), "under": (1, 2)}),
+        (lambda x, y, d: [d == 1, d + x == 2, d * 2 == y], {"over": (3, 2)}),
+    ],
+)
+@pytest.mark.parametrize("defined", [True, False])
+def test_definitions_stand_for_what_determines_them(equations, expected, defined):
+    p = lg.Program()
+    x, y = p.unknown("x", start=1.0), p.unknown("y", start=1.0)
+    d = p.define("d", x * y) if defined else x * y
+    for equation in equations(x, y, d):
+        p.subject_to(equation)
+    found, _ = counts(p)
+    for what, (m, n) in expected.items():
+        assert found[what][0] - found[what][1] == m - n
+
+
+def test_the_chain_of_products():
+    p = lg.Program("chain")
+    a = p.parameter("a", value=2.0)
+    L, x, M, y = (p.unknown(n, start=1.0) for n in ("L", "x", "M", "y"))
+    p.subject_to(a == L * x, name="s0")
+    p.subject_to(L * x == M * y, name="s1")
+    p.subject_to(L == 3 * M, name="m")
+    found, said = counts(p)
+    assert found == {"under": (3, 4)}
+    assert all(repr(name) in said for name in ("s0", "s1", "m", "L", "x", "M", "y"))

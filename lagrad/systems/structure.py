@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -21,6 +22,7 @@ from lagrad.lazy_import import LazyImport
 from lagrad.systems.constraint import Constraint
 from lagrad.systems.matching import deficient_parts, matched, ones_at
 from lagrad.systems.system import System
+from lagrad.typing import Array
 
 nx = LazyImport("networkx")
 
@@ -197,8 +199,9 @@ class Pairing:
             return ""
         parts = deficient_parts(self.pattern, self.pairs, self.unit_sizes, self.node_sizes)
         lines = []
-        for what, (rows, columns) in zip(("over", "under"), parts, strict=True):
+        for what, part in zip(("over", "under"), parts, strict=True):
             # A definition and its own variable always balance: only the rest is in question.
+            rows, columns = self.balanced(*part)
             constraints = [c for i in rows if (c := self.units[i].constraint) is not None]
             stated = [c for c in constraints if c.variable is None]
             variables = [v for j in columns if isinstance(v := self.nodes[j], Variable)]
@@ -213,6 +216,30 @@ class Pairing:
             )
         lines.append("  Add or drop equations so that each part has as many as unknowns.")
         return "the system is structurally singular.\n" + "\n".join(lines)
+
+    def balanced(self, rows: Array, columns: Array) -> tuple[list[int], list[int]]:
+        """A part of the graph, in which each definition has its own variable.
+
+        So has what several equations share. Where a part has only one of the two, the equation
+        that determines the other, or the unknown that it determines, takes its place.
+        """
+        own = {i: self.place[u.own.index] for i, u in enumerate(self.units) if u.own is not None}
+        unit = {j: i for i, j in own.items()}
+        by_row, by_column = self.pairs.tocsr(), self.pairs.tocsc()
+
+        def completed(have: Array, others: Array, own: dict[int, int], pairs: Any) -> list[int]:
+            found, known = dict.fromkeys(have.tolist()), set(others.tolist())
+            waiting = [own[i] for i in found if i in own and own[i] not in known]
+            while waiting:
+                j = waiting.pop()
+                known.add(j)
+                for i in pairs.indices[pairs.indptr[j] : pairs.indptr[j + 1]].tolist():
+                    found[i] = None
+                    if i in own and own[i] not in known:
+                        waiting.append(own[i])
+            return sorted(found)
+
+        return completed(rows, columns, own, by_column), completed(columns, rows, unit, by_row)
 
     def blocks(self) -> tuple[Block, ...]:
         """Strong components in the order of dependence, ties in the order of declaration."""
@@ -247,8 +274,8 @@ class Pairing:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names in a row, the first dozen of many."""
+    """Names in a row, the first hundred of many."""
     if not names:
         return "none"
-    rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return ", ".join(map(repr, names[:12])) + rest
+    rest = f" and {len(names) - 100} more" if len(names) > 100 else ""
+    return ", ".join(map(repr, names[:100])) + rest
