@@ -193,6 +193,44 @@ class Scale(LinearMap):
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen(Scale):
+    """A scaling by the share of a choice: where another is chosen, nothing passes.
+
+    Whatever is there: NaN times a share of zero is zero. Expressions are scaled as they are, but
+    `whole` ones, which nobody derives further.
+    """
+
+    whole: bool = False
+
+    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
+        return Chosen(data[0], self.source, self.target, self.whole)
+
+    def absolute(self) -> LinearMap:
+        return Chosen(np.abs(self.weight), self.source, self.target, whole=True)
+
+    def _scaled(self, value: Value) -> Value:
+        product = np.multiply(self.weight, value)
+        if self.whole or isinstance(product, (np.ndarray, np.generic)):
+            return np.where(np.equal(self.weight, 0), 0, product)
+        return product
+
+    def as_sparse(self) -> sparse.csr_array:
+        found = Scale.as_sparse(self)
+        found.eliminate_zeros()
+        return found
+
+    def lmul(self, matrix: Any) -> Any:
+        kept = (self.weights() != 0).astype(float)
+        if self.source != self.target:
+            return self.as_sparse() @ matrix
+        if not sparse.issparse(matrix):
+            return np.where(kept[:, None], self.weights()[:, None] * matrix, 0.0)
+        rows = np.repeat(np.arange(kept.size), np.diff(matrix.indptr))
+        values = np.where(kept[rows], self.weights()[rows] * matrix.data, 0.0)
+        return sparse.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class Reindex(LinearMap):
     """`out[k] = in[index[k]]`, or zero: a shaping function and the one that undoes it.
 

@@ -52,6 +52,8 @@ class Primitive:
     parted : bool
         Whether its derivative has no value where eigenvalues are equal, among which only the sum
         over a group has one.
+    share : bool
+        Whether its value is what a choice takes of something: zero where that is left aside.
     conditioned : bool
         Whether rounding of its arguments may be magnified in its value without end, as by the
         inverse of a matrix.
@@ -92,6 +94,7 @@ class Primitive:
     commutative: bool = False
     kink: bool = False
     parted: bool = False
+    share: bool = False
     conditioned: bool = False
     level: float | None = None
     singular: Callable[[Expression], bool] | None = None

@@ -161,7 +161,7 @@ for _name in TRUTHS.split():
     elementwise(getattr(np, _name))
 
 
-pairwise("larger_share", larger_share, None, None, ties=tied)
+pairwise("larger_share", larger_share, None, None, ties=tied, share=True)
 
 
 def extreme(ufunc: np.ufunc, larger: bool, missing: bool) -> None:
@@ -235,6 +235,7 @@ _share = entrywise(
     "_branch_share",
     ties=meeting,
     simplify=_alone,
+    share=True,
 )
 FUNCTIONS[branch_share] = lambda c, a, b: _share(graph_of(c, a, b), c, a, b)
 

@@ -10,7 +10,7 @@ from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expressions.expression import Constant, Expression, innermost
 from lagrad.expressions.graph import Graph
-from lagrad.expressions.linear_maps import LinearMap, Scale
+from lagrad.expressions.linear_maps import Chosen, LinearMap, Scale
 from lagrad.expressions.primitive import Primitive
 from lagrad.plain_text import literal
 from lagrad.typing import DType, Function, Kind, Parameters, Shape
@@ -184,7 +184,9 @@ def entrywise(
         if rule is None:
             return None
         weight = rule(node, *node.arguments) if callable(rule) else rule
-        return Scale(weight, node.arguments[k].shape, node.shape)
+        made_by = weight.primitive if isinstance(weight, Expression) else None
+        form = Chosen if made_by is not None and made_by.share else Scale
+        return form(weight, node.arguments[k].shape, node.shape)
 
     kernel = lambda parameters: function
     code = call(called)

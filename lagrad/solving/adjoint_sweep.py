@@ -34,6 +34,7 @@ class Carried(ABC):
     truncated, truncation = "", 0.0
     # How much of the result is rounding, and what cast doubt on it.
     rounding, doubts = 0.0, tuple[str, ...]()
+    careful = False
 
     def __init__(self, compiled: CompiledSystem) -> None:
         self.compiled = compiled
@@ -72,6 +73,8 @@ class Sweep(Carried):
         variable's own shape, by default.
     near : Sweep, optional
         The same sweep at a point close by: its solutions are corrected once, and not refined.
+    careful : bool
+        Whether what no choice takes is left aside, whatever it is.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Sweep(Carried):
         solved: dict[Block, Solved],
         width: int | None = None,
         near: "Sweep | None" = None,
+        careful: bool = False,
     ) -> None:
         super().__init__(compiled)
         self.linearization, self.solved = linearization, solved
@@ -89,13 +93,17 @@ class Sweep(Carried):
         self.values = linearization.empty()
         self.solutions: dict[Block, Array] = {}
         matrices = width is not None
-        self._pull = functools.partial(linearization.pull, matrices=matrices)
+        self.careful: bool = careful or (near is not None and near.careful)
+        self.taken = linearization.empty() if self.careful else None
+        self._pull = functools.partial(linearization.pull, matrices=matrices, taken=self.taken)
         self._push = functools.partial(linearization.push, matrices=matrices)
 
     def seed(self, node: Expression, value: Array) -> None:
         slot = self.slots.get(node.index)
         if slot is not None:
             self.values[slot] = plus(self.values[slot], value)
+            if self.taken is not None:
+                self.taken[slot] = True
 
     def value(self, node: Expression) -> Array:
         return self._held(node, self.values)
@@ -152,6 +160,8 @@ class Sweep(Carried):
             for node, piece in zip(nodes, pieces, strict=True):
                 slot = self.slots[node.index]
                 values[slot] = plus(values[slot], piece)
+                if self.taken is not None:
+                    self.taken[slot] = True
         return values
 
     def back(self) -> None:

@@ -86,11 +86,14 @@ class SolvedPoint:
         given = {v.name: self.values[v] for v in self.compiled.given}
         return self.compiled.meets_kinks(given)
 
-    def sweep(self, width: int | None = None, near: Any = None) -> Carried:
-        """A new sweep from here."""
-        if self.flat is not None and width is None:
+    def sweep(self, width: int | None = None, near: Any = None, careful: bool = False) -> Carried:
+        """A new sweep from here; a careful one leaves aside what no choice takes."""
+        # From a guess, what is left aside of a block's equations is evaluated too.
+        guessing = near is not None and self.compiled.chooses and bool(self.solved)
+        careful = careful or guessing or (near is not None and near.careful)
+        if self.flat is not None and width is None and not careful:
             return ScalarSweep(self.compiled, self.flat)
-        return Sweep(self.compiled, self.linearization, self.solved, width, near)
+        return Sweep(self.compiled, self.linearization, self.solved, width, near, careful)
 
     @cached_property
     def samples(self) -> "tuple[SolvedPoint, ...]":
@@ -302,6 +305,8 @@ class SolvedPoint:
             with doubting() as doubts:
                 point, sweep, jump = self, self.sweep(width), 0.0
                 first = found = carry(sweep)
+                if not all(np.isfinite(array).all() for array in found.values()):
+                    first = found = carry(sweep := self.sweep(width, careful=True))
             # Where rules say 0·∞, on the sides there may be a number. Equal eigenvalues have
             # sides of their own.
             lost = not (self.solved or self.parted or all_finite(found.values()))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.expressions.expression import Expression
-from lagrad.expressions.linear_maps import LinearMap, Scale, Transpose
+from lagrad.expressions.linear_maps import Chosen, LinearMap, Scale, Transpose
 from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.primitives.indexing import transpose
@@ -123,7 +123,10 @@ def scaled(linear: Scale, carried: ScaledRows, n: int) -> ScaledRows:
     if type(weight) not in NUMBERS and target != ():
         weight = np.reshape(np.broadcast_to(weight, target), (math.prod(target),))
     if source == target:
-        return ScaledRows(weight * carried.weights, carried.matrix)
+        weights = weight * carried.weights
+        if isinstance(linear, Chosen):
+            weights = np.where(np.equal(weight, 0), 0, weights)
+        return ScaledRows(weights, carried.matrix)
     # Without its weight, each entry of the map's target is one of the source.
     return ScaledRows(weight, Scale(1.0, source, target).as_sparse() @ full(carried, n))
 

@@ -17,7 +17,7 @@ import scipy.sparse as sparse
 
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import ancestors
-from lagrad.expressions.linear_maps import Joint, LinearMap
+from lagrad.expressions.linear_maps import Chosen, Joint, LinearMap, Reindex, Scale
 from lagrad.systems.sparsity import Entries, Patterns, added, is_small
 from lagrad.typing import Array, Shape
 
@@ -38,7 +38,7 @@ class LocalPartial:
     source: int
     map: LinearMap | None  # None is the identity, from a right side to the variable it defines
 
-    def over(self, linear: LinearMap) -> "LocalPartial":
+    def over(self, linear: LinearMap | None) -> "LocalPartial":
         """The same one with another map."""
         return LocalPartial(self.target, self.source, linear)
 
@@ -219,14 +219,27 @@ class Linearization:
             if value is not None:
                 values[step.target] = plus(values[step.target], value)
 
-    def pull(self, values: list[Any], where: Places = None, matrices: bool = False) -> None:
-        """Carry cotangents backwards, in place, as `push` carries tangents forwards."""
+    def pull(
+        self,
+        values: list[Any],
+        where: Places = None,
+        matrices: bool = False,
+        taken: list[Any] | None = None,
+    ) -> None:
+        """Carry cotangents backwards, in place, as `push` carries tangents forwards.
+
+        With `taken`, a list of what is used at all, partials of what no choice takes are zero,
+        whatever they are: NaN in the branch that `np.where` leaves aside.
+        """
         product: Product = lambda linear, value: linear.rmv(value)
         if matrices:
             product = lambda linear, value: linear.rlmul(value)
         if (rounded := self.rounded) is not None:
             exact, product = product, lambda linear, value: rounded(exact(linear, value))
-        accumulate(values, reversed(self.taken(where)), product, backwards=True)
+        steps = reversed(self.taken(where))
+        if taken is not None:
+            steps = (step.over(restricted(step, values, taken)) for step in steps)
+        accumulate(values, steps, product, backwards=True)
 
     def empty(self) -> list[Any]:
         """A list with nothing in any slot."""
@@ -285,6 +298,37 @@ class Linearization:
             for k, matrix in moved.items():
                 held[k] = added(held[k], matrix) if k in held else matrix
         return Blocks(self.tape.slots, found, patterns)
+
+
+def restricted(step: LocalPartial, values: list[Any], taken: list[Any]) -> LinearMap | None:
+    """A step's map where its target is taken; notes in `taken` where its source is.
+
+    An entry of `taken` is True, for the whole array, or says which of its entries; None until
+    something is known to use the slot.
+    """
+    linear = step.map
+    if values[step.target] is None:
+        return linear
+    here = True if taken[step.target] is None else taken[step.target]
+    there: Any = here if linear is None else True
+    if isinstance(linear, Scale) and linear.data:
+        weight = linear.weights().reshape(linear.target)
+        kept: Any = np.ones(linear.target, bool) if here is True else here
+        if isinstance(linear, Chosen):
+            kept = kept & (weight != 0)
+        if here is not True:
+            linear = linear.with_data((np.where(here, weight, 0.0),))
+        there = Scale(1.0, linear.source, linear.target).rmv(np.asarray(kept, float)) > 0
+    elif isinstance(linear, (Scale, Reindex)):
+        used = np.ones(linear.target) if here is True else np.asarray(here, float)
+        there = np.abs(linear.rmv(used)) > 0
+    before = taken[step.source]
+    if there is not True and there.all():
+        there = True
+    taken[step.source] = (
+        True if before is True or there is True else (there if before is None else before | there)
+    )
+    return linear
 
 
 @dataclass(frozen=True, slots=True)

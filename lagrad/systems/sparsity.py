@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from lagrad.expressions.linear_maps import LinearMap, Scale
+from lagrad.expressions.linear_maps import Chosen, LinearMap, Scale
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import Array
 
@@ -154,7 +154,11 @@ class Patterns:
             if type(linear.weight) in NUMBERS:
                 same = linear.weight == 1
                 return matrix if same else Entries(matrix.pattern, linear.weight * matrix.data)
-            return Entries(matrix.pattern, linear.weights()[matrix.pattern.rows] * matrix.data)
+            weights = linear.weights()[matrix.pattern.rows]
+            data = weights * matrix.data
+            if isinstance(linear, Chosen):
+                data = np.where(weights == 0, 0.0, data)
+            return Entries(matrix.pattern, data)
         return self.entries(key, sparse.csr_array(linear.lmul(matrix.csr())))
 
     def assembled(
