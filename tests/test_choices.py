@@ -101,3 +101,28 @@ def test_a_declared_system_with_a_branch_beyond_its_domain():
     np.testing.assert_allclose(at["z"], np.sqrt([2.0, 0.5]), rtol=1e-12)
     np.testing.assert_allclose(at.gradient("f")["a"], 0.5 / np.sqrt([2.0, 0.5]), rtol=1e-9)
     np.testing.assert_allclose(at.tangent(a=np.ones(2))["z"], 0.5 / np.sqrt([2.0, 0.5]), rtol=1e-9)
+
+
+def test_sparse_jacobians_follow_a_choice_from_point_to_point():
+    f = lambda x: np.where(x > 0, x**2, 3 * x) + np.maximum(x, 1.0)
+    jacobian = lg.compile(lg.jacobian(f, sparse=True))
+    for x in (np.array([2.0, -1.0, 0.5]), np.array([-2.0, 3.0, 1.5]), np.array([0.5, 0.2, -3.0])):
+        slope = np.where(x > 0, 2 * x, 3.0) + (x > 1)
+        np.testing.assert_allclose(jacobian(x).toarray(), np.diag(slope))
+        np.testing.assert_allclose(lg.jacobian(f)(x), np.diag(slope))
+
+
+def test_large_blocks_with_choices():
+    n = 700
+    p = lg.Program()
+    a, z = p.parameter("a", value=np.linspace(-1, 2, n)), p.unknown("z", shape=n)
+    neighbours = 0.1 * (np.roll(z, 1) + np.roll(z, -1))
+    p.subject_to(z + np.where(z > 0, z**2, 0.5 * z) - neighbours == a)
+    p.define("f", np.sum(z**2))
+    at = p.solve()
+    step = 1e-6 * np.cos(np.arange(n))
+    up, down = p.solve(a=at["a"] + step)["f"], p.solve(a=at["a"] - step)["f"]
+    assert at.gradient("f")["a"] @ step == pytest.approx((up - down) / 2, rel=1e-6)
+    for moved in (0.0, 0.5):
+        again = p.solve(a=at["a"] - moved)
+        assert np.isfinite(again.gradient("f")["a"]).all()

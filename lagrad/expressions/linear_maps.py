@@ -210,24 +210,27 @@ class Chosen(Scale):
 
     def _scaled(self, value: Value) -> Value:
         product = np.multiply(self.weight, value)
-        if self.whole or isinstance(product, (np.ndarray, np.generic)):
-            return np.where(np.equal(self.weight, 0), 0, product)
-        return product
-
-    def as_sparse(self) -> sparse.csr_array:
-        found = Scale.as_sparse(self)
-        found.eliminate_zeros()
-        return found
+        return kept(self.weight, product, self.whole)
 
     def lmul(self, matrix: Any) -> Any:
-        kept = (self.weights() != 0).astype(float)
         if self.source != self.target:
-            return self.as_sparse() @ matrix
+            own = self.as_sparse()
+            own.eliminate_zeros()
+            return own @ matrix
+        weights = self.weights()
         if not sparse.issparse(matrix):
-            return np.where(kept[:, None], self.weights()[:, None] * matrix, 0.0)
-        rows = np.repeat(np.arange(kept.size), np.diff(matrix.indptr))
-        values = np.where(kept[rows], self.weights()[rows] * matrix.data, 0.0)
+            return kept(weights[:, None], weights[:, None] * matrix)
+        weights = np.repeat(weights, np.diff(matrix.indptr))
+        values = kept(weights, weights * matrix.data)
         return sparse.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def kept(weight: Any, product: Any, whole: bool = False) -> Any:
+    """A product with the share of a choice, zero where that is zero."""
+    numbers = isinstance(product, (np.ndarray, np.generic))
+    if whole or (numbers and not np.isfinite(np.sum(product))):
+        return np.where(np.equal(weight, 0), 0, product)
+    return product
 
 
 @dataclass(frozen=True, slots=True)

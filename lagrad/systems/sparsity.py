@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
-from lagrad.expressions.linear_maps import Chosen, LinearMap, Scale
+from lagrad.expressions.linear_maps import Chosen, LinearMap, Scale, kept
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import Array
 
@@ -156,9 +156,9 @@ class Patterns:
                 return matrix if same else Entries(matrix.pattern, linear.weight * matrix.data)
             weights = linear.weights()[matrix.pattern.rows]
             data = weights * matrix.data
-            if isinstance(linear, Chosen):
-                data = np.where(weights == 0, 0.0, data)
-            return Entries(matrix.pattern, data)
+            return Entries(
+                matrix.pattern, kept(weights, data) if isinstance(linear, Chosen) else data
+            )
         return self.entries(key, sparse.csr_array(linear.lmul(matrix.csr())))
 
     def assembled(
