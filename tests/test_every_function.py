@@ -203,6 +203,10 @@ one of two equal entries (`np.maximum` at a tie), or took a float (`p.mean()` of
 `p`, where `np.mean(x)` and `p.sum() / p.size` do not), the derivative is compared with
 differences.
 
+An array of traced scalars is made by `np.stack([a, 2 * a, 3.0])`, a matrix by
+`np.block([[2.0, a], [a, 3.0]])`. `np.array` of them is an array of objects, which `np.exp`,
+`np.mean` and `np.linalg` do not take once numbers stand in it; the error says so.
+
 In a declared program there are no numbers to compare with: leave `np.asarray` out there.
 
 ## What cannot be seen
