@@ -12,7 +12,6 @@ from lagrad.compiler.plan import Plan
 from lagrad.compiler.scalar_tape import FLAT_FROM, ScalarTape, scalar_tape
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors, conditioned, selects
-from lagrad.expressions.linear_maps import Chosen
 from lagrad.solving.block_equations import BlockEquations
 from lagrad.solving.kinks import Kinks, Side
 from lagrad.solving.matrix_conditions import MatricesAt
@@ -184,11 +183,6 @@ class CompiledSystem:
     def explicit(self) -> bool:
         """Whether there is nothing to solve."""
         return all(isinstance(run, ExplicitRun) for run in self.runs)
-
-    @cached_property
-    def chooses(self) -> bool:
-        """Whether there are choices, which leave something aside."""
-        return any(isinstance(step.map, Chosen) for step in self.tape.steps)
 
     def compiled(self) -> "CompiledSystem":
         """Itself, where a program would compile itself first."""

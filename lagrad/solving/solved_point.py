@@ -88,9 +88,7 @@ class SolvedPoint:
 
     def sweep(self, width: int | None = None, near: Any = None, careful: bool = False) -> Carried:
         """A new sweep from here; a careful one leaves aside what no choice takes."""
-        # From a guess, what is left aside of a block's equations is evaluated too.
-        guessing = near is not None and self.compiled.chooses and bool(self.solved)
-        careful = careful or guessing or (near is not None and near.careful)
+        careful = careful or (near is not None and near.careful)
         if self.flat is not None and width is None and not careful:
             return ScalarSweep(self.compiled, self.flat)
         return Sweep(self.compiled, self.linearization, self.solved, width, near, careful)
@@ -329,8 +327,8 @@ class SolvedPoint:
             if any(solved.at_kink for solved in self.solved.values()):
                 error = np.inf
             for there in point.beyond:
-                other = carry(there.sweep(width, near=sweep))
-                change = relative_change(first, [other], units, self.scale)
+                others = [there.carried_near(carry, width, sweep)]
+                change = relative_change(first, others, units, self.scale)
                 error += change if change > JUMPED else 0.0
             if self.compiled.iterates and not self.tied:
                 doubts.append(f"the program {self.compiled.system.name!r}")
@@ -338,12 +336,19 @@ class SolvedPoint:
                 rng = np.random.default_rng(0)
                 for _ in range(SAMPLES):
                     with moving(rng):
-                        other = carry(point.in_last_bits(rng).sweep(width, near=sweep))
-                    change = relative_change(first, [other], units, self.scale)
+                        others = [point.in_last_bits(rng).carried_near(carry, width, sweep)]
+                    change = relative_change(first, others, units, self.scale)
                     sweep.rounding = max(sweep.rounding, change)
                 sweep.doubts = tuple(dict.fromkeys(doubts))
                 error += sweep.rounding
         return Taken(found, sweep, error, jump)
+
+    def carried_near(self, carry: Carry, width: int | None, sweep: Carried) -> dict[Any, Array]:
+        """What a sweep from here carries, where `sweep` was made close by."""
+        found = carry(self.sweep(width, near=sweep))
+        if all(np.isfinite(array).all() for array in found.values()):
+            return found
+        return carry(self.sweep(width, near=sweep, careful=True))
 
     def rounding(
         self,
@@ -354,16 +359,12 @@ class SolvedPoint:
         sweep: Carried,
     ) -> float:
         """What the errors of the solution and rounding change of what a sweep has found."""
-        large = self.compiled.operations > SAMPLED_AT_MOST
-        if not self.doubtful and (large or self.tied):
+        if not self.doubtful and (self.tied or self.compiled.operations > SAMPLED_AT_MOST):
             return 0.0
-
-        def taken(sample: SolvedPoint) -> dict[Any, Array]:
-            return carry(sample.sweep(width, near=sweep))
-
+        further = range(SAMPLES, SAMPLES + FURTHER)
         with np.errstate(all="ignore"):
-            others = [taken(sample) for sample in self.samples]
-            more = (taken(self._sample(k)) for k in range(SAMPLES, SAMPLES + FURTHER))
+            others = [there.carried_near(carry, width, sweep) for there in self.samples]
+            more = (self._sample(k).carried_near(carry, width, sweep) for k in further)
             return SAFETY * relative_change(found, others, units, self.scale, more)
 
 
