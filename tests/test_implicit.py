@@ -498,3 +498,13 @@ def test_a_root_beyond_the_branch_of_the_start(residual, start, root, slope):
 def test_no_root_on_any_branch():
     with pytest.raises(lg.NotConverged):
         lg.root(lambda x: x**2 + 1 if x > 0 else x * x + 2, 5.0)
+
+
+def test_large_fixed_points_beside_a_repelling_one():
+    # At zero each step leaves; the iteration itself settles at ±0.86.
+    step = lambda z: np.tanh(1.5 * z)
+    start = 1e-3 * np.cos(np.arange(400.0))
+    expected = plainly(step, start)
+    assert lg.fixed_point(step, start) == pytest.approx(expected, rel=1e-7)
+    with pytest.raises(lg.NotContractive):
+        lg.fixed_point(step, np.zeros(400))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import scipy.sparse as sparse
 
 from lagrad.errors import ShapeMismatch, UnsupportedFunction
 from lagrad.expressions.expression import Expression, innermost
-from lagrad.expressions.linear_maps import LinearMap
+from lagrad.expressions.linear_maps import LinearMap, Transpose
 from lagrad.expressions.primitive import Primitive
 from lagrad.finite_differences import centred
 from lagrad.plain_text import printable
@@ -89,42 +88,12 @@ class Custom(LinearMap):
         return sparse.csr_array(lines.T if forward else lines)
 
 
-class Turned(LinearMap):
-    """The transpose of a map."""
-
-    def __init__(self, of: LinearMap) -> None:
-        self.of, self.data, self.source, self.target = of, of.data, of.target, of.source
-
-    def with_data(self, data: tuple[Value, ...]) -> LinearMap:
-        return Turned(self.of.with_data(data))
-
-    def pattern(self) -> LinearMap:
-        return Turned(self.of.pattern())
-
-    def absolute(self) -> LinearMap:
-        return self
-
-    @property
-    def entries(self) -> int:
-        return self.of.entries
-
-    def mv(self, tangent: Value) -> Value:
-        return self.of.rmv(tangent)
-
-    def rmv(self, cotangent: Value) -> Value:
-        return self.of.mv(cotangent)
-
-    def as_sparse(self) -> sparse.csr_array:
-        return self.of.as_sparse().T.tocsr()
-
-
-@lru_cache(64)
 def products(name: str, vjp: Rule | None, jvp: Rule | None, k: int, back: bool) -> Primitive:
     """The product with a user's partial, or its transpose, in the mode for which it has no rule."""
 
     def linear(data: Sequence[Value], shapes: Any) -> LinearMap:
         found = Custom(name, vjp, jvp, k, tuple(data), shapes)
-        return Turned(found) if back else found
+        return Transpose(found) if back else found
 
     def kernel(parameters: Parameters) -> Function:
         (shapes,) = parameters

@@ -141,12 +141,21 @@ def solve_block(
     with problem.spent.on("evaluating"):
         begin = equations.vector(approached("begin") or start)
     direct = approach is not None and (approach.damping or problem.solver.matrix_free)
-    if approach is not None and approach.settles and direct:
-        there = linearised(equations, outer, begin, solver)
-        return as_differentiated(there, approach, equations.unknowns), None
-    found, failure = solved_from(problem, begin, options)
-    if failure is None and found is not None and approach is not None:
-        failure = approach.moves_away(found)
+    settled = approach is not None and approach.settles and direct
+
+    def ended(problem: BlockProblem, begin: Array) -> tuple[Solved | None, Failure | None]:
+        """Where a start leads; what went wrong, if it did."""
+        found: Solved | None
+        failure: Failure | None = None
+        if settled:
+            found = linearised(equations, outer, begin, solver)
+        else:
+            found, failure = solved_from(problem, begin, options)
+        if failure is None and found is not None and approach is not None:
+            failure = approach.moves_away(found)
+        return found, failure
+
+    found, failure = ended(problem, begin)
     if failure is not None:
         try:
             other = approached("otherwise")
@@ -157,11 +166,11 @@ def solve_block(
                 raise failure from None
             raise
         if other is not None:
-            found, failure = solved_from(problem.anew(), equations.vector(other), options)
-    if failure is None and found is not None and astray(found):
+            found, failure = ended(problem.anew(), equations.vector(other))
+    if failure is None and found is not None and not settled and astray(found):
         # Once more, inner functions solved from their own starts at each step.
         begin = equations.vector(approached("begin", True) or start)
-        found, failure = solved_from(problem.anew(), begin, options)
+        found, failure = ended(problem.anew(), begin)
         if failure is None and found is not None and (names := astray(found)):
             failure = NotConverged(
                 f"the implicit functions inside {names[0]!r} have several solutions, and the one "
@@ -202,8 +211,6 @@ def certified(path: NewtonSearch) -> tuple[Solved | None, Failure | None]:
 
 def as_differentiated(found: Solved, approach: Approach, unknowns: Sequence[Variable]) -> Solved:
     """A solved block with what an approach says of its derivatives."""
-    if (away := approach.moves_away(found)) is not None:
-        raise away
     if approach.warm is not None:
         approach.warm.keep(split(found.point, unknowns))
         found = replace(found, warm=approach.warm)
