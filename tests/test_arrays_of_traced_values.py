@@ -399,3 +399,11 @@ def test_lists_that_do_not_fit_are_named(bad):
 def test_an_array_of_objects_is_named_with_what_makes_a_traced_one(function):
     with pytest.raises(lg.LagradError, match=r"np\.block"):
         lg.grad(function)(0.7)
+
+
+def test_a_derivative_of_a_derivative_names_what_takes_no_objects():
+    # np.sinc puts the number 1e-20 among the traced scalars, whose sine NumPy cannot take.
+    f = lambda x: np.sum(np.sinc(np.asarray(x)))
+    for transform in (lg.grad, lg.hessian, lambda f: lg.jacobian(lg.grad(f))):
+        with pytest.raises(lg.UnsupportedFunction, match="array of objects"):
+            transform(f)(np.array([0.0, 0.5]))

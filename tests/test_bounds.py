@@ -167,8 +167,8 @@ def test_explicit_cancellation_stands_in_the_certificate():
     quotient = lambda x: (np.exp(x) - 1) / x
     bounds = []
     for x, true in ((1e-3, 0.5003334583750331), (1e-6, 0.5000003333334583), (1e-9, 0.5)):
-        gradient = lg.trace(quotient, x).solve().gradient("output")
+        gradient = lg.trace(quotient, x).solve(accuracy=1e3).gradient("output")
         bounds.append(gradient.certificate.error_bound)
         assert abs(true / gradient["x"] - 1) < 10 * bounds[-1]
     assert bounds[0] < 1e-8
-    assert bounds[2] > 1
+    assert bounds[2] > 0.5

@@ -4,6 +4,7 @@ A `Graph` keeps its nodes in the order of their making, so that a node's argumen
 before it, and stores equal nodes once.
 """
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from lagrad.errors import (
     UnsupportedType,
 )
 from lagrad.expressions.expression import Application, Constant, Equation, Expression, innermost
+from lagrad.expressions.linear_maps import LinearMap, Reindex, Scale
 from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS, real_array
 from lagrad.typing import Array, Parameters, Shape
@@ -262,3 +264,21 @@ def conditioned(roots: Iterable[Expression], defined: dict[int, Expression]) -> 
     nodes = ancestors(roots, lambda node: False, defined)
     found = [n.arguments[0] for n in nodes if n.primitive is not None and n.primitive.conditioned]
     return list({m.index: m for m in found}.values())
+
+
+def moves(node: Expression) -> bool:
+    """Whether a node's entries are those of its arguments, moved, negated or repeated."""
+    primitive, count = node.primitive, len(node.arguments)
+    assert primitive is not None
+    if primitive.joint is not None or primitive.rules or (primitive.elementwise and count > 1):
+        return False
+    return all(unit(primitive.partial(node, k)) for k in range(count))
+
+
+def unit(linear: LinearMap | None) -> bool:
+    """Whether a map adds nothing up, and multiplies by no more than a sign."""
+    if isinstance(linear, Scale):
+        # To fewer entries it is a sum, back to front.
+        number = type(linear.weight) in NUMBERS and abs(linear.weight) == 1
+        return number and math.prod(linear.target) >= math.prod(linear.source)
+    return isinstance(linear, Reindex)

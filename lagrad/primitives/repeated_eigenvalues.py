@@ -211,8 +211,13 @@ def largest(array: Array) -> float:
 def undefined(what: str, equal: Array) -> str:
     """The message for what depends on the eigenvectors that were taken."""
     shown = ", ".join(f"{value:.6g}" for value in equal[:4]) + (", …" if equal.size > 4 else "")
+    apart = float(np.ptp(equal)) if equal.size else 0.0
+    near, gap = "equal", ""
+    if apart > 100 * np.finfo(float).eps * largest(equal):
+        near, gap = "nearly equal", f" ({apart:.1e} apart)"
     return (
-        f"{what} has no value: np.linalg.eigh has the equal eigenvalues {shown} there, whose "
-        "eigenvectors are not unique, and it depends on which are taken. Use what is the same for "
-        "all of them, such as (V * f(w)) @ V.T, or add to the matrix what tells them apart."
+        f"{what} has no value: np.linalg.eigh has the {near} eigenvalues {shown}{gap} there, whose "
+        "eigenvectors rounding does not tell apart, and it depends on which are taken. Use what is "
+        "the same for all of them, such as (V * f(w)) @ V.T, or add to the matrix what tells them "
+        "apart."
     )

@@ -56,8 +56,18 @@ xlog1py = of_scipy(
 )
 entr = of_scipy(special.entr, lambda y, x: -np.log(x) - 1)
 ndtr = of_scipy(special.ndtr, lambda y, x: gaussian(x / math.sqrt(2)) / math.sqrt(2 * math.pi))
+
+
+def _erfcx_slope(y: Value, x: Value) -> Value:
+    # y' = 2xy − 2/√π = −2/√π (u − 3u² + 15u³ − …) with u = 1/2x² (DLMF 7.12.1), where these cancel.
+    far = np.greater(x, 30.0)
+    u = 0.5 / np.square(np.where(far, x, 30.0))
+    series = u * (1 - u * (3 - u * (15 - u * (105 - u * (945 - 10395 * u)))))
+    return np.where(far, -2 / math.sqrt(math.pi) * series, 2 * x * y - 2 / math.sqrt(math.pi))
+
+
 # exp(x²) erfc(x): what is left of erfc where both underflow.
-erfcx = of_scipy(special.erfcx, lambda y, x: 2 * x * y - 2 / math.sqrt(math.pi))
+erfcx = of_scipy(special.erfcx, _erfcx_slope)
 log_ndtr = of_scipy(
     special.log_ndtr, lambda y, x: math.sqrt(2 / math.pi) / special.erfcx(x / -math.sqrt(2))
 )

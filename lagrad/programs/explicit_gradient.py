@@ -54,6 +54,7 @@ class ExplicitGradient:
         self.outputs = [variables[name] for name in outputs]
         self.of = None if of is None else variables[of]
         self.parameters = [] if of is None else compiled.system.with_role("parameter")
+        self.differences = None if of is None else compiled.differences
         self.loops, self.iterates = False, of is not None and compiled.iterates
         if compiled.flat is not None:
             (run,) = compiled.runs
@@ -107,6 +108,8 @@ class ExplicitGradient:
         ill-conditioned that the accuracy is to be asked for. Where it is `hot`, only loops are
         asked for doubts about rounding.
         """
+        if not hot and self.cancels(values):
+            return None
         if not (self.loops or (self.iterates and not hot)):
             return self.run(values)
         with doubting() as doubts:
@@ -122,6 +125,14 @@ class ExplicitGradient:
                 f"a derivative in {name!r}", change, dict.fromkeys(doubts or ["the program"])
             )
         return None
+
+    def cancels(self, values: Sequence[Array]) -> bool:
+        """Whether little is left of a difference, where derivatives are asked for."""
+        if self.differences is None:
+            return False
+        variables = self.compiled.system.variables
+        named = {variables[k]: v for k, v in zip(self.inputs, values, strict=True)}
+        return self.compiled.cancels(named) is not None
 
     def _planned(self, values: Sequence[Array]) -> list[Array] | None:
         found, finite = self.plan.checked(values)

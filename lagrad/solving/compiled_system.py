@@ -16,6 +16,7 @@ from lagrad.solving.block_equations import BlockEquations
 from lagrad.solving.kinks import Kinks, Side
 from lagrad.solving.matrix_conditions import MatricesAt
 from lagrad.solving.rounding_samples import RoundedSystem
+from lagrad.systems.cancellation import Differences, differences
 from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
@@ -338,6 +339,26 @@ class CompiledSystem:
         return MatricesAt(found, defined) if found else None
 
     @cached_property
+    def differences(self) -> Differences | None:
+        """The differences that may cancel in definitions, if there are any."""
+        roots = [c.root for c in self.system.constraints.values()]
+        with self.system.arena.reopened():
+            return differences(roots, definitions(self.system))
+
+    @cached_property
+    def _difference_plan(self) -> Plan:
+        found = self.differences
+        assert found is not None
+        return Plan(found.inputs, found.arguments, definitions(self.system))
+
+    def cancels(self, values: Mapping[Variable, Array]) -> Expression | None:
+        """The first difference of which little is left, if there is one."""
+        if self.differences is None:
+            return None
+        given = [values[v] for v in self.differences.inputs]
+        return self.differences.first(self._difference_plan(given))
+
+    @cached_property
     def parted(self) -> bool:
         """Whether eigenvalues of matrices have a part in it."""
         nodes = self.system.arena.nodes
@@ -353,6 +374,13 @@ class CompiledSystem:
         """Its definitions and its tape's data, to be computed with other roundings."""
         with self.system.arena.reopened():
             return RoundedSystem(self.system, self.tape)
+
+    @cached_property
+    def cancelling(self) -> RoundedSystem:
+        """The same with the terms of differences rounded, and nothing else."""
+        assert self.differences is not None
+        with self.system.arena.reopened():
+            return RoundedSystem(self.system, self.tape, self.differences.spoilt)
 
     def linearize(self, values: Mapping[Variable, Array]) -> tuple[Linearization, bool]:
         """The tape at a solution, and whether that is at a kink."""

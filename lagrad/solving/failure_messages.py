@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import null_weights
 from lagrad.linear_solvers.jacobian import Jacobian
+from lagrad.plain_text import printable
 from lagrad.solving.block_equations import BlockEquations
+from lagrad.systems.printing import TEXT, render
 from lagrad.systems.reduced_block import entry_name
 
 # What says that there is no solution, or none that is determined.
@@ -100,3 +102,14 @@ def singular(
             lines.append(f"  The equation {names[0]} is a combination of {others} here.")
     lines.append("  Drop an equation or add one that fixes what is free, or start elsewhere.")
     return SingularSystem("\n".join(lines))
+
+
+def cancelled(what: str, change: float, node: Any) -> SingularSystem:
+    """The error for a derivative that cancellation has spoilt."""
+    return SingularSystem(
+        f"{what} is off by about {change:.1e} of itself: rounding is most of what is left in "
+        f"{printable(render(node, TEXT, {}, {})[0])}, where nearly equal numbers cancel. Write it "
+        "so that nothing does: np.expm1 and np.log1p for exp(x) - 1 and log(1 + x), "
+        "2*np.sin(x/2)**2 for 1 - cos(x), (a - b)/(np.sqrt(a) + np.sqrt(b)) for sqrt(a) - sqrt(b), "
+        "or, where x is small, a series by np.where. Or ask for less: accuracy=…."
+    )

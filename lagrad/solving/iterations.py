@@ -123,7 +123,8 @@ class Anderson:
         path = Accelerated(step, point, self.memory)
         history = [path.change]
         while history[-1] > self.tol and path.evaluations < self.max_steps:
-            path.advance()
+            with np.errstate(all="ignore"):  # a path that diverges ends with infinity
+                path.advance()
             history.append(path.change)
         return path.image, history
 
@@ -228,9 +229,11 @@ def not_reached(history: Sequence[float], method: str) -> str:
     shown = ", ".join(f"{h:.2e}" for h in history[-8:])
     finite = [h for h in history[-20:] if np.isfinite(h) and h > 0]
     factor = (finite[-1] / finite[0]) ** (1 / (len(finite) - 1)) if len(finite) > 1 else np.inf
-    found = (
-        f"each is {factor:.3g} of the one before, on average" if factor < 0.99 else "not shrinking"
-    )
+    found = "not shrinking"
+    if not np.isfinite(history[-1]):
+        found = "they end outside the finite numbers"
+    elif factor < 0.99:
+        found = f"each is {factor:.3g} of the one before, on average"
     return (
         f"{method} did not reach a fixed point in {len(history)} steps. The last relative steps "
         f"are {shown}: {found}. Those of a contraction shrink: damp the step, start nearer, or "

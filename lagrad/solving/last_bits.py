@@ -43,13 +43,18 @@ def moving(rng: np.random.Generator) -> Iterator[None]:
         MOVING.reset(token)
 
 
-def in_last_bits(array: Array, rng: np.random.Generator, whole: bool = False) -> Array:
-    """An array moved by rounding; whole numbers, which count and compare, only where so wanted."""
+def in_last_bits(
+    array: Array, rng: np.random.Generator, whole: bool = False, times: float = 1.0
+) -> Array:
+    """An array moved by rounding, or by many times that.
+
+    Whole numbers, which count and compare, only where so wanted.
+    """
     if array.dtype.kind != "f":
         return array
     shape = np.shape(array)
     share = rng.choice((-1.0, 1.0), shape) * rng.integers(1, 9, shape) * np.finfo(array.dtype).eps
-    moved = array * (1 + share)
+    moved = array * (1 + times * share)
     return (moved if whole else np.where(np.rint(array) == array, array, moved)).astype(array.dtype)
 
 

@@ -9,15 +9,14 @@ and Stability of Numerical Algorithms, 2002, §3.3). So a difference of nearly e
 by what they are, wherever in a product or a root it stands.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
-from lagrad.expressions.graph import ancestors
-from lagrad.expressions.linear_maps import LinearMap, Reindex, Scale
+from lagrad.expressions.graph import ancestors, moves
+from lagrad.expressions.linear_maps import Scale
 from lagrad.expressions.real_arrays import NUMBERS
 
 # Variables of these roles are what they are, to the last digit.
@@ -81,21 +80,3 @@ def passed_on(node: Expression, found: dict[int, Any]) -> Any:
     # A sum's rounding is in that of its addends, and a product's in that of its factors.
     alone = len(node.arguments) == 1 and not adds and node.primitive.elementwise
     return total + np.abs(node) if alone else total
-
-
-def moves(node: Expression) -> bool:
-    """Whether a node's entries are those of its arguments, moved, negated or repeated."""
-    primitive, count = node.primitive, len(node.arguments)
-    assert primitive is not None
-    if primitive.joint is not None or primitive.rules or (primitive.elementwise and count > 1):
-        return False
-    return all(unit(primitive.partial(node, k)) for k in range(count))
-
-
-def unit(linear: LinearMap | None) -> bool:
-    """Whether a map adds nothing up, and multiplies by no more than a sign."""
-    if isinstance(linear, Scale):
-        # To fewer entries it is a sum, back to front.
-        number = type(linear.weight) in NUMBERS and abs(linear.weight) == 1
-        return number and math.prod(linear.target) >= math.prod(linear.source)
-    return isinstance(linear, Reindex)

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
-from lagrad.expressions.graph import ancestors
-from lagrad.solving.rounding import moves
+from lagrad.expressions.graph import ancestors, moves
 from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import Tape
 from lagrad.systems.system import System
@@ -86,9 +85,15 @@ class Operation:
 
 
 class RoundedSystem:
-    """The definitions of a system and the data of its tape, evaluated node by node."""
+    """The definitions of a system and the data of its tape, evaluated node by node.
 
-    def __init__(self, system: System, tape: Tape) -> None:
+    Where only some operations are to be rounded, `only` has these, and those of which all that they
+    are given is, for them alone.
+    """
+
+    def __init__(
+        self, system: System, tape: Tape, only: tuple[set[int], set[int]] | None = None
+    ) -> None:
         defined = definitions(system)
         variables = list(system.variables.values())
         self.tape = tape
@@ -103,7 +108,7 @@ class RoundedSystem:
             elif node.index in defined:
                 self.order.append((node.index, defined[node.index].index))
             elif node.primitive is not None:
-                self.order.append(operation(node))
+                self.order.append(operation(node, only))
 
     def __call__(
         self, values: Mapping[Variable, Array], rounded: Roundings
@@ -128,12 +133,15 @@ class RoundedSystem:
         return others, [memory[node.index] for node in self.tape.data]
 
 
-def operation(node: Expression) -> Operation:
+def operation(node: Expression, only: tuple[set[int], set[int]] | None = None) -> Operation:
     """What is to be done for a node."""
     primitive = node.primitive
     assert primitive is not None
-    exact = node.dtype.kind != "f" or primitive.kink or moves(node)
     kernel, arguments = primitive.kernel(node.parameters), tuple(a.index for a in node.arguments)
+    if only is not None:
+        rounds, conditioned = (node.index in chosen for chosen in only)
+        return Operation(node.index, kernel, arguments, rounds, conditioned, None)
+    exact = node.dtype.kind != "f" or primitive.kink or moves(node)
     rounds = not (exact or primitive.conditioned)
     level = primitive.level if rounds else None
     return Operation(node.index, kernel, arguments, rounds, primitive.conditioned, level)

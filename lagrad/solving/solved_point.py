@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.expressions.expression import Variable
+from lagrad.expressions.expression import Expression, Variable
 from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.primitives.repeated_eigenvalues import watching
 from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
@@ -18,17 +18,15 @@ from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.kinks import Side
-from lagrad.solving.last_bits import doubting, in_last_bits, moving
+from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
-from lagrad.solving.relative_change import NEGLIGIBLE, Units, relative_change, worst_share
-from lagrad.solving.rounding_samples import FURTHER, SAFETY, SAMPLES, Roundings
-from lagrad.solving.sides import first_side, mean_around, mean_of_sides
+from lagrad.solving.relative_change import NEGLIGIBLE, worst_share
+from lagrad.solving.rounding_samples import SAMPLES, Roundings
+from lagrad.solving.sides import mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
 
-# What seeds a sweep, runs it, and reads what has arrived.
-Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 # Roles of variables that nothing solves for.
 GIVEN = ("parameter", "data")
 # How far parameters are moved where equations have kinks, and which change is a jump.
@@ -102,9 +100,9 @@ class SolvedPoint:
         """
         # The error of one block alone has nothing to cancel with.
         with np.errstate(all="ignore"):
-            return tuple(self._sample(k) for k in range(1 if len(self.solved) == 1 else SAMPLES))
+            return tuple(self.sample(k) for k in range(1 if len(self.solved) == 1 else SAMPLES))
 
-    def _sample(self, number: int) -> "SolvedPoint":
+    def sample(self, number: int) -> "SolvedPoint":
         rounded = Roundings(number)
         directions = {b: s.bound.direction * rounded.share() for b, s in self.solved.items()}
         there = self.moved_by(directions, {})
@@ -138,6 +136,19 @@ class SolvedPoint:
         return matrices is not None and not self.condition < HARMLESS
 
     @cached_property
+    def cancels(self) -> Expression | None:
+        """A difference of nearly equal numbers, where there is nothing to solve."""
+        if self.doubtful or self.side is not None:
+            return None
+        return self.compiled.cancels(self.values)
+
+    def cancelled(self, number: int) -> "SolvedPoint":
+        """The point with what differences are of rounded otherwise; nothing is solved for."""
+        values = {v: a for v, a in self.values.items() if v.role in GIVEN}
+        others, data = self.compiled.cancelling(values, Roundings(number))
+        return RoundedPoint(self.compiled, values | others, self.solved, data=data)
+
+    @cached_property
     def beyond(self) -> "tuple[SolvedPoint, ...]":
         """The points on both sides of the kinks at which this one may be."""
         if all(solved.jump is None for solved in self.solved.values()):
@@ -158,11 +169,11 @@ class SolvedPoint:
             found[v] = (array + step * size).astype(v.dtype)
         return found
 
-    def in_last_bits(self, rng: np.random.Generator) -> "SolvedPoint":
+    def in_last_bits(self, rng: np.random.Generator, times: float = 1.0) -> "SolvedPoint":
         """The point with all that is given moved by rounding, and what that makes of the rest."""
         given = [(v, a) for v, a in self.values.items() if v.role in GIVEN]
         return self.moved_by(
-            {}, {v: in_last_bits(a, rng, whole=v.role == "parameter") for v, a in given}
+            {}, {v: in_last_bits(a, rng, v.role == "parameter", times) for v, a in given}
         )
 
     @property
@@ -290,83 +301,6 @@ class SolvedPoint:
             "the solution may be at one, where the derivative jumps.\n"
         )
 
-    def carried(
-        self, carry: Callable[[Any], dict[Any, Array]], width: int | None, units: Units
-    ) -> "Taken":
-        """What a sweep carries, and a first-order bound of its relative error.
-
-        The same sweeps with other roundings, each block's solution corrected once, show what the
-        error of the solution and rounding on the way do to the result. At a kink it is the mean
-        over the sides.
-        """
-        with np.errstate(all="ignore"):
-            with doubting() as doubts:
-                point, sweep, jump = self, self.sweep(width), 0.0
-                first = found = carry(sweep)
-                if not all(np.isfinite(array).all() for array in found.values()):
-                    first = found = carry(sweep := self.sweep(width, careful=True))
-            # Where rules say 0·∞, on the sides there may be a number. Equal eigenvalues have
-            # sides of their own.
-            lost = not (self.solved or self.parted or all_finite(found.values()))
-            if self.tied or lost:
-                taken = lambda there: list(carry(there.sweep(width)).values())
-                arrays, jump = self.mean(list(found.values()), taken)
-                found = dict(zip(found, arrays, strict=True))
-                if self.solved:
-                    point = first_side(self)
-                    first = carry(sweep := point.sweep(width))
-            # The refinement's last correction is one sample of rounding, not the worst.
-            kinds = {a.dtype for a in found.values() if a.dtype.kind == "f"}
-            error = 4 * max([sweep.error, *(float(np.finfo(kind).eps) for kind in kinds)])
-            if not all(np.isfinite(s.bound.error) for s in self.solved.values()):
-                error = np.inf  # of blocks that were given up
-            if not all(np.isfinite(array).all() for array in first.values()):
-                return Taken(found, sweep, error, jump)  # there is nothing to compare with
-            if self.doubtful:
-                error += point.rounding(carry, width, units, first, sweep)
-            if any(solved.at_kink for solved in self.solved.values()):
-                error = np.inf
-            for there in point.beyond:
-                others = [there.carried_near(carry, width, sweep)]
-                change = relative_change(first, others, units, self.scale)
-                error += change if change > JUMPED else 0.0
-            if self.compiled.iterates and not self.tied:
-                doubts.append(f"the program {self.compiled.system.name!r}")
-            if doubts:
-                rng = np.random.default_rng(0)
-                for _ in range(SAMPLES):
-                    with moving(rng):
-                        others = [point.in_last_bits(rng).carried_near(carry, width, sweep)]
-                    change = relative_change(first, others, units, self.scale)
-                    sweep.rounding = max(sweep.rounding, change)
-                sweep.doubts = tuple(dict.fromkeys(doubts))
-                error += sweep.rounding
-        return Taken(found, sweep, error, jump)
-
-    def carried_near(self, carry: Carry, width: int | None, sweep: Carried) -> dict[Any, Array]:
-        """What a sweep from here carries, where `sweep` was made close by."""
-        found = carry(self.sweep(width, near=sweep))
-        if all(np.isfinite(array).all() for array in found.values()):
-            return found
-        return carry(self.sweep(width, near=sweep, careful=True))
-
-    def rounding(
-        self,
-        carry: Carry,
-        width: int | None,
-        units: Units,
-        found: Mapping[Any, Array],
-        sweep: Carried,
-    ) -> float:
-        """What the errors of the solution and rounding change of what a sweep has found."""
-        if not self.doubtful and (self.tied or self.compiled.operations > SAMPLED_AT_MOST):
-            return 0.0
-        further = range(SAMPLES, SAMPLES + FURTHER)
-        with np.errstate(all="ignore"):
-            others = [there.carried_near(carry, width, sweep) for there in self.samples]
-            more = (self._sample(k).carried_near(carry, width, sweep) for k in further)
-            return SAFETY * relative_change(found, others, units, self.scale, more)
-
 
 @dataclass(frozen=True, eq=False)
 class RoundedPoint(SolvedPoint):
@@ -378,23 +312,3 @@ class RoundedPoint(SolvedPoint):
     @cached_property
     def linearization(self) -> Linearization:
         return self.compiled.tape.at(self.data, self.rounded)
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What a sweep carried.
-
-    Attributes
-    ----------
-    found : dict
-    sweep : Carried
-    error : float
-        A first-order bound of the relative error.
-    jump : float
-        By how much of itself it differs between the sides of a kink.
-    """
-
-    found: dict[Any, Array]
-    sweep: Carried
-    error: float
-    jump: float

@@ -18,12 +18,14 @@ from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.primitives.repeated_eigenvalues import beside, undefined
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
+from lagrad.solving.certified_sweep import Carry, CertifiedSweep
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivative_mapping import Derivatives, Gradient, frozen
+from lagrad.solving.failure_messages import cancelled
 from lagrad.solving.last_bits import rounded
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
 from lagrad.solving.relative_change import Units
-from lagrad.solving.solved_point import GIVEN, Carry, SolvedPoint
+from lagrad.solving.solved_point import GIVEN, SolvedPoint
 from lagrad.systems.constraint import Constraint, definitions
 from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
 from lagrad.systems.rewriting import Instead, copied, inlined
@@ -176,7 +178,8 @@ class SolvedSystem:
         `again` asks another solution for the same.
         """
         began, primal = time.perf_counter(), self.certificate
-        taken = self.point.carried(carry, width, units)
+        certified = CertifiedSweep(self.point, carry, width, units)
+        taken = certified()
         found, sweep, error = taken.found, taken.sweep, taken.error
         self.spent.append((what, time.perf_counter() - began))
         read = {key: frozen(array) for key, array in found.items()}
@@ -186,7 +189,7 @@ class SolvedSystem:
             found, error = self._beside(found, carry, what, width)
             read = {key: frozen(array) for key, array in found.items()}
         elif not self.point.doubtful:
-            sample = lambda: self.point.rounding(carry, width, units, found, sweep)
+            sample = lambda: certified.rounding(found, sweep)
         instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
             primal,
@@ -200,6 +203,9 @@ class SolvedSystem:
             certificate = replace(certificate, compare=lambda: self._distance(found, again))
         if not sweep.rounding <= self.policy.accuracy:
             self.policy.fail(rounded(what, sweep.rounding, sweep.doubts))
+            return read, certificate
+        if not taken.lost <= self.policy.accuracy:
+            self.policy.fail(cancelled(what, taken.lost, taken.where))
             return read, certificate
         if self.point.doubtful:
             self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
@@ -216,7 +222,7 @@ class SolvedSystem:
 
         def unit(key: Any) -> float:
             of, by = key if isinstance(key, tuple) else (None, key)
-            size = sizes.get(by, 1.0)
+            size = max(sizes.get(by, 1.0), 1e-8 * top)
             if of is None and getattr(by, "role", "") not in GIVEN:
                 return size  # a tangent, or a multiplier
             return sizes.get(of, top) / size
@@ -262,8 +268,8 @@ class SolvedSystem:
         return off / size if size else (np.inf if off else 0.0)
 
     def _sizes(self, variables: Iterable[Variable]) -> dict[Variable, float]:
-        """The size of each, where errors of solutions are to be measured by it."""
-        return {v: self._size(v) for v in variables} if self.point.solved else {}
+        """The size of each, by which errors are measured."""
+        return {v: self._size(v) for v in variables}
 
     def _size(self, variable: Variable) -> float:
         """The largest entry of a variable's value; one where that is zero, or as good as zero."""

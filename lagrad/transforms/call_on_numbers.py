@@ -31,6 +31,8 @@ def named(name: str, on_numbers: Callable[[], Any], error: Exception) -> LagradE
     try:
         with np.errstate(all="ignore"):
             on_numbers()
+    except LagradError as known:
+        return known  # of a function traced within, which has found a name for it
     except Exception:
         return None
     own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(HOME)]

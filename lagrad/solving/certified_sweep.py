@@ -1,0 +1,177 @@
+"""What a sweep carries from a solution, and how far that can be trusted.
+
+The same sweeps with other roundings, each block's solution corrected once, show what the error of
+the solution and rounding on the way do to the result. At a kink it is the mean over the sides.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from lagrad.compiler.finite import all_finite
+from lagrad.expressions.expression import Expression
+from lagrad.solving.adjoint_sweep import Carried
+from lagrad.solving.block_equations import largest
+from lagrad.solving.last_bits import doubting, moving
+from lagrad.solving.relative_change import Units, relative_change
+from lagrad.solving.rounding_samples import FURTHER, SAFETY, SAMPLES
+from lagrad.solving.sides import first_side
+from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
+from lagrad.typing import Array
+
+# What seeds a sweep, runs it, and reads what has arrived.
+Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
+# Of what the sides of a kink differ by: a jump.
+JUMPED = 1e-2
+# How many times what the numbers given explain, from which a change is the operations'.
+UNEXPLAINED = 20.0
+# In how many samples, and by how many of their last bits, these move to tell.
+MOVED, FAR = 5, 300.0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a sweep carried.
+
+    Attributes
+    ----------
+    found : dict
+    sweep : Carried
+    error : float
+        A first-order bound of the relative error.
+    jump : float
+        By how much of itself it differs between the sides of a kink.
+    lost : float
+        What cancellation has spoilt of it, and `where`.
+    """
+
+    found: dict[Any, Array]
+    sweep: Carried
+    error: float
+    jump: float
+    lost: float = 0.0
+    where: Expression | None = None
+
+
+@dataclass(frozen=True)
+class CertifiedSweep:
+    """Something that a sweep carries, and how it is asked for.
+
+    Parameters
+    ----------
+    point : SolvedPoint
+    carry : callable
+    width : int or None
+        Of the right sides that it carries at once.
+    units : dict
+        The sizes of what is differentiated, and of what it is differentiated by.
+    """
+
+    point: SolvedPoint
+    carry: Carry
+    width: int | None
+    units: Units
+
+    def __call__(self) -> Taken:
+        """What it carries, and a first-order bound of its relative error."""
+        with np.errstate(all="ignore"):
+            return self._taken()
+
+    def _taken(self) -> Taken:
+        point, carry, width = self.point, self.carry, self.width
+        with doubting() as doubts:
+            sweep, jump = point.sweep(width), 0.0
+            first = found = carry(sweep)
+            if not all(np.isfinite(array).all() for array in found.values()):
+                first = found = carry(sweep := point.sweep(width, careful=True))
+        # Where rules say 0·∞, on the sides there may be a number. Equal eigenvalues have
+        # sides of their own.
+        lost = not (point.solved or point.parted or all_finite(found.values()))
+        if point.tied or lost:
+            taken = lambda there: list(carry(there.sweep(width)).values())
+            arrays, jump = point.mean(list(found.values()), taken)
+            found = dict(zip(found, arrays, strict=True))
+            if point.solved:
+                point = first_side(point)
+                first = carry(sweep := point.sweep(width))
+        # The refinement's last correction is one sample of rounding, not the worst.
+        kinds = {a.dtype for a in found.values() if a.dtype.kind == "f"}
+        error = 4 * max([sweep.error, *(float(np.finfo(kind).eps) for kind in kinds)])
+        if not all(np.isfinite(s.bound.error) for s in point.solved.values()):
+            error = np.inf  # of blocks that were given up
+        if not all(np.isfinite(array).all() for array in first.values()):
+            return Taken(found, sweep, error, jump)  # there is nothing to compare with
+        if point.doubtful:
+            error += self._rounding(point, first, sweep)
+        if any(solved.at_kink for solved in point.solved.values()):
+            error = np.inf
+        for there in point.beyond:
+            change = self._change(first, [self._near(there, sweep)])
+            error += change if change > JUMPED else 0.0
+        if point.compiled.iterates and not self.point.tied:
+            doubts.append(f"the program {point.compiled.system.name!r}")
+        if doubts:
+            sweep.rounding = self._explained(point, first, sweep)
+            sweep.doubts = tuple(dict.fromkeys(doubts))
+            error += sweep.rounding
+        elif point.cancels is not None and not point.tied:
+            return Taken(found, sweep, error, jump, self._lost(first, sweep), point.cancels)
+        return Taken(found, sweep, error, jump)
+
+    def rounding(self, found: Mapping[Any, Array], sweep: Carried) -> float:
+        """What the errors of the solution and rounding change of what was found."""
+        return self._rounding(self.point, found, sweep)
+
+    def _rounding(self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried) -> float:
+        if not point.doubtful and (point.tied or point.compiled.operations > SAMPLED_AT_MOST):
+            return 0.0
+        further = range(SAMPLES, SAMPLES + FURTHER)
+        with np.errstate(all="ignore"):
+            others = [self._near(there, sweep) for there in point.samples]
+            more = (self._near(point.sample(k), sweep) for k in further)
+            return SAFETY * self._change(found, others, more)
+
+    def _explained(self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried) -> float:
+        """What of it changes where all that was given moves by its last bits."""
+        return max(self._change(found, [there]) for there in self._moved(point, sweep))
+
+    def _moved(
+        self, point: SolvedPoint, sweep: Carried, samples: int = SAMPLES, times: float = 1.0
+    ) -> Iterator[dict[Any, Array]]:
+        """What is carried where all that was given moves by its last bits, or by more."""
+        rng = np.random.default_rng(0)
+        for _ in range(samples):
+            with moving(rng):
+                yield self._near(point.in_last_bits(rng, times), sweep)
+
+    def _lost(self, found: Mapping[Any, Array], sweep: Carried) -> float:
+        """What cancellation changes of it, where what was given explains nothing of the kind."""
+        point = self.point
+        others = [self._near(point.cancelled(k), sweep) for k in range(SAMPLES)]
+        # Moved so far that the roundings there, which are others, count for little beside it. One
+        # sample may be anything where they are all that there is, or along a valley.
+        moved = list(self._moved(point, sweep, MOVED, FAR))
+        spoilt = {}
+        for key, array in found.items():
+            _, explained, *_ = sorted(largest(there[key] - array) / FAR for there in moved)
+            change = max(largest(there[key] - array) for there in others)
+            spoilt[key] = not change <= UNEXPLAINED * explained
+        others = [{k: a if spoilt[k] else found[k] for k, a in o.items()} for o in others]
+        return SAFETY * self._change(found, others)
+
+    def _near(self, there: SolvedPoint, sweep: Carried) -> dict[Any, Array]:
+        """What is carried from a point close to where `sweep` was made."""
+        found = self.carry(there.sweep(self.width, near=sweep))
+        if all(np.isfinite(array).all() for array in found.values()):
+            return found
+        return self.carry(there.sweep(self.width, near=sweep, careful=True))
+
+    def _change(
+        self,
+        found: Mapping[Any, Array],
+        others: Iterable[Mapping[Any, Array]],
+        more: Iterable[Mapping[Any, Array]] = (),
+    ) -> float:
+        return relative_change(found, others, self.units, self.point.scale, more)

@@ -1,0 +1,116 @@
+"""Differences of nearly equal numbers, of which rounding is all, or much, of what is left.
+
+That alone does no harm: where a gradient vanishes, differences do. It does where a derivative
+changes by far more when operations are rounded otherwise than when the numbers that were given
+move by their last bits: then no input nearby has the derivative that was found. In the terms of
+Higham, Accuracy and Stability of Numerical Algorithms, 2002, §1.5 to §1.7: the backward error is
+large, and the problem's condition has nothing to do with it.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors, moves
+from lagrad.typing import Array
+
+# What is left of a difference, relative to its terms, from which a derivative may be spoilt: of
+# n random differences the smallest is about 1/n, and says nothing.
+LEFT = 1e-2
+# Entries and operations beyond which nobody looks.
+ENTRIES, OPERATIONS = 1_000_000, 2_000
+# What is left by an operation, over what it is left of.
+REMAINS: dict[str, Callable[..., Array]] = {
+    "add": lambda a, b: np.abs(a + b) / np.maximum(np.abs(a), np.abs(b)),
+    "subtract": lambda a, b: np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)),
+    **dict.fromkeys(("log", "log2", "log10"), lambda a: np.abs(np.log(np.abs(a)))),
+    **dict.fromkeys(("arccos", "arcsin", "arctanh", "arccosh"), lambda a: np.abs(1 - np.abs(a))),
+}
+
+
+class Differences:
+    """The operations within definitions that may cancel, of arguments that are rounded.
+
+    Of two numbers as they were given, or moved, the difference is as good as these are.
+
+    Attributes
+    ----------
+    nodes : list of pairs
+        Each operation, and what tells how much is left of its arguments.
+    inputs, arguments : lists of nodes
+        The variables that these are made of, and the operations' arguments in a row.
+    spoilt : two sets of int
+        The nodes, by index, of which another rounding shows what is spoilt, and those of which all
+        that they are given does. A difference's partials are one whatever its terms are; what else
+        becomes of these is rounded for itself, in (x/r - 1)/(r - x) with r = sqrt(x² + 1), say.
+    """
+
+    def __init__(self, roots: Iterable[Expression], defined: dict[int, Expression]) -> None:
+        def leaf(node: Expression) -> bool:
+            return isinstance(node, Variable) and node.index not in defined
+
+        nodes = ancestors(roots, leaf, defined)
+        exact: dict[int, bool] = {}
+        found = []
+        for node in nodes:
+            if node.index in defined and not leaf(node):
+                if (source := defined[node.index].index) in exact:
+                    exact[node.index] = exact[source]
+            elif node.primitive is None:
+                exact[node.index] = leaf(node) or isinstance(node, Constant)
+            elif whole(node) or not all(a.index in exact for a in node.arguments):
+                continue  # it would be run once more
+            else:
+                known = all(exact[a.index] for a in node.arguments)
+                exact[node.index] = known and chosen(node)
+                cancels = node.primitive.name in REMAINS and node.dtype.kind == "f"
+                if cancels and node.size and not known:
+                    found.append((node, REMAINS[node.primitive.name]))
+        few = len(nodes) <= OPERATIONS and sum(node.size for node in nodes) <= ENTRIES
+        self.nodes = found if few else []
+        self.least = LEFT / max(1, sum(node.size for node, _ in self.nodes))
+        self.inputs = [n for n in nodes if isinstance(n, Variable) and leaf(n)]
+        self.arguments = [a for node, _ in self.nodes for a in node.arguments]
+        single = [n.arguments[0] for n, _ in self.nodes if len(n.arguments) == 1]
+        double = {n.index for n, _ in self.nodes if len(n.arguments) == 2}
+        self.spoilt = {right(a, defined).index for a in single}, double
+
+    def first(self, arguments: Sequence[Array]) -> Expression | None:
+        """The first difference of which little is left, by the values of the arguments of all."""
+        terms = iter(arguments)
+        with np.errstate(all="ignore"):
+            for node, remains in self.nodes:
+                left = remains(*itertools.islice(terms, len(node.arguments)))
+                if (left < self.least).any():
+                    return node
+        return None
+
+
+def right(node: Expression, defined: dict[int, Expression]) -> Expression:
+    """What computes a node, where it is a defined variable."""
+    while node.index in defined:
+        node = defined[node.index]
+    return node
+
+
+def whole(node: Expression) -> bool:
+    """Whether a node is a loop, or a function of the user's."""
+    primitive = node.primitive
+    return primitive is not None and (primitive.joint is not None or bool(primitive.rules))
+
+
+def chosen(node: Expression) -> bool:
+    """Whether a node's entries are those of its arguments, but for signs and places."""
+    primitive = node.primitive
+    assert primitive is not None
+    if primitive.elementwise:
+        return primitive.kink or primitive.name == "negative"
+    return moves(node)
+
+
+def differences(roots: Iterable[Expression], defined: dict[int, Expression]) -> Differences | None:
+    """The differences that may cancel, if there are any that somebody looks at."""
+    found = Differences(roots, defined)
+    return found if found.nodes else None

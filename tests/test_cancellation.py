@@ -1,0 +1,136 @@
+"""Differences of nearly equal numbers: what they spoil has an error, what they do not is right."""
+
+import mpmath
+import numpy as np
+import pytest
+from scipy import special
+
+import lagrad as lg
+
+VERSINE = lambda x: (1 - np.cos(x)) / x**2
+SPOILT = {
+    "1 - cos(x)": (VERSINE, 1e-6),
+    "exp(x) - 1": (lambda x: (np.exp(x) - 1) / x, 1e-9),
+    "log(1 + x)": (lambda x: np.log(1 + x) / x, 1e-9),
+    "x - sin(x)": (lambda x: (x - np.sin(x)) / x**3, 1e-5),
+    "sqrt(x + 1) - sqrt(x)": (lambda x: 1 / (np.sqrt(x + 1) - np.sqrt(x)), 1e12),
+    "sqrt(b·b - 4)": (lambda b: np.log((b - np.sqrt(b * b - 4)) / 2), 1e8),
+    "log(sqrt(x² + 1) - x)": (lambda x: np.log(np.sqrt(x**2 + 1) - x), 1e7),
+    "sum(x²)": (lambda x: np.log(np.mean(x**2) - np.mean(x) ** 2), 1e8 + np.arange(4.0)),
+    "power": (lambda x: 1e24 * (1 - np.cos(x)) ** 2, 1e-6),
+    "arccos": (lambda x: np.arccos(np.sin(x)), np.pi / 2 - 1e-7),
+    "single precision": (VERSINE, np.float32(1e-3)),
+    "an array": (lambda x: np.sum(VERSINE(x)), np.array([1.0, 1e-6, 0.1])),
+}
+
+
+@pytest.mark.parametrize(("function", "x"), SPOILT.values(), ids=SPOILT)
+def test_a_gradient_that_cancellation_has_spoilt_raises(function, x):
+    with pytest.raises(lg.SingularSystem, match="cancel"):
+        lg.grad(function)(x)
+
+
+def test_the_error_names_the_difference_and_holds_for_every_derivative():
+    for transform in (lg.grad, lg.value_and_grad, lg.jacobian, lg.hessian):
+        with pytest.raises(lg.SingularSystem, match=r"left in 1 - cos\(x\)"):
+            transform(VERSINE)(1e-6)
+    with pytest.raises(lg.SingularSystem, match=r"1 - cos\(x\)"):
+        lg.jvp(VERSINE, (1e-6,), (1.0,))
+    with pytest.raises(lg.SingularSystem, match=r"1 - cos\(x\)"):
+        lg.compile(lg.grad(VERSINE))(1e-6)
+    program = lg.Program("lens")
+    angle = program.parameter("angle", value=1e-6)
+    program.define("sag", (1 - np.cos(angle)) / angle**2)
+    at = program.solve()
+    assert float(at["sag"]) == pytest.approx(0.5, rel=1e-3)
+    with pytest.raises(lg.SingularSystem, match=r"'sag'.*1 - cos\(angle\)"):
+        at.gradient("sag")
+
+
+def test_less_may_be_asked_for():
+    found = lg.grad(VERSINE, accuracy=0.1)(1e-3)
+    assert found == pytest.approx(-1e-3 / 12, rel=1e-3)
+
+
+SERIES = lambda x: np.where(np.abs(x) < 1e-2, 0.5 - x**2 / 24 + x**4 / 720, VERSINE(x))
+REMEDIES = {
+    "expm1": (lambda x: np.expm1(x) / (x + 1), lambda x: mpmath.expm1(x) / (x + 1), 1e-9),
+    "log1p": (lambda x: np.log1p(x) / (x + 1), lambda x: mpmath.log1p(x) / (x + 1), 1e-9),
+    "half angles": (
+        lambda x: np.log(2 * np.sin(x / 2) ** 2),
+        lambda x: mpmath.log(2 * mpmath.sin(x / 2) ** 2),
+        1e-6,
+    ),
+    "roots": (
+        lambda x: 1 / (1 / (np.sqrt(x + 1) + np.sqrt(x))),
+        lambda x: mpmath.sqrt(x + 1) + mpmath.sqrt(x),
+        1e12,
+    ),
+    "a series": (SERIES, lambda x: (1 - mpmath.cos(x)) / x**2, 1e-6),
+}
+
+
+@pytest.mark.parametrize(("function", "exact", "x"), REMEDIES.values(), ids=REMEDIES)
+def test_the_remedies_that_the_error_names(function, exact, x):
+    with mpmath.workdps(60):
+        wanted = float(mpmath.diff(exact, mpmath.mpf(x), h=mpmath.mpf(x) * mpmath.mpf(10) ** -20))
+    assert lg.grad(function)(x) == pytest.approx(wanted, rel=1e-9)
+
+
+HARMLESS = {
+    "exp(x) - 1 alone": (lambda x: np.exp(x) - 1, 1e-12, np.exp(1e-12)),
+    "log(1 + x) alone": (lambda x: np.log(1 + x), 1e-12, 1 / (1 + 1e-12)),
+    "a variance": (
+        lambda x: np.log(np.mean((x - np.mean(x)) ** 2)),
+        1e8 + np.arange(4.0),
+        (np.arange(4.0) - 1.5) / 2 / 1.25,
+    ),
+    "given numbers": (lambda x: 1 / (x - 0.3), 0.3 + 1e-9, -1 / (0.3 + 1e-9 - 0.3) ** 2),
+    "two that are equal": (lambda x: np.sum((2 * x - 2 * x[::-1]) ** 2), np.ones(3), np.zeros(3)),
+    "saturation": (lambda x: np.log(1 - np.tanh(x)), 15.0, -2.0),
+    "far from it": (VERSINE, 1.0, 0.8414709848078965 - 2 * (1 - 0.5403023058681398)),
+}
+
+
+@pytest.mark.parametrize(("function", "x", "wanted"), HARMLESS.values(), ids=HARMLESS)
+def test_what_cancels_and_does_no_harm_is_right(function, x, wanted):
+    assert lg.grad(function)(x) == pytest.approx(wanted, rel=1e-6, abs=1e-12)
+
+
+def rosenbrock(x):
+    return np.sum((1 - x[:-1]) ** 2 + 100 * (x[1:] - x[:-1] ** 2) ** 2)
+
+
+@pytest.mark.parametrize("distance", [1e-4, 1e-8, 1e-10, 1e-12, 1e-13, 1e-14, 1e-15, 0.0])
+def test_a_gradient_that_vanishes_at_an_optimum_is_no_cancellation(distance):
+    # What is left of the differences there is what is left of the gradient.
+    rng = np.random.default_rng(0)
+    matrix, best, weights = rng.standard_normal((20, 5)), rng.standard_normal(5), np.arange(1.0, 6)
+    target = matrix @ best
+    misfit = lambda x: np.sum((matrix @ x - target) ** 2)
+    spread = lambda x: np.log(np.sum(np.exp(x - np.max(x)))) + np.max(x) - np.mean(x)
+    cosine = lambda x: -np.sum(x * weights) / np.sqrt(np.sum(x * x) * np.sum(weights * weights))
+    for _ in range(6):
+        step = distance * rng.standard_normal(5)
+        assert np.abs(lg.grad(rosenbrock)(1 + step)).max() <= 1e4 * distance + 1e-10
+        assert np.abs(lg.grad(misfit)(best + step)).max() <= 1e4 * distance + 1e-10
+        assert np.abs(lg.grad(spread)(0.3 + step)).max() <= 1e2 * distance + 1e-10
+        assert np.abs(lg.grad(cosine)(weights + step)).max() <= 1e2 * distance + 1e-10
+
+
+def test_loops_and_functions_of_the_users_are_not_run_to_look_at_it():
+    runs = []
+    counted = lg.primitive(
+        lambda x: runs.append(x) or np.cos(x), jvp=lambda t, y, x: -np.sin(x) * t[0]
+    )
+    lg.grad(lambda x: (1 - counted(x)) / x**2)(1.0)
+    assert len(runs) <= 2  # the shape of the result, and the value
+
+
+@pytest.mark.parametrize("x", [29.9, 30.1, 1e3, 1e5, 1e7])
+def test_the_rule_of_erfcx_does_not_cancel_either(x):
+    with mpmath.workdps(60):
+        exact = lambda t: mpmath.exp(t * t) * mpmath.erfc(t)
+        first, second = (float(mpmath.diff(exact, mpmath.mpf(x), n)) for n in (1, 2))
+    assert lg.grad(special.erfcx)(x) == pytest.approx(first, rel=1e-11)
+    assert lg.grad(lg.grad(special.erfcx))(x) == pytest.approx(second, rel=1e-8)
