@@ -16,7 +16,7 @@ from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
 from lagrad.solving.last_bits import doubting, moving
 from lagrad.solving.relative_change import Units, relative_change
-from lagrad.solving.rounding_samples import FURTHER, SAFETY, SAMPLES
+from lagrad.solving.rounding_samples import CLOSER, FURTHER, NEARLY, SAFETY, SAMPLES
 from lagrad.solving.sides import first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.typing import Array
@@ -67,12 +67,15 @@ class CertifiedSweep:
         Of the right sides that it carries at once.
     units : dict
         The sizes of what is differentiated, and of what it is differentiated by.
+    accuracy : float
+        What is asked for.
     """
 
     point: SolvedPoint
     carry: Carry
     width: int | None
     units: Units
+    accuracy: float
 
     def __call__(self) -> Taken:
         """What it carries, and a first-order bound of its relative error."""
@@ -131,7 +134,11 @@ class CertifiedSweep:
         with np.errstate(all="ignore"):
             others = [self._near(there, sweep) for there in point.samples]
             more = (self._near(point.sample(k), sweep) for k in further)
-            return SAFETY * self._change(found, others, more)
+            change = SAFETY * self._change(found, others, more)
+            if not self.accuracy < change < NEARLY * self.accuracy:
+                return change
+            more = (self._near(point.sample(k), sweep) for k in further)
+            return CLOSER * self._change(found, [*others, *more])
 
     def _explained(self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried) -> float:
         """What of it changes where all that was given moves by its last bits."""

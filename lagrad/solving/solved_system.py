@@ -178,7 +178,7 @@ class SolvedSystem:
         `again` asks another solution for the same.
         """
         began, primal = time.perf_counter(), self.certificate
-        certified = CertifiedSweep(self.point, carry, width, units)
+        certified = CertifiedSweep(self.point, carry, width, units, self.policy.accuracy)
         taken = certified()
         found, sweep, error = taken.found, taken.sweep, taken.error
         self.spent.append((what, time.perf_counter() - began))
