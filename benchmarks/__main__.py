@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from . import bratu, hyperparameters, linear, loops, peers, speed, substitution
+from . import bratu, hyperparameters, linear, loops, peers, root_finders, speed, substitution
 from .timing import Row
 
 PARTS = {
@@ -23,6 +23,7 @@ PARTS = {
     "peers": peers,
     "speed": speed,
     "loops": loops,
+    "root_finders": root_finders,
 }
 HEAD = ["| work | measured | ratio | target | | seconds |", "|---|---|---|---|---|---|"]
 

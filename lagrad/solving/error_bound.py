@@ -78,8 +78,9 @@ class PathEnd:
         length = scale.length(direction, sizes)
         curvature = 0.0
         if length > 0:
-            # One direction shows less than the worst: it is taken as long as that.
-            direction = direction * (error / length)
+            # One direction shows less than the worst: it is taken as long as that, twice, so that
+            # an error of rounding is no less than a spacing of the unknown.
+            direction = direction * (2 * error / length)
             if not here.equations.linear and error > 0:
                 curvature = self._curvature(direction, sizes)
         return ErrorBound(direction.astype(kind), sizes, error, curvature)
@@ -114,13 +115,13 @@ class PathEnd:
     def _relative_error(self, spread: Array, direction: Array, sizes: Array) -> float:
         """The largest entry of |J⁻¹| doubt, each unknown against its size."""
         factors, doubt, n = self.factors, self.doubt, self.doubt.size
-        # Twice: the norm is an estimate, and the terms are what they are after rounding.
         against = np.repeat(np.maximum(sizes, 1e-300), self.scale.sizes)
         if factors.iterative:
             return 4 * largest(direction / against)
         if n <= SMALL:
-            return 2 * largest(spread / against)
-        # A norm of J⁻¹ between two scalings.
+            # A spacing for each operation, and rounding is half of one.
+            return largest(spread / against)
+        # A norm of J⁻¹ between two scalings, and an estimate of that.
         operator = sparse_linalg.LinearOperator(
             (n, n),
             matvec=lambda x: doubt * factors.solve(np.ravel(x) / against, transposed=True),

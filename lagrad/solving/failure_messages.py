@@ -50,7 +50,8 @@ def story(
     lines = [f"the block {equations.block.label} {what}.", *steps_taken(history)]
     if correction is not None:
         lines.append(f"  the correction that failed has a relative length of {correction:.3e}.")
-    lines.append("  Start nearer (solve(start=…)), or check the equations' signs and scales.")
+    declared = "" if equations.called else " (solve(start={…}))"
+    lines.append(f"  Start nearer{declared}, or check the equations' signs and scales.")
     return "\n".join(lines)
 
 

@@ -117,14 +117,14 @@ class NewtonSearch:
         Those of the last step, once there was one.
     failure : error or None
         Why that point is no solution.
-    stuck : bool
-        Whether no step along the Newton direction helped.
+    lost : bool
+        Whether it ended where no step along its direction helped, or where there was none.
     """
 
     jacobian: Jacobian
     factors: Any = None
     failure: Failure | None = None
-    stuck = False
+    lost = False
 
     def __init__(self, problem: BlockProblem, start: Array, options: Newton) -> None:
         self.problem, self.equations = problem, problem.equations
@@ -141,7 +141,8 @@ class NewtonSearch:
         except (NotConverged, NotPositiveDefinite) as error:
             raise named(self.equations, error) from None
         if not np.isfinite(correction).all():
-            raise self.problem.singular(self.jacobian, "at step")
+            self.lost = True
+            raise self.problem.singular(self.jacobian, "at a step")
         return correction.astype(self.equations.dtype, copy=False)
 
     def run(self) -> None:
@@ -160,6 +161,7 @@ class NewtonSearch:
             except SingularSystem:
                 # The last step landed where there is no next one: go back half of it.
                 if not history or retreats == 20:
+                    self.lost = True
                     raise
                 retreats += 1
                 back = before.point + 0.5 * (here.point - before.point)
@@ -195,6 +197,7 @@ class NewtonSearch:
             if history and history[-1].correction < 1e-4:
                 self._require_quadratic()
             steps = self.newton.max_steps
+            self.lost = steps >= Newton().max_steps  # nobody asked for fewer
             raise NotConverged(problem.story(f"did not converge in {steps} steps"))
         self._require_quadratic()
 
@@ -313,7 +316,7 @@ class NewtonSearch:
             relative = scale.length(correction, scale.largest(point))
             self.history.append(NewtonStep(length, residual, damping, relative))
             return damping, trial, following
-        self.stuck = True
+        self.lost = True
         what = "makes no progress along the Newton direction"
         raise NotConverged(self.problem.story(what, length))
 
@@ -331,7 +334,9 @@ class NewtonSearch:
         if len(ratios) < 5 or self.equations.linear:
             return
         steeper = steps[-1].residual * lengths[-6] < 0.1 * steps[-6].residual * lengths[-1]
-        if min(ratios[-5:]) > 0.3 and steeper:
+        # Where the residual is rounding already, a ratio that stays the same says as much.
+        steady = max(ratios[-5:]) - min(ratios[-5:]) < 0.01
+        if min(ratios[-5:]) > 0.3 and (steeper or steady):
             raise SingularSystem(
                 self.problem.story(
                     f"converges only linearly, each step {ratios[-1]:.2f} of the one before: "
@@ -344,7 +349,8 @@ class NewtonSearch:
         bad = int(np.flatnonzero(~np.isfinite(self.here.residual))[0])
         name = entry_name(self.equations.block.equations, bad)
         starts = ", ".join(v.name for v in self.equations.unknowns[:6])
+        declared = ": unknown(…, start=…), or solve(start={…})"
         return NotConverged(
             f"the equation {name!r} is NaN or infinite at the start of {starts}; "
-            "give another: unknown(…, start=…), or solve(start={…})."
+            f"give another{'' if self.equations.called else declared}."
         )

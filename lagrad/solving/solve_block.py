@@ -1,6 +1,5 @@
 """One implicit block: approached, solved by Newton's method, certified, and its derivatives set."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -13,17 +12,15 @@ from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Operator
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.solving.block_certification import Solved, certify, given_up, linearised
-from lagrad.solving.block_equations import BlockEquations, LocalEquations
+from lagrad.solving.block_equations import BlockEquations
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failure_messages import Failure
-from lagrad.solving.iterations import Newton, optimize
+from lagrad.solving.iterations import Newton
 from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
+from lagrad.solving.other_ways import other_starts
 from lagrad.systems.constraint import ImplicitGroup
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
-
-# Blocks up to this size get a second method.
-HYBRID_UP_TO = 300
 
 Values = Mapping[Variable, Array]
 
@@ -188,13 +185,14 @@ def solve_block(
 def solved_from(
     problem: BlockProblem, start: Array, options: Newton
 ) -> tuple[Solved | None, Failure | None]:
-    """What Newton's method makes of a start; Powell's finds another where it makes no progress."""
+    """What Newton's method makes of a start, or of where other methods lead from it."""
     path = newton(problem, start, options)
     found, failure = certified(path)
-    if path.stuck and (again := powell_start(problem.equations, problem.outer, start)) is not None:
-        further, _ = certified(newton(problem.anew(), again, options))
-        if further is not None:
-            return further, None
+    if path.lost:
+        for other in other_starts(problem.equations, problem.outer, start):
+            further, _ = certified(newton(problem.anew(), other, options))
+            if further is not None:
+                return further, None
     return found or given_up(problem, path.here), failure
 
 
@@ -223,24 +221,3 @@ def as_differentiated(found: Solved, approach: Approach, unknowns: Sequence[Vari
     if approach.damping:
         return replace(found, truncated=f"damping {approach.damping:g}")
     return found
-
-
-def powell_start(equations: BlockEquations, outer: list[Array], start: Array) -> Array | None:
-    """Where Powell's hybrid method ends (MINPACK, by SciPy), for small blocks; None if nowhere."""
-    if equations.block.size > HYBRID_UP_TO:
-        return None
-
-    def residual(point: Array) -> Array:
-        return equations.residual(outer, point)
-
-    def jacobian(point: Array) -> Array:
-        return LocalEquations(equations, outer, point).matrix(dense=True)
-
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            found = optimize.root(residual, start, jac=jacobian, method="hybr", tol=1e-12)
-        except (ValueError, ArithmeticError):
-            return None
-    reached = np.isfinite(found.x).all() and np.isfinite(residual(found.x)).all()
-    return np.asarray(found.x, dtype=equations.dtype) if found.success and reached else None

@@ -1,0 +1,99 @@
+"""Other ways to a root, where Newton's method does not arrive from a start: SciPy's root finders.
+
+Newton's method fails where the Jacobian is singular, at the start or on the way, and where no step
+along its direction helps. Powell's hybrid method (MINPACK) then goes along the gradient as well;
+the trust-region method for least squares (Branch, Coleman and Li, A Subspace, Interior, and
+Conjugate Gradient Method for Large-Scale Bound-Constrained Minimization Problems, 1999) crosses
+valleys in which both of them stop; and a start that is special only by symmetry, as zeros are, is
+left by a step aside. A single unknown is looked for where its equation changes sign. Each only
+proposes where to go on from: what is found is Newton's, certified.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lagrad.solving.block_equations import BlockEquations, LocalEquations
+from lagrad.solving.iterations import optimize
+from lagrad.typing import Array
+
+# Blocks up to this size have other ways than a step aside, and smaller ones from there too.
+UP_TO, SMALL = 300, 50
+# Evaluations of each, for a few unknowns, and unknowns times evaluations for many.
+EVALUATIONS, WORK = 400, 10_000
+# A change of sign is looked for in steps that grow by this, so many to either side.
+GROWTH, STEPS = 1.25, 120
+# How far aside a start is moved, relative to its size and to one.
+ASIDE = (0.01, 0.3)
+
+
+def other_starts(equations: BlockEquations, outer: list[Array], start: Array) -> Iterator[Array]:
+    """Points from which Newton's method may arrive, the likeliest first."""
+    n = equations.block.size
+    at_most = max(20, min(EVALUATIONS, WORK // max(n, 1)))
+
+    def residual(point: Array) -> Array:
+        return np.asarray(equations.residual(outer, point.astype(equations.dtype)), dtype=float)
+
+    def jacobian(point: Array) -> Array:
+        there = LocalEquations(equations, outer, point.astype(equations.dtype))
+        return np.asarray(there.matrix(dense=True), dtype=float)
+
+    def ended(method: Callable[[Array], Any], begin: Array) -> Array | None:
+        """Where a method ends; None where that is no nearer to a root than it began."""
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                point = np.asarray(method(begin).x)
+                nearer = np.linalg.norm(residual(point)) < np.linalg.norm(residual(begin))
+            except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+                return None
+        return point.astype(equations.dtype) if np.isfinite(point).all() and nearer else None
+
+    def hybrid(begin: Array) -> Any:
+        options = {"maxfev": at_most, "factor": 1.0}
+        return optimize.root(
+            residual, begin, jac=jacobian, method="hybr", tol=1e-12, options=options
+        )
+
+    def trust_region(begin: Array, scale: Any = 1.0) -> Any:
+        tolerances = dict.fromkeys(("xtol", "ftol", "gtol"), 1e-15)
+        return optimize.least_squares(
+            residual, begin, jacobian, x_scale=scale, max_nfev=at_most, **tolerances
+        )
+
+    def bracketed(begin: Array) -> Any:
+        value = lambda t: float(residual(np.array([t]))[0])
+        low, high = change_of_sign(value, float(begin[0]))
+        return optimize.OptimizeResult(x=[optimize.brentq(value, low, high)])
+
+    methods = (hybrid, trust_region, lambda begin: trust_region(begin, "jac"))
+    begin, rng = start.astype(float), np.random.default_rng(0)
+    for method in (bracketed,) * (n == 1) + methods if n <= UP_TO else ():
+        if (point := ended(method, begin)) is not None:
+            yield point
+    for share in ASIDE:
+        aside = begin + share * rng.uniform(0.5, 1.0, n) * np.maximum(np.abs(begin), 1.0)
+        yield aside.astype(equations.dtype)
+        for method in methods[:2] if n <= SMALL else ():
+            if (point := ended(method, aside)) is not None:
+                yield point
+
+
+def change_of_sign(value: Callable[[float], float], start: float) -> tuple[float, float]:
+    """The ends of the nearest step from a start in which a function changes sign; ValueError."""
+    begin = value(start)
+    last, before = [start, start], [begin, begin]
+    step = 0.01 * max(abs(start), 1.0)
+    for _ in range(STEPS):
+        for side, sign in enumerate((1.0, -1.0)):
+            point = start + sign * step
+            found = value(point)
+            if found * before[side] < 0:
+                return min(point, last[side]), max(point, last[side])
+            if np.isfinite(found):
+                last[side], before[side] = point, found
+        step *= GROWTH
+    raise ValueError("no change of sign")

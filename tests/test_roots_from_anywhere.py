@@ -1,0 +1,112 @@
+"""Roots from starts at which Newton's method has no step, or none that helps."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+import lagrad as lg
+
+sys.path.append(str(Path(__file__).parent.parent))
+root_finders = pytest.importorskip("benchmarks.root_finders")
+
+SINGULAR = {  # a residual, a start at which its Jacobian is singular, and one root
+    "circle and line": (lambda x: [x[0] ** 2 + x[1] ** 2 - 1, x[0] + x[1]], [1.0, 1.0], None),
+    "a tank": (lambda x: [1 - 0.5 * x[0], 2 * x[1] ** 2 - x[0] - 16], [0.0, 0.0], [2.0, 3.0]),
+    "a straight arm": (
+        lambda q: [
+            0.5 * np.cos(q[0]) + 0.4 * np.cos(q[0] + q[1]) - 0.5,
+            0.5 * np.sin(q[0]) + 0.4 * np.sin(q[0] + q[1]) - 0.3,
+        ],
+        [0.0, 0.0],
+        [-0.201098830, 1.746702095],
+    ),
+    "a product and a sum": (lambda x: [x[0] * x[1] - 6, x[0] + x[1] - 5], [0.0, 0.0], None),
+    "cubes": (lambda x: [x[0] ** 3 - 8, x[1] ** 3 + x[0] - 29], [0.0, 0.0], [2.0, 3.0]),
+    "three joints": (
+        lambda q: [
+            np.cos(q[0]) + np.cos(q[0] + q[1]) + np.cos(q[0] + q[1] + q[2]) - 1.5,
+            np.sin(q[0]) + np.sin(q[0] + q[1]) + np.sin(q[0] + q[1] + q[2]) - 1.2,
+            q[0] + q[1] + q[2] - 0.4,
+        ],
+        [0.0, 0.0, 0.0],
+        None,
+    ),
+    "many squares": (
+        lambda x: [x[k] ** 2 - 2 + 0.1 * x[k - 1] for k in range(20)],
+        [0.0] * 20,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("residual", "start", "root"), SINGULAR.values(), ids=SINGULAR)
+def test_a_start_where_the_jacobian_is_singular(residual, start, root):
+    found = lg.root(lambda x: np.stack(residual(x)), np.array(start))
+    assert np.abs(np.array(residual(found))).max() < 1e-9
+    if root is not None:
+        np.testing.assert_allclose(found, root, rtol=1e-8)
+
+
+def test_unknowns_that_start_at_zero_unless_told():
+    p = lg.Program()
+    area, level = p.parameter("area", value=8.0), p.unknown("level")
+    width = p.unknown("width")
+    p.subject_to(width * level == area)
+    p.subject_to(width == 2 * level)
+    at = p.solve()
+    assert abs(float(at["level"])) == pytest.approx(2.0)
+    # level = √(area/2): its derivative is 1/(4 level).
+    assert float(at.gradient("level")["area"]) == pytest.approx(1 / (4 * float(at["level"])))
+
+
+def test_a_large_system_from_a_start_that_is_special():
+    n = 400
+    found = lg.root(lambda x: x**2 - 2 + 0.1 * np.roll(x, 1), np.zeros(n))
+    assert np.abs(found**2 - 2 + 0.1 * np.roll(found, 1)).max() < 1e-10
+
+
+SCALARS = {
+    "a square from zero": (lambda z: z * z - 2, 0.0),
+    "beyond a hill": (lambda z: z**3 - 3 * z**2 + 5, 2.0),
+    "from the top of a hill": (lambda z: np.exp(-z * z) - 0.5, 0.0),
+    "from where it is flat": (lambda z: z * np.exp(-z * z) + 0.3, 3.0),
+    "friction from a smooth pipe": (
+        lambda f: 1 / np.sqrt(f) + 2 * np.log10(1e-4 / 3.7 + 2.51 / (1e5 * np.sqrt(f))),
+        1.0,
+    ),
+    "an angle far away": (lambda z: np.arctan(z - 3), 40.0),
+}
+
+
+@pytest.mark.parametrize(("residual", "start"), SCALARS.values(), ids=SCALARS)
+def test_one_unknown_is_found_where_its_equation_changes_sign(residual, start):
+    found = float(lg.root(residual, start))
+    assert optimize.root_scalar(residual, x0=found, x1=found * 1.0001).root == pytest.approx(found)
+    assert abs(residual(found)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "residual", [lambda z: 1 / (z - 1), lambda z: z * z + 1], ids=["pole", "none"]
+)
+def test_where_there_is_no_root_that_is_said(residual):
+    with pytest.raises(lg.NotConverged):
+        lg.root(residual, 1.5)
+
+
+def test_no_more_steps_are_taken_than_were_asked_for():
+    p = lg.Program()
+    z = p.unknown("z", start=50.0)
+    p.subject_to(np.exp(z) == 2.0)
+    with pytest.raises(lg.NotConverged, match="2 steps"):
+        p.solve(newton=lg.Newton(max_steps=2))
+
+
+def test_systems_of_more_garbow_and_hillstrom():
+    # From 1, 10 and 100 times their starts; Powell's singular function has a multiple root.
+    said = list(root_finders.outcomes({"lagrad": root_finders.by_lagrad}))
+    assert len(said) == 63
+    assert {o.problem for o in said if o.said != "solved"} <= {"powell_singular 4"}
+    assert not [o for o in said if o.said == "wrong"]
