@@ -16,7 +16,7 @@ from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
 from lagrad.solving.last_bits import doubting, moving
 from lagrad.solving.relative_change import Units, relative_change
-from lagrad.solving.rounding_samples import CLOSER, FURTHER, NEARLY, SAFETY, SAMPLES
+from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAFETY, SAMPLES
 from lagrad.solving.sides import first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.typing import Array
@@ -25,6 +25,8 @@ from lagrad.typing import Array
 Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 # Of what the sides of a kink differ by: a jump.
 JUMPED = 1e-2
+# How far around it is seen whether something vanishes at a point; relative, by moves of last bits.
+AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
 # How many times what the numbers given explain, from which a change is the operations'.
 UNEXPLAINED = 20.0
 # In how many samples, and by how many of their last bits, these move to tell.
@@ -135,10 +137,28 @@ class CertifiedSweep:
             others = [self._near(there, sweep) for there in point.samples]
             more = (self._near(point.sample(k), sweep) for k in further)
             change = SAFETY * self._change(found, others, more)
-            if not self.accuracy < change < NEARLY * self.accuracy:
+            if not self.accuracy < change < np.inf:
                 return change
-            more = (self._near(point.sample(k), sweep) for k in further)
-            return CLOSER * self._change(found, [*others, *more])
+            others += [self._near(point.sample(k), sweep) for k in further]
+            change = CLOSER * self._change(found, others)
+            if not self.accuracy < change < np.inf:
+                return change
+            return CLOSER * self._change(found, others, least=self._around(point, found, sweep))
+
+    def _around(
+        self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried
+    ) -> dict[Any, float]:
+        """How large a gradient that vanishes here is close by; of others nothing.
+
+        At an optimum it is what is left of much larger numbers, by every parameter, and rounding
+        is theirs. Where what was given is a little different it is in proportion to that.
+        """
+        if not all(getattr(key, "role", "") == "parameter" for key in found):
+            return {}
+        whole, half = (next(self._moved(point, sweep, 1, s / STEP)) for s in (AROUND, AROUND / 2))
+        sizes = {key: (largest(whole[key]), largest(half[key])) for key in found}
+        vanishes = all(0.4 * a <= b <= 0.6 * a < np.inf for a, b in sizes.values())
+        return {k: a for k, (a, _) in sizes.items()} if vanishes else {}
 
     def _explained(self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried) -> float:
         """What of it changes where all that was given moves by its last bits."""
@@ -180,5 +200,6 @@ class CertifiedSweep:
         found: Mapping[Any, Array],
         others: Iterable[Mapping[Any, Array]],
         more: Iterable[Mapping[Any, Array]] = (),
+        least: Mapping[Any, float] | None = None,
     ) -> float:
-        return relative_change(found, others, self.units, self.point.scale, more)
+        return relative_change(found, others, self.units, self.point.scale, more, least)

@@ -74,13 +74,16 @@ class PathEnd:
             return ErrorBound(direction.astype(kind), scale.top, 0.0, 0.0)
         spread = errors(factors, self.doubt, direction)
         sizes = self._sizes(spread)
-        error = self._relative_error(spread, direction, sizes)
+        worst = self._relative_error(spread, direction, sizes)
+        # A spacing for each operation, and rounding is half of one; twice, where it is an estimate.
+        exact = self.doubt.size <= SMALL and not factors.iterative
+        error = worst if exact else 2 * worst
         length = scale.length(direction, sizes)
         curvature = 0.0
         if length > 0:
             # One direction shows less than the worst: it is taken as long as that, twice, so that
             # an error of rounding is no less than a spacing of the unknown.
-            direction = direction * (2 * error / length)
+            direction = direction * (2 * worst / length)
             if not here.equations.linear and error > 0:
                 curvature = self._curvature(direction, sizes)
         return ErrorBound(direction.astype(kind), sizes, error, curvature)
@@ -117,18 +120,17 @@ class PathEnd:
         factors, doubt, n = self.factors, self.doubt, self.doubt.size
         against = np.repeat(np.maximum(sizes, 1e-300), self.scale.sizes)
         if factors.iterative:
-            return 4 * largest(direction / against)
+            return 2 * largest(direction / against)
         if n <= SMALL:
-            # A spacing for each operation, and rounding is half of one.
             return largest(spread / against)
-        # A norm of J⁻¹ between two scalings, and an estimate of that.
+        # A norm of J⁻¹ between two scalings.
         operator = sparse_linalg.LinearOperator(
             (n, n),
             matvec=lambda x: doubt * factors.solve(np.ravel(x) / against, transposed=True),
             rmatvec=lambda x: factors.solve(doubt * np.ravel(x)) / against,
             dtype=float,
         )
-        return 2 * float(sparse_linalg.onenormest(operator, t=1))
+        return float(sparse_linalg.onenormest(operator, t=1))
 
     def _bend(self, step: Array) -> Array:
         """What the residual changes by across a step, beyond the Jacobian's product with it."""

@@ -195,7 +195,7 @@ class NewtonSearch:
         else:
             # Steps that shrink slowly towards a point, not those of a point that runs away.
             if history and history[-1].correction < 1e-4:
-                self._require_quadratic()
+                self._require_quadratic(ended=False)
             steps = self.newton.max_steps
             self.lost = steps >= Newton().max_steps  # nobody asked for fewer
             raise NotConverged(problem.story(f"did not converge in {steps} steps"))
@@ -320,7 +320,7 @@ class NewtonSearch:
         what = "makes no progress along the Newton direction"
         raise NotConverged(self.problem.story(what, length))
 
-    def _require_quadratic(self) -> None:
+    def _require_quadratic(self, ended: bool = True) -> None:
         """SingularSystem where the last full steps shrank by a constant factor.
 
         At a root of multiplicity m they shrink by 1 − 1/m: the Jacobian is singular there, and
@@ -334,8 +334,8 @@ class NewtonSearch:
         if len(ratios) < 5 or self.equations.linear:
             return
         steeper = steps[-1].residual * lengths[-6] < 0.1 * steps[-6].residual * lengths[-1]
-        # Where the residual is rounding already, a ratio that stays the same says as much.
-        steady = max(ratios[-5:]) - min(ratios[-5:]) < 0.01
+        # A path that has no end, its residual rounding already, tells it by a ratio that stays.
+        steady = not ended and max(ratios[-5:]) - min(ratios[-5:]) < 0.01
         if min(ratios[-5:]) > 0.3 and (steeper or steady):
             raise SingularSystem(
                 self.problem.story(

@@ -11,7 +11,7 @@ from lagrad.typing import Array
 # Of the largest value: what a result that should be zero is measured by.
 NEGLIGIBLE = 1e-6
 # How many times its change a result must be to be told from zero at once, and over many samples.
-TOLD, AWAY = 10.0, 2.0
+TOLD, AWAY, MANY = 10.0, 2.0, 4
 # Of what it is measured by: changes that are rounding.
 ROUNDED = 1e-13
 
@@ -25,12 +25,14 @@ def relative_change(
     units: Units,
     scale: float,
     more: Iterable[Mapping[Any, Array]] = (),
+    least: Mapping[Any, float] | None = None,
 ) -> float:
     """The largest relative change among arrays, each measured by its own largest entry.
 
     One that cannot be told from zero is measured by the largest of all, in the given units, or by
     a millionth of the largest value in the program: by symmetry, say, it may be zero, and its
     rounding is that of what cancelled. Where samples leave open whether it is zero, `more` decide.
+    `least` is what each is measured by at least.
     """
     sizes = {key: largest(array) for key, array in found.items()}
     changes = dict.fromkeys(found, 0.0)
@@ -40,7 +42,8 @@ def relative_change(
             change = largest(np.asarray(other[k]) - a) if np.size(a) else 0.0
             changes[k] = max(changes[k], change) if np.isfinite(change) else np.inf
 
-    for other in others:
+    samples = list(others)
+    for other in samples:
         include(other)
     if np.inf in changes.values():
         return np.inf
@@ -54,11 +57,14 @@ def relative_change(
         return {k for k, c in changes.items() if sizes[k] <= limits[k] * c}
 
     doubtful, zeros = zero(TOLD), zero(AWAY)
-    if doubtful != zeros and (samples := list(more)):
-        for other in samples:
+    if doubtful != zeros:
+        further = list(more)
+        for other in further:
             include(other)
-        doubtful = zero(AWAY)
+        if len(samples) + len(further) >= MANY:
+            doubtful = zero(AWAY)
     measures = {k: max(sizes[k], floors[k]) if k in doubtful else sizes[k] for k in found}
+    measures |= {k: max(measures[k], size) for k, size in (least or {}).items()}
     return max((share(changes[k], measures[k]) for k in found), default=0.0)
 
 

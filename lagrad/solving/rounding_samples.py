@@ -27,9 +27,9 @@ SAMPLES = 2
 FURTHER = 6
 # Of what the size of a sample is in doubt: signs are random, and lengths from a half to one.
 SAFETY = 3.0
-# The same where the further samples are taken, as they are where a bound is so many times what was
-# asked for: each operation is moved by three times what rounding does to it, root mean square.
-CLOSER, NEARLY = 1.0, 10.0
+# The same where the further samples are taken, as where two leave a bound above what was asked
+# for: each operation is moved by three times what rounding does to it, root mean square.
+CLOSER = 1.0
 
 
 # Shares of a spacing, in a row long enough that its pieces have nothing in common.
