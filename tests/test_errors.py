@@ -82,7 +82,7 @@ def test_missing_values_are_named():
     [
         ([1.0, 2.0, 3.0], lg.ShapeMismatch, r"\(2,\).*\(3,\)"),
         ([np.nan, 1.0], lg.InvalidValue, r"\[0\]"),
-        ([0.0, np.inf], lg.InvalidValue, r"\[1\]"),
+        ([0.0, np.nan], lg.InvalidValue, r"\[1\]"),
         ([1j, 0.0], lg.UnsupportedType, "real and imaginary"),
         (["a", "b"], lg.UnsupportedType, "real numbers"),
         ([[1.0], [1.0, 2.0]], lg.InvalidValue, "'v'"),

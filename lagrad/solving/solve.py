@@ -54,6 +54,9 @@ def solve(
     solved: dict[Block, Solved] = {}
     reports: list[BlockReport] = []
     converged, memory, lost = True, None, list[Variable]()
+    infinite = not compiled.system.derived and any(
+        a.dtype.kind == "f" and not np.isfinite(a).all() for a in parameters.values()
+    )
     for run in compiled.runs:
         began = time.perf_counter()
         found, spent = None, Spent()
@@ -69,7 +72,9 @@ def solve(
         with spent.on("evaluating"):
             memory = run.evaluate(values)
         if memory is None or not np.isfinite(memory).all():
-            bad = [v for v in run.variables if not np.isfinite(values[v]).all()]
+            # What is computed from infinities may be infinite; NaN is no number.
+            wrong = np.isnan if infinite else lambda a: ~np.isfinite(a)
+            bad = [v for v in run.variables if wrong(values[v]).any()]
             # Of derivatives the mean over the sides of a kink may be finite.
             if compiled.system.derived and compiled.explicit:
                 lost += bad

@@ -248,7 +248,8 @@ class SolvedPoint:
         """The largest value of all but data, those on the way to the solution among them."""
         if self.flat is not None:
             return largest(self.flat.values)
-        sizes = [largest(array) for v, array in self.values.items() if v.role != "data"]
+        given = [array for v, array in self.values.items() if v.role != "data"]
+        sizes = [size for size in map(largest, given) if np.isfinite(size)]
         return max(
             [*sizes, *(largest(s.problem.scale.top) for s in self.solved.values())], default=0.0
         )

@@ -126,7 +126,7 @@ class System(Public):
         name = self._named(name)
         if name in OPTIONS:
             raise InvalidName(f"{name!r} is an option of solve: give the parameter another name.")
-        array, shape, dtype = declared(f"parameter {name!r}", value, shape, dtype)
+        array, shape, dtype = declared(f"parameter {name!r}", value, shape, dtype, True)
         return self.leaf(name, "parameter", shape, dtype, array)
 
     def unknown(
@@ -325,7 +325,7 @@ class System(Public):
                 raise InvalidValue(f"parameter {name!r} was given None; leave it out instead.")
             if value is None:
                 raise MissingValue(f"parameter {name!r} has no value: solve({name}=…).")
-            values[variable] = fitted(f"parameter {name!r}", value, variable)
+            values[variable] = fitted(f"parameter {name!r}", value, variable, True)
         return values
 
 
@@ -351,14 +351,16 @@ def normal_shape(what: str, shape: Any) -> Shape | None:
     return normal
 
 
-def declared(what: str, value: Any, shape: Any, dtype: Any) -> tuple[Array | None, Shape, DType]:
+def declared(
+    what: str, value: Any, shape: Any, dtype: Any, infinite: bool = False
+) -> tuple[Array | None, Shape, DType]:
     """The value, shape and dtype of a variable from what was given of them."""
     shape = normal_shape(what, shape)
     if dtype is not None and np.dtype(dtype) not in (np.float32, np.float64):
         raise UnsupportedType(f"{what} has dtype {np.dtype(dtype)}; expected float32 or float64.")
     if value is None:
         return None, shape or (), np.dtype(dtype or float)
-    array = real_floats(what, value)
+    array = real_floats(what, value, infinite)
     if shape is not None and array.shape != shape:
         raise ShapeMismatch(f"{what} has shape {shape}, and its value {array.shape}.")
     if dtype is not None:
@@ -366,8 +368,8 @@ def declared(what: str, value: Any, shape: Any, dtype: Any) -> tuple[Array | Non
     return array, array.shape, array.dtype
 
 
-def real_floats(what: str, value: Any) -> Array:
-    """A read-only copy of finite floats; integers are promoted."""
+def real_floats(what: str, value: Any, infinite: bool = False) -> Array:
+    """A read-only copy of floats, finite unless told otherwise; integers are promoted."""
     if isinstance(value, Expression):
         raise UnsupportedType(f"{what} was given {value!r}; expected numbers.")
     try:
@@ -377,15 +379,17 @@ def real_floats(what: str, value: Any) -> Array:
     if array.dtype.kind != "f":
         array = in_dtype(array, float)
     if not np.isfinite(array).all():
-        where = np.argwhere(~np.isfinite(array))[0].tolist()
-        place = f" at {where}" if where else ""
-        raise InvalidValue(f"{what} is NaN or infinite{place}.")
+        bad = np.isnan(array) if infinite else ~np.isfinite(array)
+        if bad.any():
+            where = np.argwhere(bad)[0].tolist()
+            place = f" at {where}" if where else ""
+            raise InvalidValue(f"{what} is {'NaN' if infinite else 'NaN or infinite'}{place}.")
     return array
 
 
-def fitted(what: str, value: Any, variable: Variable) -> Array:
+def fitted(what: str, value: Any, variable: Variable, infinite: bool = False) -> Array:
     """A value in a variable's shape and dtype."""
-    array = value if value is variable.start else real_floats(what, value)
+    array = value if value is variable.start else real_floats(what, value, infinite)
     if array.shape != variable.shape:
         raise ShapeMismatch(f"{what} has shape {variable.shape}; the value given {array.shape}.")
     return in_dtype(array, variable.dtype)

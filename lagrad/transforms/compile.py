@@ -244,7 +244,7 @@ class Call:
             if name is not None:
                 what = f"argument {name!r}"
                 data = kept.program.variables[name].role == "data"
-                values[name] = real_array(leaf, what) if data else real_floats(what, leaf)
+                values[name] = real_array(leaf, what) if data else real_floats(what, leaf, True)
         if not kept.unfollowed:
             return replace(kept, values=values)
         # What asked for a float is called again, to be compared with differences.

@@ -323,7 +323,7 @@ def at_hand(leaf: Any, what: str) -> Array:
             )
         array = numbers(leaf)
         return array if array.dtype.kind == "f" else array.astype(float)
-    return real_floats(what, leaf)
+    return real_floats(what, leaf, infinite=True)
 
 
 def start_of(value: Any, what: str) -> tuple[list[Any], Tree, list[Array]]:
