@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 
 from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Constant, Variable
@@ -21,6 +22,8 @@ from lagrad.typing import Array
 # The Jacobian of an implicit function up to this size is put together; products with a larger
 # one cost less.
 FORMED = 512
+# How far from zero a limit at zero is taken: its powers are as good as zero.
+NEXT_TO_ZERO = 1e-100
 # Unknowns of one number each, up to so many, are measured by Python.
 FEW = 16
 
@@ -189,8 +192,37 @@ class LocalEquations:
             matrix = None if any(tie.any() for tie in ties) else matrix
         if matrix is None:
             matrix = self.matrix(equations.full)
+        matrix = self._with_limits(matrix)
         # Factored in double precision, whatever the unknowns have.
         return Jacobian(matrix if matrix.dtype == float else matrix.astype(float))
+
+    def _with_limits(self, matrix: Any) -> Any:
+        """A Jacobian with the limits of entries of which rules say 0·∞, as of q·|q|^0.8 at zero."""
+        data = matrix.data if sparse.issparse(matrix) else matrix
+        if np.isfinite(data).all() or not np.isfinite(self.residual).all():
+            return matrix
+        way = next(directions(self.point.size))
+        for step in (np.where(self.point == 0, NEXT_TO_ZERO, 0.0), self._step):
+            around = [
+                LocalEquations(
+                    self.equations, self.outer, self.point + sign * step * way, self.side
+                )
+                for sign in (1.0, -1.0)
+            ]
+            near = mean([there.matrix(not sparse.issparse(matrix)) for there in around])
+            if not np.isfinite(near.data if sparse.issparse(near) else near).all():
+                continue
+            if not sparse.issparse(matrix):
+                return np.where(np.isfinite(matrix), matrix, near)
+            return near
+        return matrix
+
+    @property
+    def _step(self) -> Array:
+        """How far each entry is moved where its own zero is not what a rule stumbles over."""
+        size = np.abs(self.point)
+        shift = 500 * float(np.finfo(self.point.dtype).eps)
+        return np.asarray(shift * np.where(size > 0, size, largest(size) or 1.0))
 
     def matrix(self, dense: bool) -> Any:
         """The Jacobian's entries."""

@@ -5,7 +5,7 @@ the solution and rounding on the way do to the result. At a kink it is the mean 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -82,7 +82,12 @@ class CertifiedSweep:
     def __call__(self) -> Taken:
         """What it carries, and a first-order bound of its relative error."""
         with np.errstate(all="ignore"):
-            return self._taken()
+            taken = self._taken()
+            finite = np.isfinite(taken.error) and all_finite(taken.found.values())
+            if finite or not self.point.solved or self.point.regular:
+                return taken
+            # Rules say 0·∞, on the way to the result or in the samples of rounding.
+            return replace(self, point=self.point.beside_itself())._taken()
 
     def _taken(self) -> Taken:
         point, carry, width = self.point, self.carry, self.width

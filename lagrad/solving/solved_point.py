@@ -17,7 +17,7 @@ from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Swee
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
-from lagrad.solving.kinks import Side
+from lagrad.solving.kinks import Side, directions
 from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.relative_change import NEGLIGIBLE, worst_share
@@ -29,6 +29,9 @@ from lagrad.typing import Array
 
 # Roles of variables that nothing solves for.
 GIVEN = ("parameter", "data")
+# How far from zero, and from other numbers relative to these, partials beside a point are taken: so
+# little that what is multiplied by zero at the point is as good as zero there.
+NUDGES = ((1e-100, 0.0), (1e-100, 1e-13))
 # How far parameters are moved where equations have kinks, and which change is a jump.
 JUMP, JUMPED = 1e-9, 1e-2
 # Operations of a program without equations whose rounding is sampled when somebody asks.
@@ -55,9 +58,35 @@ class SolvedPoint:
     @cached_property
     def linearization(self) -> Linearization:
         """All local partials at this point."""
+        return self._partials_at(self.values)
+
+    def _partials_at(self, values: dict[Variable, Array]) -> Linearization:
         if self.side is not None:
-            return self.compiled.sided(self.values, self.side, (self.origin or self).values)
-        return self._linearized[0]
+            return self.compiled.sided(values, self.side, (self.origin or self).values)
+        return self._linearized[0] if values is self.values else self.compiled.linearize(values)[0]
+
+    @property
+    def regular(self) -> bool:
+        """Whether all local partials are numbers: not where rules say 0·∞."""
+        return finite_data(self.linearization)
+
+    def beside_itself(self) -> "SolvedPoint":
+        """The point with local partials from beside it, where its own are no numbers."""
+        return PointWithLimits(
+            self.compiled, self.values, self.solved, side=self.side, origin=self.origin
+        )
+
+    def _nudged(self, at_zero: float, elsewhere: float) -> "SolvedPoint":
+        """The point with all that definitions are made of a little to one side."""
+
+        def nudge(array: Array) -> Array:
+            way = next(directions(array.size)).reshape(array.shape)
+            step = np.where(array == 0, at_zero, elsewhere * np.abs(array))
+            return np.asarray(step * way, array.dtype)
+
+        given = [(v, a) for v, a in self.values.items() if v.role == "parameter"]
+        unknowns = {block: nudge(solved.point) for block, solved in self.solved.items()}
+        return self.moved_by(unknowns, {v: np.asarray(a + nudge(a)) for v, a in given})
 
     @cached_property
     def _linearized(self) -> tuple[Linearization, bool, bool]:
@@ -301,6 +330,30 @@ class SolvedPoint:
             f"  The equations of {', '.join(names)} have kinks (abs, maximum, where, prox), and "
             "the solution may be at one, where the derivative jumps.\n"
         )
+
+
+def finite_data(found: Linearization) -> bool:
+    """Whether all local partials are numbers."""
+    maps = [step.map for step in found.steps]
+    return all(m is None or all(np.isfinite(value).all() for value in m.data) for m in maps)
+
+
+@dataclass(frozen=True, eq=False)
+class PointWithLimits(SolvedPoint):
+    """A point whose local partials are from beside it, where its own are no numbers."""
+
+    @cached_property
+    def linearization(self) -> Linearization:
+        found = self._partials_at(self.values)
+        if finite_data(found):
+            return found
+        beside = (self._partials_at(self._nudged(*steps).values) for steps in NUDGES)
+        return next((there for there in beside if finite_data(there)), found)
+
+    def sample(self, number: int) -> SolvedPoint:
+        """A sample with its own values, and the partials from beside it."""
+        there = super().sample(number)
+        return replace(self, values=there.values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ Higham, Accuracy and Stability of Numerical Algorithms, 2002, §1.5 to §1.7: th
 large, and the problem's condition has nothing to do with it.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -73,19 +73,37 @@ class Differences:
         self.least = LEFT / max(1, sum(node.size for node, _ in self.nodes))
         self.inputs = [n for n in nodes if isinstance(n, Variable) and leaf(n)]
         self.arguments = [a for node, _ in self.nodes for a in node.arguments]
+        self._groups = self._grouped()
         single = [n.arguments[0] for n, _ in self.nodes if len(n.arguments) == 1]
         double = {n.index for n, _ in self.nodes if len(n.arguments) == 2}
         self.spoilt = {right(a, defined).index for a in single}, double
 
     def first(self, arguments: Sequence[Array]) -> Expression | None:
         """The first difference of which little is left, by the values of the arguments of all."""
-        terms = iter(arguments)
         with np.errstate(all="ignore"):
-            for node, remains in self.nodes:
-                left = remains(*itertools.islice(terms, len(node.arguments)))
-                if (left < self.least).any():
-                    return node
+            for nodes, remains, terms in self._groups:
+                given = [[arguments[k] for k in places] for places in terms]
+                alone = len(nodes) == 1
+                left = remains(*(g[0] if alone else np.array(g) for g in given)) < self.least
+                if left.any():
+                    return nodes[0] if alone else nodes[int(np.argmax(left))]
         return None
+
+    def _grouped(self) -> list[tuple[list[Expression], Callable[..., Array], list[list[int]]]]:
+        """Operations that are looked at together: scalars of one kind, else each alone."""
+        found: dict[Any, tuple[list[Expression], Callable[..., Array], list[list[int]]]] = {}
+        place = 0
+        for node, remains in self.nodes:
+            assert node.primitive is not None
+            count = len(node.arguments)
+            scalar = all(a.shape == () for a in node.arguments)
+            key = node.primitive.name if scalar else node.index
+            nodes, _, terms = found.setdefault(key, ([], remains, [[] for _ in range(count)]))
+            nodes.append(node)
+            for k in range(count):
+                terms[k].append(place + k)
+            place += count
+        return list(found.values())
 
 
 def right(node: Expression, defined: dict[int, Expression]) -> Expression:

@@ -1,0 +1,93 @@
+"""0·∞ in product rules within equations: q·|q|^0.852 and its like, whose derivative is a number."""
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+import lagrad as lg
+
+
+def loss(q):
+    """Of pressure along a pipe (Hazen and Williams), without its constant."""
+    return q * np.abs(q) ** 0.852
+
+
+@pytest.mark.parametrize("start", [1.0, 0.0, -2.0])
+def test_flows_of_zero(start):
+    assert float(lg.root(lambda q: loss(q) + q, start)) == pytest.approx(0.0, abs=1e-12)
+    gradient = lg.grad(lambda a: lg.root(lambda q: loss(q) + q - a, start))
+    assert float(gradient(0.0)) == pytest.approx(1.0)
+    assert float(gradient(2.0)) == pytest.approx(1 / 2.852)  # q = 1
+
+
+def test_zero_that_is_a_difference_of_parameters_and_unknowns():
+    # At q = a the pipe's part has no slope: dq/da is 2, and 1.
+    assert float(
+        lg.grad(lambda a: lg.root(lambda q: loss(q - a) + q - 2 * a, 1.0))(0.0)
+    ) == pytest.approx(2)
+    assert float(
+        lg.grad(lambda a: lg.root(lambda q: loss(q - a) + q - a, 3.0))(1.5)
+    ) == pytest.approx(1)
+
+
+ROOTS = {  # dx/da at a = 0, where x is zero
+    "a root of the absolute value": (lambda x: x * np.sqrt(np.abs(x)), 1.0),
+    "a square times a logarithm": (lambda x: x**2 * np.log(np.abs(x)), 1.0),
+    "a higher power": (lambda x: 3 * x * np.abs(x) ** 0.7, 1.0),
+}
+
+
+@pytest.mark.parametrize(("term", "slope"), ROOTS.values(), ids=ROOTS)
+def test_other_products(term, slope):
+    assert float(lg.grad(lambda a: lg.root(lambda x: x + term(x) - a, 1.0))(0.0)) == pytest.approx(
+        slope
+    )
+
+
+def test_fixed_points_minima_vectors_and_declared_programs():
+    assert float(
+        lg.grad(lambda a: lg.fixed_point(lambda q: 0.3 * loss(q) + a, 0.0))(0.0)
+    ) == pytest.approx(1)
+    minimum = lambda a: lg.argmin(lambda q: np.abs(q) ** 2.852 + q * q - a * q, 0.0)
+    assert float(lg.grad(minimum)(0.0)) == pytest.approx(0.5)
+    first = lambda a: lg.root(lambda x: x + np.linalg.norm(x) * x - a, np.ones(2))[0]
+    np.testing.assert_allclose(lg.grad(first)(np.zeros(2)), [1, 0], atol=1e-12)
+    p = lg.Program()
+    a = p.parameter("a", value=0.0)
+    q, r = p.unknown("q"), p.unknown("r")
+    p.subject_to(loss(q) + r == a)
+    p.subject_to(r == q - a)
+    at = p.solve()
+    assert float(at.gradient("q")["a"]) == pytest.approx(2)
+    assert float(at.tangent(a=1.0)["r"]) == pytest.approx(1)
+
+
+def test_a_network_with_a_dead_end():
+    demand, heights = np.array([0.02, 0.03, 0.0]), np.array([10.0, 30.0, 58.0])
+
+    def delivered(h, where=np.where):
+        pressure = h - heights
+        partly = demand * np.sqrt(np.maximum(pressure - 3, 1e-12) / 22)
+        return where(pressure <= 3, 0.0, where(pressure >= 25, demand, partly))
+
+    p = lg.Program("demand")
+    d = p.parameter("d", value=demand)
+    h, q = p.unknown("h", shape=3, start=55.0), p.unknown("q", shape=3, start=0.02)
+    pressure = h - heights
+    got = np.where(
+        pressure <= 3, 0.0, np.where(pressure >= 25, d, d * np.sqrt((pressure - 3) / 22))
+    )
+    p.subject_to(np.stack([60 - h[0], h[0] - h[1], h[1] - h[2]]) == 2e3 * loss(q))
+    p.subject_to(np.stack([q[0] - q[1], q[1] - q[2], q[2]]) == got)
+    at = p.solve()
+    np.testing.assert_allclose(at["h"], [53.0932295, 50.6294982, 50.6294982], rtol=1e-7)
+
+    def residual(z):
+        h, q, got = z[:3], z[3:], delivered(z[:3])
+        heads = np.array([60 - h[0], h[0] - h[1], h[1] - h[2]])
+        return np.r_[
+            heads - 2e3 * loss(q), q[0] - q[1] - got[0], q[1] - q[2] - got[1], q[2] - got[2]
+        ]
+
+    found = optimize.root(residual, np.r_[at["h"], at["q"]] * 1.001, tol=1e-13).x
+    np.testing.assert_allclose(at["q"], found[3:], rtol=1e-6, atol=1e-9)
