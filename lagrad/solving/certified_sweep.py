@@ -83,8 +83,12 @@ class CertifiedSweep:
         """What it carries, and a first-order bound of its relative error."""
         with np.errstate(all="ignore"):
             taken = self._taken()
-            finite = np.isfinite(taken.error) and all_finite(taken.found.values())
-            if finite or not self.point.solved or self.point.regular:
+            known = [taken.error, *taken.found.values()]
+            if (
+                all(np.isfinite(a).all() for a in known)
+                or not self.point.solved
+                or self.point.regular
+            ):
                 return taken
             # Rules say 0·∞, on the way to the result or in the samples of rounding.
             return replace(self, point=self.point.beside_itself())._taken()

@@ -363,8 +363,7 @@ def declared(
     array = real_floats(what, value, infinite)
     if shape is not None and array.shape != shape:
         raise ShapeMismatch(f"{what} has shape {shape}, and its value {array.shape}.")
-    if dtype is not None:
-        array = in_dtype(array, dtype)
+    array = array if dtype is None else in_dtype(array, dtype)
     return array, array.shape, array.dtype
 
 
@@ -378,12 +377,10 @@ def real_floats(what: str, value: Any, infinite: bool = False) -> Array:
         raise InvalidValue(f"{what}: {error}") from None
     if array.dtype.kind != "f":
         array = in_dtype(array, float)
-    if not np.isfinite(array).all():
-        bad = np.isnan(array) if infinite else ~np.isfinite(array)
-        if bad.any():
-            where = np.argwhere(bad)[0].tolist()
-            place = f" at {where}" if where else ""
-            raise InvalidValue(f"{what} is {'NaN' if infinite else 'NaN or infinite'}{place}.")
+    bad = np.isnan(array) if infinite else ~np.isfinite(array)
+    if bad.any():
+        place = f" at {np.argwhere(bad)[0].tolist()}" if bad.ndim else ""
+        raise InvalidValue(f"{what} is {'NaN' if infinite else 'NaN or infinite'}{place}.")
     return array
 
 
