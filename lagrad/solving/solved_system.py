@@ -33,6 +33,8 @@ from lagrad.systems.system import System
 from lagrad.typing import Array
 
 Values = Mapping[Variable, Array]
+# Parameters' entries up to which what overflows on the way back is found on the way forth.
+FORTH_AT_MOST, TINY = 100, 1e-290
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,7 +96,28 @@ class SolvedSystem:
         return self.pullback(cotangent_of(output), f"the gradient of {output.name!r}")
 
     def pullback(self, cotangents: Values, what: str = "the pull-back") -> Gradient:
-        """The transposed Jacobian times cotangents of some variables."""
+        """The transposed Jacobian times cotangents of some variables.
+
+        Where a cotangent overflows on the way back, tangents on the way forth may not: of
+        10⁻³⁰⁰·10²⁰⁰·10²⁰⁰ the product from the left is a number, and that from the right is not.
+        """
+        try:
+            return self._pulled_back(cotangents, what)
+        except NotFinite as lost:
+            parameters, outputs = self.system.with_role("parameter"), list(cotangents)
+            if self.policy.on_failure != "raise" or sum(v.size for v in parameters) > FORTH_AT_MOST:
+                raise
+            try:
+                found, certificate = self._jacobian(outputs, parameters, True, what)
+            except LagradError:
+                raise lost from None
+            if not all(np.abs(row).min(initial=np.inf) > TINY for row in found.values()):
+                raise  # what is zero may have been lost on the way forth
+        rows = {v: [contracted(cotangents[o], found[o, v]) for o in outputs] for v in parameters}
+        values = {v: frozen(np.sum(pieces, axis=0)) for v, pieces in rows.items()}
+        return Gradient(values, "parameter", certificate)
+
+    def _pulled_back(self, cotangents: Values, what: str) -> Gradient:
         parameters = self.system.with_role("parameter")
 
         def carry(sweep: Any) -> dict[Any, Array]:
@@ -138,10 +161,20 @@ class SolvedSystem:
 
         Forwards or backwards, whichever has fewer right sides.
         """
-        rows, columns = sum(v.size for v in outputs), sum(v.size for v in inputs)
-        forward = columns <= rows
+        forward = sum(v.size for v in inputs) <= sum(v.size for v in outputs)
+        found, certificate = self._jacobian(outputs, inputs, forward, "the Jacobian")
+        by_output = {}
+        for o in outputs:
+            row = {i: found[o, i] for i in inputs}
+            by_output[o] = Derivatives(row, "parameter", certificate)
+        return Derivatives(by_output, "variable", certificate)
+
+    def _jacobian(
+        self, outputs: Sequence[Variable], inputs: Sequence[Variable], forward: bool, what: str
+    ) -> tuple[dict[Any, Array], Certificate]:
+        """The derivative of each output by each input, forwards or backwards."""
         seeds, ends = (inputs, outputs) if forward else (outputs, inputs)
-        width = min(rows, columns)
+        width = sum(v.size for v in seeds)
         places = np.cumsum([0, *(s.size for s in seeds)]).tolist()
 
         def carry(sweep: Any) -> dict[Any, Array]:
@@ -158,12 +191,7 @@ class SolvedSystem:
             return found
 
         units = {(o, i): (self._size(o), self._size(i)) for o in outputs for i in inputs}
-        found, certificate = self._certified(carry, "the Jacobian", units, width)
-        by_output = {}
-        for o in outputs:
-            row = {i: found[o, i] for i in inputs}
-            by_output[o] = Derivatives(row, "parameter", certificate)
-        return Derivatives(by_output, "variable", certificate)
+        return self._certified(carry, what, units, width)
 
     def _certified(
         self,
@@ -288,6 +316,12 @@ def pulled(sweep: Any, system: System, output: Variable) -> dict[Constraint, Arr
     sweep.back()
     found: dict[Constraint, Array] = sweep.multipliers()
     return found
+
+
+def contracted(cotangent: Array, rows: Array) -> Array:
+    """A cotangent times the derivatives of what it belongs to."""
+    given = np.asarray(cotangent)
+    return np.tensordot(given, np.asarray(rows), axes=given.ndim)
 
 
 def received(sweep: Any, variable: Variable) -> Array:
