@@ -111,10 +111,12 @@ class SolvedSystem:
                 found, certificate = self._jacobian(outputs, parameters, True, what)
             except LagradError:
                 raise lost from None
-            if not all(np.abs(row).min(initial=np.inf) > TINY for row in found.values()):
+            rows = {
+                v: [contracted(cotangents[o], found[o, v]) for o in outputs] for v in parameters
+            }
+            values = {v: frozen(np.sum(pieces, axis=0)) for v, pieces in rows.items()}
+            if not all(np.abs(value).min(initial=np.inf) > TINY for value in values.values()):
                 raise  # what is zero may have been lost on the way forth
-        rows = {v: [contracted(cotangents[o], found[o, v]) for o in outputs] for v in parameters}
-        values = {v: frozen(np.sum(pieces, axis=0)) for v, pieces in rows.items()}
         return Gradient(values, "parameter", certificate)
 
     def _pulled_back(self, cotangents: Values, what: str) -> Gradient:
