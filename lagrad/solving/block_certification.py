@@ -21,7 +21,7 @@ from lagrad.linear_solvers.base import (
 )
 from lagrad.linear_solvers.jacobian import Jacobian, contraction, signed
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
-from lagrad.solving.error_bound import ErrorBound, PathEnd, errors
+from lagrad.solving.error_bound import ErrorBound, PathEnd, errors, without_bound
 from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
@@ -296,5 +296,5 @@ def given_up(problem: BlockProblem, here: LocalEquations) -> Solved | None:
     if not jacobian.known or problem.equations.block.size > PSEUDO_INVERSE_UP_TO or not finite:
         return None
     factors, residual = LeastSquares(jacobian.matrix), largest(here.residual)
-    bound = ErrorBound(np.zeros_like(here.point), problem.scale.top, np.inf, np.inf)
+    bound = without_bound(np.zeros_like(here.point), problem.scale.top)
     return Solved(problem, here.point, jacobian, factors, residual, bound, np.inf)

@@ -1,7 +1,7 @@
 """What is known of a result's accuracy, and what happens where that is too little."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lagrad.errors import AccuracyWarning, InvalidValue, LagradError, SingularSystem
@@ -44,9 +44,13 @@ class Certificate(Public):
         solution, of each array's largest entry for a derivative; where that cannot be told from
         zero, of the largest of all in the units of their values. Where nothing is solved for, it
         is what rounding does, found when it is asked for, and for up to 100,000 operations.
+    bounds : mapping
+        The same of each variable of a solution by itself, by its name. One that is nearly zero
+        may be less certain than was asked for: that refuses nothing where its error is not felt
+        in its equations.
     """
 
-    PUBLIC = (*FIELDS, "differentiated", "truncation", "distance", "kink")
+    PUBLIC = (*FIELDS, "bounds", "differentiated", "truncation", "distance", "kink")
 
     converged: bool
     primal_residual: float
@@ -56,6 +60,7 @@ class Certificate(Public):
     differentiated: str = "implicit"
     truncation: float = 0.0
     kink: float = 0.0
+    each: Callable[[], Mapping[str, float]] = field(default=dict, repr=False, compare=False)
     compare: Callable[[], float | None] = field(default=lambda: 0.0, repr=False, compare=False)
 
     @property
@@ -65,6 +70,10 @@ class Certificate(Public):
     @property
     def error_bound(self) -> float:
         return self.bound()
+
+    @property
+    def bounds(self) -> Mapping[str, float]:
+        return self.each()
 
     @property
     def condition(self) -> float:

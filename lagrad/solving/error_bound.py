@@ -33,12 +33,19 @@ class ErrorBound:
         First-order estimate, relative.
     curvature : float
         Relative change of the Jacobian across the error.
+    each : ndarray
+        The relative error of each unknown.
+    matters : ndarray
+        What each unknown is measured by where others are asked for: no less than what would be
+        felt in its equations.
     """
 
     direction: Array
     sizes: Array
     error: float
     curvature: float
+    each: Array
+    matters: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +76,9 @@ class PathEnd:
         seen = here.residual + signed(rounding) if factors.iterative else signed(self.doubt)
         direction = self._response(seen)
         if not np.isfinite(direction).all():
-            return ErrorBound(direction, scale.top, np.inf, np.inf)
+            return without_bound(direction, scale.top)
         if not self.doubt.any():
-            return ErrorBound(direction.astype(kind), scale.top, 0.0, 0.0)
+            return ErrorBound(direction.astype(kind), scale.top, 0.0, 0.0, 0 * scale.top, scale.top)
         spread = errors(factors, self.doubt, direction)
         sizes = self._sizes(spread)
         worst = self._relative_error(spread, direction, sizes)
@@ -86,7 +93,18 @@ class PathEnd:
             direction = direction * (2 * worst / length)
             if not here.equations.linear and error > 0:
                 curvature = self._curvature(direction, sizes)
-        return ErrorBound(direction.astype(kind), sizes, error, curvature)
+        each = scale.largest(spread) / np.maximum(sizes, 1e-300)
+        matters = np.maximum(sizes, scale.largest(self._matter))
+        # One that is zero beside what it was on the way is measured by that.
+        zero = scale.largest(here.point) <= scale.epsilon * scale.top
+        matters = np.where(zero, np.maximum(matters, scale.top), matters)
+        return ErrorBound(direction.astype(kind), sizes, error, curvature, each, matters)
+
+    @cached_property
+    def _matter(self) -> Array:
+        """The size that each number would have to be felt in its equations."""
+        matter, point = self.jacobian.typical(self.terms), self.here.point
+        return np.full(point.size, largest(point)) if matter is None else matter
 
     def _response(self, doubt: Array) -> Array:
         """J⁻¹ of what the residual may be off by."""
@@ -109,10 +127,7 @@ class PathEnd:
         lost = sizes <= 10 * scale.largest(spread)
         if lost.any():
             # A value that cannot be told from zero is measured by what matters in its equations.
-            matter = self.jacobian.typical(self.terms)
-            if matter is None:
-                matter = np.full(point.size, largest(point))
-            sizes = np.where(lost, np.maximum(sizes, scale.largest(matter)), sizes)
+            sizes = np.where(lost, np.maximum(sizes, scale.largest(self._matter)), sizes)
         return sizes
 
     def _relative_error(self, spread: Array, direction: Array, sizes: Array) -> float:
@@ -174,6 +189,12 @@ class PathEnd:
             if not moved <= 0.1 * largest(step) + rounding:
                 return True
         return False
+
+
+def without_bound(direction: Array, sizes: Array) -> ErrorBound:
+    """Of a point of which nothing is known."""
+    unknown = np.full(sizes.shape, np.inf)
+    return ErrorBound(direction, sizes, np.inf, np.inf, unknown, sizes)
 
 
 def errors(factors: Factors, doubt: Array, sample: Array) -> Array:

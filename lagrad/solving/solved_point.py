@@ -20,7 +20,7 @@ from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.kinks import Side, directions
 from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
-from lagrad.solving.relative_change import NEGLIGIBLE, worst_share
+from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
 from lagrad.solving.rounding_samples import SAMPLES, Roundings
 from lagrad.solving.sides import mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
@@ -250,20 +250,43 @@ class SolvedPoint:
                     return list(plain), jump
             return mean_around(self, plain, taken)
 
-    def drift(self) -> float:
+    def bounds(self) -> dict[str, float]:
+        """The relative error of each variable but those given, by its name."""
+        found = {v.name: 0.0 for v in self.values if v.role not in GIVEN}
+        for block, solved in self.solved.items():
+            found |= {
+                v.name: float(e) for v, e in zip(block.unknowns, solved.bound.each, strict=True)
+            }
+        for other in self.samples:
+            for v, array in self.values.items():
+                if v.name in found and v.size:
+                    change, size = largest(other.values[v] - array), largest(array) or self.scale
+                    found[v.name] = max(found[v.name], share(change, size))
+        return found
+
+    def felt(self) -> float:
+        """The relative error of the unknowns, each measured by what would be felt of it."""
+        bounds = [solved.bound for solved in self.solved.values()]
+        found = [largest(b.each * b.sizes / np.maximum(b.matters, 1e-300)) for b in bounds]
+        return max([*found, self.drift(felt=True)])
+
+    def drift(self, felt: bool = False) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
 
         Of definitions too, where these solve with matrices.
         """
         if not self.doubtful and self.compiled.operations > SAMPLED_AT_MOST:
             return 0.0
-        return max(self._change_to(sample) for sample in self.samples)
+        return max(self._change_to(sample, felt) for sample in self.samples)
 
-    def _change_to(self, other: "SolvedPoint") -> float:
+    def _change_to(self, other: "SolvedPoint", felt: bool) -> float:
         pairs = (
             (largest(other.values[unknown] - self.values[unknown]), size)
             for block, solved in self.solved.items()
-            for unknown, size in zip(block.unknowns, solved.bound.sizes, strict=True)
+            for bound in [solved.bound]
+            for unknown, size in zip(
+                block.unknowns, bound.matters if felt else bound.sizes, strict=True
+            )
         )
         if self.solved and self.compiled.conditioned is None:
             return worst_share(pairs, NEGLIGIBLE * self.scale)

@@ -83,6 +83,7 @@ class SolvedSystem:
             multiplier_residual=None,
             estimate=lambda: point.condition,
             bound=bound,
+            each=point.bounds,
         )
 
     def profile(self) -> Profile:

@@ -1,0 +1,70 @@
+"""One unknown that is nearly zero does not speak for the others."""
+
+import mpmath
+import numpy as np
+import pytest
+
+import lagrad as lg
+
+
+def wall(outside):
+    """A wall between 20 °C and outside: its surfaces' temperatures a and b."""
+    p = lg.Program("wall")
+    inside, out = p.parameter("Ti", value=20.0), p.parameter("To", value=outside)
+    a, b = p.unknown("a"), p.unknown("b")
+    p.subject_to(8 * (inside - a) + 1e-9 * a**3 == 2 * (a - b))
+    p.subject_to(2 * (a - b) == 8 * (b - out))
+    return p
+
+
+@pytest.mark.parametrize(
+    "outside", [-3.0, -4.0000001024000085, -4.0000001014, -4.00000010241, -4.0001]
+)
+def test_a_temperature_near_zero_degrees(outside):
+    with mpmath.workdps(40):
+        out = mpmath.mpf(outside)
+        equations = lambda a, b: [
+            8 * (20 - a) + 1e-9 * a**3 - 2 * (a - b),
+            2 * (a - b) - 8 * (b - out),
+        ]
+        a, b = mpmath.findroot(lambda a, b: equations(a, b), (16, 0))
+    at = wall(outside).solve()
+    assert float(at["a"]) == pytest.approx(float(a), rel=1e-12)
+    assert abs(float(at["b"]) - float(b)) < 1e-13
+    assert float(at.gradient("a")["Ti"]) == pytest.approx(0.83333334, rel=1e-7)
+    # Each has a bound of its own, which holds; of a zero it is against what its equations add up.
+    bounds = at.certificate.bounds
+    assert bounds["a"] < 1e-12
+    size = abs(float(b)) if abs(b) > 1e-12 else 16.0
+    assert abs(float(at["b"]) - float(b)) <= bounds["b"] * size
+    assert bounds["b"] <= at.certificate.error_bound
+
+
+@pytest.mark.parametrize(
+    "start", [(1e-3, 1e-3, 1e-3, 1e-3), (1e-4, 1e-10, 1e-9, 1e-9), (1e-4, 1e-8, 1e-6, 1e-6)]
+)
+def test_an_acid_without_its_salt(start):
+    p = lg.Program("acid")
+    c, s = p.parameter("C", value=0.0), p.parameter("s", value=1e-4)
+    names = ("H", "OH", "Ac", "HAc")
+    h, oh, ac, hac = (p.unknown(n, start=v) for n, v in zip(names, start, strict=True))
+    p.subject_to(h * oh == 1e-14)
+    p.subject_to(ac + hac == c)
+    p.subject_to(h * ac == 1e-5 * hac)
+    p.subject_to(h == oh + ac + s)
+    at = p.solve()
+    assert float(at["H"]) == pytest.approx((1e-4 + np.sqrt(1e-8 + 4e-14)) / 2, rel=1e-12)
+    assert float(at["OH"]) == pytest.approx(1e-14 / float(at["H"]), rel=1e-9)
+    assert abs(float(at["Ac"])) < 1e-20
+
+
+def test_a_trace_that_matters_in_its_own_equation_is_asked_for_still():
+    # z is what is left of 1 + 1e-13 and 1, and is divided by: nobody knows it to a millionth.
+    p = lg.Program()
+    a = p.parameter("a", value=1.0)
+    x, z, w = p.unknown("x", start=1.0), p.unknown("z", start=1e-13), p.unknown("w", start=1.0)
+    p.subject_to(x + 0.1 * np.sin(x) == 1.1 * a)
+    p.subject_to(z + x**3 == x**3 + 1e-13 * x)
+    p.subject_to(w * z == 1e-13)
+    with pytest.raises(lg.SingularSystem):
+        p.solve()
