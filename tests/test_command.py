@@ -129,7 +129,7 @@ def test_files_that_define_no_program(capsys, file, text, said):
         (["--set", "xx=1"], "did you mean 'x'"),
         (["--set", "x"], "expected NAME=VALUE"),
         (["--set", "x=abc"], "'abc' is no number"),
-        (["--set", "x=NaN"], "NaN or infinite"),
+        (["--set", "x=NaN"], "is NaN"),
         (["--set", "v=[1, 2, 3]"], r"expected (2,)"),
         (["--set", "v=[1, [2]]"], "no number"),
         (["--of", "g"], "no variable is named 'g'"),

@@ -53,6 +53,18 @@ class Jacobian:
         squares = size.multiply(size) if sparse.issparse(size) else size * size
         return np.asarray((size.T @ sizes) / np.maximum(squares.sum(axis=0), 1e-300))
 
+    def felt(self, sizes: Array) -> Array | None:
+        """For each column the least size of an unknown that makes up a row of these sizes."""
+        size = abs(self.matrix)
+        if not sparse.issparse(size):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray(np.where(size > 0, sizes[:, None] / size, np.inf).min(axis=0))
+        entries, found = size.tocoo(), np.full(self.size, np.inf)
+        some = entries.data > 0
+        row, column = entries.row[some], entries.col[some]
+        np.minimum.at(found, column, sizes[row] / entries.data[some])
+        return found
+
     def dense(self) -> Array:
         return dense(self.matrix)
 
@@ -97,6 +109,9 @@ class Operator(Jacobian):
         return np.zeros_like(x)
 
     def typical(self, sizes: Array) -> Array | None:
+        return None
+
+    def felt(self, sizes: Array) -> Array | None:
         return None
 
     def one_norm(self) -> float:

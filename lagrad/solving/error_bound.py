@@ -18,6 +18,10 @@ from lagrad.solving.failure_messages import named
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
 
+# An unknown that is so much smaller than others may be nearly zero by chance, as a temperature in
+# degrees is.
+NEARLY_ZERO = 1e-6
+
 
 @dataclass(frozen=True)
 class ErrorBound:
@@ -94,11 +98,23 @@ class PathEnd:
             if not here.equations.linear and error > 0:
                 curvature = self._curvature(direction, sizes)
         each = scale.largest(spread) / np.maximum(sizes, 1e-300)
-        matters = np.maximum(sizes, scale.largest(self._matter))
+        small = sizes < NEARLY_ZERO * largest(here.point)
+        matters: Array = np.where(small, np.maximum(sizes, self._felt()), sizes)
         # One that is zero beside what it was on the way is measured by that.
         zero = scale.largest(here.point) <= scale.epsilon * scale.top
         matters = np.where(zero, np.maximum(matters, scale.top), matters)
         return ErrorBound(direction.astype(kind), sizes, error, curvature, each, matters)
+
+    def _felt(self) -> Array:
+        """The size that each unknown would have to be felt in an equation, no more than others are.
+
+        The least of its equations': to be small in one of them is not to be small.
+        """
+        sizes, scale = self.jacobian.felt(self.terms), self.scale
+        if sizes is None or not sizes.size:
+            return np.zeros(len(scale.sizes))
+        top = largest(self.here.point)
+        return np.minimum(np.minimum.reduceat(sizes, scale.starts), top)
 
     @cached_property
     def _matter(self) -> Array:

@@ -55,7 +55,7 @@ def solve(
     reports: list[BlockReport] = []
     converged, memory, lost = True, None, list[Variable]()
     infinite = not compiled.system.derived and any(
-        a.dtype.kind == "f" and not np.isfinite(a).all() for a in parameters.values()
+        np.asarray(a).dtype.kind == "f" and not np.isfinite(a).all() for a in parameters.values()
     )
     for run in compiled.runs:
         began = time.perf_counter()

@@ -253,15 +253,16 @@ class SolvedPoint:
     def bounds(self) -> dict[str, float]:
         """The relative error of each variable but those given, by its name."""
         found = {v.name: 0.0 for v in self.values if v.role not in GIVEN}
+        named = [v for v in self.values if v.name in found]
+        sizes = {v: largest(self.values[v]) or self.scale for v in named}
         for block, solved in self.solved.items():
-            found |= {
-                v.name: float(e) for v, e in zip(block.unknowns, solved.bound.each, strict=True)
-            }
+            bound = solved.bound
+            for v, error, size in zip(block.unknowns, bound.each, bound.sizes, strict=True):
+                found[v.name], sizes[v] = float(error), float(size)
         for other in self.samples:
-            for v, array in self.values.items():
-                if v.name in found and v.size:
-                    change, size = largest(other.values[v] - array), largest(array) or self.scale
-                    found[v.name] = max(found[v.name], share(change, size))
+            for v, size in sizes.items():
+                change = largest(other.values[v] - self.values[v])
+                found[v.name] = max(found[v.name], share(change, size))
         return found
 
     def felt(self) -> float:
