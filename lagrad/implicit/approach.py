@@ -167,6 +167,7 @@ class ImplicitApproach:
     differentiate: Neumann | None = None
     warm: WarmStart | None = None
     tol: float | None = None
+    automatic: bool = False  # whether nobody chose the method
 
     @classmethod
     def options(
@@ -190,7 +191,8 @@ class ImplicitApproach:
                 raise InvalidValue(f"products='centered' needs CG or MINRES, not linear={base!r}.")
             linear = Centered(base)
         method = cls.method_of(cls.usual if solver is None else solver, tol)
-        return {"method": method, "linear": linear, "damping": float(damping), "tol": tol}
+        how = {"method": method, "linear": linear, "damping": float(damping), "tol": tol}
+        return {**how, "automatic": solver is None}
 
     @classmethod
     def fitted(cls, linear: LinearSolver | None, iterative: bool) -> LinearSolver | None:
@@ -297,6 +299,10 @@ class ImplicitApproach:
 
     def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
         """Another start, where Newton's method alone does not arrive; None where there is none."""
+        return None
+
+    def beyond(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
+        """Another start, where an iteration approaches nothing; None where there is none."""
         return None
 
     @property

@@ -38,7 +38,7 @@ def fixed_point(
     step: Function,
     start: Any,
     *args: Any,
-    solver: Any = "anderson",
+    solver: Any = None,
     linear: LinearSolver | None = None,
     preconditioner: Any = None,
     damping: float = 0.0,
@@ -55,7 +55,9 @@ def fixed_point(
         Where the iteration starts.
     *args
         Passed on; they may be traced, as may all that `step` closes over.
-    solver : {"anderson", "picard", "newton"} or Anderson or Picard
+    solver : {"anderson", "picard", "newton"} or Anderson or Picard, optional
+        By default Anderson's, and where the iteration goes round in circles, as that of a layer
+        that contracts no longer, Newton's method, its systems solved by products.
     linear : LinearSolver, optional
         The solver of the linear systems of Newton's method and of the derivatives. By default LU
         factorisation of a small one, and of a large one the Neumann series, restricted to what

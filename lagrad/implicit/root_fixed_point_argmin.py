@@ -27,15 +27,17 @@ from lagrad.linear_solvers.selection import MatrixFreeMinimum
 from lagrad.programs.derived_programs import adjoint
 from lagrad.programs.program import Program
 from lagrad.solving.block_certification import Solved
-from lagrad.solving.block_equations import FORMED, BlockEquations
+from lagrad.solving.block_equations import FORMED, BlockEquations, largest
 from lagrad.solving.failure_messages import REMEDY
-from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached
+from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached, without_contracting
 from lagrad.systems.linearization import joined
 from lagrad.transforms.trace import Trace
 from lagrad.typing import Array
 
 # A fixed point that iteration finds is differentiated by iteration too, unless it is small.
 FACTORED = 256
+# Plain steps that show whether an iteration runs away.
+PLAIN = 50
 # An objective that has fallen so far, relative to its first value, has no minimum.
 UNBOUNDED = 1e20
 
@@ -77,7 +79,30 @@ class FixedPoint(ImplicitApproach):
         if not isinstance(self.method, Anderson):
             return None
         problem, point = Problem(self, arguments, start), joined(start[: len(self.varied)])
-        return self.all_values(problem, self._stepped(Picard(self.method.tol), problem, point))
+        plain = Picard(self.method.tol)
+        return self.all_values(problem, self._stepped(plain, problem, point))
+
+    def beyond(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
+        problem, point = Problem(self, arguments, start), joined(start[: len(self.varied)])
+        found = self._encircled(problem, point)
+        return None if found is None else self.all_values(problem, found)
+
+    def _encircled(self, problem: Problem, start: Array) -> Array | None:
+        """The fixed point that an iteration goes round, if it does not run away."""
+        if not self.automatic:
+            return None
+
+        def step(z: Array) -> Array:
+            return joined(problem(z))
+
+        before, _ = Picard(max_steps=PLAIN).run(step, start)
+        passed = [before]
+        for _ in range(PLAIN):
+            passed.append(step(passed[-1]))
+        first, last = (largest(step(z) - z) for z in (start, passed[-1]))
+        if not last <= 10 * first:
+            return None
+        return without_contracting(step, [np.mean(passed, axis=0), start, passed[-1]])
 
     def _stepped(self, method: Picard | Anderson, problem: Problem, point: Array) -> Array:
         """Where the iteration leads."""
@@ -86,6 +111,9 @@ class FixedPoint(ImplicitApproach):
         # Approached, if slowly: where the system is small, Newton's method does the rest.
         if reached or (point.size <= FACTORED and history[-1] < 1e-2 * history[0]):
             return np.asarray(found)
+        circling = isinstance(method, Anderson)
+        if circling and (other := self._encircled(problem, point)) is not None:
+            return other
         raise NotContractive(not_reached(history, type(method).__name__))
 
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:

@@ -1,5 +1,7 @@
 """Iterations that lead to a root, a fixed point or a minimum, as data."""
 
+import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -239,3 +241,27 @@ def not_reached(history: Sequence[float], method: str) -> str:
         f"are {shown}: {found}. Those of a contraction shrink: damp the step, start nearer, or "
         'solve z = step(z) by solver="newton".'
     )
+
+
+def without_contracting(step: Callable[[Array], Array], starts: Sequence[Array]) -> Array | None:
+    """A fixed point by Newton–Krylov (SciPy), which asks for no contraction; None where none is.
+
+    Full steps first: a search along the line is stopped by hills that they step over.
+    """
+    ways: list[dict[str, Any]] = [
+        {"method": "gmres", "inner_maxiter": 60, "line_search": None},
+        {"method": "lgmres"},
+    ]
+    for point, way in itertools.product(starts, ways):
+        if not np.isfinite(point).all():
+            continue
+        left = lambda z, kind=point.dtype: step(z.astype(kind)) - z
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = optimize.newton_krylov(left, point, f_tol=1e-11, maxiter=50, **way)
+            except (optimize.NoConvergence, ValueError, ArithmeticError, np.linalg.LinAlgError):
+                continue
+        if np.isfinite(found).all():
+            return np.asarray(found, point.dtype)
+    return None

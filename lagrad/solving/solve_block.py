@@ -71,6 +71,9 @@ class Approach(Protocol):
     def otherwise(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
         """Another start, where Newton's method alone does not arrive; None where there is none."""
 
+    def beyond(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
+        """Another start, where an iteration approaches nothing; None where there is none."""
+
     def solver(self, equations: BlockEquations) -> LinearSolver:
         """The linear solver of the block that its unknowns form."""
 
@@ -140,30 +143,36 @@ def solve_block(
     direct = approach is not None and (approach.damping or problem.solver.matrix_free)
     settled = approach is not None and approach.settles and direct
 
-    def ended(problem: BlockProblem, begin: Array) -> tuple[Solved | None, Failure | None]:
-        """Where a start leads; what went wrong, if it did."""
+    def ended(
+        problem: BlockProblem, begin: Array, plainly: bool = False
+    ) -> tuple[Solved | None, Failure | None]:
+        """Where a start leads; what went wrong, if it did. Plain steps need not be asked again."""
         found: Solved | None
         failure: Failure | None = None
         if settled:
             found = linearised(equations, outer, begin, solver)
         else:
             found, failure = solved_from(problem, begin, options)
-        if failure is None and found is not None and approach is not None:
+        if failure is None and found is not None and approach is not None and not plainly:
             failure = approach.moves_away(found)
         return found, failure
 
     found, failure = ended(problem, begin)
     if failure is not None:
+        plainly = False
         try:
             other = approached("otherwise")
+        except NotContractive:
+            # Nothing that plain steps would approach: any fixed point is as good as another.
+            other, plainly = approached("beyond"), True
+            if other is None:
+                raise failure from None
         except NotConverged as nowhere:
             if isinstance(failure, NotPositiveDefinite):
                 raise NotPositiveDefinite(f"{failure} Further down, {nowhere}") from None
-            if isinstance(failure, NotContractive):
-                raise failure from None
             raise
         if other is not None:
-            found, failure = ended(problem.anew(), equations.vector(other))
+            found, failure = ended(problem.anew(), equations.vector(other), plainly)
     if failure is None and found is not None and not settled and astray(found):
         # Once more, inner functions solved from their own starts at each step.
         begin = equations.vector(approached("begin", True) or start)
