@@ -1,7 +1,8 @@
 """The kinds of implicit functions: what each states, and how it is approached."""
 
+import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -26,8 +27,9 @@ from lagrad.linear_solvers.neumann import NeumannFactors
 from lagrad.linear_solvers.selection import MatrixFreeMinimum
 from lagrad.programs.derived_programs import adjoint
 from lagrad.programs.program import Program
+from lagrad.solving.acceleration import with_momentum
 from lagrad.solving.block_certification import Solved
-from lagrad.solving.block_equations import FORMED, BlockEquations, largest
+from lagrad.solving.block_equations import FORMED, BlockEquations
 from lagrad.solving.failure_messages import REMEDY
 from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached, without_contracting
 from lagrad.systems.linearization import joined
@@ -46,6 +48,30 @@ class Root(ImplicitApproach):
     """z with r(z) = 0."""
 
     kind = "root"
+
+
+def onward(
+    step: Callable[[Array], Array], start: Array, tol: float, round_in_circles: bool = True
+) -> Array | None:
+    """Where an iteration leads that has not ended; None where it runs away.
+
+    Steps of a map that brings no two points further apart never grow: momentum takes these to
+    their end. Others may go round a fixed point.
+    """
+    passed, lengths = [start], list[float]()
+    with np.errstate(all="ignore"):
+        for _ in range(2 * PLAIN):
+            passed.append(step(passed[-1]))
+            lengths.append(float(np.linalg.norm(passed[-1] - passed[-2])))
+        later = lengths[PLAIN:]
+        if all(b <= a * (1 + 1e-9) for a, b in itertools.pairwise(later)):
+            found = with_momentum(step, passed[-1], tol)
+            if found is not None:
+                return found
+        if not (round_in_circles and later[-1] <= 10 * lengths[0]):
+            return None
+        middle = np.mean(passed[PLAIN:], axis=0)
+        return without_contracting(step, [middle, start, passed[-1]])
 
 
 class FixedPoint(ImplicitApproach):
@@ -83,37 +109,26 @@ class FixedPoint(ImplicitApproach):
         return self.all_values(problem, self._stepped(plain, problem, point))
 
     def beyond(self, arguments: Sequence[Array], start: Sequence[Array]) -> list[Array] | None:
-        problem, point = Problem(self, arguments, start), joined(start[: len(self.varied)])
-        found = self._encircled(problem, point)
-        return None if found is None else self.all_values(problem, found)
-
-    def _encircled(self, problem: Problem, start: Array) -> Array | None:
-        """The fixed point that an iteration goes round, if it does not run away."""
         if not self.automatic:
             return None
-
-        def step(z: Array) -> Array:
-            return joined(problem(z))
-
-        before, _ = Picard(max_steps=PLAIN).run(step, start)
-        passed = [before]
-        for _ in range(PLAIN):
-            passed.append(step(passed[-1]))
-        first, last = (largest(step(z) - z) for z in (start, passed[-1]))
-        if not last <= 10 * first:
-            return None
-        return without_contracting(step, [np.mean(passed, axis=0), start, passed[-1]])
+        problem, point = Problem(self, arguments, start), joined(start[: len(self.varied)])
+        found = onward(lambda z: joined(problem(z)), point, self.method.tol)
+        return None if found is None else self.all_values(problem, found)
 
     def _stepped(self, method: Picard | Anderson, problem: Problem, point: Array) -> Array:
         """Where the iteration leads."""
-        found, history = method.run(lambda z: joined(problem(z)), point)
-        reached = history[-1] <= method.tol
-        # Approached, if slowly: where the system is small, Newton's method does the rest.
-        if reached or (point.size <= FACTORED and history[-1] < 1e-2 * history[0]):
+        step = lambda z: joined(problem(z))
+        found, history = method.run(step, point)
+        if history[-1] <= method.tol:
             return np.asarray(found)
-        circling = isinstance(method, Anderson)
-        if circling and (other := self._encircled(problem, point)) is not None:
-            return other
+        # Approached, if slowly: where the system is small, Newton's method does the rest.
+        near = point.size <= FACTORED and history[-1] < 1e-2 * history[0]
+        if self.automatic and not (near and isinstance(method, Anderson)):
+            other = onward(step, point, method.tol, round_in_circles=isinstance(method, Anderson))
+            if other is not None:
+                return other
+        if near:
+            return np.asarray(found)
         raise NotContractive(not_reached(history, type(method).__name__))
 
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:
