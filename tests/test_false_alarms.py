@@ -83,6 +83,7 @@ def test_restarts_at_the_solution():
         at = p.solve()
         for _ in range(3):
             at = p.solve(start=at)
+        np.testing.assert_allclose(at["z"] + 0.3 * np.sinh(at["z"]), at["c"], atol=1e-14)
         adjoint = p.adjoint("J")
         adjoint.solve(start=adjoint.solve())
 
@@ -104,6 +105,11 @@ def test_antisymmetric_sources(n):
     p.define("energy", h * h * np.sum(u**2))
     for output in ("total", "middle", "energy"):
         everything(p, output, {"rate": 1.0})
+    at = p.solve()
+    # Odd about the middle, as its source is.
+    np.testing.assert_allclose(at["u"], -at["u"][::-1], atol=1e-14)
+    assert abs(float(at.gradient("total")["rate"])) < 1e-12
+    assert float(at["energy"]) > 0
 
 
 def test_a_balanced_bridge():
@@ -128,6 +134,11 @@ def test_a_sum_that_cancels():
     p.subject_to(s == 0.3 * np.sum(z))
     p.define("S", np.sum(z) ** 2)
     everything(p, "S", {"c": np.ones(2)})
+    at = p.solve()
+    # z = ±x with x + sinh(x)/10 = 1, whose sum is zero.
+    np.testing.assert_allclose(at["z"] + 0.1 * np.sinh(at["z"]), [1.0, -1.0], atol=1e-14)
+    assert abs(float(at["s"])) < 1e-14
+    np.testing.assert_allclose(at.gradient("S")["c"], 0.0, atol=1e-12)
 
 
 def test_single_precision_with_zeros_among_the_inputs():
@@ -138,7 +149,8 @@ def test_single_precision_with_zeros_among_the_inputs():
     z = p.unknown("z", start=np.full(n, 0.3, np.float32))
     p.subject_to(z == np.tanh(W @ z + x))
     p.define("e", np.sum(z**2))
-    everything(p, "e", {"x": np.ones(n)})
+    at = everything(p, "e", {"x": np.ones(n)})
+    np.testing.assert_allclose(at["z"], np.tanh(0.1 * at["z"] + at["x"]), atol=1e-6)
 
 
 def test_the_adjoint_program_is_ones_own_to_extend():

@@ -91,3 +91,9 @@ def test_a_network_with_a_dead_end():
 
     found = optimize.root(residual, np.r_[at["h"], at["q"]] * 1.001, tol=1e-13).x
     np.testing.assert_allclose(at["q"], found[3:], rtol=1e-6, atol=1e-9)
+
+
+def test_single_precision():
+    start = np.float32(1.0)
+    gradient = lg.grad(lambda a: lg.root(lambda q: loss(q) + q - a, start))
+    assert float(gradient(np.float32(0.0))) == pytest.approx(1.0, rel=1e-4)

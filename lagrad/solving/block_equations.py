@@ -22,8 +22,6 @@ from lagrad.typing import Array
 # The Jacobian of an implicit function up to this size is put together; products with a larger
 # one cost less.
 FORMED = 512
-# How far from zero a limit at zero is taken: its powers are as good as zero.
-NEXT_TO_ZERO = 1e-100
 # Unknowns of one number each, up to so many, are measured by Python.
 FEW = 16
 
@@ -201,13 +199,11 @@ class LocalEquations:
         data = matrix.data if sparse.issparse(matrix) else matrix
         if np.isfinite(data).all() or not np.isfinite(self.residual).all():
             return matrix
-        way = next(directions(self.point.size))
-        for step in (np.where(self.point == 0, NEXT_TO_ZERO, 0.0), self._step):
+        for elsewhere in (False, True):
+            step = nudge(self.point, elsewhere)
             around = [
-                LocalEquations(
-                    self.equations, self.outer, self.point + sign * step * way, self.side
-                )
-                for sign in (1.0, -1.0)
+                LocalEquations(self.equations, self.outer, self.point + move, self.side)
+                for move in (step, -step)
             ]
             near = mean([there.matrix(not sparse.issparse(matrix)) for there in around])
             if not np.isfinite(near.data if sparse.issparse(near) else near).all():
@@ -216,13 +212,6 @@ class LocalEquations:
                 return np.where(np.isfinite(matrix), matrix, near)
             return near
         return matrix
-
-    @property
-    def _step(self) -> Array:
-        """How far each entry is moved where its own zero is not what a rule stumbles over."""
-        size = np.abs(self.point)
-        shift = 500 * float(np.finfo(self.point.dtype).eps)
-        return np.asarray(shift * np.where(size > 0, size, largest(size) or 1.0))
 
     def matrix(self, dense: bool) -> Any:
         """The Jacobian's entries."""
@@ -272,6 +261,17 @@ class Measure:
         sizes = self.largest(vector)
         some = sizes > 0
         return largest(sizes[some] / np.maximum(against[some], 1e-300))
+
+
+def nudge(array: Array, elsewhere: bool) -> Array:
+    """A step to one side, of the zeros in an array, or of its other entries as well.
+
+    So short that what is multiplied by zero here is as good as zero there.
+    """
+    kind = np.finfo(array.dtype)
+    share = 500 * float(kind.eps) if elsewhere else 0.0
+    step = np.where(array == 0, float(kind.tiny) ** (1 / 3), share * np.abs(array))
+    return np.asarray(step * next(directions(array.size)).reshape(array.shape), array.dtype)
 
 
 def mean(values: list[Any]) -> Any:

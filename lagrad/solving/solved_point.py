@@ -15,9 +15,9 @@ from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.primitives.repeated_eigenvalues import watching
 from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Sweep
 from lagrad.solving.block_certification import Solved
-from lagrad.solving.block_equations import largest
+from lagrad.solving.block_equations import largest, nudge
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
-from lagrad.solving.kinks import Side, directions
+from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
@@ -29,11 +29,8 @@ from lagrad.typing import Array
 
 # Roles of variables that nothing solves for.
 GIVEN = ("parameter", "data")
-# How far from zero, and from other numbers relative to these, partials beside a point are taken: so
-# little that what is multiplied by zero at the point is as good as zero there.
-NUDGES = ((1e-100, 0.0), (1e-100, 1e-13))
-# How far parameters are moved where equations have kinks, and which change is a jump.
-JUMP, JUMPED = 1e-9, 1e-2
+# How far parameters are moved where equations have kinks.
+JUMP = 1e-9
 # Operations of a program without equations whose rounding is sampled when somebody asks.
 SAMPLED_AT_MOST = 100_000
 
@@ -76,17 +73,11 @@ class SolvedPoint:
             self.compiled, self.values, self.solved, side=self.side, origin=self.origin
         )
 
-    def _nudged(self, at_zero: float, elsewhere: float) -> "SolvedPoint":
+    def _nudged(self, elsewhere: bool) -> "SolvedPoint":
         """The point with all that definitions are made of a little to one side."""
-
-        def nudge(array: Array) -> Array:
-            way = next(directions(array.size)).reshape(array.shape)
-            step = np.where(array == 0, at_zero, elsewhere * np.abs(array))
-            return np.asarray(step * way, array.dtype)
-
         given = [(v, a) for v, a in self.values.items() if v.role == "parameter"]
-        unknowns = {block: nudge(solved.point) for block, solved in self.solved.items()}
-        return self.moved_by(unknowns, {v: np.asarray(a + nudge(a)) for v, a in given})
+        unknowns = {b: nudge(solved.point, elsewhere) for b, solved in self.solved.items()}
+        return self.moved_by(unknowns, {v: a + nudge(np.asarray(a), elsewhere) for v, a in given})
 
     @cached_property
     def _linearized(self) -> tuple[Linearization, bool, bool]:
@@ -371,7 +362,7 @@ class PointWithLimits(SolvedPoint):
         found = self._partials_at(self.values)
         if finite_data(found):
             return found
-        beside = (self._partials_at(self._nudged(*steps).values) for steps in NUDGES)
+        beside = (self._partials_at(self._nudged(where).values) for where in (False, True))
         return next((there for there in beside if finite_data(there)), found)
 
     def sample(self, number: int) -> SolvedPoint:
