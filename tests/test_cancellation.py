@@ -87,6 +87,16 @@ HARMLESS = {
     ),
     "given numbers": (lambda x: 1 / (x - 0.3), 0.3 + 1e-9, -1 / (0.3 + 1e-9 - 0.3) ** 2),
     "two that are equal": (lambda x: np.sum((2 * x - 2 * x[::-1]) ** 2), np.ones(3), np.zeros(3)),
+    "a kink at a difference": (
+        lambda x: np.sum(np.maximum(x - np.mean(x), 0.0)) + np.sum(x),
+        np.ones(4),
+        np.ones(4),
+    ),
+    "deviations of what is constant": (
+        lambda x: np.sum(np.abs(x - np.mean(x))) + 2 * np.sum(x),
+        np.full(3, 0.7),
+        np.full(3, 2.0),
+    ),
     "saturation": (lambda x: np.log(1 - np.tanh(x)), 15.0, -2.0),
     "far from it": (VERSINE, 1.0, 0.8414709848078965 - 2 * (1 - 0.5403023058681398)),
 }

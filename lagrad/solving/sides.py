@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lagrad.compiler.plan import Plan
 from lagrad.errors import LagradError
+from lagrad.expressions.graph import selects
 from lagrad.solving.block_equations import largest
-from lagrad.solving.compiled_system import ImplicitRun
-from lagrad.solving.kinks import Side, directions, mean, moved
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.kinks import Kinks, Side, directions, mean, moved
 from lagrad.solving.newton import BlockProblem
+from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
 
@@ -38,6 +41,25 @@ def sides_of(point: "SolvedPoint") -> Iterator[tuple[Side, Side]]:
 
     for way in directions(sum(v.size for v in parameters)):
         yield fallen(way, 1.0), fallen(way, -1.0)
+
+
+def at_kink(point: "SolvedPoint") -> bool:
+    """Whether some selector is tied here, of whatever degree derivatives are in it.
+
+    Another rounding falls to one of its sides.
+    """
+    plan = point.compiled.once(ties_of, point.compiled)
+    ties = [] if plan is None else plan([point.values[v] for v in point.compiled.given])
+    return any(np.any(tie) for tie in ties)
+
+
+def ties_of(compiled: CompiledSystem) -> Plan | None:
+    """Where the selectors of a system's derivatives are tied."""
+    if not selects([*compiled.system.arena.nodes, *compiled.tape.data]):
+        return None
+    defined = definitions(compiled.system)
+    kinks = Kinks(compiled.given, compiled.tape.data, defined, compiled.still)
+    return Plan(compiled.given, kinks.ties, defined) if kinks.selectors else None
 
 
 def on_side(at: "SolvedPoint", side: Side) -> "SolvedPoint | None":

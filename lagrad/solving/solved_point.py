@@ -22,7 +22,7 @@ from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
 from lagrad.solving.rounding_samples import SAMPLES, Roundings
-from lagrad.solving.sides import mean_around, mean_of_sides
+from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -160,7 +160,8 @@ class SolvedPoint:
         """A difference of nearly equal numbers, where there is nothing to solve."""
         if self.doubtful or self.side is not None:
             return None
-        return self.compiled.cancels(self.values)
+        found = self.compiled.cancels(self.values)
+        return None if found is None or at_kink(self) else found
 
     def cancelled(self, number: int) -> "SolvedPoint":
         """The point with what differences are of rounded otherwise; nothing is solved for."""
