@@ -136,10 +136,12 @@ class Lowered:
             if isinstance(found, int):
                 return found
             operation = found
-        arguments = operation.arguments
+        # Of the operation as it is now: a sum with minus something has become a difference.
+        primitive, arguments = operation.primitive, operation.arguments
+        assert primitive is not None
         if primitive.commutative:
             arguments = tuple(sorted(arguments))
-        key = (operation.primitive, operation.parameters, arguments)
+        key = (primitive, operation.parameters, arguments)
         place = self._table.get(key)
         if place is None:
             place = self._table[key] = self._new(operation)
