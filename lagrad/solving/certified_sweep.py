@@ -186,6 +186,8 @@ class CertifiedSweep:
         """What cancellation changes of it, where what was given explains nothing of the kind."""
         point = self.point
         others = [self._near(point.cancelled(k), sweep) for k in range(SAMPLES)]
+        # Sums on the way back cancel too, of partials that are rounded as everything is.
+        others += [self._near(point.sample(k), sweep) for k in range(SAMPLES)]
         # Moved so far that the roundings there, which are others, count for little beside it. One
         # sample may be anything where they are all that there is, or along a valley.
         moved = list(self._moved(point, sweep, MOVED, FAR))
