@@ -242,7 +242,8 @@ class ArgMin(Minimum):
             least = float(np.linalg.eigvalsh(products @ np.eye(point.size))[0])
         else:
             least = float(eigsh(products, k=1, which="SA", tol=1e-3, return_eigenvectors=False)[0])
-        size = float(np.abs(products @ np.ones(point.size)).max())
+        # In a direction of no symmetry: by shifts, say, an objective may not change.
+        size = float(np.abs(products @ np.random.default_rng(0).standard_normal(point.size)).max())
         if least < -1e-8 * size:
             raise NotPositiveDefinite(
                 f"the argmin of {self.name!r} ended where the least curvature is "

@@ -8,7 +8,7 @@ are what is left there.
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,8 @@ class Carried(ABC):
     # How much of the result is rounding, and what cast doubt on it.
     rounding, doubts = 0.0, tuple[str, ...]()
     careful = False
+    # What becomes of each seed, which is given as parameters are.
+    seeded: Callable[[Array], Array] = staticmethod(np.asarray)
 
     def __init__(self, compiled: CompiledSystem) -> None:
         self.compiled = compiled
@@ -50,7 +52,7 @@ class Carried(ABC):
 
     def seed_all(self, seeds: Mapping[Any, Array]) -> None:
         for node, value in seeds.items():
-            self.seed(node, value)
+            self.seed(node, self.seeded(value))
 
     def multipliers(self) -> dict[Constraint, Array]:
         """Those of all constraints, cotangents having been carried back."""
@@ -133,6 +135,8 @@ class Sweep(Carried):
             if not solved.truncated:
                 # `right` is what the guess leaves: one step of the same factors corrects it.
                 solution = solution + solved.factors.solve(right, transposed, tol=ESTIMATE)
+            if solved.free is not None:
+                solution = solved.free.anywhere(solution, transposed)
         elif solved.truncated:
             # What was asked for in the place of a solution, and how far it is from one.
             solution = solved.factors.solve(right, transposed)
@@ -142,6 +146,8 @@ class Sweep(Carried):
                 self.truncation = max(self.truncation, largest(left) / size)
             self.truncated = solved.truncated
         else:
+            if solved.free is not None:
+                solved.free.require(right, transposed)
             warm = solved.warm if transposed and self.width is None else None
             guess = None if warm is None else warm.multipliers
             solution, residual, error = solved.solve(right, transposed, guess)

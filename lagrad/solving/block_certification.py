@@ -56,6 +56,7 @@ class Solved:
     at_kink: bool = False  # whether the equations themselves bend there
     truncated: str = ""  # what stands in the place of the multipliers' equation, if anything
     warm: Any = None  # what remembers multipliers
+    free: Any = None  # the directions along which there are other solutions, if any
 
     @cached_property
     def condition(self) -> float:
@@ -112,6 +113,7 @@ class Solved:
             bound=replace(self.bound, direction=np.zeros_like(point), sizes=sizes),
             jacobian=self.jacobian.transposed,
             factors=Transposed(self.factors),
+            free=None if self.free is None else self.free.turned,
         )
 
 

@@ -14,7 +14,7 @@ from lagrad.compiler.finite import all_finite
 from lagrad.expressions.expression import Expression
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
-from lagrad.solving.last_bits import doubting, moving
+from lagrad.solving.last_bits import doubting, in_last_bits, moving
 from lagrad.solving.relative_change import Units, relative_change
 from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAFETY, SAMPLES
 from lagrad.solving.sides import first_side
@@ -179,8 +179,9 @@ class CertifiedSweep:
         """What is carried where all that was given moves by its last bits, or by more."""
         rng = np.random.default_rng(0)
         for _ in range(samples):
+            move = lambda array: in_last_bits(np.asarray(array), rng, True, times)
             with moving(rng):
-                yield self._near(point.in_last_bits(rng, times), sweep)
+                yield self._near(point.in_last_bits(rng, times), sweep, move)
 
     def _lost(self, found: Mapping[Any, Array], sweep: Carried) -> float:
         """What cancellation changes of it, where what was given explains nothing of the kind."""
@@ -199,12 +200,17 @@ class CertifiedSweep:
         others = [{k: a if spoilt[k] else found[k] for k, a in o.items()} for o in others]
         return SAFETY * self._change(found, others)
 
-    def _near(self, there: SolvedPoint, sweep: Carried) -> dict[Any, Array]:
+    def _near(
+        self, there: SolvedPoint, sweep: Carried, seeded: Callable[[Array], Array] = np.asarray
+    ) -> dict[Any, Array]:
         """What is carried from a point close to where `sweep` was made."""
-        found = self.carry(there.sweep(self.width, near=sweep))
-        if all(np.isfinite(array).all() for array in found.values()):
-            return found
-        return self.carry(there.sweep(self.width, near=sweep, careful=True))
+        for careful in (False, True):
+            again = there.sweep(self.width, near=sweep, careful=careful)
+            again.seeded = seeded
+            found = self.carry(again)
+            if all(np.isfinite(array).all() for array in found.values()):
+                break
+        return found
 
     def _change(
         self,

@@ -14,6 +14,7 @@ from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
+from lagrad.solving.free_directions import kept_elsewhere
 from lagrad.solving.iterations import Newton
 from lagrad.solving.profile import BlockReport, Spent
 from lagrad.solving.solve_block import solve_block
@@ -61,7 +62,8 @@ def solve(
         began = time.perf_counter()
         found, spent = None, Spent()
         if isinstance(run, ImplicitRun):
-            found, failure = solve_block(run, compiled, values, start, newton, linear)
+            loose = any(other.free is not None for other in solved.values())
+            found, failure = solve_block(run, compiled, values, start, newton, linear, loose)
             if failure is not None:
                 policy.fail(failure)
                 converged = False
@@ -85,6 +87,8 @@ def solve(
         require_minima(compiled, values, solved)
     scalars = None if compiled.flat is None else ScalarPoint(compiled.flat, memory)
     point = SolvedPoint(compiled, values, solved, scalars)
+    if any(found.free is not None for found in solved.values()):
+        point = kept_elsewhere(point)
     if compiled.system.derived and (lost or point.tied):
         point = point.averaged()
         if bad := [v for v in lost if not np.isfinite(point.values[v]).all()]:
@@ -143,7 +147,7 @@ def require_minima(
     compiled: CompiledSystem, values: Values, solved: Mapping[Block, Solved]
 ) -> None:
     """Look for curvature downwards at every argmin whose linear solver has not done so."""
-    blocks = {frozenset(block.unknowns) for block in solved}
+    blocks = {frozenset(b.unknowns) for b, found in solved.items() if found.free is None}
     for group in compiled.system.groups:
         approach = group.approach
         altered = approach.inner or approach.damping

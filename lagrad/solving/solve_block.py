@@ -15,6 +15,7 @@ from lagrad.solving.block_certification import Solved, certify, given_up, linear
 from lagrad.solving.block_equations import BlockEquations
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failure_messages import Failure
+from lagrad.solving.free_directions import freed
 from lagrad.solving.iterations import Newton
 from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
 from lagrad.solving.other_ways import other_starts
@@ -42,8 +43,8 @@ class Approach(Protocol):
         Where the last solution is kept.
     settles : bool
         Whether it ends at the solution itself, so that Newton's method has nothing to add.
-    minimises : bool
-        Whether the solution must be a minimum.
+    minimises, steps : bool
+        Whether the solution must be a minimum, or is what steps approach.
     """
 
     inner: tuple[str, ...]
@@ -52,6 +53,7 @@ class Approach(Protocol):
     differentiate: Neumann | None
     warm: Any
     minimises: bool
+    steps: bool
 
     @property
     def settles(self) -> bool: ...
@@ -91,8 +93,12 @@ def solve_block(
     start: Values,
     options: Newton,
     linear: LinearSolver | None,
+    loose: bool = False,
 ) -> tuple[Solved, Failure | None]:
     """The block at its solution, as its derivatives are to be taken; what went wrong, if it did.
+
+    After a block that leaves directions free, with `loose`, so may one that is linear: that of its
+    multipliers.
 
     Where an implicit function introduced the block's unknowns, its approach says how.
     """
@@ -136,6 +142,17 @@ def solve_block(
             if not group.approach.keeps_branches(*given(group), [at[v] for v in group.unknowns])
         ]
 
+    def meant(found: Solved) -> bool:
+        """Whether what is to be a minimum is one."""
+        if approach is None:
+            return True
+        pieces = split(found.point, equations.unknowns)
+        try:
+            approach.require_minimum(given(outermost[0])[0], pieces)
+        except NotPositiveDefinite:
+            return False
+        return True
+
     equations, outer = run.equations, run.equations.outer_values(values)
     problem = BlockProblem(equations, outer, solver)
     with problem.spent.on("evaluating"):
@@ -158,6 +175,7 @@ def solve_block(
         return found, failure
 
     found, failure = ended(problem, begin)
+    begins = [begin]
     if failure is not None:
         plainly = False
         try:
@@ -172,7 +190,13 @@ def solve_block(
                 raise NotPositiveDefinite(f"{failure} Further down, {nowhere}") from None
             raise
         if other is not None:
-            found, failure = ended(problem.anew(), equations.vector(other), plainly)
+            begins.append(equations.vector(other))
+            found, failure = ended(problem.anew(), begins[-1], plainly)
+    if failure is not None and (approach is not None or (loose and equations.linear)):
+        steps = approach is not None and approach.steps
+        ways = (freed(problem, b, options, steps, failure) for b in begins)
+        free = next((f for f in ways if f is not None and meant(f)), None)
+        found, failure = (found, failure) if free is None else (free, None)
     if failure is None and found is not None and not settled and astray(found):
         # Once more, inner functions solved from their own starts at each step.
         begin = equations.vector(approached("begin", True) or start)

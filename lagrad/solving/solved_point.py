@@ -176,9 +176,9 @@ class SolvedPoint:
             return ()
         jumps = {b: s.bound.direction if s.jump is None else s.jump for b, s in self.solved.items()}
         back = {block: -jump for block, jump in jumps.items()}
-        return self.moved_by(jumps, self._stepped(JUMP)), self.moved_by(back, self._stepped(-JUMP))
+        return self.moved_by(jumps, self.stepped(JUMP)), self.moved_by(back, self.stepped(-JUMP))
 
-    def _stepped(self, share: float) -> dict[Variable, Array]:
+    def stepped(self, share: float) -> dict[Variable, Array]:
         """The parameters, each moved by a share of itself."""
         found = {}
         for v in self.compiled.system.with_role("parameter"):
@@ -337,15 +337,20 @@ class SolvedPoint:
                         return f"at this point the constraint {constraint.name!r}"
         return "the program"
 
-    def kinks(self) -> str:
-        """A line that names the blocks with kinks, if any."""
-        names = [block.label for block, solved in self.solved.items() if solved.jump is not None]
-        if not names:
-            return ""
-        return (
-            f"  The equations of {', '.join(names)} have kinks (abs, maximum, where, prox), and "
-            "the solution may be at one, where the derivative jumps.\n"
+    def hints(self) -> str:
+        """A line that names the blocks with kinks, and one for those with free directions."""
+        solved = self.solved.items()
+        kinked = ", ".join(block.label for block, s in solved if s.jump is not None)
+        free = ", ".join(block.label for block, s in solved if s.free is not None)
+        said = (
+            f"  The equations of {kinked} have kinks (abs, maximum, where, prox), and the "
+            "solution may be at one, where the derivative jumps.\n"
         )
+        other = (
+            f"  The equations of {free} have many solutions, or, where parameters move, perhaps "
+            "none: what depends on which of them was found has no derivative.\n"
+        )
+        return said * bool(kinked) + other * bool(free)
 
 
 def finite_data(found: Linearization) -> bool:

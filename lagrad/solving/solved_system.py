@@ -239,7 +239,7 @@ class SolvedSystem:
             self.policy.fail(cancelled(what, taken.lost, taken.where))
             return read, certificate
         if self.point.doubtful:
-            self.policy.require(certificate, what, self.point.kinks() if error > 1e-3 else "")
+            self.policy.require(certificate, what, self.point.hints() if error > 1e-3 else "")
         return read, certificate
 
     def _beside(

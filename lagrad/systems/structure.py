@@ -165,15 +165,25 @@ def analyse(system: System) -> Structure:
         return Structure(tuple(explicit), {})
     pairing = Pairing(system)
     if deficiency := pairing.deficiency():
-        raise StructureError(deficiency)
+        # An implicit function may leave directions free, as x₀ - x₁ does; its start decides.
+        called = frozenset(v.index for group in system.groups for v in group.unknowns)
+        if not called or (pairing := Pairing(system, called)).deficiency():
+            raise StructureError(deficiency)
     return Structure(pairing.blocks(), pairing.paired())
 
 
 class Pairing:
-    """The bipartite graph of a system: its units, the nodes in them, and which are paired."""
+    """The bipartite graph of a system: its units, the nodes in them, and which are paired.
 
-    def __init__(self, system: System) -> None:
+    The unknowns `within` are in every equation that depends on them, however it does.
+    """
+
+    def __init__(self, system: System, within: frozenset[int] = frozenset()) -> None:
         self.units, incidence = units_and_incidence(system)
+        for unit, reached in zip(self.units, incidence, strict=True):
+            if within and unit.own is None:
+                nodes = ancestors([unit.root], lambda n: n.index in within, {})
+                reached += sorted(within.intersection(n.index for n in nodes).difference(reached))
         variables = [v for v in system.variables.values() if determined(v)]
         self.nodes = [*variables, *(u.root for u in self.units if not u.constraint)]
         self.place = {node.index: j for j, node in enumerate(self.nodes)}

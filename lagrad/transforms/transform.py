@@ -71,7 +71,8 @@ class Numbers:
     def tangent(self, directions: ByName) -> list[Any]:
         """The derivative of each output along directions of all parameters."""
         self.require_inside()
-        found = self.solution.tangent(self.fitting("direction", directions))
+        outputs = [self.trace.program.variables[name] for name in self.trace.outputs]
+        found = self.solution.tangent(self.fitting("direction", directions), outputs)
         return [plain(found[name]) for name in self.trace.outputs]
 
     def require_inside(self) -> None:

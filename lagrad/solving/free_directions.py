@@ -1,0 +1,195 @@
+"""Solutions that are one of many: along some directions nothing changes, and nothing is asked.
+
+A cluster may be shifted and turned, potentials are known up to a constant, a flow keeps a total.
+What does not depend on the place along such a direction has a derivative all the same: nᵀg = 0 for
+what flows back to the unknowns, and the multipliers may be any of theirs, since mᵀ ∂r/∂x = 0. The
+first is asked of every right side; the second shows in samples, which are moved along what is
+free. A fixed point whose step keeps totals is the one with those of its start.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lagrad.errors import LagradError, SingularSystem
+from lagrad.linear_solvers.bordered import Bordered, BorderedFactors
+from lagrad.linear_solvers.jacobian import contraction
+from lagrad.linear_solvers.krylov import NotReached
+from lagrad.solving.block_certification import Solved, certify
+from lagrad.solving.block_equations import LocalEquations, largest
+from lagrad.solving.compiled_system import ImplicitRun
+from lagrad.solving.failure_messages import Failure
+from lagrad.solving.iterations import Newton
+from lagrad.solving.newton import BlockProblem, newton
+from lagrad.solving.solved_point import SolvedPoint
+from lagrad.systems.reduced_block import entry_name
+from lagrad.typing import Array
+
+# Unknowns up to which somebody looks for what is free.
+UP_TO = 500
+# How far solutions are looked for along it, relative to their size; the steps to get there; and
+# how many times rounding their residuals may be.
+ALONG, STEPS, ROUNDED = 1e-3, 10, 1e3
+# What of a right side may be along it, relative to the terms that add up to that.
+SEEN = 1e-7
+# How far unknowns and parameters are moved to see whether totals are kept.
+MOVED = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class FreeDirections:
+    """What a block's equations leave free.
+
+    Attributes
+    ----------
+    label : str
+    unknowns, equations : sequence of str
+        The names of the block's numbers.
+    free, kept : ndarray
+        Unit vectors in columns, along which nothing changes; and combinations of the equations
+        that are zero whatever the unknowns are.
+    fixed : bool
+        Whether the start fixes them: a step keeps the totals.
+    elsewhere : ndarray
+        Unknowns that are no solution.
+    """
+
+    label: str
+    unknowns: Sequence[str]
+    equations: Sequence[str]
+    free: Array
+    kept: Array
+    fixed: bool
+    elsewhere: Array
+
+    @property
+    def turned(self) -> "FreeDirections":
+        """Those of the transposed Jacobian."""
+        return replace(
+            self, unknowns=self.equations, equations=self.unknowns, free=self.kept, kept=self.free
+        )
+
+    def require(self, right: Array, transposed: bool) -> None:
+        """SingularSystem where a right side has no solution."""
+        if self.fixed:
+            return
+        along = self.free if transposed else self.kept
+        found, terms = np.abs(along.T @ right), np.abs(along).T @ np.abs(right)
+        if not np.any(found > SEEN * terms):
+            return
+        worst = np.reshape(found / np.maximum(terms, 1e-300), (along.shape[1], -1)).max(axis=1)
+        heavy = along[:, int(np.argmax(worst))]
+        said = combination(self.unknowns if transposed else self.equations, heavy)
+        if not transposed:
+            raise SingularSystem(
+                f"the equations of {self.label} have solutions only while {said} of their "
+                "residuals is zero, and with the parameters that changes: there is no derivative."
+            )
+        raise SingularSystem(
+            f"the equations of {self.label} leave {self.free.shape[1]} direction"
+            f"{'s' if self.free.shape[1] > 1 else ''} free, and what is differentiated depends on "
+            f"where along {said} the solution is. That is decided by the start alone: add an "
+            "equation or a penalty that fixes it, or differentiate what does not depend on it."
+        )
+
+    def anywhere(self, solution: Array, transposed: bool) -> Array:
+        """A solution moved along what leaves it one."""
+        if self.fixed:
+            return solution
+        along = self.kept if transposed else self.free
+        rng = np.random.default_rng(len(solution))
+        shape = (along.shape[1], *solution.shape[1:])
+        move: Array = along @ rng.choice([-1.0, 1.0], shape)
+        return solution + largest(solution) * move
+
+
+def combination(names: Sequence[str], weights: Array) -> str:
+    """A direction in words: its largest entries."""
+    order = np.argsort(-np.abs(weights))
+    kept = [i for i in order[:4] if abs(weights[i]) > 1e-3 * abs(weights[order[0]])]
+    said = ", ".join(f"{weights[i]:+.2f} {names[i]}" for i in kept)
+    return f"({said}{', …' if np.sum(np.abs(weights) > 1e-3) > len(kept) else ''})"
+
+
+def freed(
+    problem: BlockProblem, start: Array, options: Newton, steps: bool, failure: Failure
+) -> Solved | None:
+    """The solution that a start leads to where the Jacobian is singular along free directions.
+
+    None where there is none, or where it is singular for another reason: at a multiple root,
+    say, the solution is alone. `steps` tells that the equations are those of a fixed point.
+    """
+    equations = problem.equations
+    if equations.block.size > UP_TO:
+        return None
+    other = BlockProblem(equations, problem.outer, Bordered())
+    if not isinstance(failure, (SingularSystem, NotReached)):
+        # What makes no progress may do so along what is free.
+        try:
+            if not Bordered().factor(other.jacobian(other.at(start)).matrix).count:
+                return None
+        except LagradError:
+            return None
+    path = newton(other, start, options)
+    if path.failure is not None:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            found = certify(other, path.here, path.factors)
+            factors = Bordered(strict=True).factor(found.jacobian.matrix)
+    except LagradError:
+        return None
+    found = replace(found, factors=factors, contraction=contraction(factors, found.jacobian))
+    if not factors.count:
+        return found
+    if not on_a_surface(found, factors):
+        return None
+    block = equations.block
+    of, by = (
+        [entry_name(nodes, i) for i in range(block.size)]
+        for nodes in (equations.unknowns, block.equations)
+    )
+    rng = np.random.default_rng(0)
+    elsewhere = found.point * (1 + MOVED * rng.uniform(-1, 1, block.size)) + MOVED
+    elsewhere = elsewhere.astype(equations.dtype)
+    free = FreeDirections(block.label, of, by, factors.free, factors.kept, steps, elsewhere)
+    found = replace(found, free=free)
+    return found if keeps(found, problem.outer) else replace(found, free=replace(free, fixed=False))
+
+
+def on_a_surface(found: Solved, factors: BorderedFactors) -> bool:
+    """Whether there are solutions beside this one, along what is free."""
+    problem, point = found.problem, found.point
+    move = factors.free @ np.random.default_rng(0).choice([-1.0, 1.0], factors.count)
+    there = point + move * (ALONG * (largest(point) or 1.0) / largest(move))
+    for _ in range(STEPS):
+        here = problem.at(there)
+        if not np.isfinite(here.residual).all():
+            return False
+        there = there - factors.solve(here.residual)
+    here = problem.at(there)
+    return bool(largest(here.residual) <= ROUNDED * problem.scale.epsilon * largest(here.terms))
+
+
+def kept_elsewhere(point: SolvedPoint) -> SolvedPoint:
+    """The point, of whose totals only those are fixed that parameters nearby have as well."""
+    fixed = {b: s for b, s in point.solved.items() if s.free is not None and s.free.fixed}
+    if not fixed:
+        return point
+    values = point.moved_by({}, point.stepped(MOVED)).values
+    changed = {
+        run.block: replace(solved, free=replace(solved.free, fixed=False))
+        for run in point.compiled.runs
+        if isinstance(run, ImplicitRun) and (solved := fixed.get(run.block)) is not None
+        if not keeps(solved, run.equations.outer_values(values))
+    }
+    return replace(point, solved=point.solved | changed) if changed else point
+
+
+def keeps(found: Solved, outer: Sequence[Array]) -> bool:
+    """Whether combinations of a block's equations are zero where its unknowns are no solution."""
+    free, problem = found.free, found.problem
+    here = LocalEquations(problem.equations, list(outer), free.elsewhere)
+    left, terms = np.abs(free.kept.T @ here.residual), np.abs(free.kept).T @ here.terms
+    return bool(np.all(left <= ROUNDED * problem.scale.epsilon * terms))

@@ -1,0 +1,215 @@
+"""Solutions that are one of many: what does not depend on which has a derivative."""
+
+import numpy as np
+import pytest
+from scipy.optimize import fsolve
+
+import lagrad as lg
+
+FIRST, SECOND = np.triu_indices(4, 1)
+CLUSTER = np.array([[0, 0, 0], [1.0, 0.1, 0], [0.5, 0.8, 0.1], [0.5, 0.3, 0.8]])
+
+
+def energy(r, s):
+    """Lennard and Jones's, of four atoms: shifts and turns leave it alone."""
+    q = (s**2 / np.sum((r[FIRST] - r[SECOND]) ** 2, -1)) ** 3
+    return np.sum(q * q - 2 * q)
+
+
+def cluster(s, **how):
+    return lg.argmin(energy, CLUSTER, s, **how)
+
+
+def bond(s, **how):
+    r = cluster(s, **how)
+    return np.sqrt(np.sum((r[0] - r[1]) ** 2))
+
+
+HOWS = [{}, {"linear": lg.MINRES()}, {"linear": lg.DenseLU()}, {"linear": lg.CG()}]
+
+
+@pytest.mark.parametrize("how", HOWS, ids=["usual", "MINRES", "DenseLU", "CG"])
+def test_a_bond_of_a_cluster_that_may_be_shifted_and_turned(how):
+    # All six are s long.
+    assert bond(1.1, **how) == pytest.approx(1.1, rel=1e-9)
+    assert lg.grad(lambda s: bond(s, **how))(1.1) == pytest.approx(1.0, rel=1e-9)
+
+
+def test_it_is_right_in_every_mode():
+    assert lg.jvp(bond, (1.1,), (2.0,))[1] == pytest.approx(2.0, rel=1e-9)
+    assert lg.compile(lg.value_and_grad(bond))(1.2) == pytest.approx((1.2, 1.0), rel=1e-9)
+    lengths = lambda s: (lambda r: np.sum((r[FIRST] - r[SECOND]) ** 2, -1))(cluster(s))
+    np.testing.assert_allclose(lg.jacobian(lengths)(1.1), np.full(6, 2.2), rtol=1e-9)
+
+
+def test_second_and_third_derivatives():
+    # The multipliers are one of many as well.
+    cubed = lambda s: bond(s) ** 3
+    assert lg.grad(lg.grad(cubed))(1.1) == pytest.approx(6.6, rel=1e-9)
+    assert lg.hessian(cubed)(1.1) == pytest.approx(6.6, rel=1e-9)
+    assert lg.grad(lambda s: lg.jvp(cubed, (s,), (1.0,))[1])(1.1) == pytest.approx(6.6, rel=1e-9)
+    assert lg.grad(lg.grad(lg.grad(cubed)))(1.1) == pytest.approx(6.0, rel=1e-8)
+    with pytest.raises(lg.SingularSystem):
+        lg.grad(lg.grad(lambda s: cluster(s)[1, 0]))(1.1)
+
+
+def test_what_depends_on_where_it_lies_raises_and_says_along_what():
+    with pytest.raises(lg.SingularSystem, match=r"leave 6 directions free.*r\[\d, \d\]"):
+        lg.grad(lambda s: cluster(s)[1, 0])(1.1)
+    with pytest.raises(lg.SingularSystem, match=r"\{r\} have many solutions"):
+        lg.jvp(cluster, (1.1,), (1.0,))
+
+
+@pytest.mark.parametrize("damping", [1e-6, 1e-3])
+def test_damping_is_no_reason_to_see_curvature_downwards(damping):
+    found = lg.grad(lambda s: bond(s, damping=damping))(1.1)
+    assert found == pytest.approx(1.0, rel=10 * damping)
+
+
+COST = np.random.default_rng(0).uniform(0, 1, (3, 4))
+FROM, TO = np.array([0.2, 0.3, 0.5]), np.array([0.1, 0.2, 0.3, 0.4])
+
+
+def plan(z, cost):
+    return np.exp((z[:3, None] + z[None, 3:] - cost) / 0.1)
+
+
+def transport(cost):
+    """An entropic one, by its potentials, which are known up to a constant."""
+
+    def marginals(z, cost):
+        p = plan(z, cost)
+        return np.concatenate([np.sum(p, axis=1) - FROM, np.sum(p, axis=0) - TO])
+
+    p = plan(lg.root(marginals, np.zeros(7), cost), cost)
+    return np.sum(p * cost) + 0.1 * np.sum(p * np.log(p))
+
+
+def test_potentials_known_up_to_a_constant():
+    # By the envelope theorem the gradient is the plan itself, whose marginals are given.
+    found = lg.grad(transport)(COST)
+    np.testing.assert_allclose(found.sum(axis=1), FROM, atol=1e-9)
+    np.testing.assert_allclose(found.sum(axis=0), TO, atol=1e-9)
+    step = 1e-5 * np.eye(3, 4)
+    differences = (transport(COST + step) - transport(COST - step)) / 2e-5
+    assert np.trace(found[:, :3]) == pytest.approx(float(differences), rel=1e-7)
+
+
+LINE = 2 * np.eye(20) - np.eye(20, k=1) - np.eye(20, k=-1)
+LINE[0, 0] = LINE[-1, -1] = 1.0
+LOAD = np.sin(np.arange(20.0)) - np.mean(np.sin(np.arange(20.0)))
+
+
+def test_a_rod_without_a_fixed_end():
+    heat = lambda k: lg.root(lambda u: k * (LINE @ u) - LOAD, np.zeros(20))
+    exact = np.linalg.pinv(LINE) @ LOAD
+    between = lg.grad(lambda k: (lambda u: u[3] - u[7])(heat(k)))(2.0)
+    assert between == pytest.approx(-(exact[3] - exact[7]) / 4, rel=1e-9)
+    with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
+        lg.grad(lambda k: heat(k)[3])(2.0)
+
+
+def test_solutions_that_are_there_for_one_parameter_only_have_no_derivative():
+    # What flows in is what flows out at t = 1 alone.
+    heat = lambda t: lg.root(lambda u: LINE @ u - LOAD - (t - 1), np.zeros(20))
+    between = lambda t: (lambda u: u[3] - u[7])(heat(t))
+    assert np.isfinite(between(1.0))
+    with pytest.raises(lg.SingularSystem, match="perhaps none"):
+        lg.grad(between)(1.0)
+    with pytest.raises(lg.SingularSystem, match="have solutions only while"):
+        lg.jvp(between, (1.0,), (1.0,))
+    with pytest.raises(lg.SingularSystem, match="singular Jacobian"):
+        between(1.5)
+
+
+def test_a_total_that_a_step_keeps_is_that_of_the_start():
+    flow = lambda x, k: np.stack([-k * x[0] + 0.7 * x[1], k * x[0] - 0.7 * x[1]])
+    start = np.array([1.0, 2.0])
+    assert lg.root(lambda x: flow(x, 2.0), start)[0] == pytest.approx(2.1 / 2.7, rel=1e-12)
+    by_euler = lambda k: lg.fixed_point(lambda x: x + 0.1 * flow(x, k), start)
+    assert by_euler(2.0).sum() == pytest.approx(3.0, rel=1e-12)
+    # A = 0.7·3/(k + 0.7)
+    assert lg.grad(lambda k: by_euler(k)[0])(2.0) == pytest.approx(-2.1 / 2.7**2, rel=1e-9)
+
+
+def test_totals_of_three_species():
+    # A + B <-> C and 2A <-> B keep A + 2B + 3C; the rates are no straight lines.
+    def rates(x, k):
+        first, second = k * x[0] * x[0] - x[1], 2 * x[0] * x[1] - x[2]
+        return np.stack([-2 * first - second, first - second, second])
+
+    def exact(k):
+        closed = lambda x: np.r_[np.array(rates(x, k))[1:], x @ [1, 2, 3] - 6]
+        return fsolve(closed, np.ones(3), xtol=1e-14)[0]
+
+    settled = lambda k: lg.fixed_point(lambda x: x + 0.05 * rates(x, k), np.ones(3))[0]
+    assert settled(1.5) == pytest.approx(exact(1.5), rel=1e-9)
+    wanted = (exact(1.5 + 1e-5) - exact(1.5 - 1e-5)) / 2e-5
+    assert lg.grad(settled)(1.5) == pytest.approx(wanted, rel=1e-7)
+
+
+def chain(e):
+    steps = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3], [0.4, 0.4, 0.2]])
+    return steps + e * np.array([[-1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+
+
+def test_the_stationary_distribution_of_a_chain():
+    def exact(e):
+        left = np.r_[(np.eye(3) - chain(e).T)[:2], np.ones((1, 3))]
+        return np.linalg.solve(left, [0, 0, 1.0])
+
+    stationary = lambda e: lg.fixed_point(lambda p: p @ chain(e), np.full(3, 1 / 3))
+    np.testing.assert_allclose(stationary(0.0), exact(0.0), rtol=1e-12)
+    wanted = (exact(1e-6) - exact(-1e-6)) / 2e-6
+    np.testing.assert_allclose(lg.jacobian(stationary)(0.0), wanted, rtol=1e-7)
+
+
+def test_a_total_whose_weights_change_with_a_parameter_is_none():
+    # The step keeps x₀ + w·x₁, another total for another w.
+    step = lambda x, w: np.stack([x[0] + 0.1 * w * (x[1] - x[0]), x[1] - 0.1 * (x[1] - x[0])])
+    found = lambda w: lg.fixed_point(lambda x: step(x, w), np.array([1.0, 2.0]))
+    assert found(3.0)[0] == pytest.approx((1.0 + 3.0 * 2.0) / 4.0, rel=1e-12)
+    with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
+        lg.grad(lambda w: found(w)[0])(3.0)
+
+
+def test_least_squares_that_leave_unknowns_free_stay_near_the_start():
+    matrix, target = np.array([[1.0, 1.0], [2.0, 2.0]]), np.array([1.0, 2.0])
+    misfit = lambda x, t: np.sum((matrix @ x - t * target) ** 2)
+    np.testing.assert_allclose(lg.argmin(misfit, np.zeros(2), 1.0), [0.5, 0.5], rtol=1e-12)
+    assert lg.grad(lambda t: np.sum(lg.argmin(misfit, np.zeros(2), t)))(2.0) == pytest.approx(1.0)
+
+
+def test_unknowns_that_come_in_one_combination_only():
+    apart = lambda t: (lambda x: x[0] - x[1])(
+        lg.argmin(lambda x, t: (x[0] - x[1] - t) ** 2, np.zeros(2), t)
+    )
+    assert apart(3.0) == pytest.approx(3.0)
+    assert lg.grad(apart)(3.0) == pytest.approx(1.0)
+
+
+MULTIPLE = {
+    "a double root": lambda z: np.stack([z[0] + z[1] - 2, (z[0] - 1) ** 2 + (z[1] - 1) ** 2]),
+    "a parabola's foot": lambda z: np.stack([z[0] - z[1] ** 2, z[0]]),
+}
+
+
+@pytest.mark.parametrize("residual", MULTIPLE.values(), ids=MULTIPLE)
+def test_a_multiple_root_is_alone_and_raises(residual):
+    with pytest.raises(lg.SingularSystem):
+        lg.root(residual, np.array([3.0, 0.5]))
+
+
+def test_a_saddle_is_not_taken_for_a_minimum():
+    saddle = lambda x: (x[0] - x[1]) ** 2 - (x[0] + x[2]) ** 2 + x[2] ** 4
+    with pytest.raises(lg.LagradError):
+        lg.argmin(saddle, np.zeros(3))
+
+
+def test_a_circle_of_solutions():
+    both = lambda z, r: np.stack([z @ z - r * r, 2 * (z @ z) - 2 * r * r])
+    radius = lambda r: (lambda z: np.sqrt(z @ z))(lg.root(both, np.array([3.0, 4.0]), r))
+    assert radius(2.0) == pytest.approx(2.0)
+    assert lg.grad(radius)(2.0) == pytest.approx(1.0)
+    with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
+        lg.grad(lambda r: lg.root(both, np.array([3.0, 4.0]), r)[0])(2.0)
