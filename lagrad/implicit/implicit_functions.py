@@ -85,7 +85,8 @@ def fixed_point(
     ShapeMismatch, StructureMismatch
         `step` returns other shapes than it was given.
     SingularSystem
-        The fixed point is not isolated, so that it has no derivative.
+        The fixed point is one of many, and what is differentiated depends on which it is. Totals
+        that the step keeps, as of a reaction or a Markov chain, are those of the start.
 
     Examples
     --------
@@ -131,7 +132,9 @@ def root(
 
     Raises
     ------
-    NotConverged, SingularSystem, ShapeMismatch
+    NotConverged, ShapeMismatch
+    SingularSystem
+        A multiple root; or one of many, where what is differentiated depends on which it is.
 
     Examples
     --------
