@@ -124,7 +124,15 @@ class WrongDerivative(LagradError, ArithmeticError):
 
 
 class NotFinite(LagradError, ArithmeticError):
-    """A computed value is NaN or infinite."""
+    """A computed value is NaN or infinite.
+
+    Attributes
+    ----------
+    operation : str
+        What it was that made it so, as far as that is known.
+    """
+
+    operation = ""
 
 
 class ProgramFileError(LagradError, ValueError):

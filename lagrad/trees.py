@@ -86,20 +86,20 @@ class Tree:
 
     def leaves_of(self, value: Any, where: str) -> list[Any]:
         """The leaves of a value that must have this structure."""
-        leaves, tree = flatten(self._ordered(value))
+        leaves, tree = flatten(self.ordered(value))
         found = self.difference(tree, where)
         if found:
             raise StructureMismatch(found + ".")
         return leaves
 
-    def _ordered(self, value: Any) -> Any:
+    def ordered(self, value: Any) -> Any:
         """A nested value with the keys of dicts in this structure's order."""
         if isinstance(value, dict) and set(value) == set(self.keys) and self.kind is type(value):
             parts = zip(self.keys, self.children, strict=True)
-            return type(value)((key, child._ordered(value[key])) for key, child in parts)
+            return type(value)((key, child.ordered(value[key])) for key, child in parts)
         if type(value) in (list, tuple) and len(value) == len(self.children):
             parts = zip(self.children, value, strict=True)
-            return type(value)([child._ordered(item) for child, item in parts])
+            return type(value)([child.ordered(item) for child, item in parts])
         return value
 
 

@@ -715,3 +715,17 @@ def test_runge_kutta_steps_of_an_oscillator_in_closed_form(road):
     assert float(lg.grad(end)(1.7)) == pytest.approx(-np.sin(2 * w) / w, abs=1e-7)
     second = (-2 * np.cos(2 * w) * w + np.sin(2 * w)) / (2 * w**3)
     assert float(lg.grad(lg.grad(end))(1.7)) == pytest.approx(second, abs=1e-6)
+
+
+def test_keys_of_a_state_may_come_back_in_another_order():
+    doubled = lambda s: {"b": s["b"] + s["a"], "a": 2 * s["a"]}
+    start = {"a": 1.0, "b": 0.0}
+    until = lambda a: lg.while_loop(lambda s: s["a"] < 5 * a, doubled, {"a": a, "b": 0.0}, 9)
+    assert until(1.0) == {"a": 8.0, "b": 7.0}
+    assert lg.grad(lambda a: until(a)["b"])(1.0) == 7.0
+    assert lg.iterate(doubled, start, 3) == {"a": 8.0, "b": 7.0}
+    final, seen = lg.scan(lambda s, x: (doubled(s), s["a"] * x), start, np.arange(3.0))
+    assert final == {"a": 8.0, "b": 7.0}
+    np.testing.assert_array_equal(seen, [0.0, 2.0, 8.0])
+    with pytest.raises(lg.ShapeMismatch, match="keys"):
+        lg.iterate(lambda s: {"a": s["a"]}, start, 3)

@@ -1,5 +1,6 @@
 """Loops of a length that is known: `scan` and `iterate`."""
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -231,16 +232,28 @@ class Loop:
         Where `counted` it is given the number of steps, and has no use for it.
         """
         if not (self.alone or self.inverse or counted):
-            return self.step
+
+            @functools.wraps(self.step)
+            def stepped(state: Any, x: Any) -> Any:
+                return self._in_order(self.step(state, x))
+
+            return stepped
 
         def called(state: Any, x: Any, steps: Any = None) -> Any:
-            found = (self.step(state), None) if self.alone else self.step(state, x)
+            found = self._in_order((self.step(state), None) if self.alone else self.step(state, x))
             if self.inverse is None or not isinstance(found, tuple) or len(found) != 2:
                 return found
-            return (*found, self.inverse(state) if self.alone else self.inverse(state, x))
+            undone = self.inverse(state) if self.alone else self.inverse(state, x)
+            return (*found, self.tree.ordered(undone))
 
         called.__name__ = self.name
         return called
+
+    def _in_order(self, found: Any) -> Any:
+        """What a step returns, the keys of its state in the order of the first one."""
+        if not isinstance(found, tuple) or len(found) != 2:
+            return found
+        return self.tree.ordered(found[0]), found[1]
 
     def stated(
         self, backwards: bool, storage: Storage | None, progress: bool, counted: bool = False

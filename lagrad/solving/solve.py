@@ -16,6 +16,7 @@ from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.free_directions import kept_elsewhere
 from lagrad.solving.iterations import Newton
+from lagrad.solving.not_finite import without_value
 from lagrad.solving.profile import BlockReport, Spent
 from lagrad.solving.solve_block import solve_block
 from lagrad.solving.solved_point import SolvedPoint
@@ -126,7 +127,10 @@ def told_beside(
     scale = max(map(largest, finite), default=0.0)
     limit, what = beside(compute, lambda v: scale, policy.accuracy), f"the value of {bad[0].name!r}"
     if limit is None or not all(np.isfinite(a).all() for a in limit.found.values()):
-        policy.fail(NotFinite(f"{what} is NaN or infinite."))
+        begun = without_value(compiled.system, values, bad[0])
+        error = NotFinite(f"{what} is NaN or infinite{begun and f': it becomes so in {begun}'}.")
+        error.operation = begun
+        policy.fail(error)
     elif not limit.error <= policy.accuracy:
         policy.fail(NotFinite(undefined(what, limit.equal)))
     else:

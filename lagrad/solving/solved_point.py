@@ -20,6 +20,7 @@ from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
+from lagrad.solving.not_finite import without_slope
 from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
 from lagrad.solving.rounding_samples import SAMPLES, Roundings
 from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
@@ -323,8 +324,8 @@ class SolvedPoint:
         )
         return -solved.factors.solve(there - here, tol=ESTIMATE)
 
-    def culprit(self) -> str:
-        """The first constraint whose local partials are not finite."""
+    def culprit(self) -> tuple[str, str]:
+        """The first constraint whose local partials are not finite, and the operation in it."""
         slots, steps = self.compiled.tape.slots, self.linearization.steps
         for stretch in self.compiled.stretches:
             constraints = [c for block in stretch.run.blocks for c in block.constraints]
@@ -334,8 +335,10 @@ class SolvedPoint:
                     continue
                 for constraint in constraints:
                     if slots.get(constraint.root.index, -1) >= step.target:
-                        return f"at this point the constraint {constraint.name!r}"
-        return "the program"
+                        where = f"the constraint {constraint.name!r}"
+                        node = without_slope(self.compiled.system, slots, step.target)
+                        return f"at this point {f'{node}, in {where},' if node else where}", node
+        return "the program", ""
 
     def hints(self) -> str:
         """A line that names the blocks with kinks, and one for those with free directions."""

@@ -265,9 +265,10 @@ class SolvedSystem:
         scalars = self.point.flat is not None  # which have no matrices
         limit = None if scalars else beside(compute, unit, self.policy.accuracy)
         if limit is None or not all_finite(limit.found.values()):
-            culprit = self.point.culprit()
-            said = f"{what} is NaN or infinite: {culprit} is not differentiable."
-            self.policy.fail(NotFinite(said))
+            culprit, operation = self.point.culprit()
+            error = NotFinite(f"{what} is NaN or infinite: {culprit} is not differentiable.")
+            error.operation = operation
+            self.policy.fail(error)
             return found, 0.0
         if not limit.error <= self.policy.accuracy:
             self.policy.fail(NotFinite(undefined(what, limit.equal)))

@@ -1,0 +1,53 @@
+"""Which operation it was that left the numbers: for messages, found once something has failed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors
+from lagrad.plain_text import printable
+from lagrad.systems.constraint import definitions
+from lagrad.systems.printing import TEXT, render
+from lagrad.systems.system import System
+from lagrad.typing import Array
+
+# Characters of an operation that are shown.
+SHOWN = 120
+
+
+def shown(node: Expression, memo: dict[int, Any] | None = None) -> str:
+    """An operation as mathematics, shortened; `memo` keeps what has been written."""
+    said = printable(render(node, TEXT, {}, {} if memo is None else memo)[0])
+    return said if len(said) <= SHOWN else f"{said[:SHOWN]}…"
+
+
+def without_slope(system: System, slots: Mapping[int, int], target: int) -> str:
+    """The operation that a slot of a tape is of; nothing where there is none."""
+    nodes = (n for n in system.arena.nodes if slots.get(n.index) == target)
+    node = next((n for n in nodes if n.primitive is not None), None)
+    return "" if node is None else shown(node)
+
+
+def without_value(system: System, values: Mapping[Variable, Array], variable: Variable) -> str:
+    """The first operation within a definition that made NaN or an infinity of numbers."""
+    defined = definitions(system)
+    leaf = lambda n: isinstance(n, Variable) and n.index not in defined
+    memory: dict[int, Any] = {v.index: a for v, a in values.items() if v.index not in defined}
+    with np.errstate(all="ignore"):
+        for node in ancestors([variable], leaf, defined):
+            if isinstance(node, Constant):
+                memory[node.index] = np.asarray(node.value)
+            elif node.index in defined:
+                memory[node.index] = memory[defined[node.index].index]
+            elif node.primitive is not None:
+                given = [memory[a.index] for a in node.arguments]
+                kernel = node.primitive.kernel(node.parameters)
+                found = memory[node.index] = kernel(*given)
+                known = all(np.isfinite(np.asarray(a)).all() for a in given)
+                if known and not np.isfinite(np.asarray(found)).all():
+                    return shown(node)
+            elif node.index not in memory:
+                return ""
+    return ""
