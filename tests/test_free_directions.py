@@ -213,3 +213,38 @@ def test_a_circle_of_solutions():
     assert lg.grad(radius)(2.0) == pytest.approx(1.0)
     with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
         lg.grad(lambda r: lg.root(both, np.array([3.0, 4.0]), r)[0])(2.0)
+
+
+def test_a_long_rod_whose_jacobian_is_known_by_its_products():
+    n = 200
+    line = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    line[0, 0] = line[-1, -1] = 1.0
+    ends = np.zeros(n)
+    ends[[0, -1]] = 1.0, -1.0
+    heat = lambda k: lg.root(lambda u: k * (line @ u) - ends, np.zeros(n))
+    # A drop of 1/k between neighbours.
+    found = lg.grad(lambda k: (lambda u: u[0] - u[-1])(heat(k)))(2.0)
+    assert found == pytest.approx(-(n - 1) / 4, rel=1e-9)
+
+
+def test_weights_of_a_softmax_are_known_up_to_a_shift():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 2)), np.random.default_rng(1).integers(0, 3, 30)
+
+    def misfit(w, t):
+        z = x @ w * t
+        return np.mean(lg.logsumexp(z, axis=1) - z[np.arange(30), y])
+
+    best = lambda t: lg.argmin(misfit, np.zeros((2, 3)), t)
+    apart = lambda t: (lambda w: w[0, 0] - w[0, 1])(best(t))
+    # What matters is w·t, so that w is a constant over t.
+    assert lg.grad(apart)(1.3) == pytest.approx(-apart(1.3) / 1.3, rel=1e-8)
+    with pytest.raises(lg.SingularSystem, match="leave 2 directions free"):
+        lg.grad(lambda t: best(t)[0, 0])(1.3)
+
+
+def test_a_factorisation_is_known_up_to_a_scale():
+    table = np.outer([1.0, 2.0, 3.0], [1.0, 0.5])
+    misfit = lambda z, t: np.sum((np.outer(z[:3], z[3:]) - t * table) ** 2)
+    best = lambda t: lg.argmin(misfit, np.ones(5), t)
+    assert lg.grad(lambda t: (lambda z: z[0] * z[3])(best(t)))(2.0) == pytest.approx(1.0)

@@ -137,10 +137,12 @@ def freed(
     try:
         with np.errstate(all="ignore"):
             found = certify(other, path.here, path.factors)
-            factors = Bordered(strict=True).factor(found.jacobian.matrix)
+            jacobian = other.jacobian(other.at(found.point))
+            factors = Bordered(strict=True).factor(jacobian.matrix)
     except LagradError:
         return None
-    found = replace(found, factors=factors, contraction=contraction(factors, found.jacobian))
+    left = contraction(factors, jacobian)
+    found = replace(found, jacobian=jacobian, factors=factors, contraction=left)
     if not factors.count:
         return found
     if not on_a_surface(found, factors):
