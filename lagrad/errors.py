@@ -128,11 +128,11 @@ class NotFinite(LagradError, ArithmeticError):
 
     Attributes
     ----------
-    operation : str
-        What it was that made it so, as far as that is known.
+    operation, line : str
+        What it was that made it so, and where that stands, as far as it is known.
     """
 
-    operation = ""
+    operation = line = ""
 
 
 class ProgramFileError(LagradError, ValueError):

@@ -19,6 +19,10 @@ EPSILON = float(np.finfo(float).eps)
 ROUNDED = 1e-12
 
 
+# How far from lagrad's solution others are looked for, relative.
+NEARBY = mpmath.mpf(10) ** -12
+
+
 class NotKnown(Exception):
     """The oracle has no answer."""
 
@@ -32,6 +36,12 @@ class Truth:
         begin = [mpmath.mpf(v) for v in flattened([near[name] for name in system.unknowns])]
         residual = lambda z: system.at(self.given, system.shaped(z))[0]
         found = solution(residual, begin)
+        # Newton's method jumps past a root where the slope changes sign close by, as of a sine of a
+        # large number.
+        for k in range(1, 9):
+            for sign in (1, -1):
+                if found is None:
+                    found = solution(residual, [v * (1 + sign * k * NEARBY) for v in begin])
         self.exists = found is not None
         if not self.exists:
             self.left = max(abs(r) for r in residual(begin))

@@ -248,3 +248,26 @@ def test_a_factorisation_is_known_up_to_a_scale():
     misfit = lambda z, t: np.sum((np.outer(z[:3], z[3:]) - t * table) ** 2)
     best = lambda t: lg.argmin(misfit, np.ones(5), t)
     assert lg.grad(lambda t: (lambda z: z[0] * z[3])(best(t)))(2.0) == pytest.approx(1.0)
+
+
+def test_the_remedies_that_the_error_names():
+    # An equation in the place of one that follows from the others.
+    exact = np.linalg.pinv(LINE) @ LOAD
+    fixed = np.array(LINE)
+    fixed[0], load = np.eye(20)[0], np.r_[0.0, LOAD[1:]]
+    heat = lambda k: lg.root(
+        lambda u: np.r_[1.0, k * np.ones(19)] * (fixed @ u) - load, np.zeros(20)
+    )
+    wanted = -(exact[3] - exact[0]) / 4
+    assert lg.grad(lambda k: heat(k)[3])(2.0) == pytest.approx(wanted, rel=1e-9)
+    # A penalty on what is minimised: both are t/2 then, to 1e-3.
+    near = lambda x, t: (x[0] + x[1] - t) ** 2 + 1e-3 * np.sum(x**2)
+    found = lg.grad(lambda t: lg.argmin(near, np.zeros(2), t)[0])(1.0)
+    assert found == pytest.approx(0.5, rel=1e-3)
+
+
+def test_who_insists_has_one_of_them_and_a_warning():
+    between = lambda s: cluster(s)[1, 0]
+    with pytest.warns(lg.AccuracyWarning, match="leave 6 directions free"):
+        found = lg.grad(between, on_failure="warn")(1.1)
+    assert np.isfinite(found)

@@ -75,7 +75,10 @@ def null_vectors(matrix: Array, strict: bool) -> tuple[Array, Array]:
         raise Singular("not finite")
     rows = 1 / largest_of(matrix, 1)
     columns = 1 / largest_of(rows[:, None] * matrix, 0)
-    left, values, right = np.linalg.svd(rows[:, None] * matrix * columns)
+    try:
+        left, values, right = np.linalg.svd(rows[:, None] * matrix * columns)
+    except np.linalg.LinAlgError:
+        raise Singular("no singular values") from None
     top = values.max(initial=0.0)
     rank = int(np.sum(values > NONE * top))
     if strict and np.any(values[rank:] > ZERO * top):

@@ -35,6 +35,8 @@ class Carried(ABC):
     # How much of the result is rounding, and what cast doubt on it.
     rounding, doubts = 0.0, tuple[str, ...]()
     careful = False
+    # Why an equation on the way has no solution, if it has none.
+    fault = ""
     # What becomes of each seed, which is given as parameters are.
     seeded: Callable[[Array], Array] = staticmethod(np.asarray)
 
@@ -147,7 +149,7 @@ class Sweep(Carried):
             self.truncated = solved.truncated
         else:
             if solved.free is not None:
-                solved.free.require(right, transposed)
+                self.fault = self.fault or solved.free.fault(right, transposed)
             warm = solved.warm if transposed and self.width is None else None
             guess = None if warm is None else warm.multipliers
             solution, residual, error = solved.solve(right, transposed, guess)

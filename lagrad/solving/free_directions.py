@@ -70,27 +70,28 @@ class FreeDirections:
             self, unknowns=self.equations, equations=self.unknowns, free=self.kept, kept=self.free
         )
 
-    def require(self, right: Array, transposed: bool) -> None:
-        """SingularSystem where a right side has no solution."""
+    def fault(self, right: Array, transposed: bool) -> str:
+        """Why a right side has no solution; nothing where it has some."""
         if self.fixed:
-            return
+            return ""
         along = self.free if transposed else self.kept
         found, terms = np.abs(along.T @ right), np.abs(along).T @ np.abs(right)
         if not np.any(found > SEEN * terms):
-            return
+            return ""
         worst = np.reshape(found / np.maximum(terms, 1e-300), (along.shape[1], -1)).max(axis=1)
         heavy = along[:, int(np.argmax(worst))]
         said = combination(self.unknowns if transposed else self.equations, heavy)
         if not transposed:
-            raise SingularSystem(
+            return (
                 f"the equations of {self.label} have solutions only while {said} of their "
                 "residuals is zero, and with the parameters that changes: there is no derivative."
             )
-        raise SingularSystem(
+        return (
             f"the equations of {self.label} leave {self.free.shape[1]} direction"
             f"{'s' if self.free.shape[1] > 1 else ''} free, and what is differentiated depends on "
-            f"where along {said} the solution is. That is decided by the start alone: add an "
-            "equation or a penalty that fixes it, or differentiate what does not depend on it."
+            f"where along {said} the solution is. That is decided by the start alone: fix it, by "
+            "an equation in the place of one that follows from the others or by a penalty on what "
+            "is minimised, or differentiate what does not depend on it."
         )
 
     def anywhere(self, solution: Array, transposed: bool) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
-from lagrad.errors import LagradError, NotFinite
+from lagrad.errors import LagradError, NotFinite, SingularSystem
 from lagrad.expressions.expression import Equation, Expression, Variable
 from lagrad.primitives.repeated_eigenvalues import beside, undefined
 from lagrad.solving.block_equations import largest
@@ -232,6 +232,9 @@ class SolvedSystem:
         )
         if certificate.differentiated != "implicit":
             certificate = replace(certificate, compare=lambda: self._distance(found, again))
+        if sweep.fault:
+            self.policy.fail(SingularSystem(sweep.fault))
+            return read, certificate
         if not sweep.rounding <= self.policy.accuracy:
             self.policy.fail(rounded(what, sweep.rounding, sweep.doubts))
             return read, certificate

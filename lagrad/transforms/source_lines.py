@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.errors import LagradError, NotFinite
+from lagrad.errors import NotFinite
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.primitive import Primitive
 from lagrad.plain_text import printable
@@ -72,8 +72,12 @@ def with_line(
         traced_by(graph, function, args, kwargs, positions, False)
         made, memo = graph.lines.values(), dict[int, Any]()
         line = next((line for node, line in made if shown(node, memo) == error.operation), "")
-    except LagradError:
+    except Exception:  # of a function that does not run a second time
         line = ""
     finally:
         graph.release()
-    return NotFinite(f"{error}\n  {line}") if line else error
+    if not line:
+        return error
+    found = NotFinite(f"{error}\n  {line}")
+    found.operation, found.line = error.operation, line
+    return found

@@ -210,7 +210,7 @@ class Transform(Public):
                 return self.function.run(self, args, kwargs)
             return self.of(traced(self.plain, args, kwargs, self.positions(len(args))))
         except NotFinite as error:
-            if not error.operation or tracing() is not None:
+            if not error.operation or error.line or tracing() is not None:
                 raise
             positions = self.positions(len(args))
             raise with_line(error, self.plain, args, kwargs, positions) from None
