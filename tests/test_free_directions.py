@@ -271,3 +271,10 @@ def test_who_insists_has_one_of_them_and_a_warning():
     with pytest.warns(lg.AccuracyWarning, match="leave 6 directions free"):
         found = lg.grad(between, on_failure="warn")(1.1)
     assert np.isfinite(found)
+
+
+def test_a_start_that_is_differentiated_decides_what_a_total_is():
+    # The limit is b/2, and the implicit derivative knows nothing of the start: 0 in silence once.
+    settled = lambda b: lg.fixed_point(lambda z: 0.5 * (z + z[::-1]), np.stack([b, 0 * b]))
+    with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
+        lg.grad(lambda b: settled(b)[0])(2.0)

@@ -193,7 +193,9 @@ def solve_block(
             begins.append(equations.vector(other))
             found, failure = ended(problem.anew(), begins[-1], plainly)
     if failure is not None and (approach is not None or (loose and equations.linear)):
-        steps = approach is not None and approach.steps
+        # Totals are those of the start: one that is computed would have derivatives of its own.
+        plain = all(node is None for group in outermost for node in group.starts)
+        steps = approach is not None and approach.steps and plain
         ways = (freed(problem, b, options, steps, failure) for b in begins)
         free = next((f for f in ways if f is not None and meant(f)), None)
         found, failure = (found, failure) if free is None else (free, None)
