@@ -111,7 +111,6 @@ HARMLESS = {
         np.full(3, 0.7),
         np.full(3, 2.0),
     ),
-    "saturation": (lambda x: np.log(1 - np.tanh(x)), 15.0, -2.0),
     "far from it": (VERSINE, 1.0, 0.8414709848078965 - 2 * (1 - 0.5403023058681398)),
 }
 

@@ -74,7 +74,7 @@ def test_a_random_graph_against_differences_of_plain_python(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)
-@pytest.mark.parametrize("name", [n for n in loops.CODES if n != "copy"])
+@pytest.mark.parametrize("name", [n for n in loops.CODES if n not in ("copy", "tanh_slope")])
 def test_each_function_is_numpys_and_has_its_slope(name, engine):
     ufunc = getattr(np, name)
     count = 2 if loops.CODES[name] < loops.BINARY else 1

@@ -28,6 +28,7 @@ from lagrad.primitives.kernels import (
     larger_share,
     logistic_share,
     scatter,
+    tanh_slope,
 )
 from lagrad.primitives.registry import PRIMITIVES
 from lagrad.primitives.repeated_eigenvalues import equal_shares, inverse_gaps
@@ -96,6 +97,7 @@ CASES = {
     "arctanh": [(np.arctanh, UNIT)],
     "hypot": [(np.hypot, A34, B34)],
     "logistic_share": [(logistic_share, A34, ROW), (logistic_share, A34, 0.5)],
+    "tanh_slope": [(lambda x: tanh_slope(np.tanh(x), x), 3 * A34)],
     "larger_share": [(larger_share, A34, ROW), (larger_share, A34, 0.5)],
     "branch_share": [(lambda x: branch_share(x > 0.1, x, 0.1), A34)],
     "exp_ratio": [(exp_ratio, A34, ROW)],

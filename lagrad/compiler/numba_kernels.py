@@ -16,9 +16,21 @@ njit: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
 LANES = 256
 
 
+def _slope(y: float, x: float) -> Any:
+    """1 − y² for y = tanh x, without cancelling."""
+    found = (1.0 - y) * (1.0 + y)
+    if found < 1e-4:
+        q = np.exp(-2.0 * abs(x))
+        return 4.0 * q / ((1.0 + q) * (1.0 + q))
+    return found
+
+
+slope = njit(_slope)
+
+
 def _value(c: int, x: float, y: float) -> Any:
     """The function of code `c`; those of one number ignore the second one."""
-    if c < 9:
+    if c < 10:
         if c == 0:
             return x + y
         if c == 1:
@@ -35,42 +47,44 @@ def _value(c: int, x: float, y: float) -> Any:
             return np.minimum(x, y)
         if c == 7:
             return np.arctan2(x, y)
-        return np.hypot(x, y)
-    if c < 18:
-        if c == 9:
-            return -x
+        if c == 8:
+            return np.hypot(x, y)
+        return slope(x, y)
+    if c < 19:
         if c == 10:
-            return x * x
+            return -x
         if c == 11:
-            return np.sqrt(x)
+            return x * x
         if c == 12:
-            return np.divide(1.0, x)
+            return np.sqrt(x)
         if c == 13:
-            return np.abs(x)
+            return np.divide(1.0, x)
         if c == 14:
-            return np.exp(x)
+            return np.abs(x)
         if c == 15:
-            return np.expm1(x)
+            return np.exp(x)
         if c == 16:
+            return np.expm1(x)
+        if c == 17:
             return np.log(x)
         return np.log1p(x)
-    if c == 18:
-        return np.sin(x)
     if c == 19:
-        return np.cos(x)
+        return np.sin(x)
     if c == 20:
-        return np.tan(x)
+        return np.cos(x)
     if c == 21:
-        return np.arcsin(x)
+        return np.tan(x)
     if c == 22:
-        return np.arccos(x)
+        return np.arcsin(x)
     if c == 23:
-        return np.arctan(x)
+        return np.arccos(x)
     if c == 24:
-        return np.sinh(x)
+        return np.arctan(x)
     if c == 25:
-        return np.cosh(x)
+        return np.sinh(x)
     if c == 26:
+        return np.cosh(x)
+    if c == 27:
         return np.tanh(x)
     return x
 
@@ -153,13 +167,13 @@ def _lanes(program: Array, rows: Array, count: int, totals: Array) -> None:
         for j in range(program.shape[0]):
             c, out = program[j, 0], program[j, 3]
             x, y = rows[program[j, 1], low:high], rows[program[j, 2], low:high]
-            if c == 28:
+            if c == 29:
                 totals[out] += total(x)
                 continue
-            if c == 29:
+            if c == 30:
                 totals[out] += inner(x, y)
                 continue
-            if c == 30:
+            if c == 31:
                 totals[out] += nothing(x)
                 continue
             z = rows[out, low:high]
@@ -176,15 +190,24 @@ def _lanes(program: Array, rows: Array, count: int, totals: Array) -> None:
                 for i in range(z.size):
                     z[i] = x[i] / y[i]
             elif c == 9:
+                far = 0
                 for i in range(z.size):
-                    z[i] = -x[i]
+                    z[i] = (1.0 - x[i]) * (1.0 + x[i])
+                    far += z[i] < 1e-4
+                if far:
+                    for i in range(z.size):
+                        if z[i] < 1e-4:
+                            z[i] = slope(x[i], y[i])
             elif c == 10:
                 for i in range(z.size):
-                    z[i] = x[i] * x[i]
+                    z[i] = -x[i]
             elif c == 11:
                 for i in range(z.size):
+                    z[i] = x[i] * x[i]
+            elif c == 12:
+                for i in range(z.size):
                     z[i] = np.sqrt(x[i])
-            elif c == 13:
+            elif c == 14:
                 for i in range(z.size):
                     z[i] = np.abs(x[i])
             else:

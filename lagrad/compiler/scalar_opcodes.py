@@ -13,18 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.primitives import kernels
 from lagrad.typing import Array
 
 NAMES = (
     *("add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "arctan2", "hypot"),
+    "tanh_slope",
     *("negative", "square", "sqrt", "reciprocal", "abs", "exp", "expm1", "log", "log1p"),
     *("sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
     "copy",  # of a right side, to the variable that it defines
 )
 # What lanes make of whole vectors, beside.
 TOTALS = {"sum": len(NAMES), "contract": len(NAMES) + 1}
-# The first nine take two numbers.
-BINARY = 9
+# The first ten take two numbers.
+BINARY = 10
 CODES = {name: code for code, name in enumerate(NAMES)}
 # Numba takes up to half a second to load, and Python a tenth of a microsecond for a step.
 COMPILED_FROM = 1_000_000
@@ -57,13 +59,18 @@ FUNCTIONS: dict[str, Callable[..., float]] = {
 
 def function_of(name: str) -> Callable[..., float]:
     """Of numbers of Python's."""
-    found: Callable[..., float] = FUNCTIONS.get(name) or getattr(np, name)
-    return found
+    return FUNCTIONS.get(name) or own(name)
+
+
+def own(name: str) -> Callable[..., Any]:
+    """Of arrays: NumPy's, where it has one."""
+    found: Callable[..., Any] = getattr(kernels, name, None) or getattr(np, name)
+    return np.positive if name == "copy" else found
 
 
 def forward_in_python(code: Array, first: Array, second: Array, values: Array, start: int) -> None:
     """Values over lists: math's functions, and NumPy's where those refuse a number."""
-    numpy_own = [getattr(np, name) for name in NAMES]
+    numpy_own = [own(name) for name in NAMES]
     table = [function_of(name) for name in NAMES]
     found = values[:start].tolist()
     append = found.append

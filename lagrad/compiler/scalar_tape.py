@@ -22,6 +22,7 @@ from lagrad.compiler.scalar_opcodes import (
     forward_in_python,
     function_of,
     loops,
+    own,
 )
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph
@@ -285,7 +286,7 @@ def levels(code: Array, first: Array, second: Array, start: int) -> "Levels | No
     groups = []
     for part in np.split(start + order, np.cumsum(sizes)[:-1]):
         c = int(code[part[0]])
-        function = np.positive if NAMES[c] == "copy" else getattr(np, NAMES[c])
+        function = own(NAMES[c])
         groups.append(LevelGroup(function, part, first[part], second[part] if c < BINARY else None))
     return Levels(groups)
 

@@ -17,12 +17,12 @@ from lagrad.typing import Array, DType, Shape
 DOUBLE = np.dtype(float)
 # What a processor does to vectors by itself; other functions libraries do better.
 ARITHMETIC = frozenset(
-    ["add", "subtract", "multiply", "divide", "negative", "square", "sqrt", "abs"]
+    ["add", "subtract", "multiply", "divide", "negative", "square", "sqrt", "abs", "tanh_slope"]
 )
 
 
 # The code of a total that is zero, or NaN where a row is not finite.
-FINITE = 30
+FINITE = 31
 
 
 def in_lanes(operation: Operation, operations: list[Operation], dtype: DType) -> bool:

@@ -67,6 +67,11 @@ def squared(style: Style, node: Any, terms: Sequence[Rendered]) -> Rendered | No
     return None if style.numpy else style.power(terms[0], ("2", ATOM))
 
 
+def complement_of_square(style: Style, node: Any, terms: Sequence[Rendered]) -> Rendered | None:
+    """1 − y²."""
+    return None if style.numpy else (f"1 - {style.power(terms[0], ('2', ATOM))[0]}", SUM)
+
+
 def compared(sign: str) -> Notation:
     """A comparison, which NumPy source writes as a call."""
 

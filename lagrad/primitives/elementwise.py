@@ -17,7 +17,13 @@ from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import Graph
 from lagrad.expressions.linear_maps import Scale
-from lagrad.primitives.kernels import branch_share, exp_ratio, larger_share, logistic_share
+from lagrad.primitives.kernels import (
+    branch_share,
+    exp_ratio,
+    larger_share,
+    logistic_share,
+    tanh_slope,
+)
 from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
 from lagrad.typing import Function, Value
 
@@ -115,8 +121,7 @@ arctan2 = elementwise(
 )
 sinh = elementwise(np.sinh, lambda y, x: np.cosh(x))
 cosh = elementwise(np.cosh, lambda y, x: np.sinh(x))
-# Near one 1 − y is exact, where 1 − y² would round.
-tanh = elementwise(np.tanh, lambda y, x: (1 - y) * (1 + y), level=20.0)
+tanh = elementwise(np.tanh, lambda y, x: tanh_slope(y, x), level=20.0)
 arcsinh = elementwise(np.arcsinh, lambda y, x: 1 / np.hypot(1, x))
 arccosh = elementwise(np.arccosh, lambda y, x: 1 / np.sqrt((x - 1) * (x + 1)))
 arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
@@ -135,6 +140,14 @@ def pairwise(
     FUNCTIONS[kernel] = lambda a, b: made(graph_of(a, b), a, b)
 
 
+# All of the change of 1 − y² with y = tanh x is said to be x's.
+pairwise(
+    "tanh_slope",
+    tanh_slope,
+    None,
+    lambda s, y, x: -2 * y * s,
+    notation=notation.complement_of_square,
+)
 # s = eᵃ/(eᵃ + eᵇ) has ∂s/∂a = s(1 − s) = −∂s/∂b.
 pairwise("logistic_share", logistic_share, lambda s, a, b: s * (1 - s), lambda s, a, b: s * (s - 1))
 pairwise("exp_ratio", exp_ratio, lambda w, x, y: w, lambda w, x, y: -w)
