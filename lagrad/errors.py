@@ -7,7 +7,15 @@ from lagrad.plain_text import printable
 
 
 class LagradError(Exception):
-    """Base of every error that lagrad raises."""
+    """Base of every error that lagrad raises.
+
+    Attributes
+    ----------
+    operation, line : str
+        The operation that is the reason, and where that stands, as far as either is known.
+    """
+
+    operation = line = ""
 
     def __str__(self) -> str:
         # What a message quotes was written by others, and a terminal obeys control characters.
@@ -124,15 +132,7 @@ class WrongDerivative(LagradError, ArithmeticError):
 
 
 class NotFinite(LagradError, ArithmeticError):
-    """A computed value is NaN or infinite.
-
-    Attributes
-    ----------
-    operation, line : str
-        What it was that made it so, and where that stands, as far as it is known.
-    """
-
-    operation = line = ""
+    """A computed value is NaN or infinite."""
 
 
 class ProgramFileError(LagradError, ValueError):

@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from scipy import special
+from scipy import sparse, special
 
 import lagrad as lg
 
@@ -35,6 +35,39 @@ SPOILT_ON_THE_WAY_BACK = {
     "x - sin(x)": (lambda x: x - np.sin(x), 1e-6),
     "x³ - 3x² + 3x - 1": (lambda x: x**3 - 3 * x**2 + 3 * x - 1, 1 + 1e-6),
 }
+# Of sums and products of tensors: exp(x) − 1 − x over x², however it is added up.
+BOTH = lambda x: np.stack([np.exp(x), 1 + x])
+SIGNED = lambda x: np.stack([np.exp(x), -1 - x])
+SIGNS = np.array([1.0, -1.0])
+DIFFERENCE = sparse.csr_array(np.array([[1.0, -1.0], [0.0, 1.0]]))
+ADDED_UP = {
+    "dot": lambda x: np.dot(BOTH(x), SIGNS),
+    "matmul": lambda x: (np.array([[1.0, -1.0], [2.0, 3.0]]) @ BOTH(x)[:, None])[0, 0],
+    "einsum": lambda x: np.einsum("i,i->", BOTH(x), SIGNS),
+    "tensordot": lambda x: np.tensordot(BOTH(x), SIGNS, 1),
+    "a quadratic form": lambda x: BOTH(x) @ np.diag(SIGNS) @ np.ones(2),
+    "a sum of products": lambda x: np.sum(BOTH(x) * SIGNS),
+    "sum": lambda x: np.sum(SIGNED(x)),
+    "sum along an axis": lambda x: np.sum(SIGNED(x)[:, None], axis=0)[0],
+    "Python's sum": lambda x: sum([np.exp(x), -1, -x]),
+    "mean": lambda x: np.mean(SIGNED(x)),
+    "average": lambda x: np.average(SIGNED(x)),
+    "cumsum": lambda x: np.cumsum(SIGNED(x))[-1],
+    "trace": lambda x: np.trace(np.diag(SIGNED(x))),
+    "diff": lambda x: np.diff(BOTH(x))[0],
+    "a sparse matrix": lambda x: (DIFFERENCE @ BOTH(x))[0],
+    "convolve": lambda x: np.convolve(BOTH(x), SIGNS)[1],
+    "bincount": lambda x: np.bincount([0, 0], SIGNED(x))[0],
+}
+for name, f in ADDED_UP.items():
+    SPOILT[f"{name} of many"] = (lambda x, f=f: f(x) / x**2, 1e-5)
+# Much less than the rounding of what is added up, and not zero, as a wider precision shows.
+SPOILT |= {
+    "a root of x² - bx + 1": (lambda b: (np.sqrt(b * b - 4) - b) / 2, 1e8),
+    "sqrt(x + 1) - sqrt(x) far out": (lambda x: np.sqrt(x + 1) - np.sqrt(x), 1e14),
+    "the same, scaled": (lambda x: 1e20 * (np.sqrt(x + 1) - np.sqrt(x)), 1e15),
+    "x - sin(x) near zero": (lambda x: x - np.sin(x), 1e-8),
+}
 SPOILT |= {f"{name} itself": case for name, case in SPOILT_ON_THE_WAY_BACK.items()}
 
 
@@ -59,6 +92,36 @@ def test_the_error_names_the_difference_and_holds_for_every_derivative():
     assert float(at["sag"]) == pytest.approx(0.5, rel=1e-3)
     with pytest.raises(lg.SingularSystem, match=r"'sag'.*1 - cos\(angle\)"):
         at.gradient("sag")
+
+
+def test_the_error_says_which_line():
+    def spread(x):
+        grown = np.exp(x) - 1
+        return (grown - x) / x**2
+
+    derivatives = {
+        "grad": lambda: lg.grad(spread)(1e-6),
+        "compiled": lambda: lg.compile(lg.grad(spread))(1e-6),
+        "of a compiled function": lambda: lg.grad(lg.compile(spread))(1e-6),
+        "jvp": lambda: lg.jvp(spread, (1e-6,), (1.0,)),
+        "vjp": lambda: lg.vjp(spread, 1e-6)[1](1.0),
+        "hvp": lambda: lg.hvp(spread, 1e-6, 1.0),
+    }
+    for name, derivative in derivatives.items():
+        with pytest.raises(lg.SingularSystem, match=r"line \d+: grown = np.exp\(x\) - 1") as raised:
+            derivative()
+        assert raised.value.operation == "exp(x) - 1", name
+
+
+def test_a_long_operation_is_shortened_to_its_short_terms():
+    def long(x):
+        product = np.exp(x)
+        for _ in range(40):
+            product = product * np.cos(x)
+        return (product - 1 - x) / x**2
+
+    with pytest.raises(lg.SingularSystem, match=r"left in … - 1, .*\n.*line \d+: return"):
+        lg.grad(long)(1e-5)
 
 
 def test_less_may_be_asked_for():
@@ -91,6 +154,7 @@ def test_the_remedies_that_the_error_names(function, exact, x):
     assert lg.grad(function)(x) == pytest.approx(wanted, rel=1e-9)
 
 
+DRAWN = np.random.default_rng(0).standard_normal(5)
 HARMLESS = {
     "exp(x) - 1 alone": (lambda x: np.exp(x) - 1, 1e-12, np.exp(1e-12)),
     "log(1 + x) alone": (lambda x: np.log(1 + x), 1e-12, 1 / (1 + 1e-12)),
@@ -111,6 +175,14 @@ HARMLESS = {
         np.full(3, 0.7),
         np.full(3, 2.0),
     ),
+    "a logarithm of products": (
+        lambda x: np.sum(np.log(x)) - np.log(np.prod(x)),
+        np.array([1.3, 1.7, 1.1, 1.9]),
+        np.zeros(4),
+    ),
+    "an identity": (lambda x: np.sum(np.sin(x) ** 2 + np.cos(x) ** 2 - 1), np.arange(4.0), 0.0),
+    "a shift": (lambda s: np.sum(np.sin((DRAWN + s)[:, None] - (DRAWN + s)) ** 2), 0.3, 0.0),
+    "centred": (lambda x: np.sum((x - np.mean(x)) * DRAWN), DRAWN, DRAWN - DRAWN.mean()),
     "far from it": (VERSINE, 1.0, 0.8414709848078965 - 2 * (1 - 0.5403023058681398)),
 }
 

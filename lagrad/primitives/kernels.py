@@ -85,6 +85,10 @@ class SparseConstant:
             self._transposed = SparseConstant(self.matrix.T, self)
         return self._transposed
 
+    def squared(self) -> "SparseConstant":
+        """The squares of its entries."""
+        return SparseConstant(self.matrix.multiply(self.matrix))
+
     def back(self, x: Array) -> Array:
         """The transpose's product, by columns until it has been asked for often.
 

@@ -4,7 +4,7 @@ The same sweeps with other roundings, each block's solution corrected once, show
 the solution and rounding on the way do to the result. At a kink it is the mean over the sides.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -15,8 +15,8 @@ from lagrad.expressions.expression import Expression
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
 from lagrad.solving.last_bits import doubting, in_last_bits, moving
-from lagrad.solving.relative_change import Units, relative_change
-from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAFETY, SAMPLES
+from lagrad.solving.relative_change import MANY, Units, relative_change
+from lagrad.solving.rounding_samples import CLOSER, COARSE, FINER, FURTHER, SAFETY, SAMPLES
 from lagrad.solving.sides import first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.typing import Array
@@ -29,6 +29,8 @@ JUMPED = 1e-2
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
 # How many times what the numbers given explain, from which a change is the operations'.
 UNEXPLAINED = 20.0
+# How many times what a wider precision makes of something rounding may be, where that is no zero.
+CLEAR = FINER / 4
 # In how many samples, and by how many of their last bits, these move to tell.
 MOVED, FAR = 5, 300.0
 
@@ -186,9 +188,9 @@ class CertifiedSweep:
     def _lost(self, found: Mapping[Any, Array], sweep: Carried) -> float:
         """What cancellation changes of it, where what was given explains nothing of the kind."""
         point = self.point
-        others = [self._near(point.cancelled(k), sweep) for k in range(SAMPLES)]
+        others = [closer(found, self._near(point.cancelled(k), sweep)) for k in range(MANY)]
         # Sums on the way back cancel too, of partials that are rounded as everything is.
-        others += [self._near(point.sample(k), sweep) for k in range(SAMPLES)]
+        others += [self._near(point.sample(k), sweep) for k in range(MANY)]
         # Moved so far that the roundings there, which are others, count for little beside it. One
         # sample may be anything where they are all that there is, or along a valley.
         moved = list(self._moved(point, sweep, MOVED, FAR))
@@ -197,8 +199,18 @@ class CertifiedSweep:
             _, explained, *_ = sorted(largest(there[key] - array) / FAR for there in moved)
             change = max(largest(there[key] - array) for there in others)
             spoilt[key] = not change <= UNEXPLAINED * explained
+        # In a wider precision it is seen what is zero, and what is small.
+        there = point.wider() if any(spoilt.values()) else None
+        finer = None if there is None else self._near(there, sweep)
+        sure = set()
+        if finer is not None:
+            others.append(finer)
+            for key, array in found.items():
+                rounding = max(largest(there[key] - array) for there in others)
+                if rounding < CLEAR * largest(finer[key]):
+                    sure.add(key)
         others = [{k: a if spoilt[k] else found[k] for k, a in o.items()} for o in others]
-        return SAFETY * self._change(found, others)
+        return SAFETY * self._change(found, others, sure=sure)
 
     def _near(
         self, there: SolvedPoint, sweep: Carried, seeded: Callable[[Array], Array] = np.asarray
@@ -218,5 +230,12 @@ class CertifiedSweep:
         others: Iterable[Mapping[Any, Array]],
         more: Iterable[Mapping[Any, Array]] = (),
         least: Mapping[Any, float] | None = None,
+        sure: Set[Any] = frozenset(),
     ) -> float:
-        return relative_change(found, others, self.units, self.point.scale, more, least)
+        scale = self.point.scale
+        return relative_change(found, others, self.units, scale, more, least, sure)
+
+
+def closer(found: Mapping[Any, Array], other: Mapping[Any, Array]) -> dict[Any, Array]:
+    """What a spacing would have done, where terms were rounded to many of them."""
+    return {key: array + (other[key] - array) / COARSE for key, array in found.items()}

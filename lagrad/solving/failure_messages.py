@@ -9,9 +9,8 @@ import numpy as np
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import null_weights
 from lagrad.linear_solvers.jacobian import Jacobian
-from lagrad.plain_text import printable
 from lagrad.solving.block_equations import BlockEquations
-from lagrad.systems.printing import TEXT, render
+from lagrad.solving.not_finite import shown
 from lagrad.systems.reduced_block import entry_name
 
 # What says that there is no solution, or none that is determined.
@@ -107,11 +106,13 @@ def singular(
 
 def cancelled(what: str, change: float, node: Any) -> SingularSystem:
     """The error for a derivative that cancellation has spoilt."""
-    return SingularSystem(
+    error = SingularSystem(
         f"{what} is off by about {change:.1e} of itself: rounding is most of what is left in "
-        f"{printable(render(node, TEXT, {}, {})[0])}, where nearly equal numbers cancel. Write it "
+        f"{shown(node)}, where nearly equal numbers cancel. Write it "
         "so that nothing does: np.expm1 and np.log1p for exp(x) - 1 and log(1 + x), "
         "2*np.sin(x/2)**2 for 1 - cos(x), (a - b)/(np.sqrt(a) + np.sqrt(b)) for sqrt(a) - sqrt(b), "
         "or, where x is small, a series by np.where. Or ask for less of lg.grad, lg.jacobian or "
         "solve: accuracy=…."
     )
+    error.operation = shown(node)
+    return error

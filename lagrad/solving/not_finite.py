@@ -7,6 +7,7 @@ import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
+from lagrad.expressions.notation import ATOM
 from lagrad.plain_text import printable
 from lagrad.systems.constraint import definitions
 from lagrad.systems.printing import TEXT, render
@@ -15,11 +16,19 @@ from lagrad.typing import Array
 
 # Characters of an operation that are shown.
 SHOWN = 120
+# And of one of its terms, where it is longer than a line.
+TERM = 50
 
 
 def shown(node: Expression, memo: dict[int, Any] | None = None) -> str:
     """An operation as mathematics, shortened; `memo` keeps what has been written."""
-    said = printable(render(node, TEXT, {}, {} if memo is None else memo)[0])
+    memo = {} if memo is None else memo
+    said = render(node, TEXT, {}, memo)[0]
+    if said == "…":  # too long: of the terms, those that are short
+        terms = {a.index: memo[a.index] for a in node.arguments}
+        short = {k: t if len(t[0]) <= TERM else ("…", ATOM) for k, t in terms.items()}
+        said = render(node, TEXT, {}, short)[0]
+    said = printable(said)
     return said if len(said) <= SHOWN else f"{said[:SHOWN]}…"
 
 

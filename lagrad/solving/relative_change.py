@@ -1,6 +1,6 @@
 """How far two results differ, relative to their size, and what is measured by something else."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,14 @@ def relative_change(
     scale: float,
     more: Iterable[Mapping[Any, Array]] = (),
     least: Mapping[Any, float] | None = None,
+    sure: Set[Any] = frozenset(),
 ) -> float:
     """The largest relative change among arrays, each measured by its own largest entry.
 
     One that cannot be told from zero is measured by the largest of all, in the given units, or by
     a millionth of the largest value in the program: by symmetry, say, it may be zero, and its
     rounding is that of what cancelled. Where samples leave open whether it is zero, `more` decide.
-    `least` is what each is measured by at least.
+    `least` is what each is measured by at least. Those that are `sure` are small, and not zero.
     """
     sizes = {key: largest(array) for key, array in found.items()}
     changes = dict.fromkeys(found, 0.0)
@@ -63,6 +64,7 @@ def relative_change(
             include(other)
         if len(samples) + len(further) >= MANY:
             doubtful = zero(AWAY)
+    doubtful -= sure
     measures = {k: max(sizes[k], floors[k]) if k in doubtful else sizes[k] for k in found}
     measures |= {k: max(measures[k], size) for k, size in (least or {}).items()}
     return max((share(changes[k], measures[k]) for k in found), default=0.0)

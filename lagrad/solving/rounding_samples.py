@@ -10,7 +10,7 @@ doi:10.1023/B:NUMA.0000049483.75679.ce).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,10 +19,16 @@ from lagrad.expressions.graph import ancestors, moves
 from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import Tape
 from lagrad.systems.system import System
-from lagrad.typing import Array, Function, Indices
+from lagrad.typing import Array, DType, Function, Indices
 
+# Operations that are rounded, and those of which some arguments are.
+Only: TypeAlias = tuple[set[int], dict[int, tuple[bool, ...]]]
 # Two errors that cancel in one sample may add up in the other.
 SAMPLES = 2
+# How coarsely terms are rounded that may cancel: two moves by one spacing often make none.
+COARSE = 32.0
+# How many times finer a wider precision rounds, at the least.
+FINER = 1000.0
 # So many more where two leave open whether a result is zero.
 FURTHER = 6
 # Of what the size of a sample is in doubt: signs are random, and lengths from a half to one.
@@ -43,16 +49,16 @@ def shares(count: int) -> Array:
 
 
 @cache
-def factors(dtype: str) -> Array:
-    """One, off by those shares of a spacing."""
-    return 1 + np.finfo(dtype).eps * shares(2 * POOL).astype(dtype)
+def factors(dtype: str, times: float) -> Array:
+    """One, off by those shares of so many spacings."""
+    return 1 + times * np.finfo(dtype).eps * shares(2 * POOL).astype(dtype)
 
 
 class Roundings:
     """Factors near one, of random signs: a sequence that is the same for the same number."""
 
-    def __init__(self, number: int) -> None:
-        self.place = 7919 * number
+    def __init__(self, number: int, times: float = 1.0) -> None:
+        self.place, self.times = 7919 * number, times
         self.moves = np.random.default_rng(number)
 
     def share(self) -> float:
@@ -68,7 +74,7 @@ class Roundings:
             return value
         size, place = value.size, self.place
         self.place = (place + size + 12) % POOL
-        row = factors(value.dtype.str)
+        row = factors(value.dtype.str, self.times)
         if value.ndim == 0:
             return value * row[place]
         piece = row[place : place + size] if size <= POOL else np.resize(row[place:], size)
@@ -83,20 +89,18 @@ class Operation:
     kernel: Function
     arguments: Indices
     rounds: bool
-    conditioned: bool
+    conditioned: tuple[bool, ...]
     level: float | None
 
 
 class RoundedSystem:
     """The definitions of a system and the data of its tape, evaluated node by node.
 
-    Where only some operations are to be rounded, `only` has these, and those of which all that they
-    are given is, for them alone.
+    Where only some operations are to be rounded, `only` has these, and those of which some of what
+    they are given is, for them alone.
     """
 
-    def __init__(
-        self, system: System, tape: Tape, only: tuple[set[int], set[int]] | None = None
-    ) -> None:
+    def __init__(self, system: System, tape: Tape, only: Only | None = None) -> None:
         defined = definitions(system)
         variables = list(system.variables.values())
         self.tape = tape
@@ -117,6 +121,19 @@ class RoundedSystem:
         self, values: Mapping[Variable, Array], rounded: Roundings
     ) -> tuple[dict[Variable, Array], Sequence[Array]]:
         """The defined variables' values and the tape's data, from the values of all others."""
+        return self._evaluated(values, rounded)
+
+    def wider(self, values: Mapping[Variable, Array]) -> Sequence[Array] | None:
+        """The tape's data in the next wider precision; None where there is none, or no kernel."""
+        try:
+            given = {v: np.asarray(a, wider_than(v.dtype)) for v, a in values.items()}
+            return self._evaluated(given, lambda value: value)[1]
+        except TypeError:  # LAPACK's functions, and some of SciPy's, know doubles only
+            return None
+
+    def _evaluated(
+        self, values: Mapping[Variable, Array], rounded: Function
+    ) -> tuple[dict[Variable, Array], Sequence[Array]]:
         memory: dict[int, Any] = {v.index: a for v, a in values.items()}
         memory.update(self.constants)
         for step in self.order:
@@ -125,7 +142,8 @@ class RoundedSystem:
                 continue
             given = [memory[a] for a in step.arguments]
             if step.conditioned:
-                given = [rounded(np.asarray(a)) for a in given]
+                pairs = zip(given, step.conditioned, strict=True)
+                given = [rounded(np.asarray(a)) if spoilt else a for a, spoilt in pairs]
             found = step.kernel(*given)
             if step.level is not None:
                 exact = np.abs(given[0]) > step.level
@@ -136,15 +154,27 @@ class RoundedSystem:
         return others, [memory[node.index] for node in self.tape.data]
 
 
-def operation(node: Expression, only: tuple[set[int], set[int]] | None = None) -> Operation:
+def wider_than(dtype: DType) -> DType:
+    """What rounds a thousand times finer; TypeError where the machine has nothing."""
+    if dtype.kind != "f":
+        return dtype
+    wider = np.dtype(float if dtype == np.float32 else np.longdouble)
+    spacing, finer = (float(np.finfo(str(kind)).eps) for kind in (dtype, wider))
+    if finer > spacing / FINER:
+        raise TypeError(f"nothing is wider than {dtype} here")
+    return wider
+
+
+def operation(node: Expression, only: Only | None = None) -> Operation:
     """What is to be done for a node."""
     primitive = node.primitive
     assert primitive is not None
     kernel, arguments = primitive.kernel(node.parameters), tuple(a.index for a in node.arguments)
     if only is not None:
-        rounds, conditioned = (node.index in chosen for chosen in only)
-        return Operation(node.index, kernel, arguments, rounds, conditioned, None)
+        conditioned = only[1].get(node.index, ())
+        return Operation(node.index, kernel, arguments, node.index in only[0], conditioned, None)
     exact = node.dtype.kind != "f" or primitive.kink or moves(node)
     rounds = not (exact or primitive.conditioned)
     level = primitive.level if rounds else None
-    return Operation(node.index, kernel, arguments, rounds, primitive.conditioned, level)
+    conditioned = (True,) * len(arguments) if primitive.conditioned else ()
+    return Operation(node.index, kernel, arguments, rounds, conditioned, level)

@@ -22,7 +22,7 @@ from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.not_finite import without_slope
 from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
-from lagrad.solving.rounding_samples import SAMPLES, Roundings
+from lagrad.solving.rounding_samples import COARSE, SAMPLES, Roundings
 from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
@@ -167,8 +167,16 @@ class SolvedPoint:
     def cancelled(self, number: int) -> "SolvedPoint":
         """The point with what differences are of rounded otherwise; nothing is solved for."""
         values = {v: a for v, a in self.values.items() if v.role in GIVEN}
-        others, data = self.compiled.cancelling(values, Roundings(number))
+        others, data = self.compiled.cancelling(values, Roundings(number, COARSE))
         return RoundedPoint(self.compiled, values | others, self.solved, data=data)
+
+    def wider(self) -> "SolvedPoint | None":
+        """The point with local partials in a wider precision, where there is one."""
+        values = {v: a for v, a in self.values.items() if v.role in GIVEN}
+        data = self.compiled.cancelling.wider(values)
+        if data is None:
+            return None
+        return RoundedPoint(self.compiled, self.values, self.solved, data=data)
 
     @cached_property
     def beyond(self) -> "tuple[SolvedPoint, ...]":

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from lagrad.compiler.finite import all_finite
+from lagrad.errors import LagradError
 from lagrad.expressions.real_arrays import real_array
 from lagrad.programs.explicit_gradient import ExplicitGradient
 from lagrad.public import Public
@@ -21,6 +22,7 @@ from lagrad.transforms.closure_walk import ATOMS
 from lagrad.transforms.closure_watch import Copies, Watch, common_states
 from lagrad.transforms.gradient import Primal
 from lagrad.transforms.kept_traces import OTHER_BRANCH, Branches, Kept
+from lagrad.transforms.source_lines import with_line
 from lagrad.transforms.trace import Trace, trace, traceable
 from lagrad.transforms.tracing_graph import Guards, tracing
 from lagrad.transforms.transform import ByName, Keeper, Transform
@@ -55,7 +57,14 @@ class Compiled(Public, Keeper):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if tracing() is not None:
             return self.__wrapped__(*args, **kwargs)
-        return self.run(self.transform, args, kwargs)
+        try:
+            return self.run(self.transform, args, kwargs)
+        except LagradError as error:
+            positions = self.transform.positions(len(args))
+            found = with_line(error, self.function, args, kwargs, positions)
+            if found is error:
+                raise
+            raise found from None
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else MethodType(self, owner)

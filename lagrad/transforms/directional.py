@@ -6,6 +6,7 @@ from typing import Any
 from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch
 from lagrad.programs.hessian_vector import hessian_vector
 from lagrad.transforms.gradient import grad
+from lagrad.transforms.source_lines import lines_named
 from lagrad.transforms.trace import name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import tracing
@@ -21,7 +22,7 @@ from lagrad.transforms.transform import (
 from lagrad.typing import Function
 
 
-def pulling(at: Backend) -> Callable[[Any], Any]:
+def pulling(at: Backend, f: Function, primals: Sequence[Any]) -> Callable[[Any], Any]:
     """The function from cotangents of a result to cotangents of the arguments."""
     trace = at.trace
 
@@ -35,7 +36,8 @@ def pulling(at: Backend) -> Callable[[Any], Any]:
             )
         here = backend(trace, *cotangents.values())
         # One of numbers keeps its solution and its factors.
-        found = (here if isinstance(here, Symbols) else at).pullback(cotangents)
+        with lines_named(f, primals):
+            found = (here if isinstance(here, Symbols) else at).pullback(cotangents)
         structure = trace.structure(len(trace.arguments) == 1)
         return structure.unflatten([found[name] for name in trace.parameters])
 
@@ -73,8 +75,9 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
     [2.0, 60.0]
     """
     trace = traced(f, primals, {}, range(len(primals)))
-    at = backend(trace)
-    return trace.tree.unflatten(at.values()), pulling(at)
+    with lines_named(f, primals):
+        at = backend(trace)
+        return trace.tree.unflatten(at.values()), pulling(at, f, primals)
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -113,7 +116,8 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     for k, (argument, tangent) in enumerate(zip(trace.arguments, tangents, strict=True)):
         directions |= leaves_by_name(trace, "tangent", argument, tangent, f"tangent {k}")
     at = backend(trace, *directions.values())
-    moved = at.tangent(directions)
+    with lines_named(f, primals):
+        moved = at.tangent(directions)
     return trace.tree.unflatten(at.values()), trace.tree.unflatten(moved)
 
 
@@ -146,6 +150,7 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
         at = Numbers(trace)
         at.require_inside()
         directions = at.fitting("direction", given)
-        found = hessian_vector(at.solution, trace.program.variables[name], directions)
+        with lines_named(f, (x,)):
+            found = hessian_vector(at.solution, trace.program.variables[name], directions)
         return argument.tree.unflatten([plain(found[n]) for n in argument.names])
     return jvp(grad(f), (x,), (v,))[1]

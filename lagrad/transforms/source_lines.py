@@ -3,25 +3,26 @@
 Only where something has failed: looking at every frame would cost tracing several times as much.
 """
 
+import contextlib
 import linecache
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lagrad.errors import NotFinite
+from lagrad.errors import LagradError
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.primitive import Primitive
 from lagrad.plain_text import printable
 from lagrad.solving.not_finite import shown
 from lagrad.transforms.call_on_numbers import HOME
 from lagrad.transforms.trace import name_of, traced_by
-from lagrad.transforms.tracing_graph import Tracing
+from lagrad.transforms.tracing_graph import Tracing, tracing
 from lagrad.typing import Function, Parameters
 
 # Where frames are nobody's: our own, and NumPy's.
-LIBRARIES = (HOME, str(np.__path__[0]))
+LIBRARIES = (HOME, str(np.__path__[0]), contextlib.__file__)
 
 
 class Lined(Tracing):
@@ -59,25 +60,56 @@ def users_line() -> str:
     return f"{printable(name)}, line {number}" + (f": {printable(text)}" if text else "")
 
 
+@contextlib.contextmanager
+def lines_named(
+    function: Function,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    positions: Sequence[int] | None = None,
+) -> Iterator[None]:
+    """Have an error that names an operation say which line of a function that came from."""
+    try:
+        yield
+    except LagradError as error:
+        found = with_line(error, function, args, kwargs or {}, positions)
+        if found is error:
+            raise
+        raise found from None
+
+
 def with_line(
-    error: NotFinite,
+    error: LagradError,
+    function: Function,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    positions: Sequence[int] | None = None,
+) -> LagradError:
+    """The error with the line of the operation that it names; itself where there is none."""
+    if not error.operation or error.line or tracing() is not None:
+        return error
+    places = range(len(args)) if positions is None else positions
+    line = line_of(error.operation, function, args, kwargs, places)
+    if not line:
+        return error
+    found = type(error)(f"{error}\n  {line}")
+    found.operation, found.line = error.operation, line
+    return found
+
+
+def line_of(
+    operation: str,
     function: Function,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     positions: Sequence[int],
-) -> NotFinite:
-    """The error with the line of the operation that it names, if there is one."""
+) -> str:
+    """The first line of a function that makes an operation, as that is written; else nothing."""
     graph = Lined(name_of(function))
     try:
         traced_by(graph, function, args, kwargs, positions, False)
         made, memo = graph.lines.values(), dict[int, Any]()
-        line = next((line for node, line in made if shown(node, memo) == error.operation), "")
+        return next((line for node, line in made if shown(node, memo) == operation), "")
     except Exception:  # of a function that does not run a second time
-        line = ""
+        return ""
     finally:
         graph.release()
-    if not line:
-        return error
-    found = NotFinite(f"{error}\n  {line}")
-    found.operation, found.line = error.operation, line
-    return found

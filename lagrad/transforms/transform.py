@@ -21,7 +21,7 @@ from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
-from lagrad.transforms.source_lines import with_line
+from lagrad.transforms.source_lines import lines_named
 from lagrad.transforms.trace import Argument, Trace, name_of, unboxed
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.trace_checks import require_followed, require_inside, where_not_finite
@@ -205,15 +205,11 @@ class Transform(Public):
         self.__wrapped__ = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        try:
+        positions = self.positions(len(args))
+        with lines_named(self.plain, args, kwargs, positions):
             if isinstance(self.function, Keeper) and tracing() is None:
                 return self.function.run(self, args, kwargs)
-            return self.of(traced(self.plain, args, kwargs, self.positions(len(args))))
-        except NotFinite as error:
-            if not error.operation or error.line or tracing() is not None:
-                raise
-            positions = self.positions(len(args))
-            raise with_line(error, self.plain, args, kwargs, positions) from None
+            return self.of(traced(self.plain, args, kwargs, positions))
 
     @property
     def plain(self) -> Function:
