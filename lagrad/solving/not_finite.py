@@ -24,7 +24,7 @@ def shown(node: Expression, memo: dict[int, Any] | None = None) -> str:
     """An operation as mathematics, shortened; `memo` keeps what has been written."""
     memo = {} if memo is None else memo
     said = render(node, TEXT, {}, memo)[0]
-    if said == "…":  # too long: of the terms, those that are short
+    if said == "…" or len(said) > SHOWN:  # of its terms those that are short
         terms = {a.index: memo[a.index] for a in node.arguments}
         short = {k: t if len(t[0]) <= TERM else ("…", ATOM) for k, t in terms.items()}
         said = render(node, TEXT, {}, short)[0]

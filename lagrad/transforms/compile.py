@@ -22,7 +22,7 @@ from lagrad.transforms.closure_walk import ATOMS
 from lagrad.transforms.closure_watch import Copies, Watch, common_states
 from lagrad.transforms.gradient import Primal
 from lagrad.transforms.kept_traces import OTHER_BRANCH, Branches, Kept
-from lagrad.transforms.source_lines import with_line
+from lagrad.transforms.source_lines import raise_with_line
 from lagrad.transforms.trace import Trace, trace, traceable
 from lagrad.transforms.tracing_graph import Guards, tracing
 from lagrad.transforms.transform import ByName, Keeper, Transform
@@ -61,10 +61,7 @@ class Compiled(Public, Keeper):
             return self.run(self.transform, args, kwargs)
         except LagradError as error:
             positions = self.transform.positions(len(args))
-            found = with_line(error, self.function, args, kwargs, positions)
-            if found is error:
-                raise
-            raise found from None
+            raise_with_line(error, self.function, args, kwargs, positions)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else MethodType(self, owner)

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lagrad.errors import InvalidFunction, LeakedValue, ShapeMismatch
+from lagrad.errors import InvalidFunction, LagradError, LeakedValue, ShapeMismatch
 from lagrad.programs.hessian_vector import hessian_vector
 from lagrad.transforms.gradient import grad
-from lagrad.transforms.source_lines import lines_named
+from lagrad.transforms.source_lines import raise_with_line
 from lagrad.transforms.trace import name_of
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.tracing_graph import tracing
@@ -36,8 +36,10 @@ def pulling(at: Backend, f: Function, primals: Sequence[Any]) -> Callable[[Any],
             )
         here = backend(trace, *cotangents.values())
         # One of numbers keeps its solution and its factors.
-        with lines_named(f, primals):
+        try:
             found = (here if isinstance(here, Symbols) else at).pullback(cotangents)
+        except LagradError as error:
+            raise_with_line(error, f, primals)
         structure = trace.structure(len(trace.arguments) == 1)
         return structure.unflatten([found[name] for name in trace.parameters])
 
@@ -75,9 +77,11 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Callable[[Any], Any]]:
     [2.0, 60.0]
     """
     trace = traced(f, primals, {}, range(len(primals)))
-    with lines_named(f, primals):
+    try:
         at = backend(trace)
         return trace.tree.unflatten(at.values()), pulling(at, f, primals)
+    except LagradError as error:
+        raise_with_line(error, f, primals)
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -116,8 +120,10 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
     for k, (argument, tangent) in enumerate(zip(trace.arguments, tangents, strict=True)):
         directions |= leaves_by_name(trace, "tangent", argument, tangent, f"tangent {k}")
     at = backend(trace, *directions.values())
-    with lines_named(f, primals):
+    try:
         moved = at.tangent(directions)
+    except LagradError as error:
+        raise_with_line(error, f, primals)
     return trace.tree.unflatten(at.values()), trace.tree.unflatten(moved)
 
 
@@ -150,7 +156,9 @@ def hvp(f: Function, x: Any, v: Any) -> Any:
         at = Numbers(trace)
         at.require_inside()
         directions = at.fitting("direction", given)
-        with lines_named(f, (x,)):
+        try:
             found = hessian_vector(at.solution, trace.program.variables[name], directions)
+        except LagradError as error:
+            raise_with_line(error, f, (x,))
         return argument.tree.unflatten([plain(found[n]) for n in argument.names])
     return jvp(grad(f), (x,), (v,))[1]

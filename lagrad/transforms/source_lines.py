@@ -3,11 +3,10 @@
 Only where something has failed: looking at every frame would cost tracing several times as much.
 """
 
-import contextlib
 import linecache
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from lagrad.transforms.tracing_graph import Tracing, tracing
 from lagrad.typing import Function, Parameters
 
 # Where frames are nobody's: our own, and NumPy's.
-LIBRARIES = (HOME, str(np.__path__[0]), contextlib.__file__)
+LIBRARIES = (HOME, str(np.__path__[0]))
 
 
 class Lined(Tracing):
@@ -60,40 +59,23 @@ def users_line() -> str:
     return f"{printable(name)}, line {number}" + (f": {printable(text)}" if text else "")
 
 
-@contextlib.contextmanager
-def lines_named(
+def raise_with_line(
+    error: LagradError,
     function: Function,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     positions: Sequence[int] | None = None,
-) -> Iterator[None]:
-    """Have an error that names an operation say which line of a function that came from."""
-    try:
-        yield
-    except LagradError as error:
-        found = with_line(error, function, args, kwargs or {}, positions)
-        if found is error:
-            raise
-        raise found from None
-
-
-def with_line(
-    error: LagradError,
-    function: Function,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    positions: Sequence[int] | None = None,
-) -> LagradError:
-    """The error with the line of the operation that it names; itself where there is none."""
+) -> NoReturn:
+    """Raise an error with the line of the operation that it names; as it is where there is none."""
     if not error.operation or error.line or tracing() is not None:
-        return error
+        raise error
     places = range(len(args)) if positions is None else positions
-    line = line_of(error.operation, function, args, kwargs, places)
+    line = line_of(error.operation, function, args, kwargs or {}, places)
     if not line:
-        return error
+        raise error
     found = type(error)(f"{error}\n  {line}")
     found.operation, found.line = error.operation, line
-    return found
+    raise found from None
 
 
 def line_of(

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lagrad.errors import InvalidFunction, InvalidValue, NotFinite, ShapeMismatch
+from lagrad.errors import InvalidFunction, InvalidValue, LagradError, NotFinite, ShapeMismatch
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.programs.derived_programs import adjoint, pullback, tangent
 from lagrad.programs.explicit_gradient import ExplicitGradient
@@ -21,7 +21,7 @@ from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
-from lagrad.transforms.source_lines import lines_named
+from lagrad.transforms.source_lines import raise_with_line
 from lagrad.transforms.trace import Argument, Trace, name_of, unboxed
 from lagrad.transforms.trace import trace as traced
 from lagrad.transforms.trace_checks import require_followed, require_inside, where_not_finite
@@ -205,11 +205,12 @@ class Transform(Public):
         self.__wrapped__ = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        positions = self.positions(len(args))
-        with lines_named(self.plain, args, kwargs, positions):
+        try:
             if isinstance(self.function, Keeper) and tracing() is None:
                 return self.function.run(self, args, kwargs)
-            return self.of(traced(self.plain, args, kwargs, positions))
+            return self.of(traced(self.plain, args, kwargs, self.positions(len(args))))
+        except LagradError as error:
+            raise_with_line(error, self.plain, args, kwargs, self.positions(len(args)))
 
     @property
     def plain(self) -> Function:
