@@ -97,7 +97,7 @@ def test_the_error_names_the_difference_and_holds_for_every_derivative():
 def test_the_error_says_which_line():
     def spread(x):
         grown = np.exp(x) - 1
-        return (grown - x) / x**2
+        return grown / x
 
     derivatives = {
         "grad": lambda: lg.grad(spread)(1e-6),
@@ -120,7 +120,7 @@ def test_a_long_operation_is_shortened_to_its_short_terms():
             product = product * np.cos(x)
         return (product - 1 - x) / x**2
 
-    with pytest.raises(lg.SingularSystem, match=r"left in … - 1, .*\n.*line \d+: return"):
+    with pytest.raises(lg.SingularSystem, match=r"left in … - x, .*\n.*line \d+: return"):
         lg.grad(long)(1e-5)
 
 

@@ -159,7 +159,8 @@ def test_updates_in_place_are_refused(p):
     with pytest.raises(lg.InPlaceUpdate, match=r"np\.where"):
         v[0] = 1.0
     with pytest.raises(lg.InPlaceUpdate, match="x = x"):
-        v += 1.0
+        w = np.stack([v, v])
+        w += 1.0
     array = np.ones(2)
     with pytest.raises(lg.InPlaceUpdate):
         array += var(p, "v")
@@ -169,6 +170,22 @@ def test_updates_in_place_are_refused(p):
         np.sum(var(p, "v"), out=array)
     with pytest.raises(lg.InPlaceUpdate):
         np.copyto(array, var(p, "v"))
+
+
+def test_a_number_is_bound_anew():
+    def total(x):
+        found, kept = 0.0, x[0]
+        old = kept
+        for k in range(3):
+            found += x[k] ** 2
+        kept *= 3.0
+        found -= kept
+        kept /= 2.0
+        kept **= 2
+        return found + kept + old
+
+    x = np.array([1.0, 2.0, 4.0])
+    assert lg.grad(total)(x) == pytest.approx([2 - 3 + 4.5 + 1, 4, 8])
 
 
 def test_arrays_of_traced_values_are_stacked(p):

@@ -238,10 +238,16 @@ class Expression(Public, NDArrayOperatorsMixin):
             "np.stack instead."
         )
 
-    def _in_place(self, other: Any) -> NoReturn:
-        raise InPlaceUpdate("`x += v` on a traced value (or `-=`, `*=`, …); write `x = x + v`.")
+    def _in_place(self, other: Any) -> Any:
+        if self.shape == ():
+            return NotImplemented  # a number has no place: `x += v` is `x = x + v`
+        raise InPlaceUpdate(
+            "`x += v` on a traced array (or `-=`, `*=`, …), which other names may hold too; "
+            "write `x = x + v`."
+        )
 
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _in_place
+    __ifloordiv__ = __imod__ = __iand__ = __ior__ = __ixor__ = _in_place
 
     def __len__(self) -> int:
         if not self.shape:

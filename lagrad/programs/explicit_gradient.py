@@ -132,7 +132,7 @@ class ExplicitGradient:
             return False
         variables = self.compiled.system.variables
         named = {variables[k]: v for k, v in zip(self.inputs, values, strict=True)}
-        return self.compiled.cancels(named) is not None
+        return self.compiled.cancels(named)[0] is not None
 
     def _planned(self, values: Sequence[Array]) -> list[Array] | None:
         found, finite = self.plan.checked(values)

@@ -132,8 +132,9 @@ class CertifiedSweep:
             sweep.rounding = self._explained(point, first, sweep)
             sweep.doubts = tuple(dict.fromkeys(doubts))
             error += sweep.rounding
-        elif point.cancels is not None and not point.tied:
-            return Taken(found, sweep, error, jump, self._lost(first, sweep), point.cancels)
+        where, _ = point.cancels
+        if where is not None and not point.tied:
+            return Taken(found, sweep, error, jump, self._lost(first, sweep), where)
         return Taken(found, sweep, error, jump)
 
     def rounding(self, found: Mapping[Any, Array], sweep: Carried) -> float:
@@ -232,7 +233,7 @@ class CertifiedSweep:
         least: Mapping[Any, float] | None = None,
         sure: Set[Any] = frozenset(),
     ) -> float:
-        scale = self.point.scale
+        scale = max(self.point.scale, self.point.cancels[1])
         return relative_change(found, others, self.units, scale, more, least, sure)
 
 

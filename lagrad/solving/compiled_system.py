@@ -340,7 +340,7 @@ class CompiledSystem:
 
     @cached_property
     def differences(self) -> Differences | None:
-        """The differences that may cancel in definitions, if there are any."""
+        """The sums that may cancel in definitions, if there are any."""
         roots = [c.root for c in self.system.constraints.values()]
         with self.system.arena.reopened():
             return differences(roots, definitions(self.system))
@@ -351,10 +351,10 @@ class CompiledSystem:
         assert found is not None
         return Plan(found.inputs, found.arguments, definitions(self.system))
 
-    def cancels(self, values: Mapping[Variable, Array]) -> Expression | None:
-        """The first difference of which little is left, if there is one."""
+    def cancels(self, values: Mapping[Variable, Array]) -> tuple[Expression | None, float]:
+        """The first sum of which little is left, if there is one, and how large its terms are."""
         if self.differences is None:
-            return None
+            return None, 0.0
         given = [values[v] for v in self.differences.inputs]
         return self.differences.first(self._difference_plan(given))
 

@@ -157,12 +157,12 @@ class SolvedPoint:
         return matrices is not None and not self.condition < HARMLESS
 
     @cached_property
-    def cancels(self) -> Expression | None:
-        """A difference of nearly equal numbers, where there is nothing to solve."""
+    def cancels(self) -> tuple[Expression | None, float]:
+        """A sum of which little is left where there is nothing to solve, and its largest term."""
         if self.doubtful or self.side is not None:
-            return None
+            return None, 0.0
         found = self.compiled.cancels(self.values)
-        return None if found is None or at_kink(self) else found
+        return (None, 0.0) if found[0] is None or at_kink(self) else found
 
     def cancelled(self, number: int) -> "SolvedPoint":
         """The point with what differences are of rounded otherwise; nothing is solved for."""
@@ -172,9 +172,8 @@ class SolvedPoint:
 
     def wider(self) -> "SolvedPoint | None":
         """The point with local partials in a wider precision, where there is one."""
-        values = {v: a for v, a in self.values.items() if v.role in GIVEN}
-        data = self.compiled.cancelling.wider(values)
-        if data is None:
+        given = {v: a for v, a in self.values.items() if v.role in GIVEN}
+        if (data := self.compiled.cancelling.wider(given)) is None:
             return None
         return RoundedPoint(self.compiled, self.values, self.solved, data=data)
 

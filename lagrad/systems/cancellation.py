@@ -1,4 +1,4 @@
-"""Differences of nearly equal numbers, of which rounding is all, or much, of what is left.
+"""Sums and differences of which little is left, and of that rounding is all, or much.
 
 That alone does no harm: where a gradient vanishes, differences do. It does where a derivative
 changes by far more when operations are rounded otherwise than when the numbers that were given
@@ -7,10 +7,13 @@ Higham, Accuracy and Stability of Numerical Algorithms, 2002, §1.5 to §1.7: th
 large, and the problem's condition has nothing to do with it.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,25 +21,35 @@ from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors, moves
 from lagrad.typing import Array
 
-# What is left of a difference, relative to its terms, from which a derivative may be spoilt: of
-# n random differences the smallest is about 1/n, and says nothing.
+# What is left of a sum, relative to its terms, from which a derivative may be spoilt: of n random
+# differences the smallest is about 1/n, and says nothing.
 LEFT = 1e-2
 # Entries and operations beyond which nobody looks.
 ENTRIES, OPERATIONS = 1_000_000, 2_000
 # Products of numbers within one contraction, beyond which it is not looked at.
 PRODUCTS = 20_000_000
-Remains = Callable[..., Array]
-# What is left of two terms, or where a function of one number is zero, over what it is left of.
-OF_TWO: dict[str, Remains] = {
-    "add": lambda a, b: np.abs(a + b) / np.maximum(np.abs(a), np.abs(b)),
-    "subtract": lambda a, b: np.abs(a - b) / np.maximum(np.abs(a), np.abs(b)),
-}
-OF_ONE: dict[str, Remains] = {
+# How little is left of one where a function of one number is zero.
+OF_ONE: dict[str, Callable[[Array], Array]] = {
     **dict.fromkeys(("log", "log2", "log10"), lambda a: np.abs(np.log(np.abs(a)))),
     **dict.fromkeys(("arccos", "arcsin", "arctanh", "arccosh"), lambda a: np.abs(1 - np.abs(a))),
 }
-# Sums of entries, or of products of entries of two arrays.
+# What adds two terms up, and what entries, or products of entries of two arrays.
+OF_TWO = frozenset(("add", "subtract"))
 OF_MANY = frozenset(("sum", "cumsum", "contract", "sparse_product", "convolve", "scatter"))
+# Of the values of terms, how large what they add up to may be.
+Size: TypeAlias = Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """An operation that adds up, with all its terms, however many additions stand between."""
+
+    node: Expression
+    terms: tuple[Expression, ...]
+    size: Size
+
+    def of_numbers(self) -> bool:
+        return self.size is largest_of and all(term.shape == () for term in self.terms)
 
 
 class Differences:
@@ -46,10 +59,8 @@ class Differences:
 
     Attributes
     ----------
-    nodes : list of pairs
-        Each operation, and what tells how much is left of its arguments.
     inputs, arguments : lists of nodes
-        The variables that these are made of, and the operations' arguments in a row.
+        The variables that these are made of, and what is to be known of them, in a row.
     spoilt : a set of int, and a dict
         The nodes, by index, of which another rounding shows what is spoilt, and those of which
         another one of their arguments does, with which of these are rounded. A difference's
@@ -57,14 +68,15 @@ class Differences:
         in (x/r - 1)/(r - x) with r = sqrt(x² + 1), say.
     """
 
-    def __init__(self, roots: Iterable[Expression], defined: dict[int, Expression]) -> None:
+    def __init__(self, roots: Sequence[Expression], defined: dict[int, Expression]) -> None:
         def leaf(node: Expression) -> bool:
             return isinstance(node, Variable) and node.index not in defined
 
         nodes = ancestors(roots, leaf, defined)
         exact: dict[int, bool] = {}
-        found = []
+        found, uses = [], Counter(right(root, defined).index for root in roots)
         for node in nodes:
+            uses.update(right(a, defined).index for a in node.arguments)
             if node.index in defined and not leaf(node):
                 if (source := defined[node.index].index) in exact:
                     exact[node.index] = exact[source]
@@ -75,78 +87,105 @@ class Differences:
             else:
                 known = all(exact[a.index] for a in node.arguments)
                 exact[node.index] = known and chosen(node)
-                left = None if known or not node.size else remains(node)
-                if left is not None:
-                    found.append((node, left))
+                if node.size and not known and node.dtype.kind == "f":
+                    found.append(node)
         few = len(nodes) <= OPERATIONS and sum(node.size for node in nodes) <= ENTRIES
-        self.nodes = found if few else []
-        self.least = LEFT / max(1, sum(node.size for node, _ in self.nodes))
+        found = found if few else []
+        sums = [n for n in found if name_of(n) in OF_TWO]
+        within = {n.index for n in sums if uses[n.index] == 1}
+        inner = {right(a, defined).index for n in sums for a in n.arguments} & within
+        many = [n for n in found if name_of(n) in OF_MANY and products(n) <= PRODUCTS]
+        self.functions = [n for n in found if name_of(n) in OF_ONE]
+        outer = [n for n in sums if n.index not in inner]
+        self.sums = [Sum(n, n.arguments, size_of(n)) for n in many]
+        self.sums += [Sum(n, terms_of(n, within, defined), largest_of) for n in outer]
+        # Sums of numbers are looked at together.
+        self.sums.sort(key=Sum.of_numbers)
+        self.together = [found for found in self.sums if found.of_numbers()]
+        counts = [1 + len(found.terms) for found in self.together]
+        self.starts = np.cumsum([0, *counts])[:-1]
         self.inputs = [n for n in nodes if isinstance(n, Variable) and leaf(n)]
-        self.arguments = [a for node, _ in self.nodes for a in node.arguments]
-        self._groups = self._grouped()
-        single = [n.arguments[0] for n, _ in self.nodes if name_of(n) in OF_ONE]
-        others = [n for n, _ in self.nodes if name_of(n) not in OF_ONE]
-        rounded = {n.index: tuple(not exact[a.index] for a in n.arguments) for n in others}
-        self.spoilt = {right(a, defined).index for a in single}, rounded
+        self.arguments = [n.arguments[0] for n in self.functions]
+        self.arguments += [a for found in self.sums for a in (found.node, *found.terms)]
+        entries = sum(n.size for n in self.functions) + sum(f.node.size for f in self.sums)
+        self.least = LEFT / max(1, entries)
+        rounded = {n.index: tuple(not exact[a.index] for a in n.arguments) for n in (*sums, *many)}
+        self.spoilt = {right(n.arguments[0], defined).index for n in self.functions}, rounded
 
-    def first(self, arguments: Sequence[Array]) -> Expression | None:
-        """The first difference of which little is left, by the values of the arguments of all."""
+    def first(self, arguments: Sequence[Array]) -> tuple[Expression | None, float]:
+        """The first operation of which little is left, and the largest that one was left of.
+
+        Parameters
+        ----------
+        arguments : sequence of ndarray
+            The values of `arguments`.
+        """
+        first, top, place = None, 1.0, len(self.functions)
         with np.errstate(all="ignore"):
-            for nodes, remains, terms in self._groups:
-                given = [[arguments[k] for k in places] for places in terms]
-                alone = len(nodes) == 1
-                left = remains(*(g[0] if alone else np.array(g) for g in given)) < self.least
-                if left.any():
-                    return nodes[0] if alone else nodes[int(np.argmax(left))]
-        return None
-
-    def _grouped(self) -> list[tuple[list[Expression], Remains, list[list[int]]]]:
-        """Operations that are looked at together: scalars of one kind, else each alone."""
-        found: dict[Any, tuple[list[Expression], Remains, list[list[int]]]] = {}
-        place = 0
-        for node, remains in self.nodes:
-            assert node.primitive is not None
-            count = len(node.arguments)
-            scalar = all(a.shape == () for a in node.arguments)
-            key = node.primitive.name if scalar else node.index
-            nodes, _, terms = found.setdefault(key, ([], remains, [[] for _ in range(count)]))
-            nodes.append(node)
-            for k in range(count):
-                terms[k].append(place + k)
-            place += count
-        return list(found.values())
+            for node, value in zip(self.functions, arguments, strict=False):
+                if first is None and (OF_ONE[name_of(node)](value) < self.least).any():
+                    first = node
+            for found in self.sums[: len(self.sums) - len(self.together)]:
+                end = place + 1 + len(found.terms)
+                value, size = arguments[place], found.size(*arguments[place + 1 : end])
+                place = end
+                if (np.abs(value) < self.least * size).any():
+                    first = found.node if first is None else first
+                    top = max(top, float(np.max(size)))
+            if self.together:
+                sizes = np.abs(np.array(arguments[place:], dtype=float))
+                sums, sizes[self.starts] = sizes[self.starts], 0.0
+                largest = np.maximum.reduceat(sizes, self.starts)
+                small = np.flatnonzero(sums < self.least * largest)
+                if small.size:
+                    first = self.together[small[0]].node if first is None else first
+                    top = max(top, float(largest[small].max()))
+        return first, top
 
 
 def name_of(node: Expression) -> str:
     return "" if node.primitive is None else node.primitive.name
 
 
-def remains(node: Expression) -> Remains | None:
-    """What tells how much an operation leaves of its arguments; None of one that cancels nothing.
+def terms_of(
+    node: Expression, within: set[int], defined: dict[int, Expression]
+) -> tuple[Expression, ...]:
+    """All that is added up in sums of sums, of which nothing else is made."""
+    found: list[Expression] = []
+    waiting = [node]
+    while waiting:
+        for argument in waiting.pop().arguments:
+            term = right(argument, defined)
+            (waiting if term.index in within else found).append(term)
+    return tuple(found)
 
-    Of many terms that is compared with their root sum of squares: the sum of as many random
-    numbers is of that size, however many they are.
+
+def largest_of(*terms: Array) -> Array:
+    """The largest of some terms, entry by entry."""
+    return functools.reduce(np.maximum, map(np.abs, terms))
+
+
+def size_of(node: Expression) -> Size:
+    """The root sum of squares of the terms of an operation on arrays.
+
+    A sum of random numbers is of that size, however many they are.
     """
-    name = name_of(node)
-    if node.dtype.kind != "f" or name not in OF_MANY:
-        return None if node.dtype.kind != "f" else OF_TWO.get(name) or OF_ONE.get(name)
     assert node.primitive is not None
-    sum_of = squares_of = node.primitive.kernel(node.parameters)
-    if name == "sparse_product":
-        squares_of = node.primitive.kernel((node.parameters[0].squared(),))
-    if name == "contract" and products(node) > PRODUCTS:
-        return None
+    kernel = node.primitive.kernel(node.parameters)
+    if name_of(node) == "sparse_product":
+        kernel = node.primitive.kernel((node.parameters[0].squared(),))
 
-    def left(*given: Array) -> Array:
-        of = np.sqrt(squares_of(*(np.square(a, dtype=float) for a in given)))
-        found: Array = np.abs(sum_of(*given)) / of
+    def size(*given: Array) -> Array:
+        found: Array = np.sqrt(kernel(*(np.square(a, dtype=float) for a in given)))
         return found
 
-    return left
+    return size
 
 
 def products(node: Expression) -> int:
-    """How many products of numbers a contraction adds up."""
+    """How many products of numbers a contraction adds up; of other sums nothing."""
+    if name_of(node) != "contract":
+        return 0
     labels = node.parameters[0].partition("->")[0].split(",")
     shapes = (zip(s, a.shape, strict=True) for s, a in zip(labels, node.arguments, strict=True))
     return math.prod(dict(itertools.chain(*shapes)).values())
@@ -174,7 +213,7 @@ def chosen(node: Expression) -> bool:
     return moves(node)
 
 
-def differences(roots: Iterable[Expression], defined: dict[int, Expression]) -> Differences | None:
+def differences(roots: Sequence[Expression], defined: dict[int, Expression]) -> Differences | None:
     """The differences that may cancel, if there are any that somebody looks at."""
     found = Differences(roots, defined)
-    return found if found.nodes else None
+    return found if found.arguments else None
