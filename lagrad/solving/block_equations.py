@@ -15,6 +15,7 @@ from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
 from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, automatic
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.rounding import uncertainties
+from lagrad.solving.wider_precision import WiderPlan
 from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.reduced_block import SMALL, ReducedBlock
 from lagrad.typing import Array
@@ -104,6 +105,15 @@ class BlockEquations(ReducedBlock):
     def residual(self, outer: list[Array], point: Array) -> Array:
         """The residual vector at a point, NaN and infinity included."""
         return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
+
+    @cached_property
+    def wider(self) -> WiderPlan:
+        return WiderPlan(self.inputs, self.residuals, self.defined, self.dtype)
+
+    def finer_residual(self, outer: list[Array], point: Array) -> Array | None:
+        """The residual in a wider precision; None where there is none."""
+        found = self.wider([*outer, *split(point, self.unknowns)])
+        return None if found is None else joined(found)
 
 
 class LocalEquations:

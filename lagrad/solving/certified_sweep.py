@@ -14,11 +14,14 @@ from lagrad.compiler.finite import all_finite
 from lagrad.expressions.expression import Expression
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.last_bits import doubting, in_last_bits, moving
 from lagrad.solving.relative_change import MANY, Units, relative_change
-from lagrad.solving.rounding_samples import CLOSER, COARSE, FINER, FURTHER, SAFETY, SAMPLES
+from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES
 from lagrad.solving.sides import first_side
-from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
+from lagrad.solving.solved_point import SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
+from lagrad.solving.wider_precision import FINER, WiderPlan
+from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
 # What seeds a sweep, runs it, and reads what has arrived.
@@ -201,7 +204,7 @@ class CertifiedSweep:
             change = max(largest(there[key] - array) for there in others)
             spoilt[key] = not change <= UNEXPLAINED * explained
         # In a wider precision it is seen what is zero, and what is small.
-        there = point.wider() if any(spoilt.values()) else None
+        there = wider(point) if any(spoilt.values()) else None
         finer = None if there is None else self._near(there, sweep)
         sure = set()
         if finer is not None:
@@ -240,3 +243,19 @@ class CertifiedSweep:
 def closer(found: Mapping[Any, Array], other: Mapping[Any, Array]) -> dict[Any, Array]:
     """What a spacing would have done, where terms were rounded to many of them."""
     return {key: array + (other[key] - array) / COARSE for key, array in found.items()}
+
+
+def wider_data(compiled: CompiledSystem) -> WiderPlan:
+    """A tape's data from what is given, in a wider precision."""
+    usual = np.result_type(*[v.dtype for v in compiled.given], np.float32)
+    with compiled.system.arena.reopened():
+        return WiderPlan(compiled.given, compiled.tape.data, definitions(compiled.system), usual)
+
+
+def wider(point: SolvedPoint) -> SolvedPoint | None:
+    """A point with local partials in a wider precision, where there is one."""
+    given = [point.values[v] for v in point.compiled.given]
+    data = point.compiled.once(wider_data, point.compiled)(given)
+    if data is None:
+        return None
+    return RoundedPoint(point.compiled, point.values, point.solved, data=data)

@@ -42,6 +42,8 @@ class ErrorBound:
     matters : ndarray
         What each unknown is measured by where others are asked for: no less than what would be
         felt in its equations.
+    lost : bool
+        Whether some of them cannot be told from zero.
     """
 
     direction: Array
@@ -50,16 +52,28 @@ class ErrorBound:
     curvature: float
     each: Array
     matters: Array
+    lost: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class PathEnd:
-    """Where a path ended: the equations and the Jacobian there, and factors from nearby."""
+    """Where a path ended: the equations and the Jacobian there, and factors from nearby.
+
+    Where the residual has been computed in a wider precision, it is `finer`.
+    """
 
     here: LocalEquations
     jacobian: Jacobian
     factors: Factors
     scale: Measure
+    finer: Array | None = None
+
+    @cached_property
+    def rounding(self) -> Array:
+        """What rounding may have done to each residual."""
+        if self.finer is None:
+            return self.scale.epsilon * self.terms
+        return float(np.finfo(str(self.finer.dtype)).eps) * self.terms
 
     @cached_property
     def terms(self) -> Array:
@@ -69,22 +83,34 @@ class PathEnd:
     @cached_property
     def doubt(self) -> Array:
         """What each residual may be off by: what is left of it, and rounding of its terms."""
-        return np.abs(self.here.residual) + self.scale.epsilon * self.terms
+        return self.rounding if self.finer is not None else self.rounding + np.abs(self._left)
+
+    @cached_property
+    def _left(self) -> Array:
+        """What is left of the equations."""
+        here = self.here
+        return here.residual if self.finer is None else self.finer.astype(here.point.dtype)
+
+    @cached_property
+    def _off(self) -> Array:
+        """How far from the solution the point is known to be."""
+        if self.finer is None:
+            return np.zeros_like(self.here.point)
+        return self.factors.solve(self._left, tol=self.factors.estimate)
 
     def bound(self) -> ErrorBound:
         """How far the solution may be from here."""
         here, factors, scale = self.here, self.factors, self.scale
         kind = here.point.dtype
         # Where every solve is an iteration, the residual itself shows what it does.
-        rounding = scale.epsilon * self.terms
-        seen = here.residual + signed(rounding) if factors.iterative else signed(self.doubt)
+        seen = self._left + signed(self.rounding) if factors.iterative else signed(self.doubt)
         direction = self._response(seen)
         if not np.isfinite(direction).all():
             return without_bound(direction, scale.top)
-        if not self.doubt.any():
+        if not (self.doubt.any() or self._off.any()):
             return ErrorBound(direction.astype(kind), scale.top, 0.0, 0.0, 0 * scale.top, scale.top)
-        spread = errors(factors, self.doubt, direction)
-        sizes = self._sizes(spread)
+        spread = errors(factors, self.doubt, direction) + np.abs(self._off)
+        own, sizes = scale.largest(here.point), self._sizes(spread)
         worst = self._relative_error(spread, direction, sizes)
         # A spacing for each operation, and rounding is half of one; twice, where it is an estimate.
         exact = self.doubt.size <= SMALL and not factors.iterative
@@ -103,7 +129,8 @@ class PathEnd:
         # One that is zero beside what it was on the way is measured by that.
         zero = scale.largest(here.point) <= scale.epsilon * scale.top
         matters = np.where(zero, np.maximum(matters, scale.top), matters)
-        return ErrorBound(direction.astype(kind), sizes, error, curvature, each, matters)
+        lost = bool((sizes > np.maximum(own, scale.epsilon * scale.top)).any())
+        return ErrorBound(direction.astype(kind), sizes, error, curvature, each, matters, lost)
 
     def _felt(self) -> Array:
         """The size that each unknown would have to be felt in an equation, no more than others are.
@@ -161,7 +188,7 @@ class PathEnd:
             rmatvec=lambda x: factors.solve(doubt * np.ravel(x)) / against,
             dtype=float,
         )
-        return float(sparse_linalg.onenormest(operator, t=1))
+        return float(sparse_linalg.onenormest(operator, t=1)) + largest(self._off / against)
 
     def _bend(self, step: Array) -> Array:
         """What the residual changes by across a step, beyond the Jacobian's product with it."""

@@ -19,7 +19,7 @@ from lagrad.expressions.graph import ancestors, moves
 from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import Tape
 from lagrad.systems.system import System
-from lagrad.typing import Array, DType, Function, Indices
+from lagrad.typing import Array, Function, Indices
 
 # Operations that are rounded, and those of which some arguments are.
 Only: TypeAlias = tuple[set[int], dict[int, tuple[bool, ...]]]
@@ -27,8 +27,6 @@ Only: TypeAlias = tuple[set[int], dict[int, tuple[bool, ...]]]
 SAMPLES = 2
 # How coarsely terms are rounded that may cancel: two moves by one spacing often make none.
 COARSE = 32.0
-# How many times finer a wider precision rounds, at the least.
-FINER = 1000.0
 # So many more where two leave open whether a result is zero.
 FURTHER = 6
 # Of what the size of a sample is in doubt: signs are random, and lengths from a half to one.
@@ -121,19 +119,6 @@ class RoundedSystem:
         self, values: Mapping[Variable, Array], rounded: Roundings
     ) -> tuple[dict[Variable, Array], Sequence[Array]]:
         """The defined variables' values and the tape's data, from the values of all others."""
-        return self._evaluated(values, rounded)
-
-    def wider(self, values: Mapping[Variable, Array]) -> Sequence[Array] | None:
-        """The tape's data in the next wider precision; None where there is none, or no kernel."""
-        try:
-            given = {v: np.asarray(a, wider_than(v.dtype)) for v, a in values.items()}
-            return self._evaluated(given, lambda value: value)[1]
-        except TypeError:  # LAPACK's functions, and some of SciPy's, know doubles only
-            return None
-
-    def _evaluated(
-        self, values: Mapping[Variable, Array], rounded: Function
-    ) -> tuple[dict[Variable, Array], Sequence[Array]]:
         memory: dict[int, Any] = {v.index: a for v, a in values.items()}
         memory.update(self.constants)
         for step in self.order:
@@ -152,17 +137,6 @@ class RoundedSystem:
                 memory[step.index] = rounded(found) if step.rounds else found
         others = {v: np.asarray(memory[v.index], dtype=v.dtype) for v in self.variables}
         return others, [memory[node.index] for node in self.tape.data]
-
-
-def wider_than(dtype: DType) -> DType:
-    """What rounds a thousand times finer; TypeError where the machine has nothing."""
-    if dtype.kind != "f":
-        return dtype
-    wider = np.dtype(float if dtype == np.float32 else np.longdouble)
-    spacing, finer = (float(np.finfo(str(kind)).eps) for kind in (dtype, wider))
-    if finer > spacing / FINER:
-        raise TypeError(f"nothing is wider than {dtype} here")
-    return wider
 
 
 def operation(node: Expression, only: Only | None = None) -> Operation:

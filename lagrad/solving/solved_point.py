@@ -170,13 +170,6 @@ class SolvedPoint:
         others, data = self.compiled.cancelling(values, Roundings(number, COARSE))
         return RoundedPoint(self.compiled, values | others, self.solved, data=data)
 
-    def wider(self) -> "SolvedPoint | None":
-        """The point with local partials in a wider precision, where there is one."""
-        given = {v: a for v, a in self.values.items() if v.role in GIVEN}
-        if (data := self.compiled.cancelling.wider(given)) is None:
-            return None
-        return RoundedPoint(self.compiled, self.values, self.solved, data=data)
-
     @cached_property
     def beyond(self) -> "tuple[SolvedPoint, ...]":
         """The points on both sides of the kinks at which this one may be."""
