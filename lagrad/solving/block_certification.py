@@ -23,6 +23,8 @@ from lagrad.linear_solvers.jacobian import Jacobian, contraction, signed
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
 from lagrad.solving.error_bound import ErrorBound, PathEnd, errors, without_bound
 from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem
+from lagrad.solving.relative_change import MANY
+from lagrad.solving.rounding_samples import COARSE, SAFETY, Roundings
 from lagrad.systems.reduced_block import SMALL
 from lagrad.typing import Array
 
@@ -260,7 +262,19 @@ def corrected(
     else:
         return None
     jacobian, factors, gain = at_the_end(problem, here, end.factors)
-    return PathEnd(here, jacobian, factors, scale, left), jacobian, factors, gain
+    found = PathEnd(here, jacobian, factors, scale, left)
+    if not found.bound().error <= GOOD:
+        sampled = np.zeros_like(here.point)
+        for number in range(MANY):
+            # Terms of one sum are rounded together: what each could do alone, they seldom do.
+            rounded = Roundings(number, COARSE)
+            other = equations.finer_residual(here.outer, here.point, rounded)
+            assert other is not None
+            change = (other - left).astype(here.point.dtype)
+            moved = factors.solve(change, tol=ESTIMATE) * (SAFETY / COARSE)
+            sampled = np.maximum(sampled, np.abs(moved))
+        found = replace(found, sampled=sampled)
+    return found, jacobian, factors, gain
 
 
 def at_the_end(

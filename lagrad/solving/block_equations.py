@@ -15,6 +15,7 @@ from lagrad.linear_solvers.jacobian import Jacobian, Operator, Products
 from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, automatic
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.rounding import uncertainties
+from lagrad.solving.rounding_samples import Roundings
 from lagrad.solving.wider_precision import WiderPlan
 from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.reduced_block import SMALL, ReducedBlock
@@ -110,9 +111,11 @@ class BlockEquations(ReducedBlock):
     def wider(self) -> WiderPlan:
         return WiderPlan(self.inputs, self.residuals, self.defined, self.dtype)
 
-    def finer_residual(self, outer: list[Array], point: Array) -> Array | None:
+    def finer_residual(
+        self, outer: list[Array], point: Array, rounded: Roundings | None = None
+    ) -> Array | None:
         """The residual in a wider precision; None where there is none."""
-        found = self.wider([*outer, *split(point, self.unknowns)])
+        found = self.wider([*outer, *split(point, self.unknowns)], rounded)
         return None if found is None else joined(found)
 
 

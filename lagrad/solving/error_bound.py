@@ -59,7 +59,8 @@ class ErrorBound:
 class PathEnd:
     """Where a path ended: the equations and the Jacobian there, and factors from nearby.
 
-    Where the residual has been computed in a wider precision, it is `finer`.
+    Where the residual has been computed in a wider precision, it is `finer`, and `sampled` is what
+    other roundings of it do to the point, if that has been looked at.
     """
 
     here: LocalEquations
@@ -67,6 +68,7 @@ class PathEnd:
     factors: Factors
     scale: Measure
     finer: Array | None = None
+    sampled: Array | None = None
 
     @cached_property
     def rounding(self) -> Array:
@@ -109,7 +111,10 @@ class PathEnd:
             return without_bound(direction, scale.top)
         if not (self.doubt.any() or self._off.any()):
             return ErrorBound(direction.astype(kind), scale.top, 0.0, 0.0, 0 * scale.top, scale.top)
-        spread = errors(factors, self.doubt, direction) + np.abs(self._off)
+        if self.sampled is None:
+            spread = errors(factors, self.doubt, direction) + np.abs(self._off)
+        else:
+            spread = self.sampled + np.abs(self._off)
         own, sizes = scale.largest(here.point), self._sizes(spread)
         worst = self._relative_error(spread, direction, sizes)
         # A spacing for each operation, and rounding is half of one; twice, where it is an estimate.
@@ -177,9 +182,9 @@ class PathEnd:
         """The largest entry of |J⁻¹| doubt, each unknown against its size."""
         factors, doubt, n = self.factors, self.doubt, self.doubt.size
         against = np.repeat(np.maximum(sizes, 1e-300), self.scale.sizes)
-        if factors.iterative:
+        if factors.iterative and self.sampled is None:
             return 2 * largest(direction / against)
-        if n <= SMALL:
+        if n <= SMALL or self.sampled is not None:
             return largest(spread / against)
         # A norm of J⁻¹ between two scalings.
         operator = sparse_linalg.LinearOperator(
@@ -192,9 +197,16 @@ class PathEnd:
 
     def _bend(self, step: Array) -> Array:
         """What the residual changes by across a step, beyond the Jacobian's product with it."""
-        here = self.here
-        beyond = here.equations.residual(here.outer, (here.point + step).astype(here.point.dtype))
-        return (beyond - here.residual) - self.jacobian.mv(step)
+        here, kind = self.here, self.here.point.dtype
+        there = (here.point + step).astype(kind)
+        if self.finer is None:
+            change = here.equations.residual(here.outer, there) - here.residual
+        else:
+            beyond = here.equations.finer_residual(here.outer, there)
+            assert beyond is not None
+            change = (beyond - self.finer).astype(kind)
+        found: Array = change - self.jacobian.mv(there - here.point)
+        return found
 
     def _curvature(self, direction: Array, sizes: Array) -> float:
         """How much of itself the Jacobian changes by across the error δ.

@@ -139,6 +139,12 @@ class RoundedSystem:
         return others, [memory[node.index] for node in self.tape.data]
 
 
+def exact(node: Expression) -> bool:
+    """Whether an operation rounds nothing."""
+    primitive = node.primitive
+    return node.dtype.kind != "f" or moves(node) or (primitive is not None and primitive.kink)
+
+
 def operation(node: Expression, only: Only | None = None) -> Operation:
     """What is to be done for a node."""
     primitive = node.primitive
@@ -147,8 +153,7 @@ def operation(node: Expression, only: Only | None = None) -> Operation:
     if only is not None:
         conditioned = only[1].get(node.index, ())
         return Operation(node.index, kernel, arguments, node.index in only[0], conditioned, None)
-    exact = node.dtype.kind != "f" or primitive.kink or moves(node)
-    rounds = not (exact or primitive.conditioned)
+    rounds = not (exact(node) or primitive.conditioned)
     level = primitive.level if rounds else None
     conditioned = (True,) * len(arguments) if primitive.conditioned else ()
     return Operation(node.index, kernel, arguments, rounds, conditioned, level)

@@ -11,6 +11,7 @@ import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
+from lagrad.solving.rounding_samples import Roundings, exact
 from lagrad.systems.cancellation import whole
 from lagrad.typing import Array, DType
 
@@ -45,24 +46,30 @@ class WiderPlan:
         self.dtype = wider_than(usual)
         given = {node.index for node in inputs}
         self.constants: list[tuple[int, Any]] = []
-        self.order: list[tuple[int, Callable[..., Any] | None, tuple[int, ...]]] = []
+        self.order: list[tuple[int, Callable[..., Any] | None, tuple[int, ...], bool]] = []
         for node in ancestors(outputs, lambda n: n.index in given, defined):
             if node.index in given:
                 continue
             if isinstance(node, Constant):
                 self.constants.append((node.index, np.asarray(node.value)))
             elif node.index in defined:
-                self.order.append((node.index, None, (defined[node.index].index,)))
+                self.order.append((node.index, None, (defined[node.index].index,), False))
             elif node.primitive is not None:
+                kernel = node.primitive.kernel(node.parameters)
                 arguments = tuple(a.index for a in node.arguments)
-                self.order.append((node.index, node.primitive.kernel(node.parameters), arguments))
+                self.order.append((node.index, kernel, arguments, not exact(node)))
                 if whole(node) or node.primitive.name == "astype":
                     self.dtype = None
             elif isinstance(node, Variable):
                 self.dtype = None  # of no value
 
-    def __call__(self, values: Iterable[Array]) -> list[Array] | None:
-        """The outputs' values, for those of the inputs; None where it cannot be done."""
+    def __call__(
+        self, values: Iterable[Array], rounded: Roundings | None = None
+    ) -> list[Array] | None:
+        """The outputs' values, for those of the inputs; None where it cannot be done.
+
+        With each operation rounded otherwise, where it is said how.
+        """
         if self.dtype is None:
             return None
         memory: dict[int, Any] = dict(self.constants)
@@ -70,9 +77,10 @@ class WiderPlan:
             array = np.asarray(value)
             memory[node.index] = array.astype(self.dtype) if array.dtype.kind == "f" else array
         try:
-            for index, kernel, arguments in self.order:
+            for index, kernel, arguments, rounds in self.order:
                 given = [memory[a] for a in arguments]
-                memory[index] = given[0] if kernel is None else kernel(*given)
+                found = given[0] if kernel is None else kernel(*given)
+                memory[index] = rounded(found) if rounds and rounded is not None else found
         except TypeError:  # of a function that knows doubles only
             self.dtype = None
             return None
