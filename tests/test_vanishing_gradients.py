@@ -54,8 +54,8 @@ def test_gradients_close_to_an_optimum_and_at_it(distance):
 
 
 def test_a_gradient_that_is_rounding_elsewhere_is_refused_still():
-    # x is known to 1e-4 of itself, and nothing vanishes.
-    matrix = np.array([[1.0, 1.0], [1.0, 1.0 + 1e-12]])
+    # Multipliers are known to 1e-4 of themselves, and nothing vanishes.
+    matrix = np.outer([0.7, 1.1], [1.3, 0.9]) + 1e-12 * np.array([[1.0, 2.0], [3.0, -1.0]])
     with pytest.raises(lg.SingularSystem):
         lg.grad(lambda a: np.sum(lg.root(lambda z: matrix @ z - a, np.ones(2)) ** 2))(
             np.array([1.0, 2.0])

@@ -6,8 +6,11 @@ import numpy as np
 
 from lagrad.loops.chain import Chain
 from lagrad.programs.program import Program
-from lagrad.solving.last_bits import DOUBTS, MOVING, in_last_bits, steady
+from lagrad.solving.last_bits import DIVIDES, DOUBTS, MOVING, in_last_bits, steady
 from lagrad.typing import Array
+
+# How many times what is left a state may have been, or weighed.
+MANY_TIMES = 1e8
 
 
 def moved(arguments: Sequence[Array]) -> Sequence[Array]:
@@ -48,7 +51,36 @@ def doubtful(chain: Chain, given: Sequence[Array]) -> None:
             made = [] if how.complete is None else how.complete(at)
             found.append([*made, *chain.evaluation(list(at.values()))])
     if not steady(*found):
-        doubts.append(f"the loop of {how.of!r}")
+        doubts.append(f"the loop of {how.of!r} {DIVIDES}")
+
+
+def magnified(chain: Chain, arguments: Sequence[Array], value: Array) -> None:
+    """Cast doubt on a chain of multipliers where its loop magnifies rounding.
+
+    Where states were many times what they end as, their last bits then are all that is left of
+    them; and a value changes by λₜᵀδ where the state before step t does by δ: where |λ₀||s₀| is
+    many times |λ||s| at the end, so do the last bits of the start.
+    """
+    doubts, how = DOUBTS.get(), chain.execution
+    if doubts is None or how.complete is None or not chain.length:
+        return
+    m, order = len(how.moving), chain.order()
+    states, inputs, _ = chain.split(arguments)
+    seeds, found, stacks = states[:m], chain.parts(value)[:m], inputs[:m]
+    ends, starts = ([stack[t] for stack in stacks] for t in (order[0], order[-1]))
+    if [np.shape(a) for a in ends] != [np.shape(a) for a in seeds]:
+        return  # the multipliers of multipliers are arranged otherwise
+    most = (np.abs(stack).max(axis=0, initial=0.0) for stack in stacks)
+    pairs = zip(ends, most, strict=True)
+    fallen = any((np.abs(end) < top / MANY_TIMES).any() for end, top in pairs)
+    last, first = (sum(map(weight, *pair)) for pair in ((seeds, ends), (found, starts)))
+    if fallen or first > MANY_TIMES * last > 0:
+        doubts.append(f"the loop of {how.of!r} magnifies rounding from step to step")
+
+
+def weight(array: Array, multiplier: Array) -> float:
+    """What the last bits of an array are multiplied by in a result, but for their size."""
+    return float(np.abs(array * multiplier).max(initial=0.0))
 
 
 def singular(step: Program) -> bool:

@@ -84,8 +84,8 @@ def power_by_base(y: Value, x: Value, n: Value) -> Value:
 
 
 def power_by_exponent(y: Value, x: Value, n: Value) -> Value:
-    """xⁿ·log x; zero at x = 0, where the limit is zero for n > 0."""
-    return y * np.log(np.where(np.equal(x, 0), 1, x))
+    """xⁿ·log x; zero where xⁿ is, as at x = 0 for n > 0."""
+    return y * np.log(np.where(np.equal(y, 0), 1, x))
 
 
 power = elementwise(

@@ -137,7 +137,7 @@ def scatter(c: Array, index: Index) -> Array:
     if index.injective:
         out = np.zeros(size, dtype=c.dtype)
         out[positions] = values
-    elif c.dtype.kind in "iub":
+    elif c.dtype.kind in "iub" or c.dtype.itemsize > 8:
         out = np.zeros(size, dtype=c.dtype)
         np.add.at(out, positions, values)
     else:

@@ -45,13 +45,11 @@ pairwise(
 digamma = of_scipy(special.psi, lambda y, x: hurwitz_zeta(2.0, x), name="digamma")
 gammaln = of_scipy(special.gammaln, lambda y, x: special.digamma(x))
 xlogy = of_scipy(
-    special.xlogy,
-    lambda y, x, a: np.where(np.equal(x, 0) * np.equal(a, 0), 0, np.log(a)),
-    lambda y, x, a: np.where(np.equal(x, 0), 0, x / a),
+    special.xlogy, lambda y, x, a: np.log(a), lambda y, x, a: np.where(np.equal(x, 0), 0, x / a)
 )
 xlog1py = of_scipy(
     special.xlog1py,
-    lambda y, x, a: np.where(np.equal(x, 0) * np.equal(a, -1), 0, np.log1p(a)),
+    lambda y, x, a: np.log1p(a),
     lambda y, x, a: np.where(np.equal(x, 0), 0, x / (1 + a)),
 )
 entr = of_scipy(special.entr, lambda y, x: -np.log(x) - 1)

@@ -12,13 +12,14 @@ import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
+from lagrad.compiler.wider import WidePlan
 from lagrad.expressions.expression import Variable
 from lagrad.expressions.graph import conditioned, selects
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.block_equations import largest
 from lagrad.solving.kinks import Kinks, Side, directions, moved
-from lagrad.solving.last_bits import STEADY, doubting, in_last_bits, moving, rounded
+from lagrad.solving.last_bits import DIVIDES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, worst
 from lagrad.solving.relative_change import relative_change
 from lagrad.solving.rounding_samples import SAMPLES
@@ -54,8 +55,8 @@ class ExplicitGradient:
         self.outputs = [variables[name] for name in outputs]
         self.of = None if of is None else variables[of]
         self.parameters = [] if of is None else compiled.system.with_role("parameter")
-        self.differences = None if of is None else compiled.differences
         self.loops, self.iterates = False, of is not None and compiled.iterates
+        self.wide: WidePlan | None = None
         if compiled.flat is not None:
             (run,) = compiled.runs
             self.inputs, self.run = [v.name for v in run.inputs], self._swept
@@ -79,6 +80,7 @@ class ExplicitGradient:
         matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
         self.tie_count = len(ties)
         self.plan = Plan(given, [*results, *ties, *matrices], definitions(system))
+        self.wide = WidePlan(self.plan)
         # Each result is an array of its own, and a gradient has its parameter's dtype.
         wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
         self.copied = [
@@ -108,28 +110,35 @@ class ExplicitGradient:
         ill-conditioned that the accuracy is to be asked for. Where it is `hot`, only loops are
         asked for doubts about rounding.
         """
-        if not hot and self.cancels(values):
-            return None
         if not (self.loops or (self.iterates and not hot)):
-            return self.run(values)
+            found = self.run(values)
+            return None if not hot and self.spoilt(values, found) else found
         with doubting() as doubts:
             found = self.run(values)
+        if not hot and self.spoilt(values, found):
+            return None
         if not (doubts or (found is not None and self.iterates and not hot)):
             return found
         change = self._rounding(values)
         if change <= STEADY:
             return found
         if self.of is None:  # derivatives that the function itself asks for
-            name = self.compiled.system.name
-            raise rounded(
-                f"a derivative in {name!r}", change, dict.fromkeys(doubts or ["the program"])
-            )
+            why = dict.fromkeys(doubts or [f"the program {DIVIDES}"])
+            raise rounded(f"a derivative in {self.compiled.system.name!r}", change, why)
         return None
 
-    def cancels(self, values: Sequence[Array]) -> bool:
-        """Whether little is left of a difference, where derivatives are asked for."""
-        if self.differences is None:
+    def spoilt(self, values: Sequence[Array], found: list[Array] | None) -> bool:
+        """Whether rounding may be much of a gradient: to be looked at closely.
+
+        Where it costs little, a wider precision finds another one; elsewhere little is left of a
+        sum.
+        """
+        if self.of is None or found is None:
             return False
+        wide = self.wide
+        agrees = None if wide is None else wide.agrees(values, found, len(self.outputs))
+        if agrees is not None:
+            return not agrees
         variables = self.compiled.system.variables
         named = {variables[k]: v for k, v in zip(self.inputs, values, strict=True)}
         return self.compiled.cancels(named)[0] is not None

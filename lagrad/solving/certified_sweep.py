@@ -11,17 +11,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
+from lagrad.compiler.wider import FINER
 from lagrad.expressions.expression import Expression
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
-from lagrad.solving.compiled_system import CompiledSystem
-from lagrad.solving.last_bits import doubting, in_last_bits, moving
+from lagrad.solving.finer_derivatives import first_off, is_small, wider
+from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
 from lagrad.solving.relative_change import MANY, Units, relative_change
 from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES
-from lagrad.solving.sides import first_side
-from lagrad.solving.solved_point import SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
-from lagrad.solving.wider_precision import FINER, WiderPlan
-from lagrad.systems.constraint import definitions
+from lagrad.solving.sides import at_kink, first_side
+from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.typing import Array
 
 # What seeds a sweep, runs it, and reads what has arrived.
@@ -30,6 +29,8 @@ Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 JUMPED = 1e-2
 # How far around it is seen whether something vanishes at a point; relative, by moves of last bits.
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
+# A relative change that nobody would call an error.
+STEADY = 1e-9
 # How many times what the numbers given explain, from which a change is the operations'.
 UNEXPLAINED = 20.0
 # How many times what a wider precision makes of something rounding may be, where that is no zero.
@@ -51,7 +52,8 @@ class Taken:
     jump : float
         By how much of itself it differs between the sides of a kink.
     lost : float
-        What cancellation has spoilt of it, and `where`.
+        What rounding has spoilt of it where nothing was solved for, and `where`; `gradual` where
+        no sum has cancelled at once.
     """
 
     found: dict[Any, Array]
@@ -60,6 +62,7 @@ class Taken:
     jump: float
     lost: float = 0.0
     where: Expression | None = None
+    gradual: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,14 +133,13 @@ class CertifiedSweep:
             change = self._change(first, [self._near(there, sweep)])
             error += change if change > JUMPED else 0.0
         if point.compiled.iterates and not self.point.tied:
-            doubts.append(f"the program {point.compiled.system.name!r}")
+            doubts.append(f"the program {point.compiled.system.name!r} {DIVIDES}")
         if doubts:
             sweep.rounding = self._explained(point, first, sweep)
             sweep.doubts = tuple(dict.fromkeys(doubts))
             error += sweep.rounding
-        where, _ = point.cancels
-        if where is not None and not point.tied:
-            return Taken(found, sweep, error, jump, self._lost(first, sweep), where)
+        if not (point.doubtful or point.tied or point.side is not None):
+            return Taken(found, sweep, error, jump, *self._lost(first, sweep))
         return Taken(found, sweep, error, jump)
 
     def rounding(self, found: Mapping[Any, Array], sweep: Carried) -> float:
@@ -189,32 +191,56 @@ class CertifiedSweep:
             with moving(rng):
                 yield self._near(point.in_last_bits(rng, times), sweep, move)
 
-    def _lost(self, found: Mapping[Any, Array], sweep: Carried) -> float:
-        """What cancellation changes of it, where what was given explains nothing of the kind."""
+    def _lost(
+        self, found: dict[Any, Array], sweep: Carried
+    ) -> tuple[float, Expression | None, bool]:
+        """What rounding has spoilt of what is carried where nothing is solved for.
+
+        With the operation that shows it, and whether no sum has cancelled at once.
+        """
         point = self.point
-        others = [closer(found, self._near(point.cancelled(k), sweep)) for k in range(MANY)]
-        # Sums on the way back cancel too, of partials that are rounded as everything is.
-        others += [self._near(point.sample(k), sweep) for k in range(MANY)]
+        there = wider(point) if is_small(point.compiled) or point.cancels[0] is not None else None
+        if there is None and point.cancels[0] is None:
+            return 0.0, None, False
+        if there is None:
+            return self._unexplained(found, sweep), point.cancels[0], False
+        finer = self._near(there, sweep)
+        lost = relative_change(found, [finer], self.units, 0.0, sure=set(found))
+        if lost <= STEADY or at_kink(point):
+            return 0.0, None, False
+        # In a wider precision it is seen what is zero, and what is small.
+        others = self._rounded(found, sweep)
+        rounding = {k: max(largest(o[k] - a) for o in others) for k, a in found.items()}
+        sure = {k for k, off in rounding.items() if off < CLEAR * largest(finer[k])}
+        lost = self._change(found, [finer], sure=sure)
+        if lost > self.accuracy:
+            lost = self._change(found, [finer], least=self._around(point, found, sweep), sure=sure)
+        if point.cancels[0] is None:
+            return lost, first_off(point, self.accuracy), True
+        return lost, point.cancels[0], False
+
+    def _rounded(self, found: dict[Any, Array], sweep: Carried) -> list[dict[Any, Array]]:
+        """What is carried where sums, and all operations, are rounded otherwise."""
+        point = self.point
+        others = [self._near(point.sample(k), sweep) for k in range(MANY)]
+        if point.cancels[0] is None:
+            return others
+        terms = [self._near(point.cancelled(k), sweep) for k in range(MANY)]
+        return others + [closer(found, there) for there in terms]
+
+    def _unexplained(self, found: dict[Any, Array], sweep: Carried) -> float:
+        """What rounding changes, where moves of what was given explain nothing of the kind."""
+        others = self._rounded(found, sweep)
         # Moved so far that the roundings there, which are others, count for little beside it. One
         # sample may be anything where they are all that there is, or along a valley.
-        moved = list(self._moved(point, sweep, MOVED, FAR))
+        moved = list(self._moved(self.point, sweep, MOVED, FAR))
         spoilt = {}
         for key, array in found.items():
             _, explained, *_ = sorted(largest(there[key] - array) / FAR for there in moved)
             change = max(largest(there[key] - array) for there in others)
             spoilt[key] = not change <= UNEXPLAINED * explained
-        # In a wider precision it is seen what is zero, and what is small.
-        there = wider(point) if any(spoilt.values()) else None
-        finer = None if there is None else self._near(there, sweep)
-        sure = set()
-        if finer is not None:
-            others.append(finer)
-            for key, array in found.items():
-                rounding = max(largest(there[key] - array) for there in others)
-                if rounding < CLEAR * largest(finer[key]):
-                    sure.add(key)
         others = [{k: a if spoilt[k] else found[k] for k, a in o.items()} for o in others]
-        return SAFETY * self._change(found, others, sure=sure)
+        return SAFETY * self._change(found, others)
 
     def _near(
         self, there: SolvedPoint, sweep: Carried, seeded: Callable[[Array], Array] = np.asarray
@@ -243,19 +269,3 @@ class CertifiedSweep:
 def closer(found: Mapping[Any, Array], other: Mapping[Any, Array]) -> dict[Any, Array]:
     """What a spacing would have done, where terms were rounded to many of them."""
     return {key: array + (other[key] - array) / COARSE for key, array in found.items()}
-
-
-def wider_data(compiled: CompiledSystem) -> WiderPlan:
-    """A tape's data from what is given, in a wider precision."""
-    usual = np.result_type(*[v.dtype for v in compiled.given], np.float32)
-    with compiled.system.arena.reopened():
-        return WiderPlan(compiled.given, compiled.tape.data, definitions(compiled.system), usual)
-
-
-def wider(point: SolvedPoint) -> SolvedPoint | None:
-    """A point with local partials in a wider precision, where there is one."""
-    given = [point.values[v] for v in point.compiled.given]
-    data = point.compiled.once(wider_data, point.compiled)(given)
-    if data is None:
-        return None
-    return RoundedPoint(point.compiled, point.values, point.solved, data=data)

@@ -104,6 +104,18 @@ def singular(
     return SingularSystem("\n".join(lines))
 
 
+def magnified(what: str, change: float, node: Any) -> SingularSystem:
+    """The error for a derivative of which rounding is much, though no sum has cancelled at once."""
+    first = "" if node is None else f" {shown(node)} is the first on the way of which that is so."
+    error = SingularSystem(
+        f"{what} is off by about {change:.1e} of itself: rounding is magnified from step to step."
+        f"{first} Write a recurrence in the direction in which it is stable, take fewer steps, or "
+        "ask for less of lg.grad, lg.jacobian or solve: accuracy=…."
+    )
+    error.operation = "" if node is None else shown(node)
+    return error
+
+
 def cancelled(what: str, change: float, node: Any) -> SingularSystem:
     """The error for a derivative that cancellation has spoilt."""
     error = SingularSystem(

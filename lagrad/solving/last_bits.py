@@ -20,6 +20,7 @@ DOUBTS: ContextVar[list[str] | None] = ContextVar("lagrad_doubts", default=None)
 MOVING: ContextVar[np.random.Generator | None] = ContextVar("lagrad_moving", default=None)
 # How much a step's derivative may change while the numbers it is of change in their last bits.
 STEADY = 1e-7
+DIVIDES = "divides by what rounding has left, as of differences once an iteration has converged"
 
 
 @contextmanager
@@ -73,9 +74,8 @@ def rounded(what: str, change: float, doubts: Iterable[str]) -> SingularSystem:
     """The error for a derivative that is rounding."""
     return SingularSystem(
         f"{what} is rounding: it changes by {change:.1e} of itself when what it is made of "
-        f"changes in its last bits. Here {' and '.join(doubts)} divides by what "
-        "rounding has left, as of differences once an iteration has converged. Let it stop "
-        "there (fewer steps, or lg.while_loop), start farther from the solution, keep the divisor "
-        "away from zero, or differentiate what it approaches instead: lg.argmin, lg.root and "
+        f"changes in its last bits. Here {' and '.join(doubts)}. Let it stop there (fewer "
+        "steps, or lg.while_loop), start farther from the solution, keep the divisor away from "
+        "zero, or differentiate what it approaches instead: lg.argmin, lg.root and "
         "lg.fixed_point do, without differentiate=."
     )

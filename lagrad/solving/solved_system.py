@@ -21,7 +21,7 @@ from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.certified_sweep import Carry, CertifiedSweep
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivative_mapping import Derivatives, Gradient, frozen
-from lagrad.solving.failure_messages import cancelled
+from lagrad.solving.failure_messages import cancelled, magnified
 from lagrad.solving.last_bits import rounded
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
 from lagrad.solving.relative_change import Units
@@ -239,7 +239,8 @@ class SolvedSystem:
             self.policy.fail(rounded(what, sweep.rounding, sweep.doubts))
             return read, certificate
         if not taken.lost <= self.policy.accuracy:
-            self.policy.fail(cancelled(what, taken.lost, taken.where))
+            said = magnified if taken.gradual else cancelled
+            self.policy.fail(said(what, taken.lost, taken.where))
             return read, certificate
         if self.point.doubtful:
             self.policy.require(certificate, what, self.point.hints() if error > 1e-3 else "")

@@ -9,21 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.compiler.wider import wider_than
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.solving.rounding_samples import Roundings, exact
 from lagrad.systems.cancellation import whole
-from lagrad.typing import Array, DType
-
-# How many times finer a wider precision rounds, at the least.
-FINER = 1000.0
-
-
-def wider_than(dtype: DType) -> DType | None:
-    """The next wider dtype of floats, where the machine has one that is."""
-    wider = np.dtype(float if dtype == np.float32 else np.longdouble)
-    spacing, finer = (float(np.finfo(str(kind)).eps) for kind in (dtype, wider))
-    return wider if finer <= spacing / FINER else None
+from lagrad.typing import Array, DType, Indices
 
 
 class WiderPlan:
@@ -33,6 +24,8 @@ class WiderPlan:
     ----------
     dtype : dtype or None
         What it evaluates in; None where something in it knows nothing wider than `usual`.
+    size : int
+        How many numbers it computes.
     """
 
     def __init__(
@@ -43,25 +36,26 @@ class WiderPlan:
         usual: DType,
     ) -> None:
         self.inputs, self.outputs = inputs, outputs
-        self.dtype = wider_than(usual)
+        self.usual, self.dtype = usual, wider_than(usual)
         given = {node.index for node in inputs}
         self.constants: list[tuple[int, Any]] = []
-        self.order: list[tuple[int, Callable[..., Any] | None, tuple[int, ...], bool]] = []
+        self.order: list[tuple[Expression, Callable[..., Any] | None, Indices, bool]] = []
         for node in ancestors(outputs, lambda n: n.index in given, defined):
             if node.index in given:
                 continue
             if isinstance(node, Constant):
                 self.constants.append((node.index, np.asarray(node.value)))
             elif node.index in defined:
-                self.order.append((node.index, None, (defined[node.index].index,), False))
+                self.order.append((node, None, (defined[node.index].index,), False))
             elif node.primitive is not None:
                 kernel = node.primitive.kernel(node.parameters)
                 arguments = tuple(a.index for a in node.arguments)
-                self.order.append((node.index, kernel, arguments, not exact(node)))
+                self.order.append((node, kernel, arguments, not exact(node)))
                 if whole(node) or node.primitive.name == "astype":
                     self.dtype = None
             elif isinstance(node, Variable):
                 self.dtype = None  # of no value
+        self.size = sum(node.size for node, *_ in self.order)
 
     def __call__(
         self, values: Iterable[Array], rounded: Roundings | None = None
@@ -72,16 +66,35 @@ class WiderPlan:
         """
         if self.dtype is None:
             return None
-        memory: dict[int, Any] = dict(self.constants)
-        for node, value in zip(self.inputs, values, strict=True):
-            array = np.asarray(value)
-            memory[node.index] = array.astype(self.dtype) if array.dtype.kind == "f" else array
         try:
-            for index, kernel, arguments, rounds in self.order:
-                given = [memory[a] for a in arguments]
-                found = given[0] if kernel is None else kernel(*given)
-                memory[index] = rounded(found) if rounds and rounded is not None else found
+            memory = self._evaluated(values, self.dtype, rounded)
         except TypeError:  # of a function that knows doubles only
             self.dtype = None
             return None
         return [memory[node.index] for node in self.outputs]
+
+    def first_off(self, values: Sequence[Array], share: float) -> Expression | None:
+        """The first operation of which rounding has taken more than a share."""
+        assert self.dtype is not None
+        usual, wide = (self._evaluated(values, kind) for kind in (self.usual, self.dtype))
+        for node, *_ in self.order:
+            if node.dtype.kind == "f" and node.size:
+                exact = wide[node.index]
+                if not np.max(np.abs(usual[node.index] - exact)) <= share * np.max(np.abs(exact)):
+                    return node
+        return None
+
+    def _evaluated(
+        self, values: Iterable[Array], dtype: DType, rounded: Roundings | None = None
+    ) -> dict[int, Any]:
+        memory: dict[int, Any] = dict(self.constants)
+        for node, value in zip(self.inputs, values, strict=True):
+            array = np.asarray(value)
+            memory[node.index] = array.astype(dtype) if array.dtype.kind == "f" else array
+        for node, kernel, arguments, rounds in self.order:
+            given = [memory[a] for a in arguments]
+            found = given[0] if kernel is None else kernel(*given)
+            if rounds and dtype not in (np.asarray(found).dtype, self.usual):
+                raise TypeError(f"{node.primitive} does not compute in {dtype}")
+            memory[node.index] = rounded(found) if rounds and rounded is not None else found
+        return memory

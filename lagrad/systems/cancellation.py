@@ -85,7 +85,8 @@ class Differences:
             elif whole(node) or not all(a.index in exact for a in node.arguments):
                 continue  # it would be run once more
             else:
-                known = all(exact[a.index] for a in node.arguments)
+                # Of a choice those that it is made among; what chooses has no digits to lose.
+                known = all(exact[a.index] for a in node.arguments if a.dtype.kind == "f")
                 exact[node.index] = known and chosen(node)
                 if node.size and not known and node.dtype.kind == "f":
                     found.append(node)
@@ -209,7 +210,7 @@ def chosen(node: Expression) -> bool:
     primitive = node.primitive
     assert primitive is not None
     if primitive.elementwise:
-        return primitive.kink or primitive.name == "negative"
+        return primitive.kink or primitive.name in ("negative", "where")
     return moves(node)
 
 
