@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import special
 from scipy.optimize import fsolve
 
 import lagrad as lg
@@ -278,3 +279,29 @@ def test_a_start_that_is_differentiated_decides_what_a_total_is():
     settled = lambda b: lg.fixed_point(lambda z: 0.5 * (z + z[::-1]), np.stack([b, 0 * b]))
     with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
         lg.grad(lambda b: settled(b)[0])(2.0)
+
+
+def means(z):
+    """A step of the arithmetic-geometric mean: it leaves (m, m) as it is, for every m."""
+    return np.stack([(z[0] + z[1]) / 2, np.sqrt(z[0] * z[1])])
+
+
+@pytest.mark.parametrize("start", [(2.0, 1.0), (3.0, 1.0), (2.0, 2.0), (24.0, 6.0)])
+def test_a_fixed_point_among_many_is_the_one_that_steps_lead_to(start):
+    found = lg.fixed_point(means, np.array(start))
+    a, b = start
+    # Gauss: π (a + b)/4 over the complete elliptic integral of ((a − b)/(a + b))².
+    wanted = np.pi * (a + b) / 4 / special.ellipk(((a - b) / (a + b)) ** 2)
+    np.testing.assert_allclose(found, [wanted, wanted], rtol=1e-12)
+
+
+def test_what_its_start_decides_has_no_derivative_and_the_steps_have():
+    mean = lambda x: lg.fixed_point(means, np.stack([x, 1.0 + 0 * x]))[0]
+    with pytest.raises(lg.SingularSystem, match=r"decided by the start.*lg\.iterate"):
+        lg.grad(mean)(2.0)
+    with pytest.raises(lg.SingularSystem, match="many solutions"):
+        lg.jvp(mean, (2.0,), (1.0,))
+    steps = lambda x: lg.iterate(means, np.stack([x, 1.0 + 0 * x]), 8)[0]
+    exact = lambda x: np.pi * (x + 1) / 4 / special.ellipk(((x - 1) / (x + 1)) ** 2)
+    slope = (exact(2 + 1e-5) - exact(2 - 1e-5)) / 2e-5
+    assert lg.grad(steps)(2.0) == pytest.approx(slope, rel=1e-8)

@@ -19,6 +19,7 @@ from lagrad.errors import (
     NotContractive,
     NotConverged,
     ShapeMismatch,
+    SingularSystem,
     UnsupportedType,
 )
 from lagrad.expressions.expression import Equation, Expression, Variable
@@ -29,7 +30,7 @@ from lagrad.linear_solvers.modified import Centered, Damped
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.programs.program import Program
 from lagrad.solving.block_certification import Solved
-from lagrad.solving.block_equations import FORMED, BlockEquations, largest
+from lagrad.solving.block_equations import FORMED, BlockEquations, LocalEquations, largest
 from lagrad.solving.certificate import Policy
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
@@ -320,6 +321,10 @@ class ImplicitApproach:
 
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:
         return DenseLU() if equations.block.size <= FORMED else equations.solver
+
+    def strays(self, begin: LocalEquations, found: Solved) -> SingularSystem | None:
+        """The error where Newton's method has left what the approach had arrived at."""
+        return None
 
     def moves_away(self, solved: Solved) -> NotContractive | None:
         """The error at a fixed point that the plain iteration moves away from."""

@@ -17,6 +17,7 @@ from lagrad.errors import (
     NotConverged,
     NotPositiveDefinite,
     ShapeMismatch,
+    SingularSystem,
 )
 from lagrad.implicit.approach import ImplicitApproach, NoDirection, Problem
 from lagrad.linear_solvers.base import LinearSolver
@@ -29,7 +30,7 @@ from lagrad.programs.derived_programs import adjoint
 from lagrad.programs.program import Program
 from lagrad.solving.acceleration import with_momentum
 from lagrad.solving.block_certification import Solved
-from lagrad.solving.block_equations import FORMED, BlockEquations
+from lagrad.solving.block_equations import FORMED, BlockEquations, LocalEquations, largest
 from lagrad.solving.failure_messages import REMEDY
 from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached, without_contracting
 from lagrad.systems.linearization import joined
@@ -40,6 +41,8 @@ from lagrad.typing import Array
 FACTORED = 256
 # Plain steps that show whether an iteration runs away.
 PLAIN = 50
+# Steps of a fixed point, relative to it, and how far Newton's method may lead from there.
+ARRIVED, NEAR = 1e-8, 1e-2
 # An objective that has fallen so far, relative to its first value, has no minimum.
 UNBOUNDED = 1e20
 
@@ -135,6 +138,19 @@ class FixedPoint(ImplicitApproach):
         if self.method is not None and equations.block.size > FACTORED:
             return Support()
         return super().usual_solver(equations)
+
+    def strays(self, begin: LocalEquations, found: Solved) -> SingularSystem | None:
+        if self.method is None or not self.method.tol < ARRIVED:
+            return None
+        size = largest(begin.point)
+        arrived = largest(begin.residual) <= ARRIVED * size
+        if not arrived or largest(found.point - begin.point) <= NEAR * size:
+            return None
+        return SingularSystem(
+            f"the step of {self.name!r} has arrived at a fixed point from which Newton's method "
+            "leads far away: there are others beside it. What does not depend on which of them "
+            "was found has a derivative."
+        )
 
     def moves_away(self, solved: Solved) -> NotContractive | None:
         if self.method is None or self.inner:

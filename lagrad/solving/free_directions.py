@@ -53,6 +53,8 @@ class FreeDirections:
         Whether the start fixes them: a step keeps the totals.
     elsewhere : ndarray
         Unknowns that are no solution.
+    started : bool
+        Whether parameters decide where the unknowns start, and so what is free.
     """
 
     label: str
@@ -62,6 +64,7 @@ class FreeDirections:
     kept: Array
     fixed: bool
     elsewhere: Array
+    started: bool = False
 
     @property
     def turned(self) -> "FreeDirections":
@@ -91,7 +94,8 @@ class FreeDirections:
             f"{'s' if self.free.shape[1] > 1 else ''} free, and what is differentiated depends on "
             f"where along {said} the solution is. That is decided by the start alone: fix it, by "
             "an equation in the place of one that follows from the others or by a penalty on what "
-            "is minimised, or differentiate what does not depend on it."
+            "is minimised, or differentiate what does not depend on it, or the steps that lead "
+            "there (lg.iterate)."
         )
 
     def anywhere(self, solution: Array, transposed: bool) -> Array:
@@ -102,7 +106,8 @@ class FreeDirections:
         rng = np.random.default_rng(len(solution))
         shape = (along.shape[1], *solution.shape[1:])
         move: Array = along @ rng.choice([-1.0, 1.0], shape)
-        return solution + largest(solution) * move
+        moved = largest(solution) or float(self.started and not transposed)
+        return solution + moved * move
 
 
 def combination(names: Sequence[str], weights: Array) -> str:

@@ -12,7 +12,7 @@ from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.jacobian import Operator
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.solving.block_certification import Solved, certify, given_up, linearised
-from lagrad.solving.block_equations import BlockEquations
+from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failure_messages import Failure
 from lagrad.solving.free_directions import freed
@@ -24,6 +24,8 @@ from lagrad.systems.linearization import split
 from lagrad.typing import Array
 
 Values = Mapping[Variable, Array]
+# Steps of an iteration, at the most, that lead to one of many fixed points.
+STEPS = 1000
 
 
 class Approach(Protocol):
@@ -81,6 +83,9 @@ class Approach(Protocol):
 
     def moves_away(self, solved: Solved) -> NotContractive | None:
         """The error at a fixed point that the plain iteration moves away from."""
+
+    def strays(self, begin: LocalEquations, found: Solved) -> Failure | None:
+        """The error where Newton's method has left what the approach had arrived at."""
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
         """NotPositiveDefinite where the objective curves down at what should be its minimum."""
@@ -171,7 +176,7 @@ def solve_block(
         else:
             found, failure = solved_from(problem, begin, options)
         if failure is None and found is not None and approach is not None and not plainly:
-            failure = approach.moves_away(found)
+            failure = approach.strays(problem.at(begin), found) or approach.moves_away(found)
         return found, failure
 
     found, failure = ended(problem, begin)
@@ -196,9 +201,15 @@ def solve_block(
         # Totals are those of the start: one that is computed would have derivatives of its own.
         plain = all(node is None for group in outermost for node in group.starts)
         steps = approach is not None and approach.steps and plain
+        if approach is not None and approach.steps:
+            # Combinations of steps may have left the one of many that these lead to.
+            begins = [stepped(problem, b) for b in reversed(begins)]
         ways = (freed(problem, b, options, steps, failure) for b in begins)
         free = next((f for f in ways if f is not None and meant(f)), None)
-        found, failure = (found, failure) if free is None else (free, None)
+        if free is not None:
+            # One that is free after all has a regular Jacobian.
+            at = None if free.free is None else replace(free.free, started=not plain)
+            found, failure = replace(free, free=at), None
     if failure is None and found is not None and not settled and astray(found):
         # Once more, inner functions solved from their own starts at each step.
         begin = equations.vector(approached("begin", True) or start)
@@ -215,6 +226,17 @@ def solve_block(
     if failure is None and approach is not None:
         found = as_differentiated(found, approach, equations.unknowns)
     return found, failure
+
+
+def stepped(problem: BlockProblem, point: Array) -> Array:
+    """Plain steps further, while they shrink."""
+    before = np.inf
+    for _ in range(STEPS):
+        step = problem.at(point).residual
+        if not largest(step) < before:
+            break
+        point, before = point + step, largest(step)
+    return point
 
 
 def solved_from(
