@@ -9,8 +9,8 @@ from lagrad.programs.program import Program
 from lagrad.solving.last_bits import DIVIDES, DOUBTS, MOVING, in_last_bits, steady
 from lagrad.typing import Array
 
-# How many times what is left a state may have been, or weighed.
-MANY_TIMES = 1e8
+# How many times what is left a state may have been, or weighed; and what it was at first.
+MANY_TIMES, GROWN = 1e8, 10.0
 
 
 def moved(arguments: Sequence[Array]) -> Sequence[Array]:
@@ -57,9 +57,9 @@ def doubtful(chain: Chain, given: Sequence[Array]) -> None:
 def magnified(chain: Chain, arguments: Sequence[Array], value: Array) -> None:
     """Cast doubt on a chain of multipliers where its loop magnifies rounding.
 
-    Where states were many times what they end as, their last bits then are all that is left of
-    them; and a value changes by λₜᵀδ where the state before step t does by δ: where |λ₀||s₀| is
-    many times |λ||s| at the end, so do the last bits of the start.
+    Where states have grown to many times what they end as, their last bits then are all that is
+    left of them. And a value changes by λₜᵀδ where the state before step t does by δ: where
+    |λ₀||s₀| is many times |λ||s| at the end, so do the last bits of the start.
     """
     doubts, how = DOUBTS.get(), chain.execution
     if doubts is None or how.complete is None or not chain.length:
@@ -71,8 +71,10 @@ def magnified(chain: Chain, arguments: Sequence[Array], value: Array) -> None:
     if [np.shape(a) for a in ends] != [np.shape(a) for a in seeds]:
         return  # the multipliers of multipliers are arranged otherwise
     most = (np.abs(stack).max(axis=0, initial=0.0) for stack in stacks)
-    pairs = zip(ends, most, strict=True)
-    fallen = any((np.abs(end) < top / MANY_TIMES).any() for end, top in pairs)
+    fallen = any(
+        np.any((np.abs(end) < top / MANY_TIMES) & (np.abs(start) < top / GROWN))
+        for end, top, start in zip(ends, most, starts, strict=True)
+    )
     last, first = (sum(map(weight, *pair)) for pair in ((seeds, ends), (found, starts)))
     if fallen or first > MANY_TIMES * last > 0:
         doubts.append(f"the loop of {how.of!r} magnifies rounding from step to step")

@@ -4,7 +4,7 @@ The same sweeps with other roundings, each block's solution corrected once, show
 the solution and rounding on the way do to the result. At a kink it is the mean over the sides.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -199,25 +199,37 @@ class CertifiedSweep:
         With the operation that shows it, and whether no sum has cancelled at once.
         """
         point = self.point
-        there = wider(point) if is_small(point.compiled) or point.cancels[0] is not None else None
-        if there is None and point.cancels[0] is None:
+        finer = None
+        if is_small(point.compiled) or point.cancels[0] is not None:
+            finer = self._finer(sweep)
+        if finer is None and point.cancels[0] is None:
             return 0.0, None, False
-        if there is None:
+        if finer is None:
             return self._unexplained(found, sweep), point.cancels[0], False
-        finer = self._near(there, sweep)
         lost = relative_change(found, [finer], self.units, 0.0, sure=set(found))
         if lost <= STEADY or at_kink(point):
             return 0.0, None, False
+        spoilt = self._spoilt(found, sweep, [finer])
         # In a wider precision it is seen what is zero, and what is small.
         others = self._rounded(found, sweep)
-        rounding = {k: max(largest(o[k] - a) for o in others) for k, a in found.items()}
-        sure = {k for k, off in rounding.items() if off < CLEAR * largest(finer[k])}
-        lost = self._change(found, [finer], sure=sure)
+        rounding = {k: max(largest(o[k] - found[k]) for o in others) for k in spoilt}
+        sure = {k for k in spoilt if rounding[k] < CLEAR * largest(finer[k])}
+        loose = set(found) - spoilt
+        lost = self._change(found, [finer], sure=sure, loose=loose)
         if lost > self.accuracy:
-            lost = self._change(found, [finer], least=self._around(point, found, sweep), sure=sure)
+            around = self._around(point, found, sweep)
+            lost = self._change(found, [finer], least=around, sure=sure, loose=loose)
         if point.cancels[0] is None:
             return lost, first_off(point, self.accuracy), True
         return lost, point.cancels[0], False
+
+    def _finer(self, sweep: Carried) -> dict[Any, Array] | None:
+        """What is carried in a wider precision, where there is one."""
+        try:
+            there = wider(self.point)
+            return None if there is None else self._near(there, sweep)
+        except TypeError:  # LAPACK knows doubles only
+            return None
 
     def _rounded(self, found: dict[Any, Array], sweep: Carried) -> list[dict[Any, Array]]:
         """What is carried where sums, and all operations, are rounded otherwise."""
@@ -231,16 +243,24 @@ class CertifiedSweep:
     def _unexplained(self, found: dict[Any, Array], sweep: Carried) -> float:
         """What rounding changes, where moves of what was given explain nothing of the kind."""
         others = self._rounded(found, sweep)
+        spoilt = self._spoilt(found, sweep, others)
+        others = [{k: a if k in spoilt else found[k] for k, a in o.items()} for o in others]
+        return SAFETY * self._change(found, others)
+
+    def _spoilt(
+        self, found: dict[Any, Array], sweep: Carried, others: Sequence[Mapping[Any, Array]]
+    ) -> set[Any]:
+        """Of which moves of what was given do not explain how others differ."""
         # Moved so far that the roundings there, which are others, count for little beside it. One
         # sample may be anything where they are all that there is, or along a valley.
         moved = list(self._moved(self.point, sweep, MOVED, FAR))
-        spoilt = {}
+        spoilt = set()
         for key, array in found.items():
             _, explained, *_ = sorted(largest(there[key] - array) / FAR for there in moved)
             change = max(largest(there[key] - array) for there in others)
-            spoilt[key] = not change <= UNEXPLAINED * explained
-        others = [{k: a if spoilt[k] else found[k] for k, a in o.items()} for o in others]
-        return SAFETY * self._change(found, others)
+            if not change <= UNEXPLAINED * explained:
+                spoilt.add(key)
+        return spoilt
 
     def _near(
         self, there: SolvedPoint, sweep: Carried, seeded: Callable[[Array], Array] = np.asarray
@@ -261,9 +281,10 @@ class CertifiedSweep:
         more: Iterable[Mapping[Any, Array]] = (),
         least: Mapping[Any, float] | None = None,
         sure: Set[Any] = frozenset(),
+        loose: Set[Any] = frozenset(),
     ) -> float:
         scale = max(self.point.scale, self.point.cancels[1])
-        return relative_change(found, others, self.units, scale, more, least, sure)
+        return relative_change(found, others, self.units, scale, more, least, sure, loose)
 
 
 def closer(found: Mapping[Any, Array], other: Mapping[Any, Array]) -> dict[Any, Array]:

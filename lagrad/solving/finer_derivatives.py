@@ -3,6 +3,8 @@
 There is nothing to solve, and the same sweeps run over partials in the machine's long doubles.
 """
 
+import weakref
+
 import numpy as np
 
 from lagrad.compiler.wider import SMALL
@@ -14,15 +16,18 @@ from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
 
-def wider_data(compiled: CompiledSystem) -> WiderPlan:
+def wider_data(of: "weakref.ref[CompiledSystem]") -> WiderPlan:
     """A tape's data from what is given, in a wider precision."""
+    compiled = of()
+    assert compiled is not None
     usual = np.result_type(*[v.dtype for v in compiled.given], np.float32)
     with compiled.system.arena.reopened():
         return WiderPlan(compiled.given, compiled.tape.data, definitions(compiled.system), usual)
 
 
 def plan_of(compiled: CompiledSystem) -> WiderPlan:
-    return compiled.once(wider_data, compiled)
+    # It is kept by the system, which would hold itself in a circle.
+    return compiled.once(wider_data, weakref.ref(compiled))
 
 
 def is_small(compiled: CompiledSystem) -> bool:

@@ -27,13 +27,15 @@ def relative_change(
     more: Iterable[Mapping[Any, Array]] = (),
     least: Mapping[Any, float] | None = None,
     sure: Set[Any] = frozenset(),
+    loose: Set[Any] = frozenset(),
 ) -> float:
     """The largest relative change among arrays, each measured by its own largest entry.
 
     One that cannot be told from zero is measured by the largest of all, in the given units, or by
     a millionth of the largest value in the program: by symmetry, say, it may be zero, and its
     rounding is that of what cancelled. Where samples leave open whether it is zero, `more` decide.
-    `least` is what each is measured by at least. Those that are `sure` are small, and not zero.
+    `least` is what each is measured by at least. Those that are `sure` are small, and not zero;
+    `loose` ones may be what is left of the largest of all, as at an optimum.
     """
     sizes = {key: largest(array) for key, array in found.items()}
     changes = dict.fromkeys(found, 0.0)
@@ -64,7 +66,7 @@ def relative_change(
             include(other)
         if len(samples) + len(further) >= MANY:
             doubtful = zero(AWAY)
-    doubtful -= sure
+    doubtful = (doubtful - sure) | loose
     measures = {k: max(sizes[k], floors[k]) if k in doubtful else sizes[k] for k in found}
     measures |= {k: max(measures[k], size) for k, size in (least or {}).items()}
     return max((share(changes[k], measures[k]) for k in found), default=0.0)
