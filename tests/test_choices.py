@@ -126,3 +126,24 @@ def test_large_blocks_with_choices():
     for moved in (0.0, 0.5):
         again = p.solve(a=at["a"] - moved)
         assert np.isfinite(again.gradient("f")["a"]).all()
+
+
+TRUTHS = {
+    "and": (lambda x: (x > 0) & (x < 1), [False, True, False]),
+    "or": (lambda x: (x < 0) | (x > 1), [True, False, True]),
+    "not": (lambda x: ~(x > 0), [True, False, False]),
+    "xor": (lambda x: (x > 0) ^ np.array([True, True, False]), [True, False, True]),
+    "with an array": (lambda x: np.array([True, False, True]) & (x > 0), [False, False, True]),
+}
+
+
+@pytest.mark.parametrize(("chosen", "wanted"), TRUTHS.values(), ids=TRUTHS)
+def test_comparisons_are_joined_by_signs(chosen, wanted):
+    x = np.array([-1.0, 0.5, 2.0])
+    found = lg.grad(lambda x: np.sum(np.where(chosen(x), x**2, 0.0)))(x)
+    np.testing.assert_array_equal(found, np.where(wanted, 2 * x, 0))
+
+
+def test_bits_of_numbers_are_refused_by_name():
+    with pytest.raises(lg.UnsupportedFunction, match="comparisons"):
+        lg.grad(lambda x: np.sum(x & 1))(np.ones(2))

@@ -97,3 +97,46 @@ def test_single_precision():
     start = np.float32(1.0)
     gradient = lg.grad(lambda a: lg.root(lambda q: loss(q) + q - a, start))
     assert float(gradient(np.float32(0.0))) == pytest.approx(1.0, rel=1e-4)
+
+
+# A demand that falls to nothing below a head of 10, whose square root's slope is infinite there.
+STARVED = {
+    "clip": lambda p: np.sqrt(np.clip(p, 0, 1)),
+    "maximum": lambda p: np.sqrt(np.minimum(np.maximum(p, 0), 1)),
+    "a power": lambda p: np.clip(p, 0, 1) ** 0.5,
+    "where": lambda p: np.sqrt(np.where(p > 0, p, 0.0)),
+}
+
+
+@pytest.mark.parametrize("demand", STARVED.values(), ids=STARVED)
+@pytest.mark.parametrize("start", [5.5, 25.0])
+@pytest.mark.parametrize("size", [1, 3, 300])
+def test_what_no_choice_takes_is_zero_in_a_jacobian_too(demand, start, size):
+    p = lg.Program("tank")
+    inflow, head = p.parameter("S", np.full(size, 5.0)), p.unknown("h", shape=size, start=start)
+    p.subject_to(inflow - head == demand((head - 10) / 20))
+    p.define("total", np.sum(head))
+    at = p.solve()
+    np.testing.assert_allclose(at["h"], np.full(size, 5.0), rtol=1e-12)
+    np.testing.assert_allclose(at.gradient("total")["S"], np.ones(size), rtol=1e-9)
+    np.testing.assert_allclose(at.tangent({"S": np.ones(size)})["h"], np.ones(size), rtol=1e-9)
+    found = lg.root(lambda h: 5.0 - h - demand((h - 10) / 20), np.full(size, start))
+    np.testing.assert_allclose(found, np.full(size, 5.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("start", [(78.0, 77.0), (78.0, 78.0)])
+@pytest.mark.parametrize("drawn", [0.0, 1e-9, 1e-6])
+def test_heads_of_a_dead_end(start, drawn):
+    # Its flow by the heads has an infinite slope at no flow.
+    flow = lambda by, r: np.sign(by) * (np.abs(by) / r) ** (1 / 1.852)
+
+    def balance(h, r):
+        through = flow(h[0] - h[1], r[1])
+        return np.stack([flow(80 - h[0], r[0]) - through - 0.05, through - drawn])
+
+    heads = lambda r: lg.root(lambda h: balance(h, r), np.array(start))
+    r = np.array([1e3, 1e3])
+    first = 80 - 1e3 * (0.05 + drawn) ** 1.852
+    np.testing.assert_allclose(heads(r), [first, first - 1e3 * drawn**1.852], rtol=1e-9)
+    slope = -((0.05 + drawn) ** 1.852)
+    np.testing.assert_allclose(lg.jacobian(heads)(r)[:, 0], [slope, slope], rtol=1e-7)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.errors import UnsupportedFunction
 from lagrad.expressions import notation
 from lagrad.expressions.dispatch import FUNCTIONS, UFUNCS
 from lagrad.expressions.expression import Constant, Expression
@@ -207,6 +208,24 @@ def _negative(graph: Graph, x: Any) -> Expression:
 
 UFUNCS[np.negative] = _negative
 UFUNCS[np.positive] = lambda graph, x: graph.lift(x)
+
+
+def of_truths(name: str, logical: np.ufunc) -> Function:
+    """`&`, `|`, `^` or `~` of truths; of whole numbers there is no rule."""
+
+    def applied(graph: Graph, *arguments: Any) -> Any:
+        kinds = {np.dtype(getattr(a, "dtype", type(a))).kind for a in arguments}
+        if kinds != {"b"}:
+            raise UnsupportedFunction(f"np.{name} on traced values is one of comparisons only.")
+        return logical(*arguments)
+
+    return applied
+
+
+UFUNCS[np.bitwise_and] = of_truths("bitwise_and", np.logical_and)
+UFUNCS[np.bitwise_or] = of_truths("bitwise_or", np.logical_or)
+UFUNCS[np.bitwise_xor] = of_truths("bitwise_xor", np.logical_xor)
+UFUNCS[np.invert] = of_truths("invert", np.logical_not)
 
 
 def border(condition: Expression) -> Value:

@@ -100,7 +100,8 @@ class Sweep(Carried):
         self.careful: bool = careful or (near is not None and near.careful)
         self.taken = linearization.empty() if self.careful else None
         self._pull = functools.partial(linearization.pull, matrices=matrices, taken=self.taken)
-        self._push = functools.partial(linearization.push, matrices=matrices)
+        forth = linearization.reached(compiled.given) if self.careful else linearization
+        self._push = functools.partial(forth.push, matrices=matrices)
 
     def seed(self, node: Expression, value: Array) -> None:
         slot = self.slots.get(node.index)

@@ -109,7 +109,9 @@ class BlockEquations(ReducedBlock):
 
     @cached_property
     def wider(self) -> WiderPlan:
-        return WiderPlan(self.inputs, self.residuals, self.defined, self.dtype)
+        """The residual in a wider precision."""
+        with self.graph.reopened():
+            return WiderPlan(self.inputs, self.residuals, self.defined, self.dtype)
 
     def finer_residual(
         self, outer: list[Array], point: Array, rounded: Roundings | None = None
@@ -212,6 +214,11 @@ class LocalEquations:
         data = matrix.data if sparse.issparse(matrix) else matrix
         if np.isfinite(data).all() or not np.isfinite(self.residual).all():
             return matrix
+        residuals, unknowns = self.equations.residuals, self.equations.unknowns
+        dense = not sparse.issparse(matrix)
+        parts = [p.reached(unknowns).jacobian(residuals, unknowns, dense) for p in self.partials]
+        if all(np.isfinite(p if dense else p.data).all() for p in parts):
+            return mean(parts)
         for elsewhere in (False, True):
             step = nudge(self.point, elsewhere)
             around = [

@@ -245,6 +245,37 @@ class Linearization:
         """A list with nothing in any slot."""
         return [None] * len(self.tape.shapes)
 
+    def reached(self, sources: Nodes) -> "Linearization":
+        """The same with zero for partials by what no choice lets depend on the sources.
+
+        So of sqrt(maximum(x, 0)) below zero, where the square root's own is infinite.
+        """
+        reached, steps = self.empty(), []
+        for node in sources:
+            if node.index in self.tape.slots:
+                reached[self.tape.slots[node.index]] = True
+        for step in self.steps:
+            here, linear = reached[step.source], step.map
+            there: Any = here if linear is None else True
+            if here is not None and isinstance(linear, Scale) and linear.data:
+                weight = linear.weights().reshape(linear.target)
+                there = np.ones(linear.target, bool)
+                if here is not True:
+                    there = Scale(1.0, linear.source, linear.target).mv(here.astype(float)) > 0
+                    linear = linear.with_data((np.where(there, weight, 0.0),))
+                if isinstance(linear, Chosen):
+                    there = there & (weight != 0)
+            elif here is not None and here is not True and isinstance(linear, (Scale, Reindex)):
+                there = np.abs(linear.mv(here.astype(float))) > 0
+            steps.append(step.over(linear))
+            if here is not None:
+                before = reached[step.target]
+                anywhere = before is True or there is True or there.all()
+                reached[step.target] = (
+                    True if anywhere else there if before is None else before | there
+                )
+        return Linearization(self.tape, steps, self.rounded)
+
     def jacobian(self, outputs: Nodes, sources: Nodes, dense: bool) -> Any:
         """The matrix of all outputs by all sources: an ndarray, or a `csr_array`."""
         if not dense:
