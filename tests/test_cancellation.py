@@ -176,6 +176,10 @@ GRADUALLY = {
     "a recurrence": (integral, 10.0),
     "chaos": (logistic, 0.3),
     "polygons": (polygon, 1.0),
+    "a sum by a scan": (
+        lambda x: lg.scan(lambda s, a: (s + a, None), 0 * x, SIGNED(x))[0] / x**2,
+        1e-5,
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from lagrad.loops.chain import Chain
 from lagrad.loops.checkpoint_schedules import Advance, reversal
 from lagrad.loops.exact_momentum import ExactMomentum
 from lagrad.loops.state_storage import RECORDS, Record, Shelf, State, recorded
-from lagrad.loops.step_rounding import doubt, magnified, moved
+from lagrad.loops.step_rounding import cancelled, doubt, magnified, moved
 from lagrad.systems.linearization import joined
 from lagrad.typing import Array
 
@@ -29,6 +29,8 @@ def run(chain: Chain, *given: Array) -> Array:
         end = chain.parts(value)[: len(chain.states)] if chain.execution.last else arguments
         doubt(chain, end, arguments)
         magnified(chain, arguments, value)
+    else:
+        cancelled(chain, arguments, value)
     return value
 
 

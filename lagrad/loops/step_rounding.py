@@ -11,6 +11,8 @@ from lagrad.typing import Array
 
 # How many times what is left a state may have been, or weighed; and what it was at first.
 MANY_TIMES, GROWN = 1e8, 10.0
+# How many times what a state ends as its inputs may be.
+LITTLE = 1e5
 
 
 def moved(arguments: Sequence[Array]) -> Sequence[Array]:
@@ -78,6 +80,19 @@ def magnified(chain: Chain, arguments: Sequence[Array], value: Array) -> None:
     last, first = (sum(map(weight, *pair)) for pair in ((seeds, ends), (found, starts)))
     if fallen or first > MANY_TIMES * last > 0:
         doubts.append(f"the loop of {how.of!r} magnifies rounding from step to step")
+
+
+def cancelled(chain: Chain, arguments: Sequence[Array], value: Array) -> None:
+    """Cast doubt on a loop whose state ends as little of the inputs that it may have added up."""
+    doubts, m = DOUBTS.get(), len(chain.states)
+    if doubts is None or not chain.length:
+        return
+    _, inputs, _ = chain.split(arguments)
+    tops = [np.abs(stack).max(axis=0, initial=0.0) for stack in inputs if stack.dtype.kind == "f"]
+    for end in chain.parts(value)[:m]:
+        if any(t.shape == end.shape and np.any(np.abs(end) < t / LITTLE) for t in tops):
+            doubts.append(f"the loop of {chain.step.name!r} cancels much of what it adds up")
+            return
 
 
 def weight(array: Array, multiplier: Array) -> float:

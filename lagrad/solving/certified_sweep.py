@@ -179,7 +179,7 @@ class CertifiedSweep:
 
     def _explained(self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried) -> float:
         """What of it changes where all that was given moves by its last bits."""
-        return max(self._change(found, [there]) for there in self._moved(point, sweep))
+        return max(self._change(found, [there]) for there in self._moved(point, sweep, MANY))
 
     def _moved(
         self, point: SolvedPoint, sweep: Carried, samples: int = SAMPLES, times: float = 1.0
