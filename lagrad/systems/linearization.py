@@ -270,10 +270,8 @@ class Linearization:
             steps.append(step.over(linear))
             if here is not None:
                 before = reached[step.target]
-                anywhere = before is True or there is True or there.all()
-                reached[step.target] = (
-                    True if anywhere else there if before is None else before | there
-                )
+                both = there if before is None or before is True else before | there
+                reached[step.target] = True if before is True else both
         return Linearization(self.tape, steps, self.rounded)
 
     def jacobian(self, outputs: Nodes, sources: Nodes, dense: bool) -> Any:
