@@ -19,7 +19,6 @@ from lagrad.errors import (
     NotContractive,
     NotConverged,
     ShapeMismatch,
-    SingularSystem,
     UnsupportedType,
 )
 from lagrad.expressions.expression import Equation, Expression, Variable
@@ -32,6 +31,7 @@ from lagrad.programs.program import Program
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import FORMED, BlockEquations, LocalEquations, largest
 from lagrad.solving.certificate import Policy
+from lagrad.solving.failure_messages import Failure
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.constraint import ImplicitGroup, definitions
@@ -322,7 +322,10 @@ class ImplicitApproach:
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:
         return DenseLU() if equations.block.size <= FORMED else equations.solver
 
-    def strays(self, begin: LocalEquations, found: Solved) -> SingularSystem | None:
+    def judged(self, found: Solved) -> Solved:
+        return found
+
+    def strays(self, begin: LocalEquations, found: Solved) -> Failure | None:
         """The error where Newton's method has left what the approach had arrived at."""
         return None
 

@@ -17,7 +17,8 @@ from lagrad.errors import (
 )
 from lagrad.expressions.expression import Expression
 from lagrad.implicit.approach import ImplicitApproach
-from lagrad.implicit.root_fixed_point_argmin import ArgMin, FixedPoint, Root, Stationary
+from lagrad.implicit.root import Root
+from lagrad.implicit.root_fixed_point_argmin import ArgMin, FixedPoint, Stationary
 from lagrad.implicit.unrolled import Reversible, Unrolled, unrolled
 from lagrad.implicit.warm_start import WarmStart
 from lagrad.linear_solvers.base import LinearSolver
@@ -115,9 +116,10 @@ def root(
     Parameters
     ----------
     residual : callable
-        Written in NumPy; it returns as many numbers as `z` has.
+        Written in NumPy; it returns as many numbers as `z` has, or more: what follows from other
+        equations, as a conservation law or the closure of a mechanism does.
     start : nested arrays or WarmStart
-        Where Newton's method starts.
+        Where Newton's method starts; with more equations, their least squares.
     *args
         Passed on; they may be traced, as may all that `residual` closes over.
     solver : {"newton", "newton-krylov"}
@@ -132,7 +134,10 @@ def root(
 
     Raises
     ------
-    NotConverged, ShapeMismatch
+    NotConverged
+        No root was found, or equations that are more than the unknowns contradict one another.
+    ShapeMismatch
+        Fewer equations than unknowns.
     SingularSystem
         A multiple root; or one of many, where what is differentiated depends on which it is.
 

@@ -47,12 +47,6 @@ ARRIVED, NEAR = 1e-8, 1e-2
 UNBOUNDED = 1e20
 
 
-class Root(ImplicitApproach):
-    """z with r(z) = 0."""
-
-    kind = "root"
-
-
 def onward(
     step: Callable[[Array], Array], start: Array, tol: float, round_in_circles: bool = True
 ) -> Array | None:

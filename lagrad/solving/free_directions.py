@@ -35,6 +35,8 @@ ALONG, STEPS, ROUNDED = 1e-3, 10, 1e3
 SEEN = 1e-7
 # How far unknowns and parameters are moved to see whether totals are kept.
 MOVED = 1e-3
+# How far parameters are moved to see what that does to what is said of a solution.
+BESIDE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,15 @@ class FreeDirections:
     fixed: bool
     elsewhere: Array
     started: bool = False
+
+    @property
+    def watched(self) -> bool:
+        """Whether it is to be looked at where parameters are others."""
+        return self.fixed
+
+    def moved(self, found: Solved, outer: Sequence[Array]) -> "FreeDirections":
+        """The same where what the equations are made of has moved."""
+        return self if keeps(found, outer) else replace(self, fixed=False)
 
     @property
     def turned(self) -> "FreeDirections":
@@ -181,18 +192,27 @@ def on_a_surface(found: Solved, factors: BorderedFactors) -> bool:
 
 
 def kept_elsewhere(point: SolvedPoint) -> SolvedPoint:
-    """The point, of whose totals only those are fixed that parameters nearby have as well."""
-    fixed = {b: s for b, s in point.solved.items() if s.free is not None and s.free.fixed}
-    if not fixed:
+    """The point, with what parameters nearby have to say of what its blocks leave free."""
+    watched = {b: s for b, s in point.solved.items() if s.free is not None and s.free.watched}
+    if not watched:
         return point
-    values = point.moved_by({}, point.stepped(MOVED)).values
+    rng = np.random.default_rng(1)
+    moved = [v for v in point.values if v.role == "parameter" and v.dtype.kind == "f"]
+    values = point.moved_by({}, {v: beside(np.asarray(point.values[v]), rng) for v in moved}).values
     changed = {
-        run.block: replace(solved, free=replace(solved.free, fixed=False))
+        run.block: replace(
+            solved, free=solved.free.moved(solved, run.equations.outer_values(values))
+        )
         for run in point.compiled.runs
-        if isinstance(run, ImplicitRun) and (solved := fixed.get(run.block)) is not None
-        if not keeps(solved, run.equations.outer_values(values))
+        if isinstance(run, ImplicitRun) and (solved := watched.get(run.block)) is not None
     }
-    return replace(point, solved=point.solved | changed) if changed else point
+    return replace(point, solved=point.solved | changed)
+
+
+def beside(array: Array, rng: np.random.Generator) -> Array:
+    """An array moved at random, by a little of itself."""
+    size = np.where(array == 0, largest(array) or 1.0, np.abs(array))
+    return (array + BESIDE * size * rng.uniform(-1, 1, array.shape)).astype(array.dtype)
 
 
 def keeps(found: Solved, outer: Sequence[Array]) -> bool:

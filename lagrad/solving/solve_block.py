@@ -84,6 +84,9 @@ class Approach(Protocol):
     def moves_away(self, solved: Solved) -> NotContractive | None:
         """The error at a fixed point that the plain iteration moves away from."""
 
+    def judged(self, found: Solved) -> Solved:
+        """The solution, with what is at fault with its derivatives."""
+
     def strays(self, begin: LocalEquations, found: Solved) -> Failure | None:
         """The error where Newton's method has left what the approach had arrived at."""
 
@@ -224,7 +227,7 @@ def solve_block(
         assert failure is not None
         raise failure
     if failure is None and approach is not None:
-        found = as_differentiated(found, approach, equations.unknowns)
+        found = as_differentiated(approach.judged(found), approach, equations.unknowns)
     return found, failure
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from lagrad.programs.program import Program
 from lagrad.systems.system import real_floats
 from lagrad.transforms.call_on_numbers import named, require_value
 from lagrad.transforms.program_cache import interned
-from lagrad.transforms.tracing_graph import Guard, Tracing, entered, numbers, tracing
+from lagrad.transforms.tracing_graph import Guard, NoValue, Tracing, entered, numbers, tracing
 from lagrad.trees import Tree, flatten
 from lagrad.typing import Array, Function, Indices
 
@@ -242,7 +243,8 @@ def traced_by(
     if graph.outer is not None:
         graph.outer.handed |= graph.handed
     elif graph.handed and outermost:
-        require_value(name, on_numbers, tree, [graph.value(root) for root in roots])
+        with suppress(NoValue):  # of derivatives, which are not solved for here
+            require_value(name, on_numbers, tree, [graph.value(root) for root in roots])
     pairs = zip(tree.paths("output"), roots, strict=True)
     outputs = tuple(program.define(identifier_of(path, program), root).name for path, root in pairs)
     captured = {variable.name: value for value, variable in graph.captured.values()}

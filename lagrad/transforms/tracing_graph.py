@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.plan import Plan
-from lagrad.errors import LeakedValue, ShapeMismatch, UnsupportedType
+from lagrad.errors import LeakedValue, ShapeMismatch, TracedValueError, UnsupportedType
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
 from lagrad.expressions.real_arrays import real_array
@@ -102,6 +102,10 @@ class Guards:
         """What would be answered where the variables have these values; None for what cannot."""
         found = self.plan([values[name] for name in self.names])
         return [g.answered(value) for g, value in zip(self.guards, found, strict=True)]
+
+
+class NoValue(TracedValueError):
+    """The value of something that nothing solves for while a function is traced."""
 
 
 class Tracing(Graph):
@@ -273,7 +277,12 @@ class Tracing(Graph):
     def _solve_for(self, unknown: Variable) -> None:
         """Find the values of the unknowns that one implicit function introduced."""
         # Of nodes that are traced `==` makes an equation.
-        group = next(g for g in self.system.groups if any(u is unknown for u in g.unknowns))
+        groups = (g for g in self.system.groups if any(u is unknown for u in g.unknowns))
+        if (group := next(groups, None)) is None:
+            raise NoValue(
+                f"the value of {unknown.name!r}, a multiplier of an implicit function's equations, "
+                "is asked for while a derivative is traced. Ask for it outside."
+            )
         arguments = [self.value(node) for node in group.arguments]
         # The program that comes of it is certified; what is seen on the way need not be.
         begin = [v.start for v in group.unknowns]

@@ -1,0 +1,104 @@
+"""More equations than unknowns: a root where they hold together, and a named error elsewhere."""
+
+import numpy as np
+import pytest
+
+import lagrad as lg
+
+BACK, TOTAL = 0.7, 3.0
+START = np.array([1.0, 2.0])
+
+
+def reacting(k, total=TOTAL):
+    """A ⇌ B at rest: both rates, of which either follows from the other, and the total."""
+    rate = lambda x: k * x[0] - BACK * x[1]
+    return lg.root(lambda x: np.stack([-rate(x), rate(x), x[0] + x[1] - total]), START)
+
+
+def test_a_conservation_law_beside_the_rates_it_follows_from():
+    exact = lambda k: BACK * TOTAL / (k + BACK)
+    first = -BACK * TOTAL / (2.0 + BACK) ** 2
+    np.testing.assert_allclose(reacting(2.0), [exact(2.0), TOTAL - exact(2.0)], rtol=1e-13)
+    amount = lambda k: reacting(k)[0]
+    assert lg.grad(amount)(2.0) == pytest.approx(first, rel=1e-12)
+    np.testing.assert_allclose(lg.jvp(reacting, (2.0,), (1.0,))[1], [first, -first], rtol=1e-12)
+    assert lg.grad(lg.grad(amount))(2.0) == pytest.approx(-2 * first / 2.7, rel=1e-11)
+    by_total = lg.grad(lambda t: reacting(2.0, t)[0])(TOTAL)
+    assert by_total == pytest.approx(BACK / 2.7, rel=1e-12)
+    both = lg.compile(lg.value_and_grad(amount))
+    for k in (2.0, 3.0, 0.1):
+        value, slope = both(k)
+        assert value == pytest.approx(exact(k), rel=1e-12)
+        assert slope == pytest.approx(-BACK * TOTAL / (k + BACK) ** 2, rel=1e-11)
+
+
+def closing(angle, lengths=(1.0, 3.0, 2.5, 3.0)):
+    """A four-bar linkage: two closures, and the coupler's length once more."""
+    crank, coupler, rocker, base = lengths
+
+    def residuals(z):
+        first = np.stack([crank * np.cos(angle), crank * np.sin(angle)])
+        last = np.stack([base + rocker * np.cos(z[1]), rocker * np.sin(z[1])])
+        gap = first + coupler * np.stack([np.cos(z[0]), np.sin(z[0])]) - last
+        return np.concatenate([gap, np.reshape(np.sum((first - last) ** 2) - coupler**2, (1,))])
+
+    return residuals
+
+
+def test_a_redundant_closure():
+    found = lambda angle: lg.root(closing(angle), np.array([0.5, 1.5]))
+    square = lambda angle: lg.root(lambda z: closing(angle)(z)[:2], np.array([0.5, 1.5]))
+    np.testing.assert_allclose(found(0.8), square(0.8), rtol=1e-12)
+    np.testing.assert_allclose(lg.jacobian(found)(0.8), lg.jacobian(square)(0.8), rtol=1e-10)
+
+
+FORMS = {
+    "nested values": (lambda a, z: [z["x"] - a, z["y"] - z["x"], z["y"] ** 2 - a * a], "dict"),
+    "a number": (lambda a, z: np.stack([z - a, z**2 - a**2]), "number"),
+}
+
+
+@pytest.mark.parametrize(("residual", "kind"), FORMS.values(), ids=FORMS)
+def test_other_forms(residual, kind):
+    start = {"x": 1.0, "y": 1.0} if kind == "dict" else 0.5
+    read = (lambda z: z["x"] + z["y"]) if kind == "dict" else (lambda z: 2 * z)
+    f = lambda a: read(lg.root(lambda z: residual(a, z), start))
+    assert f(3.0) == pytest.approx(6.0, rel=1e-12)
+    assert lg.grad(f)(3.0) == pytest.approx(2.0, rel=1e-10)
+
+
+def test_many_linear_equations():
+    matrix = np.random.default_rng(0).standard_normal((60, 20))
+    right = matrix @ np.arange(20.0)
+    solve = lambda s: lg.root(lambda z: matrix @ z - s * right, np.zeros(20))
+    np.testing.assert_allclose(solve(1.0), np.arange(20.0), atol=1e-12)
+    np.testing.assert_allclose(lg.jacobian(solve)(2.0), np.arange(20.0), atol=1e-11)
+
+
+def test_what_contradicts_is_named_and_the_remedy_runs():
+    residual = lambda z, a: np.stack([z[0] - a, z[0] - 1.0])
+    with pytest.raises(lg.NotConverged, match=r"contradict one another.*lg\.argmin"):
+        lg.root(residual, np.zeros(1), 2.0)
+    least = lambda a: lg.argmin(lambda z: np.sum(residual(z, a) ** 2), np.zeros(1))[0]
+    assert least(2.0) == pytest.approx(1.5)
+    # Where they hold together here only there is a solution, and no derivative.
+    found = lambda a: lg.root(lambda z: residual(z, a), np.zeros(1))[0]
+    assert found(1.0) == pytest.approx(1.0)
+    for derivative in (lambda: lg.grad(found)(1.0), lambda: lg.jvp(found, (1.0,), (1.0,))):
+        with pytest.raises(lg.SingularSystem, match=r"hold together here only"):
+            derivative()
+    assert lg.grad(least)(1.0) == pytest.approx(0.5)
+
+
+def test_of_too_low_a_rank_only_what_they_determine_has_a_derivative():
+    residual = lambda z, a: np.stack([k * (z[0] + z[1] - a) for k in (1.0, 2.0, 3.0)])
+    solve = lambda a: lg.root(lambda z: residual(z, a), np.zeros(2))
+    assert np.sum(solve(1.0)) == pytest.approx(1.0, rel=1e-12)
+    assert lg.grad(lambda a: np.sum(solve(a)))(1.0) == pytest.approx(1.0, rel=1e-9)
+    with pytest.raises(lg.SingularSystem, match="depends on"):
+        lg.grad(lambda a: solve(a)[0])(1.0)
+
+
+def test_too_few_are_refused():
+    with pytest.raises(lg.ShapeMismatch, match="as many or more"):
+        lg.root(lambda z: z[:1], np.zeros(2))
