@@ -33,6 +33,7 @@ UP_TO = 500
 ALONG, STEPS, ROUNDED = 1e-3, 10, 1e3
 # What of a right side may be along it, relative to the terms that add up to that.
 SEEN = 1e-7
+NOISE = 1e-12
 # How far unknowns and parameters are moved to see whether totals are kept.
 MOVED = 1e-3
 # How far parameters are moved to see what that does to what is said of a solution.
@@ -90,7 +91,8 @@ class FreeDirections:
             return ""
         along = self.free if transposed else self.kept
         found, terms = np.abs(along.T @ right), np.abs(along).T @ np.abs(right)
-        if not np.any(found > SEEN * terms):
+        # Of a direction an entry is known to rounding of the largest.
+        if not np.any(found > SEEN * terms + NOISE * largest(right)):
             return ""
         worst = np.reshape(found / np.maximum(terms, 1e-300), (along.shape[1], -1)).max(axis=1)
         heavy = along[:, int(np.argmax(worst))]
