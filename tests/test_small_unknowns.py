@@ -68,3 +68,27 @@ def test_a_trace_that_matters_in_its_own_equation_is_asked_for_still():
     p.subject_to(w * z == 1e-13)
     with pytest.raises(lg.SingularSystem):
         p.solve()
+
+
+def scaled_wall(scale):
+    """Temperatures in degrees of a wall, of which one is zero but for rounding."""
+    p = lg.Program("wall")
+    inside, outside = p.parameter("Ti", 20.0), p.parameter("To", -4.0000001024000085)
+    a, b = p.unknown("a"), p.unknown("b", scale=scale)
+    p.subject_to(8 * (inside - a) + 1e-9 * a**3 == 2 * (a - b))
+    p.subject_to(2 * (a - b) == 8 * (b - outside))
+    return p
+
+
+def test_a_scale_says_below_what_an_unknown_is_as_good_as_zero():
+    told, untold = scaled_wall(1e-3).solve(), scaled_wall(None).solve()
+    assert told["a"] == untold["a"] == pytest.approx(16.0000004096, rel=1e-10)
+    assert told.certificate.error_bound < 1e-9 < untold.certificate.error_bound
+    adjoint = scaled_wall(1e-3).adjoint("a").solve()
+    assert adjoint.certificate.error_bound < 1e-9
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.inf, np.nan, [1.0, 2.0]])
+def test_a_scale_is_a_positive_number(scale):
+    with pytest.raises(lg.InvalidValue, match="'b' has scale"):
+        scaled_wall(scale)

@@ -325,7 +325,7 @@ class Variable(Expression):
     """A named value of a program: a parameter, an unknown, or a defined one."""
 
     PUBLIC = ("name",)
-    __slots__ = ("name", "role", "start")
+    __slots__ = ("name", "role", "scale", "start")
 
     def __init__(
         self, graph: Graph, name: str, role: str, shape: Shape, dtype: DType, start: Any
@@ -334,6 +334,7 @@ class Variable(Expression):
         self.name = name
         self.role = role
         self.start = start
+        self.scale = 0.0  # below which an unknown is as good as zero
 
     def __repr__(self) -> str:
         return f"<{self.role} {self.name!r} of shape {self.shape}>"

@@ -33,3 +33,11 @@ def real_array(value: Any, what: str, copied: Callable[[Any], Array] = np.array)
         array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     array.flags.writeable = False
     return array
+
+
+def in_dtype(array: Array, dtype: Any) -> Array:
+    """A read-only array of this dtype: the array itself where it has it."""
+    if array.dtype != dtype:
+        array = array.astype(dtype)
+        array.flags.writeable = False
+    return array

@@ -248,6 +248,7 @@ class Measure:
         # A few numbers: in Python, since calls of NumPy would cost more than what they do.
         self.numbers = len(self.sizes) <= FEW and set(self.sizes) == {1}
         self.epsilon = float(np.finfo(equations.dtype).eps)
+        self.declared = np.array([v.scale for v in equations.unknowns])
         self.top: Array = np.zeros(len(self.sizes))  # the largest values on the way
 
     def largest(self, vector: Array) -> Array:

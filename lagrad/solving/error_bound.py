@@ -134,7 +134,8 @@ class PathEnd:
         # One that is zero beside what it was on the way is measured by that.
         zero = scale.largest(here.point) <= scale.epsilon * scale.top
         matters = np.where(zero, np.maximum(matters, scale.top), matters)
-        lost = bool((sizes > np.maximum(own, scale.epsilon * scale.top)).any())
+        told = np.maximum(np.maximum(own, scale.epsilon * scale.top), scale.declared)
+        lost = bool((sizes > told).any())
         return ErrorBound(direction.astype(kind), sizes, error, curvature, each, matters, lost)
 
     def _felt(self) -> Array:
@@ -172,6 +173,7 @@ class PathEnd:
         scale, point = self.scale, self.here.point
         # What is sixteen digits smaller than it was on the way is zero.
         sizes = np.maximum(scale.largest(point), scale.epsilon * scale.top)
+        sizes = np.maximum(sizes, scale.declared)
         lost = sizes <= 10 * scale.largest(spread)
         if lost.any():
             # A value that cannot be told from zero is measured by what matters in its equations.

@@ -65,6 +65,7 @@ def copied(
     def leaf(old: Variable, node: dict[int, Expression]) -> Variable:
         role = (roles or {}).get(old.name, old.role)
         new = copy.leaf(old.name, role, old.shape, old.dtype, old.start)
+        new.scale = old.scale
         if old.role == "unknown":
             new.unknown = new.index
         elif old.index in defined:
@@ -115,7 +116,7 @@ def inlined(
             return node[defined[old.index].index]
         assert old.role == "unknown", old
         start = starts.get(old.name, old.start)
-        return into.unknown(into.free(old.name), old.shape, start, old.dtype)
+        return into.unknown(into.free(old.name), old.shape, start, old.dtype, old.scale or None)
 
     node = transplanted(everything(system), into.arena, leaf)
     for c in system.constraints.values():

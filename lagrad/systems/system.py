@@ -20,7 +20,7 @@ from lagrad.errors import (
 )
 from lagrad.expressions.expression import Constant, Equation, Expression, Variable
 from lagrad.expressions.graph import Graph, stacked
-from lagrad.expressions.real_arrays import real_array
+from lagrad.expressions.real_arrays import in_dtype, real_array
 from lagrad.plain_text import as_read, plain, printable
 from lagrad.public import Public
 from lagrad.systems.constraint import Constraint, ImplicitGroup
@@ -76,13 +76,10 @@ class System(Public):
 
     def _named(self, given: Any) -> str:
         name = identifier(given)
-        if name in self.variables:
-            role = self.variables[name].role
-            raise InvalidName(
-                f"{name!r} is already the name of a variable ({role}) of program {self.name!r}."
-            )
-        if name in self.constraints:
-            raise InvalidName(f"{name!r} is already a constraint of program {self.name!r}.")
+        if name in self.variables or name in self.constraints:
+            held = self.variables.get(name)
+            what = "a constraint" if held is None else f"the name of a variable ({held.role})"
+            raise InvalidName(f"{name!r} is already {what} of program {self.name!r}.")
         return name
 
     def free(self, name: str) -> str:
@@ -130,7 +127,7 @@ class System(Public):
         return self.leaf(name, "parameter", shape, dtype, array)
 
     def unknown(
-        self, name: str, shape: Any = None, start: Any = None, dtype: Any = None
+        self, name: str, shape: Any = None, start: Any = None, dtype: Any = None, scale: Any = None
     ) -> Variable:
         """Declare a value that equations determine, and return it as a traced value.
 
@@ -144,6 +141,9 @@ class System(Public):
             Where a nonlinear solve begins; zeros by default.
         dtype : float32 or float64, optional
             By default that of `start`, or float64.
+        scale : float, optional
+            In its own unit, a size below which it is as good as zero: its error is relative to
+            this where its value is less.
 
         Raises
         ------
@@ -163,6 +163,9 @@ class System(Public):
         array, shape, dtype = declared(f"unknown {name!r}", start, shape, dtype)
         variable = self.leaf(name, "unknown", shape, dtype, array)
         variable.unknown = variable.index
+        if scale is not None and not (np.ndim(scale) == 0 and 0 < float(scale) < np.inf):
+            raise InvalidValue(f"unknown {name!r} has scale={scale!r}; expected a positive number.")
+        variable.scale = 0.0 if scale is None else float(scale)
         return variable
 
     def define(self, name: str, value: Any) -> Variable:
@@ -390,11 +393,3 @@ def fitted(what: str, value: Any, variable: Variable, infinite: bool = False) ->
     if array.shape != variable.shape:
         raise ShapeMismatch(f"{what} has shape {variable.shape}; the value given {array.shape}.")
     return in_dtype(array, variable.dtype)
-
-
-def in_dtype(array: Array, dtype: Any) -> Array:
-    """A read-only array of this dtype: the array itself where it has it."""
-    if array.dtype != dtype:
-        array = array.astype(dtype)
-        array.flags.writeable = False
-    return array

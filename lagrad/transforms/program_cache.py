@@ -48,7 +48,7 @@ def structure_key(program: Program, guards: Sequence[Guard]) -> tuple[Any, ...]:
     described: list[Any] = []
     for node in nodes:
         if isinstance(node, Variable):
-            described.append((node.name, node.role, node.shape, node.dtype.str))
+            described.append((node.name, node.role, node.shape, node.dtype.str, node.scale))
         elif isinstance(node, Constant):
             value = node.value
             if type(value) in NUMBERS:
