@@ -387,3 +387,17 @@ def test_a_primitive_that_changes_its_shape_is_told():
     p.define("f", chosen(x))
     with pytest.raises(lg.ShapeMismatch, match=r"\(1,\); expected \(2,\)"):
         p.solve()
+
+
+def test_a_multiple_root_and_an_infinite_slope_are_told_apart_and_the_remedies_run():
+    with pytest.raises(lg.SingularSystem, match=r"multiple root.*z - a in the place"):
+        lg.root(lambda z: (z - 1.0) ** 2, 0.5)
+    assert lg.grad(lambda a: lg.root(lambda z: z - a, 0.5))(1.0) == 1.0
+    with pytest.raises(lg.SingularSystem, match=r"infinite slope at the solution.*inverse"):
+        lg.root(lambda h: np.sign(h) * np.abs(h) ** 0.54, 1.0)
+    # The flow q for the head t - h in the place of the head's root: q·|q|^0.852 = t − h.
+    flow = lambda t: lg.root(
+        lambda z: [z[1] * np.abs(z[1]) ** 0.852 - (t - z[0]), z[1]], [2.0, 1.0]
+    )
+    np.testing.assert_allclose(flow(3.0), [3.0, 0.0], atol=1e-12)
+    assert lg.grad(lambda t: flow(t)[0])(3.0) == pytest.approx(1.0)

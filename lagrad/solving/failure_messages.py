@@ -44,13 +44,15 @@ def story(
     what: str,
     history: Sequence[NewtonStep],
     correction: float | None = None,
+    nearer: bool = True,
 ) -> str:
     """An error's text: the block, what happened, the last steps, and what may help."""
     lines = [f"the block {equations.block.label} {what}.", *steps_taken(history)]
     if correction is not None:
         lines.append(f"  the correction that failed has a relative length of {correction:.3e}.")
     declared = "" if equations.called else " (solve(start={…}))"
-    lines.append(f"  Start nearer{declared}, or check the equations' signs and scales.")
+    if nearer:
+        lines.append(f"  Start nearer{declared}, or check the equations' signs and scales.")
     return "\n".join(lines)
 
 

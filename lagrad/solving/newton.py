@@ -91,8 +91,8 @@ class BlockProblem:
     def singular(self, jacobian: Jacobian, where: str) -> SingularSystem:
         return singular(self.equations, jacobian, where, self.history)
 
-    def story(self, what: str, correction: float | None = None) -> str:
-        return story(self.equations, what, self.history, correction)
+    def story(self, what: str, correction: float | None = None, nearer: bool = True) -> str:
+        return story(self.equations, what, self.history, correction, nearer)
 
 
 def newton(problem: BlockProblem, start: Array, options: Newton) -> "NewtonSearch":
@@ -337,11 +337,20 @@ class NewtonSearch:
         # A path that has no end, its residual rounding already, tells it by a ratio that stays.
         steady = not ended and max(ratios[-5:]) - min(ratios[-5:]) < 0.01
         if min(ratios[-5:]) > 0.3 and (steeper or steady):
+            # |x|^p falls with the p-th power of what its steps do.
+            fall, shrink = steps[-1].residual / steps[-6].residual, lengths[-1] / lengths[-6]
+            flatter = fall > shrink**0.9
+            said = (
+                "the equations have an infinite slope at the solution, as |x|**0.5 has at zero. "
+                "State them by the inverse, y**2 for x in the place of x**0.5 for y"
+                if flatter
+                else "the solution is a multiple root, where the Jacobian is singular. State it as "
+                "a simple one, z - a in the place of (z - a)**2"
+            )
             raise SingularSystem(
                 self.problem.story(
-                    f"converges only linearly, each step {ratios[-1]:.2f} of the one before: "
-                    "the solution is a multiple root, where the Jacobian is singular and "
-                    "derivatives do not exist"
+                    f"converges only linearly, each step {ratios[-1]:.2f} of the one before: {said}",
+                    nearer=False,
                 )
             )
 
