@@ -349,7 +349,8 @@ class NewtonSearch:
             )
             raise SingularSystem(
                 self.problem.story(
-                    f"converges only linearly, each step {ratios[-1]:.2f} of the one before: {said}",
+                    f"converges only linearly, each step {ratios[-1]:.2f} of the one before: "
+                    f"{said}",
                     nearer=False,
                 )
             )
