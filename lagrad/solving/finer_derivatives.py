@@ -15,6 +15,9 @@ from lagrad.solving.wider_precision import WiderPlan
 from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
+# Operations of a program, its partials among them, that are too many.
+MANY = 5 * SMALL
+
 
 def wider_data(of: "weakref.ref[CompiledSystem]") -> WiderPlan:
     """A tape's data from what is given, in a wider precision."""
@@ -32,6 +35,8 @@ def plan_of(compiled: CompiledSystem) -> WiderPlan:
 
 def is_small(compiled: CompiledSystem) -> bool:
     """Whether a program has few numbers, and all of them a wider precision."""
+    if compiled.operations > MANY:
+        return False  # to write them down again would take longer than to derive them
     plan = plan_of(compiled)
     return plan.dtype is not None and plan.size <= SMALL
 

@@ -37,20 +37,22 @@ class WiderPlan:
     ) -> None:
         self.inputs, self.outputs = inputs, outputs
         self.usual, self.dtype = usual, wider_than(usual)
+        self._exact: dict[int, bool] = {}
         given = {node.index for node in inputs}
         self.constants: list[tuple[int, Any]] = []
-        self.order: list[tuple[Expression, Callable[..., Any] | None, Indices, bool]] = []
+        self.order: list[tuple[Expression, Callable[..., Any] | None, Indices]] = []
+        self.tested = False
         for node in ancestors(outputs, lambda n: n.index in given, defined):
             if node.index in given:
                 continue
             if isinstance(node, Constant):
                 self.constants.append((node.index, np.asarray(node.value)))
             elif node.index in defined:
-                self.order.append((node, None, (defined[node.index].index,), False))
+                self.order.append((node, None, (defined[node.index].index,)))
             elif node.primitive is not None:
                 kernel = node.primitive.kernel(node.parameters)
                 arguments = tuple(a.index for a in node.arguments)
-                self.order.append((node, kernel, arguments, not exact(node)))
+                self.order.append((node, kernel, arguments))
                 if whole(node) or node.primitive.name == "astype":
                     self.dtype = None
             elif isinstance(node, Variable):
@@ -91,10 +93,21 @@ class WiderPlan:
         for node, value in zip(self.inputs, values, strict=True):
             array = np.asarray(value)
             memory[node.index] = array.astype(dtype) if array.dtype.kind == "f" else array
-        for node, kernel, arguments, rounds in self.order:
+        for node, kernel, arguments in self.order:
             given = [memory[a] for a in arguments]
             found = given[0] if kernel is None else kernel(*given)
-            if rounds and dtype not in (np.asarray(found).dtype, self.usual):
+            narrow = not self.tested and node.dtype.kind == "f" and np.asarray(found).dtype != dtype
+            if narrow and any(np.asarray(a).dtype == dtype for a in given):
                 raise TypeError(f"{node.primitive} does not compute in {dtype}")
-            memory[node.index] = rounded(found) if rounds and rounded is not None else found
+            if rounded is not None and kernel is not None and not self._is_exact(node):
+                found = rounded(found)
+            memory[node.index] = found
+        self.tested = self.tested or dtype == self.dtype
         return memory
+
+    def _is_exact(self, node: Expression) -> bool:
+        """Whether an operation rounds nothing; its graph is asked for its partials once."""
+        if node.index not in self._exact:
+            with node.graph.reopened():
+                self._exact[node.index] = exact(node)
+        return self._exact[node.index]

@@ -73,6 +73,8 @@ class Differences:
             return isinstance(node, Variable) and node.index not in defined
 
         nodes = ancestors(roots, leaf, defined)
+        if len(nodes) > OPERATIONS or sum(node.size for node in nodes) > ENTRIES:
+            nodes = []
         exact: dict[int, bool] = {}
         found, uses = [], Counter(right(root, defined).index for root in roots)
         for node in nodes:
@@ -90,8 +92,6 @@ class Differences:
                 exact[node.index] = known and chosen(node)
                 if node.size and not known and node.dtype.kind == "f":
                     found.append(node)
-        few = len(nodes) <= OPERATIONS and sum(node.size for node in nodes) <= ENTRIES
-        found = found if few else []
         sums = [n for n in found if name_of(n) in OF_TWO]
         within = {n.index for n in sums if uses[n.index] == 1}
         inner = {right(a, defined).index for n in sums for a in n.arguments} & within
