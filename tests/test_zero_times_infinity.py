@@ -140,3 +140,22 @@ def test_heads_of_a_dead_end(start, drawn):
     np.testing.assert_allclose(heads(r), [first, first - 1e3 * drawn**1.852], rtol=1e-9)
     slope = -((0.05 + drawn) ** 1.852)
     np.testing.assert_allclose(lg.jacobian(heads)(r)[:, 0], [slope, slope], rtol=1e-7)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.01])
+def test_a_starved_network_with_a_dead_end(start):
+    # Reservoir → node → dead end: q·|q|^0.852 at no flow, and a demand that is not served.
+    p = lg.Program("starved")
+    source, r = p.parameter("H", 9.0), p.parameter("r", np.array([2.0, 3.0]))
+    q, h = p.unknown("q", shape=2, start=start), p.unknown("h", shape=2, start=5.0)
+    ahead = np.stack([source, h[0]])
+    p.subject_to(ahead - h == r * q * np.abs(q) ** 0.852)
+    demand = np.sqrt(np.clip((h - 10) / 20, 0, 1))
+    p.subject_to(np.stack([q[0] - q[1] - 1.0, q[1]]) == demand)
+    p.define("last", h[1])
+    at = p.solve()
+    np.testing.assert_allclose(at["q"], [1.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose(at["h"], [7.0, 7.0], rtol=1e-12)
+    gradient = at.gradient("last")
+    assert gradient["H"] == pytest.approx(1.0, rel=1e-9)
+    np.testing.assert_allclose(gradient["r"], [-1.0, 0.0], atol=1e-9)

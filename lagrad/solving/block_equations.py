@@ -214,29 +214,26 @@ class LocalEquations:
         data = matrix.data if sparse.issparse(matrix) else matrix
         if np.isfinite(data).all() or not np.isfinite(self.residual).all():
             return matrix
-        residuals, unknowns = self.equations.residuals, self.equations.unknowns
         dense = not sparse.issparse(matrix)
-        parts = [p.reached(unknowns).jacobian(residuals, unknowns, dense) for p in self.partials]
-        if all(np.isfinite(p if dense else p.data).all() for p in parts):
-            return mean(parts)
+        chosen = self.matrix(dense, chosen=True)
+        if np.isfinite(chosen if dense else chosen.data).all():
+            return chosen
         for elsewhere in (False, True):
             step = nudge(self.point, elsewhere)
             around = [
                 LocalEquations(self.equations, self.outer, self.point + move, self.side)
                 for move in (step, -step)
             ]
-            near = mean([there.matrix(not sparse.issparse(matrix)) for there in around])
-            if not np.isfinite(near.data if sparse.issparse(near) else near).all():
-                continue
-            if not sparse.issparse(matrix):
-                return np.where(np.isfinite(matrix), matrix, near)
-            return near
+            near = mean([there.matrix(dense, chosen=True) for there in around])
+            if np.isfinite(near if dense else near.data).all():
+                return np.where(np.isfinite(chosen), chosen, near) if dense else near
         return matrix
 
-    def matrix(self, dense: bool) -> Any:
-        """The Jacobian's entries."""
+    def matrix(self, dense: bool, chosen: bool = False) -> Any:
+        """The Jacobian's entries; without partials by what no choice takes, where so asked."""
         residuals, unknowns = self.equations.residuals, self.equations.unknowns
-        return mean([partials.jacobian(residuals, unknowns, dense) for partials in self.partials])
+        partials = [p.reached(unknowns) for p in self.partials] if chosen else self.partials
+        return mean([p.jacobian(residuals, unknowns, dense) for p in partials])
 
 
 class Measure:

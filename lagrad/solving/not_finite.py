@@ -10,6 +10,7 @@ from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import ATOM
 from lagrad.plain_text import printable
 from lagrad.systems.constraint import definitions
+from lagrad.systems.linearization import Linearization
 from lagrad.systems.printing import TEXT, render
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -60,3 +61,16 @@ def without_value(system: System, values: Mapping[Variable, Array], variable: Va
             elif node.index not in memory:
                 return ""
     return ""
+
+
+def mended(found: Linearization, there: Linearization) -> Linearization:
+    """Local partials, with those of another point where they are no numbers."""
+    steps = []
+    for step, other in zip(found.steps, there.steps, strict=True):
+        linear = step.map
+        if linear is not None and other.map is not None and linear.data:
+            pairs = zip(linear.data, other.map.data, strict=True)
+            data = tuple(np.where(np.isfinite(a), a, b) for a, b in pairs)
+            step = step.over(linear.with_data(data))
+        steps.append(step)
+    return Linearization(found.tape, steps, found.rounded)

@@ -20,7 +20,7 @@ from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
-from lagrad.solving.not_finite import without_slope
+from lagrad.solving.not_finite import mended, without_slope
 from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
 from lagrad.solving.rounding_samples import COARSE, SAMPLES, Roundings
 from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
@@ -371,8 +371,10 @@ class PointWithLimits(SolvedPoint):
         found = self._partials_at(self.values)
         if finite_data(found):
             return found
-        beside = (self._partials_at(self._nudged(where).values) for where in (False, True))
-        return next((there for there in beside if finite_data(there)), found)
+        for where in (False, True):
+            if not finite_data(found):
+                found = mended(found, self._partials_at(self._nudged(where).values))
+        return found
 
     def sample(self, number: int) -> SolvedPoint:
         """A sample with its own values, and the partials from beside it."""
