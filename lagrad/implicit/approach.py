@@ -7,7 +7,7 @@ method it is iterated. It runs where the block of its unknowns is about to be so
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from lagrad.errors import (
     LagradError,
     NotContractive,
     NotConverged,
-    ShapeMismatch,
     UnsupportedType,
 )
 from lagrad.expressions.expression import Equation, Expression, Variable
@@ -35,7 +34,7 @@ from lagrad.solving.failure_messages import Failure
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.constraint import ImplicitGroup, definitions
-from lagrad.systems.linearization import joined, split
+from lagrad.systems.linearization import Nodes, joined, split
 from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System, fitted
 from lagrad.transforms.trace import Trace
@@ -231,7 +230,7 @@ class ImplicitApproach:
         return None
 
     @classmethod
-    def of(cls, inner: Trace, how: Mapping[str, Any]) -> Self:
+    def of(cls, inner: Trace, how: Mapping[str, Any]) -> "ImplicitApproach":
         """The approach of an implicit function, from the trace of what it is given."""
         program, outputs = cls.stated(inner)
         data = tuple(v.name for v in program.with_role("data"))
@@ -254,13 +253,7 @@ class ImplicitApproach:
 
     @classmethod
     def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
-        """ShapeMismatch where a function does not return as many numbers as there are unknowns."""
-        found, wanted = sum(v.size for v in inner.returned), sum(s.size for s in starts)
-        if found != wanted:
-            raise ShapeMismatch(
-                f"the residual {name!r} has shapes {[v.shape for v in inner.returned]}, {found} "
-                f"numbers, for {wanted} unknowns; expected as many."
-            )
+        """ShapeMismatch where a function returns too few numbers for its unknowns, or too many."""
 
     def begin(
         self, arguments: Sequence[Array], start: Sequence[Array], afresh: bool = False
@@ -325,6 +318,10 @@ class ImplicitApproach:
     def judged(self, found: Solved) -> Solved:
         return found
 
+    def mixed(self, into: System, outputs: Nodes) -> tuple[Nodes, tuple[Variable, ...]]:
+        """What is equated to zero or to the unknowns, and unknowns that are in it beside them."""
+        return outputs, ()
+
     def strays(self, begin: LocalEquations, found: Solved) -> Failure | None:
         """The error where Newton's method has left what the approach had arrived at."""
         return None
@@ -373,8 +370,9 @@ class ImplicitApproach:
         inner = dict(zip(self.inner, starts[len(self.varied) :], strict=True))
         found = inlined(self.program, into, given, inner)
         # An objective itself is before its gradient.
-        equated = self.outputs[1:] if self.minimises else self.outputs
-        for k, output in enumerate([found[name] for name in equated]):
+        outputs = [found[n] for n in (self.outputs[1:] if self.minimises else self.outputs)]
+        sides, further = self.mixed(into, outputs)
+        for k, (output, right) in enumerate(zip(outputs, sides, strict=True)):
             name = unknowns[k].name if k < len(unknowns) else into.free(f"residual_{k}")
             # A part without entries, as of a gradient by an empty array, may be constant.
             empty = output.size == 0 and k < len(unknowns) and unknowns[k].size == 0
@@ -382,8 +380,8 @@ class ImplicitApproach:
                 said = self.no_unknown.format(name=name, k=k)
                 raise InvalidFunction(f"{self.kind} of {self.name!r}: {said}")
             left = unknowns[k] if self.steps or empty else into.arena.constant(0.0)
-            into.subject_to(Equation(left, output), name=name)
-        everyone = (*unknowns, *(found[name] for name in self.inner))
+            into.subject_to(Equation(left, right), name=name)
+        everyone = (*unknowns, *(found[name] for name in self.inner), *further)
         solved = tuple(v for v in everyone if isinstance(v, Variable))
         begin = (*nodes, *(None for _ in solved[len(nodes) :]))
         into.groups.append(ImplicitGroup(solved, tuple(arguments), self, begin))

@@ -6,7 +6,6 @@ for each equation too many, and Q any matrix, drawn at random so that [∂r/∂z
 so while what they are made of moves.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -14,15 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lagrad.errors import LagradError, NotConverged, ShapeMismatch
-from lagrad.expressions.expression import Equation, Expression, Variable
+from lagrad.expressions.expression import Variable
 from lagrad.implicit.approach import ImplicitApproach, Problem
 from lagrad.lazy_import import LazyImport
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import LocalEquations, largest
-from lagrad.systems.constraint import ImplicitGroup
-from lagrad.systems.linearization import joined
+from lagrad.systems.linearization import Nodes, joined
 from lagrad.systems.reduced_block import entry_name
-from lagrad.systems.rewriting import inlined
 from lagrad.systems.system import System
 from lagrad.transforms.trace import Trace
 from lagrad.typing import Array
@@ -52,7 +49,7 @@ class Root(ImplicitApproach):
             )
 
     @classmethod
-    def of(cls, inner: Trace, how: Mapping[str, Any]) -> ImplicitApproach:  # type: ignore[override]
+    def of(cls, inner: Trace, how: Mapping[str, Any]) -> ImplicitApproach:
         found = super().of(inner, how)
         variables = inner.program.variables
         count = sum(variables[name].size for name in found.varied)
@@ -81,31 +78,13 @@ class Overdetermined(Root):
         """Q: what each further unknown adds to each equation."""
         return np.random.default_rng(0).standard_normal((rows, self.more)) / np.sqrt(self.more)
 
-    def state(
-        self,
-        into: System,
-        arguments: Sequence[Expression],
-        starts: Sequence[Array],
-        nodes: Sequence[Expression | None] = (),
-    ) -> tuple[Variable, ...]:
-        unknowns = []
-        for name, start in zip(self.varied, starts, strict=False):
-            v = self.program.variables[name]
-            unknowns.append(into.unknown(into.free(name), v.shape, start, v.dtype))
-        given = dict(zip((*self.data, *self.varied), (*arguments, *unknowns), strict=True))
-        found = inlined(self.program, into, given, {})
-        residuals = [found[name] for name in self.outputs]
-        off = into.unknown(into.free("off"), (self.more,), 0.0, unknowns[0].dtype)
-        mixing, row = self.mixing(sum(r.size for r in residuals)), 0
-        for k, residual in enumerate(residuals):
-            rows = mixing[row : row + residual.size]
-            total = residual + np.reshape(np.matmul(rows, off), residual.shape)
-            into.subject_to(Equation(into.arena.constant(0.0), total), into.free(f"residual_{k}"))
-            row += residual.size
-        solved = (*unknowns, off)
-        begin = (*nodes, *(None for _ in solved[len(nodes) :]))
-        into.groups.append(ImplicitGroup(solved, tuple(arguments), self, begin))
-        return solved
+    def mixed(self, into: System, outputs: Nodes) -> tuple[Nodes, tuple[Variable, ...]]:
+        dtype = np.result_type(*[output.dtype for output in outputs])
+        off = into.unknown(into.free("off"), (self.more,), 0.0, dtype)
+        sizes = [output.size for output in outputs]
+        rows = np.split(self.mixing(sum(sizes)).astype(dtype), np.cumsum(sizes)[:-1])
+        pairs = zip(outputs, rows, strict=True)
+        return [o + np.reshape(np.matmul(part, off), o.shape) for o, part in pairs], (off,)
 
     def by_name(self, values: Sequence[Any], data: Sequence[Any]) -> dict[str, Any]:
         return super().by_name(values[: len(self.varied)], data)
@@ -124,13 +103,12 @@ class Overdetermined(Root):
 
     def approached(self, problem: Problem, point: Array) -> Array:
         """The least squares of the residuals, from which Newton's method goes on."""
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                residual = lambda z: joined(problem(z)).astype(float)
+        residual = lambda z: joined(problem(z)).astype(float)
+        try:
+            with np.errstate(all="ignore"):
                 found = optimize.least_squares(residual, point.astype(float), x_scale="jac").x
-            except (ValueError, LagradError):  # not finite where it starts, say
-                return point
+        except (ValueError, LagradError):  # not finite where it starts, say
+            return point
         return np.asarray(found, point.dtype)
 
     def strays(self, begin: LocalEquations, found: Solved) -> Any:

@@ -199,7 +199,12 @@ class Stationary(Minimum):
 
     @classmethod
     def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
-        super().check(inner, starts, f"gradient {name}")
+        found, wanted = sum(v.size for v in inner.returned), sum(s.size for s in starts)
+        if found != wanted:
+            raise ShapeMismatch(
+                f"the gradient {name!r} has shapes {[v.shape for v in inner.returned]}, {found} "
+                f"numbers, for {wanted} unknowns; expected as many."
+            )
 
 
 class ArgMin(Minimum):

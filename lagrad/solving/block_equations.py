@@ -16,7 +16,7 @@ from lagrad.linear_solvers.selection import DENSE_AT_MOST, DENSE_FRACTION, autom
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.rounding import uncertainties
 from lagrad.solving.rounding_samples import Roundings
-from lagrad.solving.wider_precision import WiderPlan
+from lagrad.solving.wider_precision import WideNodes
 from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.reduced_block import SMALL, ReducedBlock
 from lagrad.typing import Array
@@ -108,10 +108,10 @@ class BlockEquations(ReducedBlock):
         return joined(self.evaluate([*outer, *split(point, self.unknowns)]))
 
     @cached_property
-    def wider(self) -> WiderPlan:
+    def wider(self) -> WideNodes:
         """The residual in a wider precision."""
         with self.graph.reopened():
-            return WiderPlan(self.inputs, self.residuals, self.defined, self.dtype)
+            return WideNodes(self.inputs, self.residuals, self.defined, self.dtype)
 
     def finer_residual(
         self, outer: list[Array], point: Array, rounded: Roundings | None = None

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.compiler.wider import FINER
+from lagrad.compiler.wider import CLOSE, FINER
 from lagrad.expressions.expression import Expression
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
@@ -29,8 +29,6 @@ Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 JUMPED = 1e-2
 # How far around it is seen whether something vanishes at a point; relative, by moves of last bits.
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
-# A relative change that nobody would call an error.
-STEADY = 1e-9
 # How many times what the numbers given explain, from which a change is the operations'.
 UNEXPLAINED = 20.0
 # How many times what a wider precision makes of something rounding may be, where that is no zero.
@@ -207,7 +205,7 @@ class CertifiedSweep:
         if finer is None:
             return self._unexplained(found, sweep), point.cancels[0], False
         lost = relative_change(found, [finer], self.units, 0.0, sure=set(found))
-        if lost <= STEADY or at_kink(point):
+        if lost <= CLOSE or at_kink(point):
             return 0.0, None, False
         spoilt = self._spoilt(found, sweep, [finer])
         # In a wider precision it is seen what is zero, and what is small.

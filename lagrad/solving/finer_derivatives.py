@@ -11,31 +11,31 @@ from lagrad.compiler.wider import SMALL
 from lagrad.expressions.expression import Expression
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.solved_point import RoundedPoint, SolvedPoint
-from lagrad.solving.wider_precision import WiderPlan
+from lagrad.solving.wider_precision import WideNodes
 from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 
 # Operations of a program, its partials among them, that are too many.
-MANY = 5 * SMALL
+TOO_MANY = 5 * SMALL
 
 
-def wider_data(of: "weakref.ref[CompiledSystem]") -> WiderPlan:
+def wider_data(of: "weakref.ref[CompiledSystem]") -> WideNodes:
     """A tape's data from what is given, in a wider precision."""
     compiled = of()
     assert compiled is not None
     usual = np.result_type(*[v.dtype for v in compiled.given], np.float32)
     with compiled.system.arena.reopened():
-        return WiderPlan(compiled.given, compiled.tape.data, definitions(compiled.system), usual)
+        return WideNodes(compiled.given, compiled.tape.data, definitions(compiled.system), usual)
 
 
-def plan_of(compiled: CompiledSystem) -> WiderPlan:
+def plan_of(compiled: CompiledSystem) -> WideNodes:
     # It is kept by the system, which would hold itself in a circle.
     return compiled.once(wider_data, weakref.ref(compiled))
 
 
 def is_small(compiled: CompiledSystem) -> bool:
     """Whether a program has few numbers, and all of them a wider precision."""
-    if compiled.operations > MANY:
+    if compiled.operations > TOO_MANY:
         return False  # to write them down again would take longer than to derive them
     plan = plan_of(compiled)
     return plan.dtype is not None and plan.size <= SMALL

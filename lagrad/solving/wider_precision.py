@@ -17,7 +17,7 @@ from lagrad.systems.cancellation import whole
 from lagrad.typing import Array, DType, Indices
 
 
-class WiderPlan:
+class WideNodes:
     """Nodes as functions of others, evaluated node by node in a wider precision.
 
     Attributes
