@@ -189,6 +189,26 @@ def test_rounding_that_is_magnified_little_by_little_raises(function, x):
         lg.grad(function)(x)
 
 
+def test_the_remedies_for_loops_and_recurrences_run():
+    with pytest.raises(lg.SingularSystem, match=r"nothing cancels, take fewer.*accuracy="):
+        lg.grad(by_steps)(20.0)
+    assert np.isfinite(lg.grad(by_steps, accuracy=1e3)(20.0))
+    stable = lambda x: 1 / by_steps(-x)  # whose terms have one sign
+    assert lg.grad(stable)(20.0) == pytest.approx(-np.exp(-20), rel=1e-11)
+
+    def downwards(a):
+        found = 0.0 * a
+        for n in range(60, 24, -1):  # Iₙ₋₁ = (1/n − Iₙ)/a
+            found = (1 / n - found) / a
+        return found
+
+    points, weights = np.polynomial.legendre.leggauss(60)
+    x = (points + 1) / 2
+    assert lg.grad(downwards)(10.0) == pytest.approx(
+        -np.sum(weights / 2 * x**24 / (x + 10) ** 2), rel=1e-11
+    )
+
+
 def test_the_same_where_it_is_not():
     assert lg.grad(exponential)(2.0) == pytest.approx(-np.exp(-2), rel=1e-12)
     assert lg.grad(by_steps)(2.0) == pytest.approx(-np.exp(-2), rel=1e-12)

@@ -72,10 +72,16 @@ def steady(found: Sequence[Array], other: Sequence[Array]) -> bool:
 
 def rounded(what: str, change: float, doubts: Iterable[str]) -> SingularSystem:
     """The error for a derivative that is rounding."""
+    why = list(doubts)
+    remedy = (
+        "Let it stop there (fewer steps, or lg.while_loop), start farther from the solution, keep "
+        "the divisor away from zero, or differentiate what it approaches instead: lg.argmin, "
+        "lg.root and lg.fixed_point do, without differentiate=."
+        if any(doubt.endswith(DIVIDES) for doubt in why)
+        else "Write its step so that nothing cancels, take fewer, or ask for less of lg.grad, "
+        "lg.jacobian or solve: accuracy=…."
+    )
     return SingularSystem(
         f"{what} is rounding: it changes by {change:.1e} of itself when what it is made of "
-        f"changes in its last bits. Here {' and '.join(doubts)}. Let it stop there (fewer "
-        "steps, or lg.while_loop), start farther from the solution, keep the divisor away from "
-        "zero, or differentiate what it approaches instead: lg.argmin, lg.root and "
-        "lg.fixed_point do, without differentiate=."
+        f"changes in its last bits. Here {' and '.join(why)}. {remedy}"
     )
