@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import mpmath
 import numpy as np
+import pytest
 from scipy import special
 
 re = np.real
@@ -337,3 +338,8 @@ def solution(f, z, steps=40):
         if all(abs(b) <= small * max(abs(a), size * small) for a, b in zip(z, step, strict=True)):
             return z, rows
     return None
+
+
+# Where long doubles are doubles (Windows, Apple's processors) some errors cannot be seen.
+WIDER = np.finfo(np.longdouble).eps < np.finfo(float).eps / 1000
+needs_wider = pytest.mark.skipif(not WIDER, reason="nothing is wider than a double here")

@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from oracles import needs_wider
 from scipy import sparse, special
 
 import lagrad as lg
@@ -71,7 +72,23 @@ SPOILT |= {
 SPOILT |= {f"{name} itself": case for name, case in SPOILT_ON_THE_WAY_BACK.items()}
 
 
-@pytest.mark.parametrize(("function", "x"), SPOILT.values(), ids=SPOILT)
+UNSEEN = (
+    "a root of x² - bx + 1",
+    "sqrt(x + 1) - sqrt(x) far out",
+    "x - sin(x) near zero",
+    "a series",
+    "a recurrence",
+    "chaos",
+)
+
+
+def cases(table):
+    """A table's rows, of which some need a precision wider than a double."""
+    marks = {name: needs_wider if name in UNSEEN else () for name in table}
+    return [pytest.param(*row, id=name, marks=marks[name]) for name, row in table.items()]
+
+
+@pytest.mark.parametrize(("function", "x"), cases(SPOILT))
 def test_a_gradient_that_cancellation_has_spoilt_raises(function, x):
     with pytest.raises(lg.SingularSystem, match="cancel"):
         lg.grad(function)(x)
@@ -183,7 +200,7 @@ GRADUALLY = {
 }
 
 
-@pytest.mark.parametrize(("function", "x"), GRADUALLY.values(), ids=GRADUALLY)
+@pytest.mark.parametrize(("function", "x"), cases(GRADUALLY))
 def test_rounding_that_is_magnified_little_by_little_raises(function, x):
     with pytest.raises(lg.SingularSystem, match=r"magnifie|cancel|divides"):
         lg.grad(function)(x)

@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.sparse as sparse
+from oracles import WIDER, needs_wider
 
 import lagrad as lg
 
@@ -52,10 +53,7 @@ def test_systems_too_ill_conditioned_for_the_accuracy_raise():
         linear(hilbert, np.ones(n)).solve()
 
 
-WIDER = np.finfo(np.longdouble).eps < np.finfo(float).eps / 1000
-
-
-@pytest.mark.skipif(not WIDER, reason="nothing is wider than a double here")
+@needs_wider
 @pytest.mark.parametrize("n", [6, 8, 10])
 def test_ill_conditioned_systems_are_right_by_residuals_in_a_wider_precision(n):
     hilbert = 1.0 / (np.arange(n)[:, None] + np.arange(n) + 1.0)
@@ -66,7 +64,7 @@ def test_ill_conditioned_systems_are_right_by_residuals_in_a_wider_precision(n):
     assert error <= at.certificate.error_bound <= 1e-6
 
 
-@pytest.mark.skipif(not WIDER, reason="nothing is wider than a double here")
+@needs_wider
 @pytest.mark.parametrize("load", [1.0, 1e-3, 1e-4, 1e-5, 1e-7, 1e-9, 1e-12])
 @pytest.mark.parametrize("form", ["function", "program"])
 def test_a_small_unknown_is_right_or_refused_however_small(load, form):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from oracles import needs_wider
 from scipy import optimize
 
 import lagrad as lg
@@ -124,6 +125,7 @@ def test_what_no_choice_takes_is_zero_in_a_jacobian_too(demand, start, size):
     np.testing.assert_allclose(found, np.full(size, 5.0), rtol=1e-12)
 
 
+@needs_wider
 @pytest.mark.parametrize("start", [(78.0, 77.0), (78.0, 78.0)])
 @pytest.mark.parametrize("drawn", [0.0, 1e-9, 1e-6])
 def test_heads_of_a_dead_end(start, drawn):
