@@ -122,6 +122,12 @@ def bincount(places, weights, minlength=0):
     return found
 
 
+def gammaln(x):
+    """log |Γ|, continued from the real line: below zero log Γ is off by multiples of iπ."""
+    found = special.loggamma(x)
+    return found - 1j * np.pi * np.round(np.imag(found) / np.pi)
+
+
 class Names:
     """Some functions of one's own, and what else a module has."""
 
@@ -155,7 +161,7 @@ COMPLEX_NP = Names(
 )  # fmt: skip
 COMPLEX_SP = Names(
     special, expit=lambda x: 1 / (1 + np.exp(-x)), logit=lambda x: np.log(x / (1 - x)),
-    gammaln=special.loggamma, entr=lambda x: -x * np.log(x), xlogy=lambda x, a: x * np.log(a),
+    gammaln=gammaln, entr=lambda x: -x * np.log(x), xlogy=lambda x, a: x * np.log(a),
     xlog1py=lambda x, a: x * np.log1p(a),
 )  # fmt: skip
 
