@@ -123,9 +123,13 @@ def bincount(places, weights, minlength=0):
 
 
 def gammaln(x):
-    """log |Γ|, continued from the real line: below zero log Γ is off by multiples of iπ."""
-    found = special.loggamma(x)
-    return found - 1j * np.pi * np.round(np.imag(found) / np.pi)
+    """log |Γ|, continued from the real line: below zero as log |Γ(x + 1)| − log |x|."""
+    x, below = np.asarray(x), 0.0
+    while np.any(np.real(x) < 0):
+        under = np.real(x) < 0
+        below = below + np.where(under, np.log(np.where(under, -x, 1.0)), 0.0)
+        x = np.where(under, x + 1, x)
+    return special.loggamma(x) - below
 
 
 class Names:
