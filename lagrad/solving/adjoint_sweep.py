@@ -123,7 +123,9 @@ class Sweep(Carried):
     def _joined(self, nodes: Sequence[Expression], values: list[Any]) -> Array:
         found = [self._held(node, values) for node in nodes]
         if self.width is None:
-            return joined(found).astype(float, copy=False)
+            vector = joined(found)
+            # Solved in double precision at the least, whatever the unknowns have.
+            return vector.astype(np.result_type(vector.dtype, float), copy=False)
         return np.concatenate(found) if len(found) > 1 else found[0]
 
     def _split(self, array: Array, nodes: Sequence[Expression]) -> list[Array]:

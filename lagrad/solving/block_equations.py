@@ -113,6 +113,12 @@ class BlockEquations(ReducedBlock):
         with self.graph.reopened():
             return WideNodes(self.inputs, self.residuals, self.defined, self.dtype)
 
+    @cached_property
+    def wider_data(self) -> WideNodes:
+        """What its local partials are made of, in a wider precision."""
+        with self.graph.reopened():
+            return WideNodes(self.inputs, self.tape.data, self.defined, self.dtype)
+
     def finer_residual(
         self, outer: list[Array], point: Array, rounded: Roundings | None = None
     ) -> Array | None:

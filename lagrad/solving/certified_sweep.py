@@ -21,6 +21,7 @@ from lagrad.solving.relative_change import MANY, Units, relative_change
 from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
+from lagrad.solving.wider_point import ALL, wider_point
 from lagrad.typing import Array
 
 # What seeds a sweep, runs it, and reads what has arrived.
@@ -127,6 +128,10 @@ class CertifiedSweep:
             error += self._rounding(point, first, sweep)
         if any(solved.at_kink for solved in point.solved.values()):
             error = np.inf
+        if point.solved and self.accuracy < error:
+            finer = self._in_wider(point, first)
+            if finer is not None:
+                return finer
         for there in point.beyond:
             change = self._change(first, [self._near(there, sweep)])
             error += change if change > JUMPED else 0.0
@@ -139,6 +144,20 @@ class CertifiedSweep:
         if not (point.doubtful or point.tied or point.side is not None):
             return Taken(found, sweep, error, jump, *self._lost(first, sweep))
         return Taken(found, sweep, error, jump)
+
+    def _in_wider(self, point: SolvedPoint, found: Mapping[Any, Array]) -> Taken | None:
+        """What is carried where blocks are solved in a wider precision, where there is one."""
+        there = wider_point(point)
+        if there is None:
+            return None
+        sweep = there.sweep(self.width)
+        kinds = {key: np.asarray(array).dtype for key, array in found.items()}
+        finer = {key: np.asarray(a, kinds[key]) for key, a in self.carry(sweep).items()}
+        if sweep.fault or not all(np.isfinite(array).all() for array in finer.values()):
+            return None
+        change = self._change(finer, (self._near(other, sweep) for other in there.others(ALL)))
+        spacing = max(float(np.finfo(kind).eps) for kind in kinds.values())
+        return Taken(finer, sweep, 4 * max(sweep.error, spacing) + CLOSER * change, 0.0)
 
     def rounding(self, found: Mapping[Any, Array], sweep: Carried) -> float:
         """What the errors of the solution and rounding change of what was found."""

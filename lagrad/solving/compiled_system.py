@@ -36,7 +36,7 @@ class Run:
     def __init__(
         self, blocks: tuple[Block, ...], variables: list[Variable], defined: dict[int, Expression]
     ) -> None:
-        self.blocks, self.variables, self._defined = blocks, variables, defined
+        self.blocks, self.variables, self.defined = blocks, variables, defined
 
         def outside(node: Expression) -> bool:
             return isinstance(node, Variable) and node.index not in defined
@@ -46,11 +46,11 @@ class Run:
 
     @cached_property
     def plan(self) -> Plan:
-        return Plan(self.inputs, self.variables, self._defined)
+        return Plan(self.inputs, self.variables, self.defined)
 
     @cached_property
     def kinks(self) -> Kinks:
-        return Kinks(self.inputs, self.variables, self._defined)
+        return Kinks(self.inputs, self.variables, self.defined)
 
     def evaluate_on(self, side: Side, values: dict[Variable, Array]) -> None:
         """Add the values of what is defined, on one side of kinks."""
@@ -78,7 +78,7 @@ class ExplicitRun(Run):
     def flat(self) -> ScalarTape | None:
         """The run as a tape of scalars, if it is one."""
         many = len(self._order) >= FLAT_FROM
-        return scalar_tape(self.inputs, self._order, self._defined) if many else None
+        return scalar_tape(self.inputs, self._order, self.defined) if many else None
 
     @cached_property
     def _places(self) -> Array:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from lagrad.solving.profile import BlockReport, Spent
 from lagrad.solving.solve_block import solve_block
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
+from lagrad.solving.wider_point import refined
 from lagrad.systems.linearization import split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -95,12 +97,22 @@ def solve(
         if bad := [v for v in lost if not np.isfinite(point.values[v]).all()]:
             told_beside(compiled, compiled.runs[-1], point.values, bad, policy)
     solution = SolvedSystem(point, policy, solve_named, tuple(reports), converged)
-    if converged and point.doubtful:
-        certificate = solution.certificate
-        # One that is nearly zero, and known to fewer digits than others, does not speak for these.
-        if not certificate.error_bound <= policy.accuracy and not point.felt() <= policy.accuracy:
-            policy.require(certificate, f"the solution of {compiled.system.name!r}")
+    if converged and point.doubtful and not is_known(solution, policy):
+        finer = refined(point)
+        if finer is not None:
+            solution = replace(solution, point=finer)
+        if not is_known(solution, policy):
+            policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
     return solution
+
+
+def is_known(solution: SolvedSystem, policy: Policy) -> bool:
+    """Whether a solution is as accurate as was asked for.
+
+    An unknown that is nearly zero, and known to fewer digits than others, does not speak for these.
+    """
+    bound = solution.certificate.error_bound
+    return bound <= policy.accuracy or solution.point.felt() <= policy.accuracy
 
 
 def told_beside(

@@ -248,8 +248,11 @@ def solved_from(
     """What Newton's method makes of a start, or of where other methods lead from it."""
     path = newton(problem, start, options)
     found, failure = certified(path)
-    if path.lost:
-        for other in other_starts(problem.equations, problem.outer, start):
+    # An end at which the equations do not hold, though steps are short there, is as good a start.
+    stands_still = path.failure is None and isinstance(failure, NotConverged)
+    starts = [start] if path.lost else [path.here.point] * stands_still
+    for begin in starts:
+        for other in other_starts(problem.equations, problem.outer, begin):
             further, _ = certified(newton(problem.anew(), other, options))
             if further is not None:
                 return further, None
