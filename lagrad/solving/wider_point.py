@@ -1,0 +1,272 @@
+"""A solved point once more in a wider precision, its blocks included.
+
+Rounding that is magnified from block to block, or by what cancels in a derivative, is magnified
+there as well, and is a thousand times smaller. Unknowns go on from doubles by Newton's method, its
+residuals in the wider precision and its factors in doubles; multipliers are refined likewise.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from lagrad.compiler.wider import wider_than
+from lagrad.expressions.expression import Expression, Variable
+from lagrad.linear_solvers.base import ESTIMATE, Factors
+from lagrad.linear_solvers.jacobian import signed
+from lagrad.solving.adjoint_sweep import Sweep
+from lagrad.solving.block_certification import POLISHED_AT_MOST, Solved, at_the_end
+from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
+from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
+from lagrad.solving.finer_derivatives import plan_of
+from lagrad.solving.newton import BlockProblem
+from lagrad.solving.relative_change import share
+from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAMPLES, Roundings
+from lagrad.solving.solved_point import GIVEN, SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
+from lagrad.solving.wider_precision import WideNodes
+from lagrad.systems.linearization import Linearization, joined, split
+from lagrad.systems.structure import Block
+from lagrad.typing import Array
+
+# A last correction that is longer is none of rounding: the factors do not lead to the solution.
+FAR_OFF = 1e-6
+# The samples from which a bound is taken: so many that it is what they show, and no more.
+ALL = range(SAMPLES + FURTHER)
+# What a block's unknowns are, for values of what comes before it.
+Found: TypeAlias = "Callable[[ImplicitRun, Mapping[Variable, Array]], Array]"
+
+
+class Narrow(Exception):
+    """Something knows nothing wider than doubles."""
+
+
+class InDoubles(Factors):
+    """Factors that solve in doubles, of right sides in a wider precision."""
+
+    def __init__(self, base: Factors) -> None:
+        self.base, self.shape = base, base.shape
+
+    def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
+        found = self.base.solve(right.astype(float), transposed, tol)
+        return np.asarray(found, dtype=right.dtype)
+
+
+class WiderEquations(LocalEquations):
+    """A block's equations at a point in a wider precision: their Jacobian by its products."""
+
+    def __init__(self, equations: BlockEquations, outer: list[Array], point: Array) -> None:
+        self.equations, self.outer, self.point, self.side = equations, outer, point, None
+        self.values = [*outer, *split(point, equations.unknowns)]
+
+    @cached_property
+    def partials(self) -> list[Linearization]:
+        """Local partials here."""
+        return [self.equations.tape.at(known(self.equations.wider_data(self.values)))]
+
+
+def defined_in(run: Run) -> WideNodes:
+    """What a run defines."""
+    return WideNodes(run.inputs, run.variables, run.defined, np.dtype(float))
+
+
+def known(found: list[Array] | None) -> list[Array]:
+    if found is None:
+        raise Narrow
+    return found
+
+
+def widened(array: Array) -> Array:
+    return array.astype(np.longdouble) if array.dtype.kind == "f" else array
+
+
+def is_wide(compiled: CompiledSystem) -> bool:
+    """Whether there is a wider precision for a system, and all of it in doubles."""
+    doubles = all(v.dtype == float for v in compiled.given if v.dtype.kind == "f")
+    small = compiled.operations <= SAMPLED_AT_MOST
+    return doubles and small and wider_than(np.dtype(float)) is not None
+
+
+def wider_point(point: SolvedPoint) -> "WiderPoint | None":
+    """A point in a wider precision; None where something in it knows nothing wider.
+
+    Nor where derivatives are means over sides, or of one of many solutions.
+    """
+    plain = all(
+        s.jump is None and s.free is None and not s.truncated and np.isfinite(s.bound.error)
+        for s in point.solved.values()
+    )
+    if not plain or point.side is not None or point.tied or not is_wide(point.compiled):
+        return None
+    with np.errstate(all="ignore"):
+        try:
+            return at_root(point)
+        except Narrow:
+            return None
+
+
+class WiderSweep(Sweep):
+    """A sweep whose seeds are as wide as what it starts from: constants make nothing wider."""
+
+    def seed(self, node: Expression, value: Array) -> None:
+        super().seed(node, widened(np.asarray(value)))
+
+
+@dataclass(frozen=True, eq=False)
+class WiderPoint(RoundedPoint):
+    """A solved point in a wider precision, and the last correction of each block there."""
+
+    last: Mapping[Block, Array] = field(default_factory=dict)
+
+    def sweep(self, width: int | None = None, near: Any = None, careful: bool = False) -> Sweep:
+        return WiderSweep(self.compiled, self.linearization, self.solved, width, near, careful)
+
+    def others(self, which: range) -> "Iterator[WiderPoint]":
+        """The point as other roundings in the wider precision might have left it."""
+        return (self._rounded(Roundings(number)) for number in which)
+
+    def _rounded(self, rounded: Roundings) -> "WiderPoint":
+        def moved(run: ImplicitRun, values: Mapping[Variable, Array]) -> Array:
+            solved = self.solved[run.block]
+            left = residual(run, values, solved.point, rounded)
+            z = solved.point - solved.factors.solve(left, tol=ESTIMATE)
+            found: Array = rounded(z + rounded.share() * self.last[run.block])
+            return found
+
+        return carried_on(self, moved, self.solved, rounded)
+
+
+def at_root(point: SolvedPoint) -> WiderPoint:
+    """The point to which Newton's method leads on in the wider precision."""
+    solved: dict[Block, Solved] = {}
+    last: dict[Block, Array] = {}
+
+    def found(run: ImplicitRun, values: Mapping[Variable, Array]) -> Array:
+        here = point.solved[run.block]
+        z, last[run.block] = root(run, values, here)
+        equations = WiderEquations(run.equations, run.equations.outer_values(values), z)
+        solved[run.block] = replace(
+            here, point=z, jacobian=equations.products(), factors=InDoubles(here.factors), warm=None
+        )
+        return z
+
+    return replace(carried_on(point, found, solved), last=last)
+
+
+def carried_on(
+    point: SolvedPoint,
+    unknowns: Found,
+    solved: dict[Block, Solved],
+    rounded: Roundings | None = None,
+) -> WiderPoint:
+    """The point with unknowns as they are found, block by block, and all that follows from them."""
+    compiled = point.compiled
+    values = {
+        v: widened(np.asarray(a)) for v, a in point.values.items() if v.role in GIVEN or v.size == 0
+    }
+    for run in compiled.runs:
+        if isinstance(run, ImplicitRun):
+            pieces = split(unknowns(run, values), run.block.unknowns)
+            values.update(zip(run.block.unknowns, pieces, strict=True))
+        follows = compiled.once(defined_in, run)([values[v] for v in run.inputs], rounded)
+        values.update(zip(run.variables, map(np.asarray, known(follows)), strict=True))
+    data = known(plan_of(compiled)([values[v] for v in compiled.given], rounded))
+    return WiderPoint(compiled, values, solved, data=data, rounded=rounded)
+
+
+def root(run: ImplicitRun, values: Mapping[Variable, Array], here: Solved) -> tuple[Array, Array]:
+    """A block's unknowns in the wider precision, and their last correction."""
+    scale, factors, z = here.problem.scale, InDoubles(here.factors), widened(here.point)
+    before = np.inf
+    for _ in range(POLISHED_AT_MOST):
+        step = -factors.solve(residual(run, values, z), tol=ESTIMATE)
+        z = z + step
+        length = scale.length(step, np.maximum(scale.largest(z), 1e-300))
+        if not length < 0.5 * before:
+            break
+        before = length
+    if not length <= FAR_OFF:
+        raise Narrow
+    return z, step
+
+
+def residual(
+    run: ImplicitRun,
+    values: Mapping[Variable, Array],
+    point: Array,
+    rounded: Roundings | None = None,
+) -> Array:
+    equations = run.equations
+    given = [*equations.outer_values(values), *split(point, equations.unknowns)]
+    return joined(known(equations.wider(given, rounded)))
+
+
+@dataclass(frozen=True, eq=False)
+class RefinedPoint(SolvedPoint):
+    """A point that was rounded from a wider precision, and how far each variable may be off."""
+
+    spread: Mapping[Variable, float] = field(default_factory=dict)
+
+    def bounds(self) -> dict[str, float]:
+        sizes = {v: largest(self.values[v]) or self.scale for v in self.spread}
+        for block, solved in self.solved.items():
+            sizes.update(zip(block.unknowns, map(float, solved.bound.sizes), strict=True))
+        return {v.name: share(self.spread[v], size) for v, size in sizes.items()}
+
+    def drift(self, felt: bool = False) -> float:
+        found = 0.0
+        for block, solved in self.solved.items():
+            sizes = solved.bound.matters if felt else solved.bound.sizes
+            for v, size in zip(block.unknowns, sizes, strict=True):
+                found = max(found, share(self.spread[v], float(size)))
+        return found
+
+
+def refined(point: SolvedPoint) -> RefinedPoint | None:
+    """The solution that a wider precision leads to, in the usual one; None where there is none."""
+    there = wider_point(point)
+    if there is None:
+        return None
+    with np.errstate(all="ignore"):
+        others = list(there.others(ALL))
+    values, spread = dict(point.values), {}
+    for v, a in there.values.items():
+        if v.role in GIVEN:
+            continue
+        values[v] = np.asarray(a, dtype=v.dtype)
+        away = max(largest(other.values[v] - a) for other in others)
+        spread[v] = CLOSER * away + largest(values[v] - a)
+    solved = {
+        run.block: rounded_end(run, values, point.solved[run.block], spread)
+        for run in point.compiled.runs
+        if isinstance(run, ImplicitRun)
+    }
+    return RefinedPoint(point.compiled, values, solved, spread=spread)
+
+
+def rounded_end(
+    run: ImplicitRun,
+    values: Mapping[Variable, Array],
+    before: Solved,
+    spread: Mapping[Variable, float],
+) -> Solved:
+    """A block at values rounded from a wider precision, where it was `before`."""
+    equations = run.equations
+    problem = BlockProblem(equations, equations.outer_values(values), before.problem.solver)
+    problem.scale, problem.history = before.problem.scale, before.problem.history
+    here = problem.at(equations.vector(values))
+    jacobian, factors, gain = at_the_end(problem, here, before.factors)
+    off = np.array([spread[v] for v in run.block.unknowns])
+    each = off / np.maximum(before.bound.sizes, 1e-300)
+    direction = signed(np.repeat(off, problem.scale.sizes))
+    return replace(
+        before,
+        problem=problem,
+        point=here.point,
+        jacobian=jacobian,
+        factors=factors,
+        residual=largest(here.residual),
+        contraction=gain,
+        bound=replace(before.bound, direction=direction, each=each, error=largest(each)),
+    )
