@@ -18,7 +18,7 @@ from lagrad.solving.block_equations import largest
 from lagrad.solving.finer_derivatives import first_off, is_small, wider
 from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
 from lagrad.solving.relative_change import MANY, Units, relative_change
-from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES
+from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES, SPACINGS
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.solving.wider_point import ALL, wider_point
@@ -155,7 +155,8 @@ class CertifiedSweep:
         finer = {key: np.asarray(a, kinds[key]) for key, a in self.carry(sweep).items()}
         if sweep.fault or not all(np.isfinite(array).all() for array in finer.values()):
             return None
-        change = self._change(finer, (self._near(other, sweep) for other in there.others(ALL)))
+        others = (closer(finer, self._near(other, sweep)) for other in there.others(ALL))
+        change = self._change(finer, others)
         spacing = max(float(np.finfo(kind).eps) for kind in kinds.values())
         return Taken(finer, sweep, 4 * max(sweep.error, spacing) + CLOSER * change, 0.0)
 
@@ -168,12 +169,12 @@ class CertifiedSweep:
             return 0.0
         further = range(SAMPLES, SAMPLES + FURTHER)
         with np.errstate(all="ignore"):
-            others = [self._near(there, sweep) for there in point.samples]
-            more = (self._near(point.sample(k), sweep) for k in further)
+            others = [closer(found, self._near(there, sweep)) for there in point.samples]
+            more = (closer(found, self._near(point.sample(k), sweep)) for k in further)
             change = SAFETY * self._change(found, others, more)
             if not self.accuracy < change < np.inf:
                 return change
-            others += [self._near(point.sample(k), sweep) for k in further]
+            others += [closer(found, self._near(point.sample(k), sweep)) for k in further]
             change = CLOSER * self._change(found, others)
             if not self.accuracy < change < np.inf:
                 return change
@@ -251,11 +252,11 @@ class CertifiedSweep:
     def _rounded(self, found: dict[Any, Array], sweep: Carried) -> list[dict[Any, Array]]:
         """What is carried where sums, and all operations, are rounded otherwise."""
         point = self.point
-        others = [self._near(point.sample(k), sweep) for k in range(MANY)]
+        others = [closer(found, self._near(point.sample(k), sweep)) for k in range(MANY)]
         if point.cancels[0] is None:
             return others
         terms = [self._near(point.cancelled(k), sweep) for k in range(MANY)]
-        return others + [closer(found, there) for there in terms]
+        return others + [closer(found, there, COARSE) for there in terms]
 
     def _unexplained(self, found: dict[Any, Array], sweep: Carried) -> float:
         """What rounding changes, where moves of what was given explain nothing of the kind."""
@@ -304,6 +305,8 @@ class CertifiedSweep:
         return relative_change(found, others, self.units, scale, more, least, sure, loose)
 
 
-def closer(found: Mapping[Any, Array], other: Mapping[Any, Array]) -> dict[Any, Array]:
-    """What a spacing would have done, where terms were rounded to many of them."""
-    return {key: array + (other[key] - array) / COARSE for key, array in found.items()}
+def closer(
+    found: Mapping[Any, Array], other: Mapping[Any, Array], times: float = SPACINGS
+) -> dict[Any, Array]:
+    """What a spacing would have done, where numbers were rounded to so many of them."""
+    return {key: array + (other[key] - array) / times for key, array in found.items()}

@@ -22,7 +22,7 @@ from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.not_finite import mended, without_slope
 from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
-from lagrad.solving.rounding_samples import COARSE, SAMPLES, Roundings
+from lagrad.solving.rounding_samples import COARSE, SAMPLES, SPACINGS, Roundings
 from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
@@ -114,7 +114,7 @@ class SolvedPoint:
 
     @cached_property
     def samples(self) -> "tuple[SolvedPoint, ...]":
-        """The point as other roundings might have left it: all that is off at random, at once.
+        """The point as other, coarser roundings might have left it: all at random, at once.
 
         Each block's unknowns are moved by their error, one way or the other, and what that does
         to the blocks after it is carried on.
@@ -124,8 +124,10 @@ class SolvedPoint:
             return tuple(self.sample(k) for k in range(1 if len(self.solved) == 1 else SAMPLES))
 
     def sample(self, number: int) -> "SolvedPoint":
-        rounded = Roundings(number)
-        directions = {b: s.bound.direction * rounded.share() for b, s in self.solved.items()}
+        rounded = Roundings(number, SPACINGS)
+        directions = {
+            b: s.bound.direction * (SPACINGS * rounded.share()) for b, s in self.solved.items()
+        }
         there = self.moved_by(directions, {})
         if not all(np.isfinite(array).all() for array in there.values.values()):
             # At the edge of an equation's domain only one sign of an error stays within it.
@@ -254,7 +256,7 @@ class SolvedPoint:
                 found[v.name], sizes[v] = float(error), float(size)
         for other in self.samples:
             for v, size in sizes.items():
-                change = largest(other.values[v] - self.values[v])
+                change = largest(other.values[v] - self.values[v]) / SPACINGS
                 found[v.name] = max(found[v.name], share(change, size))
         return found
 
@@ -275,7 +277,7 @@ class SolvedPoint:
 
     def _change_to(self, other: "SolvedPoint", felt: bool) -> float:
         pairs = (
-            (largest(other.values[unknown] - self.values[unknown]), size)
+            (largest(other.values[unknown] - self.values[unknown]) / SPACINGS, size)
             for block, solved in self.solved.items()
             for bound in [solved.bound]
             for unknown, size in zip(
@@ -286,7 +288,7 @@ class SolvedPoint:
             return worst_share(pairs, NEGLIGIBLE * self.scale)
         here, there = self.values, other.values
         defined = self.compiled.rounded.variables
-        changes = ((largest(there[v] - here[v]), largest(here[v])) for v in defined)
+        changes = ((largest(there[v] - here[v]) / SPACINGS, largest(here[v])) for v in defined)
         return worst_share(itertools.chain(pairs, changes), NEGLIGIBLE * self.scale)
 
     @cached_property

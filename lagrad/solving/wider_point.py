@@ -23,7 +23,7 @@ from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.finer_derivatives import plan_of
 from lagrad.solving.newton import BlockProblem
 from lagrad.solving.relative_change import share
-from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAMPLES, Roundings
+from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAMPLES, SPACINGS, Roundings
 from lagrad.solving.solved_point import GIVEN, SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
 from lagrad.solving.wider_precision import WideNodes
 from lagrad.systems.linearization import Linearization, joined, split
@@ -124,14 +124,14 @@ class WiderPoint(RoundedPoint):
 
     def others(self, which: range) -> "Iterator[WiderPoint]":
         """The point as other roundings in the wider precision might have left it."""
-        return (self._rounded(Roundings(number)) for number in which)
+        return (self._rounded(Roundings(number, SPACINGS)) for number in which)
 
     def _rounded(self, rounded: Roundings) -> "WiderPoint":
         def moved(run: ImplicitRun, values: Mapping[Variable, Array]) -> Array:
             solved = self.solved[run.block]
             left = residual(run, values, solved.point, rounded)
             z = solved.point - solved.factors.solve(left, tol=ESTIMATE)
-            found: Array = rounded(z + rounded.share() * self.last[run.block])
+            found: Array = rounded(z + SPACINGS * rounded.share() * self.last[run.block])
             return found
 
         return carried_on(self, moved, self.solved, rounded)
@@ -236,7 +236,7 @@ def refined(point: SolvedPoint) -> RefinedPoint | None:
             continue
         values[v] = np.asarray(a, dtype=v.dtype)
         away = max(largest(other.values[v] - a) for other in others)
-        spread[v] = CLOSER * away + largest(values[v] - a)
+        spread[v] = CLOSER / SPACINGS * away + largest(values[v] - a)
     solved = {
         run.block: rounded_end(run, values, point.solved[run.block], spread)
         for run in point.compiled.runs
