@@ -21,7 +21,7 @@ from lagrad.solving.relative_change import MANY, Units, relative_change
 from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES, SPACINGS
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
-from lagrad.solving.wider_point import ALL, wider_point
+from lagrad.solving.wider_point import wider_point
 from lagrad.typing import Array
 
 # What seeds a sweep, runs it, and reads what has arrived.
@@ -30,6 +30,10 @@ Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 JUMPED = 1e-2
 # How far around it is seen whether something vanishes at a point; relative, by moves of last bits.
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
+# So many samples are enough to tell whether something is zero, and what rounding does at the most.
+ENOUGH = SAMPLES + FURTHER
+# Changes that are none of rounding alone, but magnified.
+LITTLE = 1e-10
 # How many times what the numbers given explain, from which a change is the operations'.
 UNEXPLAINED = 20.0
 # How many times what a wider precision makes of something rounding may be, where that is no zero.
@@ -155,7 +159,7 @@ class CertifiedSweep:
         finer = {key: np.asarray(a, kinds[key]) for key, a in self.carry(sweep).items()}
         if sweep.fault or not all(np.isfinite(array).all() for array in finer.values()):
             return None
-        others = (closer(finer, self._near(other, sweep)) for other in there.others(ALL))
+        others = (closer(finer, self._near(other, sweep)) for other in there.others(range(ENOUGH)))
         change = self._change(finer, others)
         spacing = max(float(np.finfo(kind).eps) for kind in kinds.values())
         return Taken(finer, sweep, 4 * max(sweep.error, spacing) + CLOSER * change, 0.0)
@@ -167,14 +171,20 @@ class CertifiedSweep:
     def _rounding(self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried) -> float:
         if not point.doubtful and (point.tied or point.compiled.operations > SAMPLED_AT_MOST):
             return 0.0
-        further = range(SAMPLES, SAMPLES + FURTHER)
+
+        def near(numbers: range) -> Iterator[dict[Any, Array]]:
+            return (closer(found, self._near(point.sample(k), sweep)) for k in numbers)
+
         with np.errstate(all="ignore"):
             others = [closer(found, self._near(there, sweep)) for there in point.samples]
-            more = (closer(found, self._near(point.sample(k), sweep)) for k in further)
-            change = SAFETY * self._change(found, others, more)
+            change = SAFETY * self._change(found, others, near(range(SAMPLES, ENOUGH)))
+            if LITTLE < change < np.inf:
+                # By chance a few samples are small, all of them.
+                others += near(range(len(others), MANY))
+                change = SAFETY * self._change(found, others, near(range(MANY, ENOUGH)))
             if not self.accuracy < change < np.inf:
                 return change
-            others += [closer(found, self._near(point.sample(k), sweep)) for k in further]
+            others += near(range(MANY, ENOUGH))
             change = CLOSER * self._change(found, others)
             if not self.accuracy < change < np.inf:
                 return change

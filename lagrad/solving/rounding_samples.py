@@ -25,7 +25,7 @@ from lagrad.typing import Array, Function, Indices
 Only: TypeAlias = tuple[set[int], dict[int, tuple[bool, ...]]]
 # Two errors that cancel in one sample may add up in the other.
 SAMPLES = 2
-# How many spacings a sample is moved by, to be divided by them: of whole spacings, one forth and one
+# How many spacings a sample is moved by, to be divided by them: of whole ones, one forth and one
 # back, too many sums are zero.
 SPACINGS = 4.0
 # How coarsely terms are rounded that may cancel: two moves by one spacing often make none.

@@ -32,8 +32,6 @@ from lagrad.typing import Array
 
 # A last correction that is longer is none of rounding: the factors do not lead to the solution.
 FAR_OFF = 1e-6
-# The samples from which a bound is taken: so many that it is what they show, and no more.
-ALL = range(SAMPLES + FURTHER)
 # What a block's unknowns are, for values of what comes before it.
 Found: TypeAlias = "Callable[[ImplicitRun, Mapping[Variable, Array]], Array]"
 
@@ -229,7 +227,7 @@ def refined(point: SolvedPoint) -> RefinedPoint | None:
     if there is None:
         return None
     with np.errstate(all="ignore"):
-        others = list(there.others(ALL))
+        others = list(there.others(range(SAMPLES + FURTHER)))
     values, spread = dict(point.values), {}
     for v, a in there.values.items():
         if v.role in GIVEN:
