@@ -214,7 +214,8 @@ def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> L
         rounding = scale.epsilon * here.terms
         steps = errors(factors, rounding, factors.solve(signed(rounding), tol=ESTIMATE))
         near = problem.equations.opaque or not length > ABOVE * scale.length(steps)
-        if near and (fresh or not before > 10 * largest(rounding)):
+        holds = not before > 10 * largest(rounding)
+        if near and (holds or (fresh and not is_left(here, 10 * largest(rounding)))):
             return nearer if left < before else here
         if not fresh:  # with the Jacobian here, in the place of one from nearby
             factors, fresh = problem.factor(problem.jacobian(here), "near its end"), True
@@ -237,6 +238,12 @@ def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> L
     raise NotConverged(
         problem.story(f"ended where its equations do not hold: {said}, {largest(rounding):.1e}")
     )
+
+
+def is_left(here: LocalEquations, rounding: float) -> bool:
+    """Whether more than rounding is left of the equations in a wider precision, if there is one."""
+    left = here.equations.finer_residual(here.outer, here.point)
+    return left is not None and largest(left) > rounding
 
 
 def corrected(

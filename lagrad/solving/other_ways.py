@@ -24,7 +24,7 @@ UP_TO, SMALL = 300, 50
 # Evaluations of each, for a few unknowns, and unknowns times evaluations for many.
 EVALUATIONS, WORK = 400, 10_000
 # A change of sign is looked for in steps that grow by this, so many to either side.
-GROWTH, STEPS = 1.25, 120
+GROWTH, STEPS = 1.25, 200
 # How far aside a start is moved, relative to its size and to one.
 ASIDE = (0.01, 0.3)
 

@@ -1,0 +1,125 @@
+"""What doubles would have to refuse is found in a wider precision, block after block."""
+
+import mpmath
+import numpy as np
+import pytest
+from oracles import needs_wider
+
+import lagrad as lg
+
+
+
+class Model:
+    """A program of a and b with an output, and the same as a function of mpmath's numbers."""
+
+    def __init__(self, equations, starts, output):
+        self.equations, self.starts, self.output = equations, starts, output
+
+    def program(self):
+        p = lg.Program("model")
+        given = [p.parameter("a", value=1.25), p.parameter("b", value=0.75)]
+        unknowns = [p.unknown(f"u{k}", start=s) for k, s in enumerate(self.starts)]
+        for left in self.equations(np, *given, *unknowns):
+            p.subject_to(left == 0)
+        p.define("f", self.output(np, *unknowns))
+        return p
+
+    def at(self, a, b):
+        """The output where the equations hold; the determinant of each block is far from zero."""
+        residual = lambda *u: self.equations(mpmath, a, b, *u)
+        found = mpmath.findroot(residual, [mpmath.mpf(s) for s in self.starts], tol=1e-90)
+        return self.output(mpmath, *found)
+
+    def derivative(self, *orders):
+        with mpmath.workdps(70):
+            at = (mpmath.mpf(1.25), mpmath.mpf(0.75))
+            return float(mpmath.diff(self.at, at, orders, h=mpmath.mpf(10) ** -20))
+
+
+MODELS = {
+    # What u2 is of cancels between two blocks, ten digits of it.
+    "a difference of two blocks": Model(
+        lambda m, a, b, x, y, w: [
+            x + m.sin(x) / 10 - b,
+            y + m.sin(y) / 10 - b - a / 2**33,
+            w / 2**33 - m.exp(y) + m.exp(x),
+        ],
+        [0.7, 0.7, 1.0],
+        lambda m, x, y, w: w + m.sin(w),
+    ),
+    # 1 − cos v is known to five digits, and so is what it makes of v.
+    "a small cosine": Model(
+        lambda m, a, b, u, v: [u + m.sin(u) / 10 - a, m.sin(u) * (1 - m.cos(v)) - a * b / 2**36],
+        [1.2, 5e-6],
+        lambda m, u, v: u + 1e5 * v,
+    ),
+    # The second equation is the first once more, but for a billionth.
+    "parallel equations": Model(
+        lambda m, a, b, u, v: [
+            1.75 * u + 1.375 * v - b - 2,
+            1.2388 * (1.75 * u + 1.375 * v) + (v - a) * v / 2**31 - 1.2388 * (b + 2),
+        ],
+        [0.5, 1.2],
+        lambda m, u, v: u * v,
+    ),
+    "a large unknown of a small slope": Model(
+        lambda m, a, b, u, v: [0.875 * u - 2.5 * a - 2, 3.75 * u + v / 2**30 - 3 * a * b],
+        [5.0, 0.0],
+        lambda m, u, v: u + m.sin(v),
+    ),
+}
+
+
+@needs_wider
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_of_programs_that_magnify_rounding(name):
+    model = MODELS[name]
+    found = model.program().solve().gradient("f")
+    for entry, orders in {"a": (1, 0), "b": (0, 1)}.items():
+        true = model.derivative(*orders)
+        assert abs(float(found[entry]) - true) <= found.certificate.error_bound * abs(true) + 1e-14
+    assert found.certificate.error_bound <= 1e-6
+
+
+@needs_wider
+@pytest.mark.parametrize("name", MODELS)
+def test_other_derivatives_of_the_same(name):
+    model = MODELS[name]
+    at = model.program().solve()
+    a, b = model.derivative(1, 0), model.derivative(0, 1)
+    along = float(at.tangent({"a": 1.0, "b": -2.0})["f"])
+    assert along == pytest.approx(a - 2 * b, rel=1e-6, abs=1e-6 * (abs(a) + 2 * abs(b)))
+    row = at.jacobian(["f"], ["a", "b"])["f"]
+    assert [float(row[n]) for n in "ab"] == pytest.approx([a, b], rel=1e-6)
+    second = at.hessian_vector("f", {"a": 1.0})
+    true = [model.derivative(2, 0), model.derivative(1, 1)]
+    assert [float(second[n]) for n in "ab"] == pytest.approx(true, rel=1e-6)
+
+
+@needs_wider
+def test_a_solution_is_as_good_as_its_own_last_bits():
+    # In doubles w is off by a millionth of itself: y − x, of two blocks, is a billionth of them.
+    at = MODELS["a difference of two blocks"].program().solve()
+    with mpmath.workdps(70):
+        residual = lambda x, y, w: MODELS["a difference of two blocks"].equations(
+            mpmath, mpmath.mpf(1.25), mpmath.mpf(0.75), x, y, w
+        )
+        true = [float(v) for v in mpmath.findroot(residual, (0.7, 0.7, 1.0), tol=1e-90)]
+    for k, value in enumerate(true):
+        assert abs(float(at[f"u{k}"]) - value) <= (at.certificate.bounds[f"u{k}"] + 1e-15) * value
+
+
+def test_a_path_that_stands_still_where_nothing_holds_goes_on_another_way():
+    # At −4·10¹¹ sines of other signs lie within a few thousand spacings: Newton's steps go astray.
+    p = lg.Program("far")
+    a = p.parameter("a", value=1.796)
+    u, v = p.unknown("u"), p.unknown("v")
+    p.subject_to(1.171 * u == 1.234 * a + 3.2676)
+    p.subject_to(2.4275 * u + 1.485054e-11 * v + 1.545e-11 * np.sin(v) == 2.9999 * a)
+    for k in range(40):
+        at = p.solve(a=1.796 * (1 + 1e-4 * k))
+        first, second = float(at["u"]), float(at["v"])
+        with mpmath.workdps(40):
+            left = 2.4275 * mpmath.mpf(first) + 1.485054e-11 * mpmath.mpf(second)
+            left += 1.545e-11 * mpmath.sin(second) - 2.9999 * mpmath.mpf(1.796 * (1 + 1e-4 * k))
+        assert abs(left) < 3e-14
