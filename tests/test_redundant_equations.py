@@ -102,3 +102,106 @@ def test_of_too_low_a_rank_only_what_they_determine_has_a_derivative():
 def test_too_few_are_refused():
     with pytest.raises(lg.ShapeMismatch, match="as many or more"):
         lg.root(lambda z: z[:1], np.zeros(2))
+
+
+def network(flows):
+    """Flows on a triangle: the balance of every node, of which one is too many."""
+    p = lg.Program("network")
+    a, r = p.parameter("a", value=2.0), p.parameter("r", value=np.array([1.0, 2.0, 3.0]))
+    q, h = p.unknown("q", start=flows), [p.unknown(f"h{k}") for k in range(2)]
+    heads = [*h, 0.0]
+    ends = [(0, 1), (1, 2), (0, 2)]
+    for k, (i, j) in enumerate(ends):
+        p.subject_to(
+            heads[i] - heads[j] == r[k] * q[k] * np.sqrt(1.0 + q[k] ** 2), name=f"pipe_{k}"
+        )
+    given = [a, -0.25 * a, -0.75 * a]
+    for node in range(3):
+        out = sum(q[k] for k, e in enumerate(ends) if e[0] == node)
+        into = sum(q[k] for k, e in enumerate(ends) if e[1] == node)
+        p.subject_to(out - into == given[node], name=f"balance_{node}")
+    p.define("loss", h[0] * a + q[2] ** 2)
+    return p
+
+
+def test_a_declared_program_with_a_redundant_conservation_law():
+    p = network(np.ones(3))
+    at = p.solve()
+    # The same without the balance of the last node.
+    full = network(np.ones(3))
+    del full.constraints["balance_2"]
+    other = full.solve()
+    for name in ("q", "h0", "h1", "loss"):
+        np.testing.assert_allclose(at[name], other[name], rtol=1e-12)
+    np.testing.assert_allclose(at["off"], 0.0, atol=1e-13)
+    for name in ("a", "r"):
+        np.testing.assert_allclose(
+            at.gradient("loss")[name], other.gradient("loss")[name], rtol=1e-9
+        )
+    along = {"a": 1.0, "r": np.array([0.5, -1.0, 2.0])}
+    assert at.tangent(along)["loss"] == pytest.approx(other.tangent(along)["loss"], rel=1e-9)
+    second, true = (s.hessian_vector("loss", along) for s in (at, other))
+    np.testing.assert_allclose(second["r"], true["r"], rtol=1e-8)
+    assert p.adjoint("loss").solve()["λ_a"] == pytest.approx(other.gradient("loss")["a"], rel=1e-9)
+    again = p.solve(start=at, a=2.5)
+    assert again["loss"] == pytest.approx(full.solve(a=2.5)["loss"], rel=1e-12)
+    assert [float(s["loss"]) for s in p.solve_many({"a": [2.0, 2.5]})] == pytest.approx(
+        [float(at["loss"]), float(again["loss"])]
+    )
+    module = {}
+    exec(p.source(), module)
+    assert module["solve"]()["loss"] == pytest.approx(at["loss"], rel=1e-9)
+
+
+def test_parts_that_are_declared_twice_beside_others_that_are_not():
+    p = lg.Program()
+    a = p.parameter("a", value=2.0)
+    x, y, z, w = (p.unknown(n, start=1.0) for n in "xyzw")
+    p.subject_to(x == a, name="one")
+    p.subject_to(x * x == a * a, name="its_square")
+    d = p.define("d", np.exp(w))
+    p.subject_to(d == 1 + a, name="exponential")
+    p.subject_to(2 * d == 2 + 2 * a, name="twice")
+    p.subject_to(y**3 == x + w)
+    p.subject_to(z + y == x)
+    p.define("f", z * w)
+    at = p.solve()
+    w0, y0 = np.log(3.0), (2.0 + np.log(3.0)) ** (1 / 3)
+    assert at["f"] == pytest.approx((2 - y0) * w0, rel=1e-13)
+    slope = (1 - (1 + 1 / 3) / (3 * y0**2)) * w0 + (2 - y0) / 3
+    assert at.gradient("f")["a"] == pytest.approx(slope, rel=1e-10)
+
+
+def test_declared_equations_that_contradict_and_the_remedy():
+    p = lg.Program()
+    a = p.parameter("a", value=1.0)
+    x, y = p.unknown("x"), p.unknown("y")
+    p.subject_to(x == a, name="one")
+    p.subject_to(x == 2 - a, name="two")
+    p.subject_to(y == x * a)
+    said = r"'one', 'two' are 2 for 1 unknown, 'x', and contradict one another.*lg\.argmin"
+    with pytest.raises(lg.NotConverged, match=said):
+        p.solve(a=3.0)
+    # They hold together at one only.
+    at = p.solve()
+    assert at["y"] == 1.0
+    with pytest.raises(lg.SingularSystem, match="hold together here only"):
+        at.gradient("y")
+    least = lambda a: lg.argmin(lambda x: (x - a) ** 2 + (x - (2 - a)) ** 2, 0.0) * a
+    assert lg.grad(least)(3.0) == pytest.approx(1.0)
+
+
+def test_a_redundant_law_of_many_equations():
+    n = 1500
+    p = lg.Program()
+    s = p.parameter("s", value=1.0)
+    u = p.unknown("u", shape=n)
+    p.subject_to(2 * u[1:-1] - u[2:] - u[:-2] + 0.1 * u[1:-1] ** 3 == s, name="inner")
+    p.subject_to(u[0] == 0.0, name="left")
+    p.subject_to(u[-1] == 0.0, name="right")
+    inner = 2 * u[1:-1] - u[2:] - u[:-2] + 0.1 * u[1:-1] ** 3
+    p.subject_to(np.sum(inner) == s * (n - 2), name="total")
+    p.define("middle", u[n // 2])
+    at = p.solve()
+    assert at["middle"] == pytest.approx(10 ** (1 / 3), rel=1e-9)
+    assert at.gradient("middle")["s"] == pytest.approx(10 ** (1 / 3) / 3, rel=1e-7)

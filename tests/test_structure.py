@@ -179,8 +179,8 @@ def test_solvable_structures_are_those_with_a_perfect_matching(m, n, data):
         # Products, so that no two equations share a sum.
         p.subject_to(sum((1 + i + k) * t for k, t in enumerate(terms)) == 1.0)
     pairs = nx.bipartite.maximum_matching(graph, top_nodes=[("e", i) for i in range(m)])
-    perfect = m == n and len(pairs) == 2 * n
-    if perfect:
+    # Equations may be too many, if they hold together; no unknown may be without one.
+    if len(pairs) == 2 * n:
         p.compiled()
     else:
         with pytest.raises(lg.StructureError):
@@ -190,7 +190,7 @@ def test_solvable_structures_are_those_with_a_perfect_matching(m, n, data):
 # Equations that share a product, or are stated of a definition
 
 
-def evaporator(lacks=None, more=False, effects=5):
+def evaporator(lacks=None, more=0.0, effects=5):
     p = lg.Program("evaporator")
     flow, share = p.parameter("Fin", value=10.0), p.parameter("xin", value=0.1)
     steam = p.unknown("U", start=1.0)
@@ -202,7 +202,7 @@ def evaporator(lacks=None, more=False, effects=5):
         if k != lacks:
             p.subject_to(V == steam * (0.4 + 0.01 * k), name=f"evaporates{k}")
         if more and k == 1:
-            p.subject_to(F * x == 1.0, name="too_much")
+            p.subject_to(F * x == more, name="too_much")
         flow, share = F, x
     p.subject_to(share == 0.3, name="specified")
     return p
@@ -222,10 +222,14 @@ def test_parts_with_shared_products_miss_one_equation_or_have_one_too_many():
     assert lacking["under"][1] - lacking["under"][0] == 1
     assert "'F0'" in said
     assert "more" not in said
-    found, said = counts(evaporator(more=True))
-    assert found["over"][0] - found["over"][1] == 1
-    assert "too_much" in said
-    both, _ = counts(evaporator(lacks=2, more=True))
+    # Of what is fed in all is left, and not half more of it.
+    assert evaporator(more=1.0).solve()["F3"] == pytest.approx(evaporator().solve()["F3"])
+    with pytest.raises(lg.NotConverged, match="contradict one another") as caught:
+        evaporator(more=1.5).solve()
+    have, want = map(int, re.search(r"are (\d+) for (\d+) unknown", str(caught.value)).groups())
+    assert have - want == 1
+    assert "too_much" in str(caught.value)
+    both, _ = counts(evaporator(lacks=2, more=1.0))
     assert both["over"][0] - both["over"][1] == both["under"][1] - both["under"][0] == 1
 
 
@@ -234,7 +238,6 @@ def test_parts_with_shared_products_miss_one_equation_or_have_one_too_many():
     [
         (lambda x, y, d: [d == 1], {"under": (1, 2)}),
         (lambda x, y, d: [d == 1, d == 2], {"over": (2, 1), "under": (1, 2)}),
-        (lambda x, y, d: [d == 1, d + x == 2, d * 2 == y], {"over": (3, 2)}),
     ],
 )
 @pytest.mark.parametrize("defined", [True, False])
@@ -247,6 +250,22 @@ def test_definitions_stand_for_what_determines_them(equations, expected, defined
     found, _ = counts(p)
     for what, (m, n) in expected.items():
         assert found[what][0] - found[what][1] == m - n
+
+
+@pytest.mark.parametrize("defined", [True, False])
+def test_definitions_in_equations_that_are_too_many(defined):
+    for right in (2.0, 3.0):  # x y = 1 and x y + x = 2 make x = 1 and y = 1, or leave y = 2 over
+        p = lg.Program()
+        x, y = p.unknown("x", start=1.5), p.unknown("y", start=0.5)
+        d = p.define("d", x * y) if defined else x * y
+        for equation in (d == 1, d + x == 2, d * right == 2 * y):
+            p.subject_to(equation)
+        if right == 2.0:
+            at = p.solve()
+            np.testing.assert_allclose([at["x"], at["y"]], 1.0, rtol=1e-14)
+        else:
+            with pytest.raises(lg.NotConverged, match="are 3 for 2 unknowns, 'x', 'y'"):
+                p.solve()
 
 
 def test_the_chain_of_products():

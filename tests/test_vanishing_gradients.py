@@ -1,7 +1,9 @@
 """A search ends where the gradient vanishes: its accuracy is that of what it adds up from."""
 
+import mpmath
 import numpy as np
 import pytest
+from oracles import needs_wider
 
 import lagrad as lg
 
@@ -53,10 +55,24 @@ def test_gradients_close_to_an_optimum_and_at_it(distance):
     assert np.abs(found - wanted).max() <= 1e-6 * max(np.abs(wanted).max(), 1e-8)
 
 
+def norm_of_root(nearly):
+    """The gradient of |A⁻¹a|², and A, of columns that are parallel but for so much."""
+    matrix = np.outer([0.7, 1.1], [1.3, 0.9]) + nearly * np.array([[1.0, 2.0], [3.0, -1.0]])
+    f = lambda a: np.sum(lg.root(lambda z: matrix @ z - a, np.ones(2)) ** 2)
+    return lg.grad(f), matrix
+
+
 def test_a_gradient_that_is_rounding_elsewhere_is_refused_still():
-    # Multipliers are known to 1e-4 of themselves, and nothing vanishes.
-    matrix = np.outer([0.7, 1.1], [1.3, 0.9]) + 1e-12 * np.array([[1.0, 2.0], [3.0, -1.0]])
+    # Multipliers are known to 1e-2 of themselves, and nothing vanishes.
     with pytest.raises(lg.SingularSystem):
-        lg.grad(lambda a: np.sum(lg.root(lambda z: matrix @ z - a, np.ones(2)) ** 2))(
-            np.array([1.0, 2.0])
-        )
+        norm_of_root(1e-14)[0](np.array([1.0, 2.0]))
+
+
+@needs_wider
+def test_a_gradient_that_doubles_do_not_know_is_found_in_a_wider_precision():
+    gradient, matrix = norm_of_root(1e-12)
+    with mpmath.workdps(60):
+        exact = mpmath.matrix(matrix.tolist())
+        z = mpmath.lu_solve(exact, mpmath.matrix([1, 2]))
+        true = [float(v) for v in mpmath.lu_solve(exact.T, 2 * z)]
+    np.testing.assert_allclose(gradient(np.array([1.0, 2.0])), true, rtol=1e-6)

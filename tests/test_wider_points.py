@@ -8,7 +8,6 @@ from oracles import needs_wider
 import lagrad as lg
 
 
-
 class Model:
     """A program of a and b with an output, and the same as a function of mpmath's numbers."""
 

@@ -130,7 +130,9 @@ class Program(System):
             raise UnsupportedType(f"solve({values!r}); expected a mapping of parameters, or names.")
         parameters = self.parameter_values({**(values or {}), **named})
         begin = self._start_values(start)
-        found = solve(self.compiled(), parameters, begin, newton or Newton(), linear, policy)
+        compiled = self.compiled()
+        others = {v: v.start for v in compiled.system.with_role("unknown") if v not in begin}
+        found = solve(compiled, parameters, begin | others, newton or Newton(), linear, policy)
         return Solution(found)
 
     def solve_many(
@@ -258,7 +260,7 @@ class Program(System):
         >>> float(namespace["solve"](x=0.0)["λ_x"])
         1.0
         """
-        return source(self, self.compiled())
+        return source(self.compiled())
 
     def graph(self) -> nx.DiGraph:
         """Return which variable feeds which constraint, and which constraint which variable.

@@ -37,6 +37,7 @@ HELPERS: dict[str, Function] = {
         *(kernels.logsumexp, equal_shares, inverse_gaps),
         *(kernels.larger_share, kernels.extreme_share, kernels.branch_share),
         *(source_runtime.root, source_runtime.linear, source_runtime.chain, source_runtime.settled),
+        source_runtime.together,
         source_runtime.given,
     )
 }
@@ -218,8 +219,9 @@ class SourceWriter:
         return lines
 
 
-def source(system: System, compiled: CompiledSystem) -> str:
+def source(compiled: CompiledSystem) -> str:
     """The module of a program: its helpers, its constants, and `solve`."""
+    system = compiled.system
     writer = SourceWriter(system)
     parameters = system.with_role("parameter")
     spoken = [v for v in parameters if writer.called[v.name] == v.name]
@@ -276,4 +278,10 @@ def implicit_block(writer: SourceWriter, run: Any) -> list[str]:
         starts = ", ".join(f"np.ravel({writer.array(v.start)})" for v in block.unknowns)
         solved = f"_z = _root({name}, np.concatenate([{starts}]), {ends[:-1]})"
     function = [f"def {name}(_z):", *(f"    {line}" for line in lines)]
-    return [*function, solved, *unpack, *writer.statements(definitions)]
+    inside = set(block.unknowns)
+    agreed = [
+        f"_together({writer.called[group.unknowns[-1].name]}, _z)"
+        for group in writer.system.groups
+        if hasattr(group.approach, "redundancy") and inside.issuperset(group.unknowns)
+    ]
+    return [*function, solved, *unpack, *agreed, *writer.statements(definitions)]

@@ -115,6 +115,12 @@ def linear(residual: Function, size: int) -> Array:
     return np.asarray(found)
 
 
+def together(off: Array, z: Array) -> None:
+    """Zero is what is added to equations that are more than their unknowns, and hold."""
+    if not np.abs(off).max() <= 1e-8 * (1 + np.abs(z).max()):
+        raise ArithmeticError("equations that are more than their unknowns contradict one another")
+
+
 def given(others: dict[str, Any], names: list[str], starts: dict[str, Any]) -> list[Any]:
     """The parameters of these names, given or as declared, which the module calls otherwise."""
     unknown = [name for name in others if name not in names]

@@ -16,8 +16,9 @@ from lagrad.solving.block_equations import BlockEquations
 from lagrad.solving.kinks import Kinks, Side
 from lagrad.solving.matrix_conditions import MatricesAt
 from lagrad.solving.rounding_samples import RoundedSystem
+from lagrad.solving.surplus_equations import completed
 from lagrad.systems.cancellation import Differences, differences
-from lagrad.systems.constraint import ImplicitGroup, definitions, right_sides
+from lagrad.systems.constraint import ImplicitGroup, definitions, excess, right_sides
 from lagrad.systems.iterate_limit import labels
 from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.quotients import quotients_in_turn
@@ -152,7 +153,8 @@ class CompiledSystem:
     """A system's structure, plans and tape."""
 
     def __init__(self, system: System) -> None:
-        self.system = system = system.snapshot()
+        system = completed(system) if excess(system) > 0 else system.snapshot()
+        self.system = system
         # What derivatives are of where iterations stand for what they approach.
         self.label = labels(system.arena.nodes)
         # Whether it may be an iteration that is written out.
@@ -366,7 +368,6 @@ class CompiledSystem:
 
     @property
     def operations(self) -> int:
-        """How many nodes it has."""
         return len(self.system.arena.nodes)
 
     @cached_property

@@ -11,7 +11,7 @@ from lagrad.typing import Array
 # Of the largest value: what a result that should be zero is measured by.
 NEGLIGIBLE = 1e-6
 # How many times its change a result must be to be told from zero at once, and over many samples.
-TOLD, AWAY, MANY = 10.0, 2.0, 4
+TOLD, AWAY, MANY = 10.0, 3.0, 4
 # Of what it is measured by: changes that are rounding.
 ROUNDED = 1e-13
 

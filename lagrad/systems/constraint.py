@@ -81,6 +81,12 @@ class ImplicitGroup:
         return ImplicitGroup(unknowns, arguments, self.approach, starts)
 
 
+def excess(system: System) -> int:
+    """How many more equations a system has than unknowns."""
+    stated = sum(c.size for c in system.constraints.values() if c.variable is None)
+    return stated - sum(v.size for v in system.with_role("unknown"))
+
+
 def definitions(system: System) -> dict[int, Expression]:
     """For each defined variable, by its index, the expression that it equals."""
     return right_sides(system.constraints.values())

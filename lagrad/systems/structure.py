@@ -203,6 +203,37 @@ class Pairing:
             for key, (begin, end) in zip(keys, spans, strict=True)
         }
 
+    def surplus(self) -> list[tuple[list[Constraint], list[Variable]]]:
+        """The parts with more equations than unknowns; none where unknowns are missing as well.
+
+        With all that they are made of: a definition in them is as good as written out.
+        """
+        over, under = deficient_parts(self.pattern, self.pairs, self.unit_sizes, self.node_sizes)
+        if under[1].size:
+            return []
+        m, n = self.pattern.shape
+        own = [(i, self.place[u.own.index]) for i, u in enumerate(self.units) if u.own is not None]
+        rows, columns = np.array(own, dtype=int).reshape(-1, 2).T
+        evaluated = ones_at(rows, columns, (m, n))
+        entries, back = self.pattern, (self.pairs + evaluated).T
+        graph = sparse.block_array([[None, entries], [back, None]], format="csr")
+        inside = np.zeros(m + n, bool)
+        inside[over[0]] = True
+        while not inside[reached := graph[inside].indices].all():
+            inside[reached] = True
+        _, labels = csgraph.connected_components(graph[inside][:, inside], connection="weak")
+        label = dict(zip(np.flatnonzero(inside).tolist(), labels.tolist(), strict=True))
+        parts: list[tuple[list[Constraint], list[Variable]]]
+        parts = [([], []) for _ in range(max(label.values()) + 1)]
+        for k, part in label.items():
+            constraint = self.units[k].constraint if k < m else None
+            node = self.nodes[k - m] if k >= m else None
+            if constraint is not None and constraint.variable is None:
+                parts[part][0].append(constraint)
+            elif isinstance(node, Variable) and node.role == "unknown":
+                parts[part][1].append(node)
+        return parts
+
     def deficiency(self) -> str:
         """Which equations are too many, and which unknowns; nothing where all are paired."""
         if self.pairs.sum() == self.unit_sizes.sum() == self.node_sizes.sum():
