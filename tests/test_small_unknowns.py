@@ -94,3 +94,47 @@ def test_a_scale_says_below_what_an_unknown_is_as_good_as_zero():
 def test_a_scale_is_a_positive_number(scale):
     with pytest.raises(lg.InvalidValue, match="'b' has scale"):
         scaled_wall(scale)
+
+
+def two_bars(rise, load):
+    p = lg.Program("two_bars")
+    w = p.unknown("w")
+    length, first = np.sqrt(1.0 + (rise - w) ** 2), float(np.hypot(1.0, rise))
+    force = 2e3 * (first - length) / first * (rise - w) / length
+    p.subject_to(force == p.parameter("P", value=load))
+    return p
+
+
+def two_bars_exactly(rise, share):
+    """The load that is such a share of the limit, the displacement, and its slope."""
+    with mpmath.workdps(50):
+        first, h = mpmath.mpf(float(np.hypot(1.0, rise))), mpmath.mpf(float(rise))
+        length = lambda w: mpmath.sqrt(1 + (h - w) ** 2)
+        force = lambda w: 2000 * (first - length(w)) / first * (h - w) / length(w)
+        top = h * (1 - 1 / mpmath.sqrt(3))
+        load = float(share * force(top))
+        true = mpmath.findroot(lambda w: force(w) - load, (0, top), solver="anderson")
+        return load, float(true), float(1 / mpmath.diff(force, true))
+
+
+@needs_wider
+def test_shallow_trusses_over_six_decades_of_load():
+    rng = np.random.default_rng(0)
+    for rise, share in zip(
+        10 ** rng.uniform(-3, -0.5, 60), 10 ** rng.uniform(-6, 0, 60), strict=True
+    ):
+        load, true, slope = two_bars_exactly(rise, share)
+        at = two_bars(rise, load).solve()
+        assert abs(float(at["w"]) / true - 1) <= at.certificate.error_bound + 1e-15
+        assert float(at.gradient("w")["P"]) == pytest.approx(slope, rel=2e-6)
+
+
+@needs_wider
+def test_a_load_that_rounding_nearly_hides_leads_to_no_other_shape():
+    # Newton's method arrives at once, and its steps are rounding: no reason to look further away.
+    p = two_bars(0.0104, 4.4e-12)
+    assert float(p.solve()["w"]) == pytest.approx(4.4e-12 / (2000 * 0.0104**2), rel=1e-3)
+    with pytest.raises(lg.SingularSystem, match=r"accuracy=…"):
+        two_bars(0.0104, 4.4e-13).solve()
+    at = two_bars(0.0104, 4.4e-13).solve(accuracy=1e-4)  # as the message says
+    assert float(at["w"]) == pytest.approx(4.4e-13 / (2000 * 0.0104**2), rel=1e-3)

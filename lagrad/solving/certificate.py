@@ -106,14 +106,14 @@ class Policy:
         if not isinstance(self.accuracy, (int, float)) or not self.accuracy > 0:
             raise InvalidValue(f"accuracy is {self.accuracy!r}; expected a number above zero.")
 
-    def require(self, certificate: Certificate, what: str, hint: str = "") -> None:
+    def require(self, certificate: Certificate, what: str, hints: Callable[[], str] = str) -> None:
         """Raise, or warn, where the certificate does not reach the accuracy."""
         if not certificate.error_bound <= self.accuracy:
             self.fail(
                 SingularSystem(
                     f"{what} cannot be certified to accuracy {self.accuracy:.1e}: "
-                    f"{certificate}.\n{hint}  Rescale or reformulate the equations, tighten the "
-                    "solver's tol, or ask for less: accuracy=…."
+                    f"{certificate}.\n{hints()}  Rescale or reformulate the equations, or ask for "
+                    "less: accuracy=…."
                 )
             )
 

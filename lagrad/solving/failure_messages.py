@@ -56,6 +56,18 @@ def story(
     return "\n".join(lines)
 
 
+def blocks_at_fault(kinked: Sequence[str], free: Sequence[str]) -> str:
+    """Lines that say which blocks may be why something is not known."""
+    said = (
+        "  The equations of {} have kinks (abs, maximum, where, prox), and the solution may be at "
+        "one, where the derivative jumps.\n",
+        "  The equations of {} have many solutions, or, where parameters move, perhaps none: what "
+        "depends on which of them was found has no derivative.\n",
+    )
+    pairs = zip(said, (kinked, free), strict=True)
+    return "".join(line.format(", ".join(labels)) for line, labels in pairs if labels)
+
+
 REMEDY = (
     "At a minimum every direction has positive curvature. Start elsewhere, add a penalty, or, "
     "where the point is meant, ask for linear=lg.MINRES() or lg.DenseLU(), or for damping=…."

@@ -177,6 +177,8 @@ class NewtonSearch:
                 first = scale.top
                 scale.top = np.where(first > 0, first, scale.largest(correction))
             damping, trial, following = self._damped(correction, min(1.0, 4 * damping))
+            if not damping:
+                break
             if len(history) == 1:
                 scale.top = first
             scale.see(trial.point)
@@ -219,18 +221,21 @@ class NewtonSearch:
 
         The terms `there` tell how much that is. `before` is the length of the one before it.
         """
-        scale, size, here = self.scale, np.abs(following), np.abs(self.here.point)
-        allowed = self.newton.tol * here
-        if (size <= allowed).all():
+        if (np.abs(following) <= self.newton.tol * np.abs(self.here.point)).all():
             return True
         # Entries that are zero, or nearly, are known to rounding only. That is worth finding out
         # where the others have converged, or steps no longer gain.
-        length = scale.length(following)
+        length = self.scale.length(following)
         if length > 1e-3 or self.newton.tol < length < KEPT_GAIN * before:
             return False
-        doubt = scale.epsilon * np.maximum(there.terms, self.jacobian.absolute_mv(here))
+        return self._is_rounding(following, there)
+
+    def _is_rounding(self, following: Array, there: LocalEquations) -> bool:
+        """Whether a correction is no more than what rounding of the equations makes of it."""
+        here = np.abs(self.here.point)
+        doubt = self.scale.epsilon * np.maximum(there.terms, self.jacobian.absolute_mv(here))
         noise = errors(self.factors, doubt, self.factors.solve(signed(doubt), tol=ESTIMATE))
-        return bool((size <= np.maximum(allowed, 10 * noise)).all())
+        return bool((np.abs(following) <= np.maximum(self.newton.tol * here, 10 * noise)).all())
 
     def _chord(self, following: Array, before: float) -> bool:
         """Whether further steps with the same factors converge, taken while each gains enough.
@@ -284,6 +289,7 @@ class NewtonSearch:
     ) -> tuple[float, LocalEquations, Array | None]:
         """The damping taken, where it leads, and the next correction with the same factors.
 
+        None is taken, a damping of zero, where nothing helps and the correction is rounding.
         There is no correction where each is an iteration, and the residual shows the gain.
         """
         scale, here = self.scale, self.here
@@ -316,6 +322,8 @@ class NewtonSearch:
             relative = scale.length(correction, scale.largest(point))
             self.history.append(NewtonStep(length, residual, damping, relative))
             return damping, trial, following
+        if self._is_rounding(correction, here):
+            return 0.0, here, None
         self.lost = True
         what = "makes no progress along the Newton direction"
         raise NotConverged(self.problem.story(what, length))

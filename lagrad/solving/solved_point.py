@@ -17,6 +17,7 @@ from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Swee
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest, nudge
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
+from lagrad.solving.failure_messages import blocks_at_fault
 from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
@@ -32,6 +33,8 @@ from lagrad.typing import Array
 GIVEN = ("parameter", "data")
 # How far parameters are moved where equations have kinks.
 JUMP = 1e-9
+# An error of which more than rounding is the cause.
+UNKNOWN = 1e-3
 # Operations of a program without equations whose rounding is sampled when somebody asks.
 SAMPLED_AT_MOST = 100_000
 
@@ -342,20 +345,13 @@ class SolvedPoint:
                         return f"at this point {f'{node}, in {where},' if node else where}", node
         return "the program", ""
 
-    def hints(self) -> str:
-        """A line that names the blocks with kinks, and one for those with free directions."""
-        solved = self.solved.items()
-        kinked = ", ".join(block.label for block, s in solved if s.jump is not None)
-        free = ", ".join(block.label for block, s in solved if s.free is not None)
-        said = (
-            f"  The equations of {kinked} have kinks (abs, maximum, where, prox), and the "
-            "solution may be at one, where the derivative jumps.\n"
+    def hints(self, error: float) -> str:
+        """Lines that name blocks with kinks or free directions, of a large error."""
+        solved = self.solved.items() if error > UNKNOWN else ()
+        return blocks_at_fault(
+            [block.label for block, s in solved if s.jump is not None],
+            [block.label for block, s in solved if s.free is not None],
         )
-        other = (
-            f"  The equations of {free} have many solutions, or, where parameters move, perhaps "
-            "none: what depends on which of them was found has no derivative.\n"
-        )
-        return said * bool(kinked) + other * bool(free)
 
 
 def finite_data(found: Linearization) -> bool:

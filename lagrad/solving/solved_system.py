@@ -243,7 +243,7 @@ class SolvedSystem:
             self.policy.fail(said(what, taken.lost, taken.where))
             return read, certificate
         if self.point.doubtful:
-            self.policy.require(certificate, what, self.point.hints() if error > 1e-3 else "")
+            self.policy.require(certificate, what, lambda: self.point.hints(error))
         return read, certificate
 
     def _beside(
