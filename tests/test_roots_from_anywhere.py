@@ -1,11 +1,12 @@
 """Roots from starts at which Newton's method has no step, or none that helps."""
 
+import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, special
 
 import lagrad as lg
 
@@ -110,3 +111,37 @@ def test_systems_of_more_garbow_and_hillstrom():
     assert len(said) == 63
     assert {o.problem for o in said if o.said != "solved"} <= {"powell_singular 4"}
     assert not [o for o in said if o.said == "wrong"]
+
+
+@pytest.mark.parametrize("start", [-1.0, -0.3, 0.0, 0.5, 1.3, 2.0, 10.0])
+def test_a_single_unknown_between_poles(start):
+    # Rachford and Rice's equation of a flash: from most starts Newton runs off.
+    k, z = np.array([2.1, 0.9, 0.4]), np.array([0.3, 0.3, 0.4])
+    r = lambda v: np.sum(z * (k - 1) / (1 + v * (k - 1)))
+    found = float(lg.root(r, start))
+    poles = sorted(1 / (1 - k))
+    roots = [optimize.brentq(r, a + 1e-9, b - 1e-9) for a, b in itertools.pairwise(poles)]
+    assert min(abs(found - root) for root in roots) < 1e-12 * max(1, abs(found))
+
+
+POLES = {
+    "tangent": (np.tan, np.pi / 2),
+    "reciprocal": (lambda x: 1 / (x - 1) + 0.5, 1 + 2.3e-16),
+    "digamma": (special.digamma, -1 + 1.2e-16),
+    "a sum": (lambda v: np.sum(np.array([0.3, -0.03, -0.24]) / (1 + v * K)), 10.0),
+}
+K = np.array([2.0, 0.9, 0.4]) - 1
+
+
+@pytest.mark.parametrize("name", POLES)
+def test_a_pole_is_no_root(name):
+    # Beside it rounding is as large as the residual, and every correction is within it.
+    f, start = POLES[name]
+    found = lg.root(f, start)
+    assert abs(f(found)) < 1e-12
+
+
+def test_a_pole_among_several_equations_is_named():
+    residual = lambda z: np.stack([1 / (z[0] - 1) + z[1] - 2, z[1] - z[0]])  # z² − 3z + 3 > 0
+    with pytest.raises(lg.NotConverged, match="ended at a pole of its equations"):
+        lg.root(residual, np.array([1 + 2.3e-16, 1.0]))

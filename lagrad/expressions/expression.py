@@ -325,7 +325,7 @@ class Variable(Expression):
     """A named value of a program: a parameter, an unknown, or a defined one."""
 
     PUBLIC = ("name",)
-    __slots__ = ("name", "role", "scale", "start")
+    __slots__ = ("derivative", "name", "role", "scale", "start")
 
     def __init__(
         self, graph: Graph, name: str, role: str, shape: Shape, dtype: DType, start: Any
@@ -335,6 +335,7 @@ class Variable(Expression):
         self.role = role
         self.start = start
         self.scale = 0.0  # below which an unknown is as good as zero
+        self.derivative = False  # whether it is a multiplier, or a derivative otherwise
 
     def __repr__(self) -> str:
         return f"<{self.role} {self.name!r} of shape {self.shape}>"

@@ -103,6 +103,12 @@ def seeded(system: System, variables: Sequence[Variable]) -> dict[Variable, Vari
     }
 
 
+def derivative(variable: Variable) -> Variable:
+    """A new variable as what it is, of other units than the program's own."""
+    variable.derivative = True
+    return variable
+
+
 class SymbolicRun:
     """One symbolic run over a system's tape, which adds to the system what it finds.
 
@@ -143,7 +149,8 @@ class SymbolicRun:
 
     def define(self, of: str, shape: Shape, value: Any) -> Variable:
         """The new variable that equals what has arrived."""
-        return self.system.define(self.name(of), np.zeros(shape) if value is None else value)
+        total = np.zeros(shape) if value is None else value
+        return derivative(self.system.define(self.name(of), total))
 
     def vanishes(self, of: str, total: Any) -> None:
         """State that a sum is zero."""
@@ -217,7 +224,8 @@ class PullBack(SymbolicRun):
                 self.define(constraint.name, constraint.shape, None)
                 continue
             slot = slots[constraint.root.index]
-            seed = self.system.unknown(self.name(constraint.name), shape=constraint.shape)
+            name = self.name(constraint.name)
+            seed = derivative(self.system.unknown(name, shape=constraint.shape))
             self.values[slot] = plus(self.values[slot], seed)
 
 
@@ -236,7 +244,7 @@ class PushForward(SymbolicRun):
         for stretch in self.compiled.stretches:
             block = stretch.run.block if isinstance(stretch.run, ImplicitRun) else None
             for v in block.unknowns if block else ():
-                tangent = system.unknown(self.name(v.name), v.shape, dtype=v.dtype)
+                tangent = derivative(system.unknown(self.name(v.name), v.shape, dtype=v.dtype))
                 self.values[slots[v.index]] = tangent
             self.symbolic.push(self.values, stretch.steps)
             for c in block.equations if block else ():

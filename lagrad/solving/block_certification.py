@@ -177,6 +177,9 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
         if finer is not None:
             end, jacobian, factors, left = finer
             here, bound = end.here, end.bound()
+    if bound.pole:
+        height = f"of {largest(here.residual):.1e}, and less on both sides"
+        raise NotConverged(problem.story(f"ended at a pole of its equations, {height}"))
     if not bound.curvature < 0.1:
         raise SingularSystem(
             problem.story(

@@ -21,6 +21,8 @@ from lagrad.typing import Array
 # An unknown that is so much smaller than others may be nearly zero by chance, as a temperature in
 # degrees is.
 NEARLY_ZERO = 1e-6
+# How much less an equation is rounded around a pole than at it.
+STEEPER = 1e-3
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class ErrorBound:
         felt in its equations.
     lost : bool
         Whether some of them cannot be told from zero.
+    pole : bool
+        Whether the equations have one there.
     """
 
     direction: Array
@@ -53,6 +57,7 @@ class ErrorBound:
     each: Array
     matters: Array
     lost: bool = False
+    pole: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +126,13 @@ class PathEnd:
         exact = self.doubt.size <= SMALL and not factors.iterative
         error = worst if exact else 2 * worst
         length = scale.length(direction, sizes)
-        curvature = 0.0
+        curvature, pole = 0.0, False
         if length > 0:
             # One direction shows less than the worst: it is taken as long as that, twice, so that
             # an error of rounding is no less than a spacing of the unknown.
             direction = direction * (2 * worst / length)
             if not here.equations.linear and error > 0:
-                curvature = self._curvature(direction, sizes)
+                curvature, pole = self._curvature(direction, sizes)
         each = scale.largest(spread) / np.maximum(sizes, 1e-300)
         small = sizes < NEARLY_ZERO * largest(here.point)
         matters: Array = np.where(small, np.maximum(sizes, self._felt()), sizes)
@@ -136,7 +141,8 @@ class PathEnd:
         matters = np.where(zero, np.maximum(matters, scale.top), matters)
         told = np.maximum(np.maximum(own, scale.epsilon * scale.top), scale.declared)
         lost = bool((sizes > told).any())
-        return ErrorBound(direction.astype(kind), sizes, error, curvature, each, matters, lost)
+        found = direction.astype(kind)
+        return ErrorBound(found, sizes, error, curvature, each, matters, lost, pole)
 
     def _felt(self) -> Array:
         """The size that each unknown would have to be felt in an equation, no more than others are.
@@ -210,8 +216,8 @@ class PathEnd:
         found: Array = change - self.jacobian.mv(there - here.point)
         return found
 
-    def _curvature(self, direction: Array, sizes: Array) -> float:
-        """How much of itself the Jacobian changes by across the error δ.
+    def _curvature(self, direction: Array, sizes: Array) -> tuple[float, bool]:
+        """How much of itself the Jacobian changes by across the error δ, and whether at a pole.
 
         How far r(z + Kδ) − r(z) is from KJδ is what it changes by across Kδ; K makes the step a
         millionth, so that it stands out of rounding.
@@ -225,8 +231,20 @@ class PathEnd:
                 moved = self.factors.solve(change, tol=ESTIMATE)
                 bend = scale.length(moved, sizes) / (factor * length)
                 # What rounding alone would have made of it is taken off.
-                return max(bend - 10 / factor, 0.0) / factor
-        return np.inf
+                found = max(bend - 10 / factor, 0.0) / factor
+                return found, bend > 0.5 and self._is_pole(step)
+        return np.inf, False
+
+    def _is_pole(self, step: Array) -> bool:
+        """Whether an equation is rounded far more at the point than on both sides of it.
+
+        Near a pole a residual may be any number, and a correction is no longer than what the
+        distance is known to.
+        """
+        here, kind = self.here, self.here.point.dtype
+        points = ((here.point + move).astype(kind) for move in (step, -step))
+        around = [LocalEquations(here.equations, here.outer, point).terms for point in points]
+        return bool((np.maximum(*around) < STEEPER * here.terms).any())
 
     def beyond_kinks(self, bound: ErrorBound) -> Array:
         """The direction of an error, no shorter than a billionth of each unknown.

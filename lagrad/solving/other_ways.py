@@ -65,9 +65,15 @@ def other_starts(equations: BlockEquations, outer: list[Array], start: Array) ->
         )
 
     def bracketed(begin: Array) -> Any:
-        value = lambda t: float(residual(np.array([t]))[0])
-        low, high = change_of_sign(value, float(begin[0]))
-        return optimize.OptimizeResult(x=[optimize.brentq(value, low, high)])
+        def value(t: float) -> float:
+            return float(residual(np.array([t]))[0])
+
+        for low, high in changes_of_sign(value, float(begin[0])):
+            root = optimize.brentq(value, low, high)
+            # At a pole a function changes its sign as well.
+            if abs(value(root)) <= min(abs(value(low)), abs(value(high))):
+                return optimize.OptimizeResult(x=[root])
+        raise ValueError("no change of sign")
 
     methods = (hybrid, trust_region, lambda begin: trust_region(begin, "jac"))
     begin, rng = start.astype(float), np.random.default_rng(0)
@@ -82,8 +88,8 @@ def other_starts(equations: BlockEquations, outer: list[Array], start: Array) ->
                 yield point
 
 
-def change_of_sign(value: Callable[[float], float], start: float) -> tuple[float, float]:
-    """The ends of the nearest step from a start in which a function changes sign; ValueError."""
+def changes_of_sign(value: Callable[[float], float], start: float) -> Iterator[tuple[float, float]]:
+    """The ends of steps from a start in which a function changes sign, the nearest first."""
     begin = value(start)
     last, before = [start, start], [begin, begin]
     step = 0.01 * max(abs(start), 1.0)
@@ -92,8 +98,7 @@ def change_of_sign(value: Callable[[float], float], start: float) -> tuple[float
             point = start + sign * step
             found = value(point)
             if found * before[side] < 0:
-                return min(point, last[side]), max(point, last[side])
+                yield min(point, last[side]), max(point, last[side])
             if np.isfinite(found):
                 last[side], before[side] = point, found
         step *= GROWTH
-    raise ValueError("no change of sign")

@@ -296,14 +296,17 @@ class SolvedPoint:
 
     @cached_property
     def scale(self) -> float:
-        """The largest value of all but data, those on the way to the solution among them."""
+        """The largest value of all but data and derivatives, also on the way to the solution."""
         if self.flat is not None:
             return largest(self.flat.values)
-        given = [array for v, array in self.values.items() if v.role != "data"]
+        given = [a for v, a in self.values.items() if v.role != "data" and not v.derivative]
         sizes = [size for size in map(largest, given) if np.isfinite(size)]
-        return max(
-            [*sizes, *(largest(s.problem.scale.top) for s in self.solved.values())], default=0.0
-        )
+        sizes += [
+            largest(solved.problem.scale.top)
+            for block, solved in self.solved.items()
+            if not any(v.derivative for v in block.unknowns)
+        ]
+        return max(sizes, default=0.0)
 
     def seconds_of_evaluation(self) -> float:
         """How long all definitions and residuals take, once, the best of three times."""

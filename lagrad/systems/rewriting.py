@@ -65,7 +65,7 @@ def copied(
     def leaf(old: Variable, node: dict[int, Expression]) -> Variable:
         role = (roles or {}).get(old.name, old.role)
         new = copy.leaf(old.name, role, old.shape, old.dtype, old.start)
-        new.scale = old.scale
+        new.scale, new.derivative = old.scale, old.derivative
         if old.role == "unknown":
             new.unknown = new.index
         elif old.index in defined:
@@ -116,7 +116,9 @@ def inlined(
             return node[defined[old.index].index]
         assert old.role == "unknown", old
         start = starts.get(old.name, old.start)
-        return into.unknown(into.free(old.name), old.shape, start, old.dtype, old.scale or None)
+        new = into.unknown(into.free(old.name), old.shape, start, old.dtype, old.scale or None)
+        new.derivative = old.derivative
+        return new
 
     node = transplanted(everything(system), into.arena, leaf)
     for c in system.constraints.values():
