@@ -117,8 +117,10 @@ class Truth:
         return {names[k]: by(k) for k in scalar}
 
 
-def farthest(found, true, least=0):
+def farthest(found, true, least=0, bound=0.0):
     """The largest error among arrays; one that is zero in truth is measured by the others.
+
+    So is one that a bound, relative to these, does not tell from zero.
 
     Of second derivatives, as differences of first ones, nothing is known below `least` in 10²⁰.
     """
@@ -132,7 +134,8 @@ def farthest(found, true, least=0):
         away = [
             abs(mpmath.mpf(float(f)) - v) for f, v in zip(np.ravel(found[name]), row, strict=True)
         ]
-        errors.append(max(away) / (size if size > whole * ZERO else whole or 1))
+        told = size > whole * max(ZERO, bound)
+        errors.append(max(away) / (size if told else whole or 1))
     return float(max(errors))
 
 
@@ -180,7 +183,8 @@ def differentiated(at, truth, system, use):
     true, least = expected(truth, system, use), 0
     if use == "hessian_vector":
         least = max(abs(row[0]) for row in truth.slopes(["f"]).values())
-    return farthest(found, true, least), certificate.error_bound
+    bound = certificate.error_bound
+    return farthest(found, true, least, bound), bound
 
 
 def condition_of(truth, system, use):
