@@ -145,3 +145,12 @@ def test_a_pole_among_several_equations_is_named():
     residual = lambda z: np.stack([1 / (z[0] - 1) + z[1] - 2, z[1] - z[0]])  # z² − 3z + 3 > 0
     with pytest.raises(lg.NotConverged, match="ended at a pole of its equations"):
         lg.root(residual, np.array([1 + 2.3e-16, 1.0]))
+
+
+def test_a_batch_of_which_some_members_are_hard():
+    # In one search the members from which Newton's method finds no way hold up all others.
+    rng = np.random.default_rng(2)
+    weights = 2.5 * rng.standard_normal((24, 24)) / np.sqrt(24)
+    inputs = rng.standard_normal((16, 24))
+    found = lg.root(lambda z: np.tanh(z @ weights + inputs) - z, np.zeros((16, 24)))
+    np.testing.assert_allclose(np.tanh(found @ weights + inputs), found, atol=1e-12)

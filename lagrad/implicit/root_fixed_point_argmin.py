@@ -32,7 +32,9 @@ from lagrad.solving.acceleration import with_momentum
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import FORMED, BlockEquations, LocalEquations, largest
 from lagrad.solving.failure_messages import REMEDY
+from lagrad.solving.independent_parts import independent_parts, part_by_part
 from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached, without_contracting
+from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import joined
 from lagrad.transforms.trace import Trace
 from lagrad.typing import Array
@@ -48,13 +50,14 @@ UNBOUNDED = 1e20
 
 
 def onward(
-    step: Callable[[Array], Array], start: Array, tol: float, round_in_circles: bool = True
+    problem: Problem, start: Array, tol: float, round_in_circles: bool = True
 ) -> Array | None:
     """Where an iteration leads that has not ended; None where it runs away.
 
     Steps of a map that brings no two points further apart never grow: momentum takes these to
-    their end. Others may go round a fixed point.
+    their end. Others may go round a fixed point, each part of a batch round its own.
     """
+    step: Callable[[Array], Array] = lambda z: joined(problem(z))
     passed, lengths = [start], list[float]()
     with np.errstate(all="ignore"):
         for _ in range(2 * PLAIN):
@@ -68,7 +71,14 @@ def onward(
         if not (round_in_circles and later[-1] <= 10 * lengths[0]):
             return None
         middle = np.mean(passed[PLAIN:], axis=0)
-        return without_contracting(step, [middle, start, passed[-1]])
+        found = None
+        if not problem.inner and start.size > 1:
+            parts = independent_parts(problem.outputs, problem.varied, definitions(problem.program))
+            left = lambda z: step(z.astype(start.dtype)) - z
+            found = parts and part_by_part(left, middle, parts)
+        return (
+            found if found is not None else without_contracting(step, [middle, start, passed[-1]])
+        )
 
 
 class FixedPoint(ImplicitApproach):
@@ -109,7 +119,7 @@ class FixedPoint(ImplicitApproach):
         if not self.automatic:
             return None
         problem, point = Problem(self, arguments, start), joined(start[: len(self.varied)])
-        found = onward(lambda z: joined(problem(z)), point, self.method.tol)
+        found = onward(problem, point, self.method.tol)
         return None if found is None else self.all_values(problem, found)
 
     def _stepped(self, method: Picard | Anderson, problem: Problem, point: Array) -> Array:
@@ -121,7 +131,7 @@ class FixedPoint(ImplicitApproach):
         # Approached, if slowly: where the system is small, Newton's method does the rest.
         near = point.size <= FACTORED and history[-1] < 1e-2 * history[0]
         if self.automatic and not (near and isinstance(method, Anderson)):
-            other = onward(step, point, method.tol, round_in_circles=isinstance(method, Anderson))
+            other = onward(problem, point, method.tol, isinstance(method, Anderson))
             if other is not None:
                 return other
         if near:

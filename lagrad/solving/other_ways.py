@@ -5,8 +5,8 @@ along its direction helps. Powell's hybrid method (MINPACK) then goes along the 
 the trust-region method for least squares (Branch, Coleman and Li, A Subspace, Interior, and
 Conjugate Gradient Method for Large-Scale Bound-Constrained Minimization Problems, 1999) crosses
 valleys in which both of them stop; and a start that is special only by symmetry, as zeros are, is
-left by a step aside. A single unknown is looked for where its equation changes sign. Each only
-proposes where to go on from: what is found is Newton's, certified.
+left by a step aside. A single unknown is looked for where its equation changes sign, and of a batch
+each member by itself. Each only proposes where to go on from: what is found is Newton's, certified.
 """
 
 import warnings
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.solving.block_equations import BlockEquations, LocalEquations
+from lagrad.solving.independent_parts import part_by_part, parts_of
 from lagrad.solving.iterations import optimize
 from lagrad.typing import Array
 
@@ -86,6 +87,11 @@ def other_starts(equations: BlockEquations, outer: list[Array], start: Array) ->
         for method in methods[:2] if n <= SMALL else ():
             if (point := ended(method, aside)) is not None:
                 yield point
+    parts = None if equations.pattern is None else parts_of(equations.pattern)
+    if parts is not None and len(parts) > 1:
+        found = part_by_part(residual, begin, parts)
+        if found is not None:
+            yield found.astype(equations.dtype)
 
 
 def changes_of_sign(value: Callable[[float], float], start: float) -> Iterator[tuple[float, float]]:
