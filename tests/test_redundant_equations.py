@@ -192,7 +192,7 @@ def test_declared_equations_that_contradict_and_the_remedy():
 
 
 def test_a_redundant_law_of_many_equations():
-    n = 1500
+    n = 600
     p = lg.Program()
     s = p.parameter("s", value=1.0)
     u = p.unknown("u", shape=n)
@@ -205,3 +205,35 @@ def test_a_redundant_law_of_many_equations():
     at = p.solve()
     assert at["middle"] == pytest.approx(10 ** (1 / 3), rel=1e-9)
     assert at.gradient("middle")["s"] == pytest.approx(10 ** (1 / 3) / 3, rel=1e-7)
+
+
+LAPLACIAN = np.array([[2.0, -1, -1], [-1, 2, -1], [-1, -1, 2]])
+
+
+def potentials(demand, grounded=False, rows=slice(None)):
+    p = lg.Program("potentials")
+    h, d = p.unknown("h", shape=3), p.parameter("d", value=np.array(demand))
+    p.subject_to((LAPLACIAN @ h)[rows] == d[rows], name="balance")
+    if grounded:
+        p.subject_to(h[0] == 0.0, name="ground")
+    return p
+
+
+def test_potentials_without_a_ground_and_with_numbers_that_do_not_balance():
+    balanced, other = [1.0, -0.5, -0.5], [1.0, -0.5, -0.4]
+    with pytest.raises(lg.SingularSystem, match="add one that fixes what is free"):
+        potentials(balanced).solve()
+    np.testing.assert_allclose(potentials(balanced, True).solve()["h"], [0, -0.5, -0.5], atol=1e-14)
+    with pytest.raises(lg.SingularSystem, match=r"leaves 1.0e-01: they\s+contradict") as caught:
+        potentials(other).solve()
+    assert "Change the numbers in them so that it leaves nothing, or drop an equation" in str(
+        caught.value
+    )
+    dropped = potentials(other, True, rows=slice(0, 2)).solve()["h"]
+    np.testing.assert_allclose((LAPLACIAN @ dropped)[:2], other[:2], atol=1e-14)
+    with pytest.raises(lg.NotConverged, match="contradict one another"):
+        potentials(other, True).solve()
+    with pytest.raises(lg.SingularSystem, match="contradict one another"):
+        lg.root(lambda h: LAPLACIAN @ h - np.array(other), np.zeros(3))
+    found = lg.root(lambda h: LAPLACIAN @ h - np.array(balanced), np.zeros(3))
+    np.testing.assert_allclose(LAPLACIAN @ found, balanced, atol=1e-14)

@@ -207,4 +207,5 @@ def null_weights(matrix: Any) -> Array | None:
     if not np.isfinite(full).all():
         return None
     rows, _, _ = scipy.linalg.svd(full)
-    return np.abs(rows[:, -1])
+    found: Array = rows[:, -1]
+    return found

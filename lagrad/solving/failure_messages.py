@@ -12,7 +12,10 @@ from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.solving.block_equations import BlockEquations
 from lagrad.solving.not_finite import shown
 from lagrad.systems.reduced_block import entry_name
+from lagrad.typing import Array
 
+# What a combination of linear equations leaves, relative, that is more than rounding.
+APART = 1e-9
 # What says that there is no solution, or none that is determined.
 Failure: TypeAlias = NotConverged | SingularSystem
 
@@ -99,13 +102,22 @@ def indefinite(equations: BlockEquations, jacobian: Jacobian, where: str) -> Not
 
 
 def singular(
-    equations: BlockEquations, jacobian: Jacobian, where: str, history: Sequence[NewtonStep]
+    equations: BlockEquations,
+    jacobian: Jacobian,
+    where: str,
+    history: Sequence[NewtonStep],
+    residual: Array | None = None,
 ) -> SingularSystem:
-    """The error for a Jacobian without inverse: which equations are combinations of others."""
+    """The error for a Jacobian without inverse: which equations are combinations of others.
+
+    Of linear ones, whose residual somewhere is given, whether they contradict one another too.
+    """
     block = equations.block
+    remedy = "  Drop an equation or add one that fixes what is free, or start elsewhere."
     lines = [f"the block {block.label} has a singular Jacobian {where}.", *steps_taken(history)]
-    weights = null_weights(jacobian.matrix) if jacobian.known else None
-    if weights is not None:
+    combined = null_weights(jacobian.matrix) if jacobian.known else None
+    if combined is not None:
+        weights = np.abs(combined)
         rows = np.flatnonzero(weights > 1e-6 * weights.max())
         heaviest = rows[np.argsort(-weights[rows])]
         names = [repr(entry_name(block.equations, int(i))) for i in heaviest]
@@ -114,8 +126,16 @@ def singular(
         else:
             others = ", ".join(names[1:9]) + (", …" if len(names) > 9 else "")
             lines.append(f"  The equation {names[0]} is a combination of {others} here.")
-    lines.append("  Drop an equation or add one that fixes what is free, or start elsewhere.")
-    return SingularSystem("\n".join(lines))
+        if residual is not None and np.abs(combined @ residual) > APART * (
+            weights @ np.abs(residual)
+        ):
+            gap = float(np.abs(combined @ residual) / weights.max())
+            lines.append(
+                f"  Whatever the unknowns are, that combination of them leaves {gap:.1e}: they "
+                "contradict one another."
+            )
+            remedy = "  Change the numbers in them so that it leaves nothing, or drop an equation."
+    return SingularSystem("\n".join([*lines, remedy]))
 
 
 def magnified(what: str, change: float, node: Any) -> SingularSystem:

@@ -89,7 +89,8 @@ class BlockProblem:
             raise named(self.equations, error) from None
 
     def singular(self, jacobian: Jacobian, where: str) -> SingularSystem:
-        return singular(self.equations, jacobian, where, self.history)
+        begin = self.start.residual if self.start is not None and self.equations.linear else None
+        return singular(self.equations, jacobian, where, self.history, begin)
 
     def story(self, what: str, correction: float | None = None, nearer: bool = True) -> str:
         return story(self.equations, what, self.history, correction, nearer)
