@@ -84,12 +84,14 @@ class BlockProblem:
         except Indefinite:
             raise indefinite(self.equations, jacobian, where) from None
         except Singular:
-            raise self.singular(jacobian, where) from None
+            begin = self.start.residual if self.start and self.equations.linear else None
+            raise self.singular(jacobian, where, begin) from None
         except NotConverged as error:
             raise named(self.equations, error) from None
 
-    def singular(self, jacobian: Jacobian, where: str) -> SingularSystem:
-        begin = self.start.residual if self.start is not None and self.equations.linear else None
+    def singular(
+        self, jacobian: Jacobian, where: str, begin: Array | None = None
+    ) -> SingularSystem:
         return singular(self.equations, jacobian, where, self.history, begin)
 
     def story(self, what: str, correction: float | None = None, nearer: bool = True) -> str:
