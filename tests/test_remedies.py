@@ -434,8 +434,15 @@ REMEDIES = {
     "use loss='squared_epsilon_insensitive'": None,  # test_sklearn.py
     "use fewer folds, or stratified ones": None,  # test_sklearn.py
     # --- loops ---------------------------------------------------------------------------------
-    "Use a smaller rate, or lg.Unrolled": None,  # test_unrolled.py
-    "the least that works is": None,  # test_scanning.py
+    "Use a smaller rate, or lg.Unrolled": (
+        lambda: by_momentum(lg.Reversible, 1e9),
+        lambda: by_momentum(lg.Reversible, 0.1),
+        lambda: by_momentum(lg.Unrolled, 1e9),
+    ),
+    "the least that works is 800 bytes": (
+        lambda: lg.iterate(lambda z: 0.5 * z, np.ones(100), 5, memory=100),
+        lambda: lg.iterate(lambda z: 0.5 * z, np.ones(100), 5, memory=800),
+    ),
     "Name another folder, or store fewer states: checkpoints=…": (
         lambda: looped(disk="/nowhere/at/all"),
         lambda: looped(checkpoints=3),
@@ -460,7 +467,10 @@ REMEDIES = {
         lambda: lg.while_loop(lambda z: z < 3, lambda z: z + 1, np.zeros(2), max_steps=9),
         lambda: lg.while_loop(lambda z: np.any(z < 3), lambda z: z + 1, np.zeros(2), max_steps=9),
     ),
-    "leave out checkpoints=, memory=, disk= and inverses": None,  # test_scanning.py
+    "leave out checkpoints=, ": (
+        lambda: adjoint_loop(checkpoints=2),
+        lambda: adjoint_loop(),
+    ),
     "give a number, one for each step, or a function of the step's number": (
         lambda: descended(np.ones(3)),
         lambda: descended(0.1),
@@ -471,7 +481,11 @@ REMEDIES = {
     "Write a recurrence in the direction in which it is stable": None,  # test_cancellation.py
     "Write it so that nothing does: np.expm1 and np.log1p": None,  # test_cancellation.py
     "Write its step so that nothing cancels, take fewer": None,  # test_derivatives_of_rounding.py
-    "Use what is the same for all of them, such as (V * f(w)) @ V.T": None,  # repeated eigenvalues
+    "Use what is the same for all of them, such as (V * f(w)) @ V.T": (
+        lambda: lg.grad(lambda M: np.linalg.eigh(M)[1][0, 0])(np.eye(2)),
+        lambda: lg.grad(lambda M: exponential(M)[0, 0])(np.eye(2)),
+        lambda: lg.grad(lambda M: np.linalg.eigh(M + np.diag([0.0, 1.0]))[1][0, 0])(np.eye(2)),
+    ),
 }  # fmt: skip
 
 
@@ -485,6 +499,24 @@ def shallow(load, reformulated=False, **how):
         shorter = w * (2 * rise - w) / (first + length)
     p.subject_to(2e3 * shorter / first * (rise - w) / length == p.parameter("P", value=load))
     return p.solve(**how)
+
+
+def by_momentum(how, rate):
+    optimizer = lg.optim.sgd_momentum(rate)
+    loss = lambda z, a: (z - a) ** 2
+    f = lambda a: lg.argmin(loss, 0.0, a, differentiate=how(5, optimizer=optimizer))
+    return lg.grad(f)(1.0)
+
+
+def adjoint_loop(**storage):
+    p = lg.Program()
+    p.define("y", lg.iterate(np.sin, p.parameter("x", value=0.5), 5, **storage))
+    return p.adjoint("y").source()
+
+
+def exponential(matrix):
+    w, v = np.linalg.eigh(matrix)
+    return (v * np.exp(w)) @ v.T
 
 
 def vector_program(total=False):
