@@ -8,7 +8,7 @@ import warnings
 import mpmath
 import numpy as np
 from oracles import DIGITS, STEP, flattened, solution
-from outcomes import GOOD, Outcome, judged, largest_error, message
+from outcomes import GOOD, WRONG, Outcome, judged, largest_error, message
 
 import lagrad as lg
 
@@ -184,7 +184,8 @@ def differentiated(at, truth, system, use):
     if use == "hessian_vector":
         least = max(abs(row[0]) for row in truth.slopes(["f"]).values())
     bound = certificate.error_bound
-    return farthest(found, true, least, bound), bound
+    # Where that is too much, something was told from zero, and is not known.
+    return farthest(found, true, least, bound if bound <= WRONG else 0.0), bound
 
 
 def condition_of(truth, system, use):
