@@ -7,13 +7,15 @@ import warnings
 
 import numpy as np
 from oracles import COMPLEX, KNOWN, TINY, curvature
-from outcomes import Outcome, message
+from outcomes import GOOD, Outcome, message
 from scipy import special
 
 import lagrad as lg
 
 # Kinds of functions whose values are solved for.
 SOLVED = ("alone", "branches")
+# Values so good should not have been refused in single precision.
+SINGLE = 1e-3
 
 
 class Oracle:
@@ -208,8 +210,12 @@ def once(function, f, use, k, made, oracle):
     except Exception as error:
         if oracle is None or not oracle.known:
             return None
-        kind = "false alarm" if isinstance(error, lg.LagradError) else "foreign"
-        return Outcome(call, kind, said=message(error))
+        if not isinstance(error, lg.LagradError):
+            return Outcome(call, "foreign", said=message(error))
+        off = refused(use, f, weights, function.inputs(k), oracle)
+        good = GOOD if off is None or function.dtype == "float64" else SINGLE
+        kind = "false alarm" if off is None or off < good else "refused"
+        return Outcome(call, kind, math.nan if off is None else off, said=message(error))
     if oracle is None or not oracle.known:
         return None
     error = compared(use, found, oracle)
@@ -219,6 +225,20 @@ def once(function, f, use, k, made, oracle):
     if not error <= wrong and use in FIRST:
         bound = max(bound_of(f, w, place, function.inputs(k)) for place, w in enumerate(weights))
     return Outcome(call, "right" if error <= max(10 * bound, wrong) else "silent", error, bound)
+
+
+def refused(use, f, weights, xs, oracle):
+    """How far off a value that raises is; None where nobody tells it."""
+    F = lambda *a: sum(np.sum(w * value) for w, value in zip(weights, f(*a), strict=True))
+    every, kind = tuple(range(len(xs))), use.removeprefix("compiled ")
+    of = {"grad": F, "value_and_grad": F, "trace": F, "jacobian": f, "hessian": F}
+    if kind not in of:
+        return None
+    transform = getattr(lg, kind if kind != "trace" else "grad")
+    try:
+        return compared(use, transform(of[kind], every, on_failure="warn")(*xs), oracle)
+    except lg.LagradError:
+        return None
 
 
 def bound_of(f, weight, place, xs):

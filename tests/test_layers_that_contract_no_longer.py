@@ -23,7 +23,9 @@ def layer(seed, rows, size, gain):
     return weights, lambda z, w: np.tanh(z @ w + inputs), rng.standard_normal((size, size))
 
 
-@pytest.mark.parametrize(("seed", "gain"), [(0, 1.2), (1, 2.0), (2, 2.0), (3, 1.6), (5, 2.5), (2, 3.0)])
+@pytest.mark.parametrize(
+    ("seed", "gain"), [(0, 1.2), (1, 2.0), (2, 2.0), (3, 1.6), (5, 2.5), (2, 3.0)]
+)
 def test_layers_of_larger_and_larger_gain(seed, gain):
     weights, step, way = layer(seed, 16, 24, gain)
 

@@ -234,6 +234,7 @@ class CertifiedSweep:
             return 0.0, None, False
         if finer is None:
             return self._unexplained(found, sweep), point.cancels[0], False
+        found, finer = flushed(found), flushed(finer)
         lost = relative_change(found, [finer], self.units, 0.0, sure=set(found))
         if lost <= CLOSE or at_kink(point):
             return 0.0, None, False
@@ -313,6 +314,16 @@ class CertifiedSweep:
     ) -> float:
         scale = max(self.point.scale, self.point.cancels[1])
         return relative_change(found, others, self.units, scale, more, least, sure, loose)
+
+
+def flushed(arrays: Mapping[Any, Array]) -> dict[Any, Array]:
+    """Arrays with zeros for what is less than numbers of a variable's precision can be."""
+
+    def tiny(key: Any, array: Array) -> float:
+        dtype = getattr(key[0] if isinstance(key, tuple) else key, "dtype", array.dtype)
+        return float(np.finfo(str(dtype)).tiny) if dtype.kind == "f" else 0.0
+
+    return {k: np.where(np.abs(a) < tiny(k, a), 0, a) for k, a in arrays.items()}
 
 
 def closer(
