@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
 
 from lagrad.errors import InvalidValue, NotConverged
-from lagrad.linear_solvers.base import Factors, LinearSolver
+from lagrad.linear_solvers.base import DenseLU, Factors, LinearSolver
 from lagrad.linear_solvers.jacobian import Products
-from lagrad.linear_solvers.krylov import GMRES, Iterative
+from lagrad.linear_solvers.krylov import GMRES, Iterative, Successive
+from lagrad.linear_solvers.sparse_lu import SparseLU
 from lagrad.typing import Array
 
 # Terms still to come from which GMRES is taken for the rest.
 PATIENCE = 40
+# Rows of a matrix that is put together where GMRES is too slow.
+FORMED_AT_MOST = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,13 @@ class Neumann(LinearSolver):
         return NeumannFactors(matrix, self)
 
 
+class Formed(LinearSolver):
+    """LU of a matrix, dense or sparse as it comes."""
+
+    def factor(self, matrix: Any) -> Factors:
+        return (SparseLU() if sparse.issparse(matrix) else DenseLU()).factor(matrix)
+
+
 class NeumannFactors(Iterative):
     """Sums of the series; GMRES where it does not converge and all of it was asked for."""
 
@@ -87,14 +98,21 @@ class NeumannFactors(Iterative):
             return self.rest.solve(right, transposed, tol)
         solution, residual, growth = self._series(right, transposed, end)
         if growth:
-            self.rest = GMRES(tol=self.solver.tol).factor(self.operator)
+            self.rest = self._general()
             return self.rest.solve(right, transposed, tol)
         if residual is None:
             return solution
         # Krylov's subspace holds the series' sums, and better ones.
-        rest = GMRES(tol=self.tol).factor(self.operator)
+        rest = self._general()
         left = end * float(np.linalg.norm(right)) / float(np.linalg.norm(residual))
         return solution + rest.solve(residual, transposed, left)
+
+    def _general(self) -> Factors:
+        """GMRES; the matrix itself where that is too slow, if it is known and small enough."""
+        solver, operator = GMRES(tol=self.tol), self.operator
+        if isinstance(operator, Products) and self.shape[0] <= FORMED_AT_MOST:
+            return Successive(operator, solver, Formed())
+        return solver.factor(operator)
 
     def growth(self) -> float:
         """By how much each term of a vector's series is longer than the last; zero if shorter."""
