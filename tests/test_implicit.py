@@ -508,3 +508,38 @@ def test_large_fixed_points_beside_a_repelling_one():
     assert lg.fixed_point(step, start) == pytest.approx(expected, rel=1e-7)
     with pytest.raises(lg.NotContractive):
         lg.fixed_point(step, np.zeros(400))
+
+
+STEPS = {
+    "fixed_point": lambda a: lg.fixed_point(
+        lambda z: {"y": 0.5 * z["x"], "x": 0.5 * np.cos(z["y"]) + a}, {"x": 0.0, "y": 0.0}
+    ),
+    "unrolled": lambda a: lg.fixed_point(
+        lambda z: {"y": 0.5 * z["x"], "x": 0.5 * np.cos(z["y"]) + a},
+        {"x": 0.0, "y": 0.0},
+        differentiate=lg.Unrolled(60),
+    ),
+    "root": lambda a: lg.root(
+        lambda z: {"y": 0.5 * z["x"] - z["y"], "x": 0.5 * np.cos(z["y"]) + a - z["x"]},
+        {"x": 0.0, "y": 0.0},
+    ),
+    "gradient": lambda a: lg.argmin(
+        lambda z: (z["x"] - a) ** 2 + (z["y"] - 0.5 * z["x"]) ** 2,
+        {"x": 0.0, "y": 0.0},
+        gradient=lambda z: {
+            "y": 2 * (z["y"] - 0.5 * z["x"]),
+            "x": 2 * (z["x"] - a) - (z["y"] - 0.5 * z["x"]),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_results_whose_keys_stand_in_another_order(name):
+    found, slope = lg.value_and_grad(lambda a: STEPS[name](a)["y"])(1.0)
+    if name == "gradient":
+        assert (float(found), float(slope)) == pytest.approx((0.5, 0.5), rel=1e-10)
+    else:
+        y = brentq(lambda y: 2 * y - 1 - 0.5 * np.cos(y), 0, 2, xtol=1e-15)
+        assert float(found) == pytest.approx(y, rel=1e-10)
+        assert float(slope) == pytest.approx(1 / (2 + 0.5 * np.sin(y)), rel=1e-9)

@@ -153,6 +153,8 @@ class ImplicitApproach:
     # Whether its first output is an objective, and whether its outputs are the unknowns themselves.
     minimises: ClassVar[bool] = False
     steps: ClassVar[bool] = False
+    # Whether the function returns what it is given, in the same structure.
+    like_start: ClassVar[bool] = False
     no_unknown: ClassVar[str] = "the part {k} of its residual depends on no unknown."
 
     name: str

@@ -1,5 +1,6 @@
 """Fixed points, roots and argmins, inside or outside a traced function."""
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from lagrad.solving.certificate import Policy
 from lagrad.transforms.trace import Trace, name_of, start_of, trace
 from lagrad.transforms.trace_checks import require_followed, where_not_finite
 from lagrad.transforms.tracing_graph import Guards, numbers, tracing
+from lagrad.trees import Tree
 from lagrad.typing import Array, Function
 
 # How often a function may take other branches at its solution than on the way there.
@@ -248,7 +250,8 @@ def implicit(
     traced = [leaf if isinstance(leaf, Expression) else None for leaf in leaves]
     outer = tracing()
     for _ in range(BRANCHES):
-        inner = trace(function, (tree.unflatten(starts), *args), {}, (0,))
+        stated = function if not kind.like_start else ordered(function, tree)
+        inner = trace(stated, (tree.unflatten(starts), *args), {}, (0,))
         kind.check(inner, starts, name_of(function))
         approach = kind.of(inner, how)
         begin = [*starts, *(inner.starts.get(name, 0.0) for name in approach.inner)]
@@ -296,6 +299,16 @@ def implicit(
     guards = [replace(guard, border=False) for guard in inner.guards]
     outer.inherit(inner.program, guards, approach.by_name(unknowns, arguments))
     return tree.unflatten(list(unknowns[: len(starts)]))
+
+
+def ordered(function: Function, tree: Tree) -> Function:
+    """A function whose result has the keys of dicts in the order of its start."""
+
+    @functools.wraps(function)
+    def called(*args: Any) -> Any:
+        return tree.ordered(function(*args))
+
+    return called
 
 
 def solution_or_way(

@@ -90,6 +90,7 @@ class FixedPoint(ImplicitApproach):
     usual = "anderson"
     series_step = -1.0
     steps = True
+    like_start = True
 
     @classmethod
     def named(cls, solver: str, tol: float | None) -> Any:
@@ -201,6 +202,7 @@ class Stationary(Minimum):
     """z with g(z) = 0, g being the gradient of an objective."""
 
     kind = "gradient"
+    like_start = True
 
     @classmethod
     def method_of(cls, solver: Any, tol: float | None) -> None:
