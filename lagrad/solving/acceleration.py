@@ -153,8 +153,8 @@ def relative(change: Array, against: Array) -> float:
     return length / size if size else length
 
 
-# Steps with momentum, and how many of them must bring the point nearer.
-MOMENTUM_AT_MOST, WITHIN = 20_000, 3_000
+# Steps with momentum, and how many of them must bring the point nearer: more of few numbers.
+MOMENTUM_AT_MOST, WITHIN, FEW = 100_000, 3_000, 2_000
 
 
 def with_momentum(step: Callable[[Array], Array], start: Array, tol: float) -> Array | None:
@@ -164,7 +164,8 @@ def with_momentum(step: Callable[[Array], Array], start: Array, tol: float) -> A
     than rows (O'Donoghue and Candès, Adaptive Restart for Accelerated Gradient Schemes, 2015).
     """
     point = ahead = start
-    weight, least, patience = 1.0, inf, WITHIN
+    within = WITHIN if start.size > FEW else 5 * WITHIN
+    weight, least, patience = 1.0, inf, within
     for _ in range(MOMENTUM_AT_MOST):
         after = step(ahead)
         change = after - point
@@ -176,7 +177,7 @@ def with_momentum(step: Callable[[Array], Array], start: Array, tol: float) -> A
         length = relative(change, point)
         if length <= tol and relative(step(point) - point, point) <= tol:
             return point
-        patience = WITHIN if length < 0.9 * least else patience - 1
+        patience = within if length < 0.9 * least else patience - 1
         least = min(least, length)
         if not (patience and np.isfinite(length)):
             return None
