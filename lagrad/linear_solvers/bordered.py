@@ -16,25 +16,40 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg as sparse_linalg
 
-from lagrad.linear_solvers.base import DenseLU, Factors, LinearSolver, Singular, dense, square
+from lagrad.linear_solvers.base import (
+    DenseLU,
+    Factors,
+    LinearSolver,
+    Singular,
+    canonical,
+    dense,
+    square,
+)
+from lagrad.linear_solvers.sparse_lu import SparseLU
 from lagrad.typing import Array
 
 # Singular values, relative to the largest, below which they are zero, and above which none is. On
 # the way to a solution those in between count as zero; one there is only nearly singular by them.
 ZERO, NONE = 1e-12, 1e-8
+# Rows of a matrix that is taken as a whole; of larger ones, directions that are found at the most,
+# and the shift by which they are.
+WHOLE, AT_MOST, SHIFT = 500, 7, 1e-9
 # The least angle between what is free and what is kept, from which keeping that fixes it.
 APART = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Bordered(LinearSolver):
-    """LU factorisation of a whole matrix, with a border where it is singular."""
+    """LU factorisation, with a border where a matrix is singular."""
 
     strict: bool = False
 
     def factor(self, matrix: Any) -> "BorderedFactors":
-        return BorderedFactors(square(dense(matrix)), self.strict)
+        small = matrix.shape[0] <= WHOLE
+        return BorderedFactors(square(dense(matrix)) if small else canonical(matrix), self.strict)
 
 
 class BorderedFactors(Factors):
@@ -46,18 +61,24 @@ class BorderedFactors(Factors):
         The columns m and n, (n, k), of unit length: none where the matrix has an inverse.
     """
 
-    def __init__(self, matrix: Array, strict: bool) -> None:
+    def __init__(self, matrix: Any, strict: bool) -> None:
         self.shape = matrix.shape
-        self.kept, self.free = null_vectors(matrix, strict)
+        whole = isinstance(matrix, np.ndarray)
+        self.kept, self.free = (null_vectors if whole else sparse_null_vectors)(matrix, strict)
         self.count = self.kept.shape[1]
         least = np.linalg.svd(self.kept.T @ self.free, compute_uv=False).min(initial=1.0)
         fixing = self.kept if least > APART else self.free
         # In the units of the matrix, so that pivots compare like with like.
-        size = np.abs(matrix).max(initial=0.0) or 1.0
-        border = np.zeros((self.count, self.count))
-        self.base = DenseLU().factor(
-            np.block([[matrix, size * self.kept], [size * fixing.T, border]])
-        )
+        size = float(abs(matrix).max()) or 1.0
+        right, below = size * self.kept, size * fixing.T
+        if whole:
+            border = np.zeros((self.count, self.count))
+            self.base = DenseLU().factor(np.block([[matrix, right], [below, border]]))
+        elif self.count:
+            parts = [[matrix, sparse.csr_array(right)], [sparse.csr_array(below), None]]
+            self.base = SparseLU().factor(sparse.block_array(parts, format="csr"))
+        else:
+            self.base = SparseLU().factor(matrix)
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         right = np.asarray(right, dtype=float)
@@ -87,7 +108,46 @@ def null_vectors(matrix: Array, strict: bool) -> tuple[Array, Array]:
     return np.linalg.qr(kept)[0], np.linalg.qr(free)[0]
 
 
+def sparse_null_vectors(matrix: Any, strict: bool) -> tuple[Array, Array]:
+    """The same of a sparse matrix, up to a few, by inverse iteration.
+
+    With M m = 0 = Mᵀn and D at random, (M + σD)⁻¹ = n (mᵀDn)⁻¹ mᵀ/σ + O(1): what it makes of any
+    vectors is along n but for σ over the least singular value that is not zero.
+    """
+    size = abs(matrix)
+    rows = 1 / filled(np.ravel(dense(size.max(axis=1))))
+    size = sparse.csr_array(size.multiply(rows[:, None]))
+    columns = 1 / filled(np.ravel(dense(size.max(axis=0))))
+    scaled = sparse.csr_array(matrix.multiply(rows[:, None]).multiply(columns))
+    rng = np.random.default_rng(0)
+    shift = SHIFT * rng.uniform(1.0, 2.0, scaled.shape[0])
+    solver = SparseLU().factor(sparse.csr_array(scaled + sparse.diags_array(shift)))
+    start = rng.standard_normal((scaled.shape[0], AT_MOST + 1))
+    top = sparse_linalg.norm(scaled, 1)
+
+    def along(transposed: bool) -> Array:
+        """An orthonormal basis of what the matrix, or its transpose, makes zero."""
+        vectors = start
+        for _ in range(3):
+            vectors = np.linalg.qr(solver.solve(shift[:, None] * vectors, transposed))[0]
+        image = (scaled.T if transposed else scaled) @ vectors
+        _, values, turned = np.linalg.svd(image, full_matrices=False)
+        null = values <= NONE * top
+        if null.all() or (strict and np.any(values[null] > ZERO * top)):
+            raise Singular("nearly so")
+        return vectors @ turned[null].T
+
+    kept, free = along(True), along(False)
+    if kept.shape != free.shape:
+        raise Singular("nearly so")
+    return np.linalg.qr(kept * rows[:, None])[0], np.linalg.qr(free * columns[:, None])[0]
+
+
+def filled(sizes: Array) -> Array:
+    """Sizes, and one in the place of zero."""
+    return np.where(sizes > 0, sizes, 1.0)
+
+
 def largest_of(matrix: Array, axis: int) -> Array:
     """The largest absolute entry of each row or column; one of what is zero."""
-    found = np.abs(matrix).max(axis=axis, initial=0.0)
-    return np.where(found > 0, found, 1.0)
+    return filled(np.abs(matrix).max(axis=axis, initial=0.0))

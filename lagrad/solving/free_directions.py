@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lagrad.errors import LagradError, SingularSystem
-from lagrad.linear_solvers.bordered import Bordered, BorderedFactors
+from lagrad.linear_solvers.bordered import APART, Bordered, BorderedFactors
 from lagrad.linear_solvers.jacobian import contraction
 from lagrad.linear_solvers.krylov import NotReached
 from lagrad.solving.block_certification import Solved, certify
@@ -27,7 +27,7 @@ from lagrad.systems.reduced_block import entry_name
 from lagrad.typing import Array
 
 # Unknowns up to which somebody looks for what is free.
-UP_TO = 500
+UP_TO = 50_000
 # How far solutions are looked for along it, relative to their size; the steps to get there; and
 # how many times rounding their residuals may be.
 ALONG, STEPS, ROUNDED = 1e-3, 10, 1e3
@@ -132,18 +132,23 @@ def combination(names: Sequence[str], weights: Array) -> str:
 
 
 def freed(
-    problem: BlockProblem, start: Array, options: Newton, steps: bool, failure: Failure
+    problem: BlockProblem,
+    start: Array,
+    options: Newton,
+    origin: Array | None,
+    failure: Failure | None,
 ) -> Solved | None:
     """The solution that a start leads to where the Jacobian is singular along free directions.
 
     None where there is none, or where it is singular for another reason: at a multiple root,
-    say, the solution is alone. `steps` tells that the equations are those of a fixed point.
+    say, the solution is alone. Of a fixed point, whose step may keep totals, `origin` is the point
+    that has them: combinations of steps that led to the start lose them to rounding.
     """
     equations = problem.equations
-    if equations.block.size > UP_TO:
+    if equations.block.size > UP_TO or equations.pattern is None:
         return None
     other = BlockProblem(equations, problem.outer, Bordered())
-    if not isinstance(failure, (SingularSystem, NotReached)):
+    if failure is not None and not isinstance(failure, (SingularSystem, NotReached)):
         # What makes no progress may do so along what is free.
         try:
             if not Bordered().factor(other.jacobian(other.at(start)).matrix).count:
@@ -174,9 +179,26 @@ def freed(
     rng = np.random.default_rng(0)
     elsewhere = found.point * (1 + MOVED * rng.uniform(-1, 1, block.size)) + MOVED
     elsewhere = elsewhere.astype(equations.dtype)
-    free = FreeDirections(block.label, of, by, factors.free, factors.kept, steps, elsewhere)
+    fixed = origin is not None
+    free = FreeDirections(block.label, of, by, factors.free, factors.kept, fixed, elsewhere)
     found = replace(found, free=free)
-    return found if keeps(found, problem.outer) else replace(found, free=replace(free, fixed=False))
+    if not keeps(found, problem.outer):
+        return replace(found, free=replace(free, fixed=False))
+    if origin is not None and (shift := restored(found.point, origin, factors)) is not None:
+        there = freed(problem, shift.astype(equations.dtype), options, None, failure)
+        return None if there is None else replace(there, free=free)
+    return found
+
+
+def restored(point: Array, origin: Array, factors: BorderedFactors) -> Array | None:
+    """A point moved along what is free to the totals of another one; None where it has them."""
+    gap = factors.kept.T @ (origin - point)
+    terms = np.abs(factors.kept).T @ (np.abs(origin) + np.abs(point))
+    across = factors.kept.T @ factors.free
+    if np.all(np.abs(gap) <= NOISE * terms) or np.linalg.cond(across) > 1 / APART:
+        return None
+    moved: Array = point + factors.free @ np.linalg.solve(across, gap)
+    return moved
 
 
 def on_a_surface(found: Solved, factors: BorderedFactors) -> bool:

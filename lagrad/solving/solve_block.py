@@ -26,6 +26,8 @@ from lagrad.typing import Array
 Values = Mapping[Variable, Array]
 # Steps of an iteration, at the most, that lead to one of many fixed points.
 STEPS = 1000
+# An error of which more than rounding is the cause.
+UNKNOWN = 1e-3
 
 
 class Approach(Protocol):
@@ -200,16 +202,20 @@ def solve_block(
         if other is not None:
             begins.append(equations.vector(other))
             found, failure = ended(problem.anew(), begins[-1], plainly)
-    if failure is not None and (approach is not None or (loose and equations.linear)):
+    # A Jacobian that is singular along what is free may pass for a regular one by rounding.
+    unsure = found is not None and not found.bound.error <= UNKNOWN and not settled
+    if (failure is not None or unsure) and (approach is not None or (loose and equations.linear)):
         # Totals are those of the start: one that is computed would have derivatives of its own.
         plain = all(node is None for group in outermost for node in group.starts)
-        steps = approach is not None and approach.steps and plain
+        origin = None
+        if approach is not None and approach.steps and plain:
+            origin = equations.vector(start)
         if approach is not None and approach.steps:
             # Combinations of steps may have left the one of many that these lead to.
             begins = [stepped(problem, b) for b in reversed(begins)]
-        ways = (freed(problem, b, options, steps, failure) for b in begins)
+        ways = (freed(problem, b, options, origin, failure) for b in begins)
         free = next((f for f in ways if f is not None and meant(f)), None)
-        if free is not None:
+        if free is not None and (failure is not None or free.free is not None):
             # One that is free after all has a regular Jacobian.
             at = None if free.free is None else replace(free.free, started=not plain)
             found, failure = replace(free, free=at), None
