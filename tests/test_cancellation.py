@@ -342,3 +342,30 @@ def test_the_rule_of_erfcx_does_not_cancel_either(x):
         first, second = (float(mpmath.diff(exact, mpmath.mpf(x), n)) for n in (1, 2))
     assert lg.grad(special.erfcx)(x) == pytest.approx(first, rel=1e-11)
     assert lg.grad(lg.grad(special.erfcx))(x) == pytest.approx(second, rel=1e-8)
+
+
+QUOTIENTS = {
+    "expm1(x)/x": lambda x: np.expm1(x) / x,
+    "log1p(x)/x": lambda x: np.log1p(x) / x,
+    "x/sin(x)": lambda x: x / np.sin(x),
+}
+
+
+@needs_wider
+@pytest.mark.parametrize("x", [1e-6, 1e-8, 1e-9, 1e-10, 1e-12, 1e-14])
+@pytest.mark.parametrize("name", QUOTIENTS)
+def test_second_derivatives_of_which_even_a_wider_precision_loses_all(name, x):
+    # Terms of 1/x² cancel to a third: a zero, or 10⁸, is what rounding has left of them.
+    f = QUOTIENTS[name]
+    for derivative in (lg.hessian(f), lg.grad(lg.grad(f)), lg.compile(lg.hessian(f))):
+        with pytest.raises(lg.SingularSystem):
+            derivative(x)
+
+
+def test_zeros_that_terms_of_no_size_cancel_to_are_zeros():
+    turned = lambda x: np.sin(x) ** 2 + np.cos(x) ** 2
+    assert abs(lg.grad(turned)(0.7)) < 1e-15
+    assert abs(lg.hessian(turned)(0.7)) < 1e-14
+    mixed = lambda x: x[0] * x[1] - x[1] * x[0]
+    np.testing.assert_array_equal(lg.grad(mixed)(np.array([1e3, 2e-3])), 0.0)
+    np.testing.assert_array_equal(lg.hessian(mixed)(np.array([1e3, 2e-3])), 0.0)

@@ -17,7 +17,7 @@ from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
 from lagrad.solving.finer_derivatives import first_off, is_small, wider
 from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
-from lagrad.solving.relative_change import MANY, Units, relative_change
+from lagrad.solving.relative_change import MANY, NEGLIGIBLE, Units, relative_change
 from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES, SPACINGS
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
@@ -236,21 +236,39 @@ class CertifiedSweep:
             return self._unexplained(found, sweep), point.cancels[0], False
         found, finer = flushed(found), flushed(finer)
         lost = relative_change(found, [finer], self.units, 0.0, sure=set(found))
-        if lost <= CLOSE or at_kink(point):
+        if at_kink(point):
             return 0.0, None, False
+        if lost <= CLOSE:
+            return self._hidden(found, sweep), point.cancels[0], False
         spoilt = self._spoilt(found, sweep, [finer])
         # In a wider precision it is seen what is zero, and what is small.
         others = self._rounded(found, sweep)
         rounding = {k: max(largest(o[k] - found[k]) for o in others) for k in spoilt}
         sure = {k for k in spoilt if rounding[k] < CLEAR * largest(finer[k])}
         loose = set(found) - spoilt
-        lost = self._change(found, [finer], sure=sure, loose=loose)
+        own = {k: self._unit_of_value(k) for k in spoilt}
+        lost = self._change(found, [finer], sure=sure, loose=loose, spoilt=own)
         if lost > self.accuracy:
             around = self._around(point, found, sweep)
-            lost = self._change(found, [finer], least=around, sure=sure, loose=loose)
+            lost = self._change(found, [finer], (), around, sure, loose, own)
         if point.cancels[0] is None:
             return lost, first_off(point, self.accuracy), True
         return lost, point.cancels[0], False
+
+    def _hidden(self, found: dict[Any, Array], sweep: Carried) -> float:
+        """What zeros are off by that a wider precision has as well, of terms that it rounds too."""
+        zeros = {key: array for key, array in found.items() if not np.any(array)}
+        if not zeros or self.point.cancels[0] is None:
+            return 0.0
+        others = self._rounded(found, sweep)
+        noise = {k: max(largest(other[k]) for other in others) / FINER for k in zeros}
+        return max(noise[k] / self._unit_of_value(k) for k in zeros)
+
+    def _unit_of_value(self, key: Any) -> float:
+        """A millionth of the program's values, over a parameter's value or one."""
+        values = (a for v, a in self.point.values.items() if v.role != "data" and not v.derivative)
+        top = max((size for size in map(largest, values) if np.isfinite(size)), default=1.0)
+        return NEGLIGIBLE * max(top, 1.0) / max(self.units.get(key, (1.0, 1.0))[1], 1.0)
 
     def _finer(self, sweep: Carried) -> dict[Any, Array] | None:
         """What is carried in a wider precision, where there is one."""
@@ -311,9 +329,10 @@ class CertifiedSweep:
         least: Mapping[Any, float] | None = None,
         sure: Set[Any] = frozenset(),
         loose: Set[Any] = frozenset(),
+        spoilt: Mapping[Any, float] | None = None,
     ) -> float:
         scale = max(self.point.scale, self.point.cancels[1])
-        return relative_change(found, others, self.units, scale, more, least, sure, loose)
+        return relative_change(found, others, self.units, scale, more, least, sure, loose, spoilt)
 
 
 def flushed(arrays: Mapping[Any, Array]) -> dict[Any, Array]:

@@ -28,6 +28,7 @@ def relative_change(
     least: Mapping[Any, float] | None = None,
     sure: Set[Any] = frozenset(),
     loose: Set[Any] = frozenset(),
+    spoilt: Mapping[Any, float] | None = None,
 ) -> float:
     """The largest relative change among arrays, each measured by its own largest entry.
 
@@ -35,7 +36,8 @@ def relative_change(
     a millionth of the largest value in the program: by symmetry, say, it may be zero, and its
     rounding is that of what cancelled. Where samples leave open whether it is zero, `more` decide.
     `least` is what each is measured by at least. Those that are `sure` are small, and not zero;
-    `loose` ones may be what is left of the largest of all, as at an optimum.
+    `loose` ones may be what is left of the largest of all, as at an optimum. What was `spoilt`
+    on the way is zero only beside a size of its own: intermediate values are no measure of it.
     """
     sizes = {key: largest(array) for key, array in found.items()}
     changes = dict.fromkeys(found, 0.0)
@@ -53,6 +55,7 @@ def relative_change(
     unit = {key: units.get(key, (1.0, 1.0)) for key in found}
     top = max((sizes[key] * by / of for key, (of, by) in unit.items()), default=0.0)
     floors = {key: max(top * of, NEGLIGIBLE * scale) / by for key, (of, by) in unit.items()}
+    floors |= spoilt or {}
 
     def zero(times: float) -> set[Any]:
         """What is not so many times its change; of changes that are rounding, as many as usual."""
