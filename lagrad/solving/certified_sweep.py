@@ -15,9 +15,9 @@ from lagrad.compiler.wider import CLOSE, FINER
 from lagrad.expressions.expression import Expression
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
-from lagrad.solving.finer_derivatives import first_off, is_small, wider
+from lagrad.solving.finer_derivatives import TOO_MANY, first_off, is_small, wider
 from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
-from lagrad.solving.relative_change import MANY, NEGLIGIBLE, Units, relative_change
+from lagrad.solving.relative_change import MANY, NEGLIGIBLE, Units, hidden, relative_change
 from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES, SPACINGS
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
@@ -32,6 +32,8 @@ JUMPED = 1e-2
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
 # So many samples are enough to tell whether something is zero, and what rounding does at the most.
 ENOUGH = SAMPLES + FURTHER
+# Of what a zero is measured by: changes in a wider precision that are no zero's.
+UNSEEN = 1e-12
 # Changes that are none of rounding alone, but magnified.
 LITTLE = 1e-10
 # How many times what the numbers given explain, from which a change is the operations'.
@@ -128,11 +130,13 @@ class CertifiedSweep:
             error = np.inf  # of blocks that were given up
         if not all(np.isfinite(array).all() for array in first.values()):
             return Taken(found, sweep, error, jump)  # there is nothing to compare with
+        unclear = False
         if point.doubtful:
-            error += self._rounding(point, first, sweep)
+            change, unclear = self._rounding(point, first, sweep)
+            error += change
         if any(solved.at_kink for solved in point.solved.values()):
             error = np.inf
-        if point.solved and self.accuracy < error:
+        if point.solved and (self.accuracy < error or unclear):
             finer = self._in_wider(point, first)
             if finer is not None:
                 return finer
@@ -159,18 +163,23 @@ class CertifiedSweep:
         finer = {key: np.asarray(a, kinds[key]) for key, a in self.carry(sweep).items()}
         if sweep.fault or not all(np.isfinite(array).all() for array in finer.values()):
             return None
-        others = (closer(finer, self._near(other, sweep)) for other in there.others(range(ENOUGH)))
+        others = [closer(finer, self._near(other, sweep)) for other in there.others(range(ENOUGH))]
         change = self._change(finer, others)
+        # Nor is it known here what some of it is.
+        change = max(change, hidden(finer, others, self.units, point.scale, UNSEEN))
         spacing = max(float(np.finfo(kind).eps) for kind in kinds.values())
         return Taken(finer, sweep, 4 * max(sweep.error, spacing) + CLOSER * change, 0.0)
 
     def rounding(self, found: Mapping[Any, Array], sweep: Carried) -> float:
         """What the errors of the solution and rounding change of what was found."""
-        return self._rounding(self.point, found, sweep)
+        return self._rounding(self.point, found, sweep)[0]
 
-    def _rounding(self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried) -> float:
+    def _rounding(
+        self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried
+    ) -> tuple[float, bool]:
+        """The same, and whether it leaves open what some of it is, of few numbers."""
         if not point.doubtful and (point.tied or point.compiled.operations > SAMPLED_AT_MOST):
-            return 0.0
+            return 0.0, False
 
         def near(numbers: range) -> Iterator[dict[Any, Array]]:
             return (closer(found, self._near(point.sample(k), sweep)) for k in numbers)
@@ -182,13 +191,15 @@ class CertifiedSweep:
                 # By chance a few samples are small, all of them.
                 others += near(range(len(others), MANY))
                 change = SAFETY * self._change(found, others, near(range(MANY, ENOUGH)))
-            if not self.accuracy < change < np.inf:
-                return change
-            others += near(range(MANY, ENOUGH))
-            change = CLOSER * self._change(found, others)
-            if not self.accuracy < change < np.inf:
-                return change
-            return CLOSER * self._change(found, others, least=self._around(point, found, sweep))
+            if self.accuracy < change < np.inf:
+                others += near(range(MANY, ENOUGH))
+                change = CLOSER * self._change(found, others)
+            if self.accuracy < change < np.inf:
+                # Of a gradient that vanishes all that is left is rounding.
+                around = self._around(point, found, sweep)
+                return CLOSER * self._change(found, others, least=around), False
+        few = point.compiled.operations <= TOO_MANY
+        return change, few and hidden(found, others, self.units, point.scale) > 0
 
     def _around(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried

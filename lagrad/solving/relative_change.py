@@ -75,6 +75,30 @@ def relative_change(
     return max((share(changes[k], measures[k]) for k in found), default=0.0)
 
 
+def hidden(
+    found: Mapping[Any, Array],
+    others: Iterable[Mapping[Any, Array]],
+    units: Units,
+    scale: float,
+    above: float = ROUNDED,
+) -> float:
+    """The relative change of arrays that rounding may hide, where it is more than a zero's.
+
+    That is a share `above` of the largest of all, and of the largest value in the program, in the
+    given units. Nothing where there are none.
+    """
+    sizes = {key: largest(array) for key, array in found.items()}
+    changes = dict.fromkeys(found, 0.0)
+    for other in others:
+        for key, array in found.items():
+            changes[key] = max(changes[key], largest(other[key] - array))
+    unit = {key: units.get(key, (1.0, 1.0)) for key in found}
+    top = max((sizes[key] * by / of for key, (of, by) in unit.items()), default=0.0)
+    floors = {key: max(top * of, scale) / by for key, (of, by) in unit.items()}
+    some = [k for k, c in changes.items() if sizes[k] <= 2 * TOLD * c and c > above * floors[k]]
+    return max((share(changes[k], sizes[k]) for k in some), default=0.0)
+
+
 def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:
     """The largest of some changes, each over its size.
 
