@@ -17,7 +17,7 @@ from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
 from lagrad.solving.finer_derivatives import TOO_MANY, first_off, is_small, wider
 from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
-from lagrad.solving.relative_change import MANY, NEGLIGIBLE, Units, hidden, relative_change
+from lagrad.solving.relative_change import MANY, NEGLIGIBLE, UNSEEN, Units, hidden, relative_change
 from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES, SPACINGS
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
@@ -32,8 +32,6 @@ JUMPED = 1e-2
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
 # So many samples are enough to tell whether something is zero, and what rounding does at the most.
 ENOUGH = SAMPLES + FURTHER
-# Of what a zero is measured by: changes in a wider precision that are no zero's.
-UNSEEN = 1e-12
 # Changes that are none of rounding alone, but magnified.
 LITTLE = 1e-10
 # How many times what the numbers given explain, from which a change is the operations'.

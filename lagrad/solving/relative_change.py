@@ -15,6 +15,9 @@ TOLD, AWAY, MANY = 10.0, 3.0, 4
 # Of what it is measured by: changes that are rounding.
 ROUNDED = 1e-13
 
+# Of what a zero is measured by: changes in a wider precision that are no zero's.
+UNSEEN = 1e-12
+
 # The sizes of what is differentiated, and of what it is differentiated by.
 Units = Mapping[Any, tuple[float, float]]
 

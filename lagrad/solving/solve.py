@@ -15,6 +15,7 @@ from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
+from lagrad.solving.finer_derivatives import TOO_MANY
 from lagrad.solving.free_directions import kept_elsewhere
 from lagrad.solving.iterations import Newton
 from lagrad.solving.not_finite import without_value
@@ -97,12 +98,20 @@ def solve(
         if bad := [v for v in lost if not np.isfinite(point.values[v]).all()]:
             told_beside(compiled, compiled.runs[-1], point.values, bad, policy)
     solution = SolvedSystem(point, policy, solve_named, tuple(reports), converged)
-    if converged and point.doubtful and not is_known(solution, policy):
+    if not (converged and point.doubtful):
+        return solution
+    known, few = is_known(solution, policy), compiled.operations <= TOO_MANY
+    # A definition that is left of much larger numbers is as good as these in a wider precision.
+    if not known or (few and point.spoils_definitions(policy.accuracy)):
         finer = refined(point)
         if finer is not None:
             solution = replace(solution, point=finer)
-        if not is_known(solution, policy):
-            policy.require(solution.certificate, f"the solution of {compiled.system.name!r}")
+        what = f"the solution of {compiled.system.name!r}"
+        if not known and not is_known(solution, policy):
+            policy.require(solution.certificate, what)
+        elif finer is not None and not finer.spoilt_derivatives() <= policy.accuracy:
+            doubt = replace(solution.certificate, bound=finer.spoilt_derivatives)
+            policy.require(doubt, what)
     return solution
 
 

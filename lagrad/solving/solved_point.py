@@ -263,6 +263,15 @@ class SolvedPoint:
                 found[v.name] = max(found[v.name], share(change, size))
         return found
 
+    def spoils_definitions(self, accuracy: float) -> bool:
+        """Whether what is defined changes more, relative to itself, where all is rounded."""
+        others = [sample.values for sample in self.samples]
+        for v in self.compiled.rounded.variables:
+            size, there = largest(self.values[v]), [largest(o[v] - self.values[v]) for o in others]
+            if max(there) / SPACINGS > accuracy * size:
+                return True
+        return False
+
     def felt(self) -> float:
         """The relative error of the unknowns, each measured by what would be felt of it."""
         bounds = [solved.bound for solved in self.solved.values()]
