@@ -41,6 +41,8 @@ from lagrad.typing import Array
 
 # A fixed point that iteration finds is differentiated by iteration too, unless it is small.
 FACTORED = 256
+# A Hessian up to this size is put together to see its least curvature.
+WHOLE = 1000
 # Plain steps that show whether an iteration runs away.
 PLAIN = 50
 # Steps of a fixed point, relative to it, and how far Newton's method may lead from there.
@@ -265,8 +267,8 @@ class ArgMin(Minimum):
             return
         product = lambda v: problem.product(point, np.ravel(v))
         products = LinearOperator((point.size, point.size), matvec=product, dtype=float)
-        if point.size <= FACTORED:
-            least = float(np.linalg.eigvalsh(products @ np.eye(point.size))[0])
+        if point.size <= WHOLE:
+            least = float(np.linalg.eigvalsh(problem.hessian(point))[0])
         else:
             least = float(eigsh(products, k=1, which="SA", tol=1e-3, return_eigenvectors=False)[0])
         # In a direction of no symmetry: by shifts, say, an objective may not change.

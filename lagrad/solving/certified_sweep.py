@@ -128,6 +128,8 @@ class CertifiedSweep:
             error = np.inf  # of blocks that were given up
         if not all(np.isfinite(array).all() for array in first.values()):
             return Taken(found, sweep, error, jump)  # there is nothing to compare with
+        if self.accuracy == np.inf:
+            return Taken(found, sweep, error, jump)  # nobody asks
         unclear = False
         if point.doubtful:
             change, unclear = self._rounding(point, first, sweep)
