@@ -237,3 +237,21 @@ def test_potentials_without_a_ground_and_with_numbers_that_do_not_balance():
         lg.root(lambda h: LAPLACIAN @ h - np.array(other), np.zeros(3))
     found = lg.root(lambda h: LAPLACIAN @ h - np.array(balanced), np.zeros(3))
     np.testing.assert_allclose(LAPLACIAN @ found, balanced, atol=1e-14)
+
+
+def test_single_precision():
+    f = np.float32
+    p = lg.Program()
+    r, s = p.parameter("r", value=f(5)), p.parameter("s", value=f(7))
+    x, y = p.unknown("x", start=f(4)), p.unknown("y", start=f(2))
+    p.subject_to(x**2 + y**2 == r**2)
+    p.subject_to(x + y == s)
+    p.subject_to(x * y == (s**2 - r**2) / 2)
+    found = p.solve().gradient("x")
+    assert (float(found["r"]), float(found["s"])) == pytest.approx((5.0, -3.0), rel=1e-4)
+    q = lg.Program()
+    a, x = q.parameter("a", value=f(1)), q.unknown("x", start=f(0))
+    q.subject_to(x == a)
+    q.subject_to(x == 2 - a)
+    with pytest.raises(lg.SingularSystem, match="hold together here only"):
+        q.solve().gradient("x")

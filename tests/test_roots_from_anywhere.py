@@ -154,3 +154,15 @@ def test_a_batch_of_which_some_members_are_hard():
     inputs = rng.standard_normal((16, 24))
     found = lg.root(lambda z: np.tanh(z @ weights + inputs) - z, np.zeros((16, 24)))
     np.testing.assert_allclose(np.tanh(found @ weights + inputs), found, atol=1e-12)
+
+
+@pytest.mark.parametrize("step", [lambda z: z + np.exp(-z), lambda z: np.sqrt(z * z + 1)])
+def test_what_runs_away_is_no_multiple_root(step):
+    with pytest.raises(lg.NotConverged, match=r"runs away.*may\s+have no solution"):
+        lg.fixed_point(step, 1.0)
+
+
+def test_exponentials_of_sizes_far_apart():
+    found = lg.root(lambda z: np.exp(z) - np.array([1e100, 1.0, 1e-200]), np.zeros(3))
+    np.testing.assert_allclose(found, np.log([1e100, 1.0, 1e-200]), rtol=1e-13, atol=1e-13)
+    assert float(lg.root(lambda z: np.exp(z) - 1e300, 0.0)) == pytest.approx(np.log(1e300))

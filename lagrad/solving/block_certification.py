@@ -37,8 +37,8 @@ PSEUDO_INVERSE_UP_TO = 1500
 POLISHED_AT_MOST = 20
 # A step that is so many times what rounding of the residual makes of it is none.
 ABOVE = 1e3
-# A bound that nobody need make better.
-GOOD = 1e-8
+# A bound that nobody need make better, and how much of itself a Jacobian may change within it.
+GOOD, BENT = 1e-8, 0.1
 # Unknowns so much larger than where they started, and than all that is given, went far.
 FAR = 1e6
 # A relative error of 1e-13 is rounding in all but name: no further solve is spent on it.
@@ -171,7 +171,7 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
     with problem.spent.on("certifying"):
         require_gain(problem, end)
         bound = end.bound()
-    if bound.lost or not bound.error <= GOOD:
+    if bound.lost or not (bound.error <= GOOD and bound.curvature < BENT):
         with problem.spent.on("solving"):
             finer = corrected(problem, end)
         if finer is not None:
@@ -180,7 +180,7 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
     if bound.pole:
         height = f"of {largest(here.residual):.1e}, and less on both sides"
         raise NotConverged(problem.story(f"ended at a pole of its equations, {height}"))
-    if not bound.curvature < 0.1:
+    if not bound.curvature < BENT:
         raise SingularSystem(
             problem.story(
                 "has a Jacobian at its solution that is singular to rounding: within the "

@@ -236,7 +236,9 @@ def kept_elsewhere(point: SolvedPoint) -> SolvedPoint:
 def beside(array: Array, rng: np.random.Generator) -> Array:
     """An array moved at random, by a little of itself."""
     size = np.where(array == 0, largest(array) or 1.0, np.abs(array))
-    return (array + BESIDE * size * rng.uniform(-1, 1, array.shape)).astype(array.dtype)
+    share = max(BESIDE, 100 * float(np.finfo(array.dtype).eps))
+    signs = rng.choice([-1.0, 1.0], array.shape)
+    return (array + share * size * signs * rng.uniform(0.5, 1, array.shape)).astype(array.dtype)
 
 
 def keeps(found: Solved, outer: Sequence[Array]) -> bool:

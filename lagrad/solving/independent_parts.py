@@ -6,7 +6,7 @@ goes on.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ AROUND, EVALUATIONS, WORK = 40, 400, 60_000_000
 LARGEST, ENTRIES = 100, 1_000_000
 # What is left of a part that is solved, relative.
 SOLVED = 1e-9
+
+# A change of sign is looked for in steps that grow by this, so many to either side.
+GROWTH, STEPS = 1.25, 200
 
 
 class Spent(Exception):
@@ -79,6 +82,12 @@ def part_by_part(
             return np.asarray(evaluate(point)[part], dtype=float)
 
         begin = found[part]
+        if part.size == 1:
+            try:
+                found[part] = sign_change(lambda z: float(within(np.array([z]))[0]), begin[0])
+            except ValueError:
+                return False
+            return True
         size = max(1.0, float(np.abs(begin).max()))
         for k in range(AROUND):
             aside = begin if not k else begin + size * rng.uniform(-1, 1, part.size)
@@ -96,3 +105,31 @@ def part_by_part(
         except (Spent, ValueError, ArithmeticError):
             return None
     return found.astype(start.dtype) if everything else None
+
+
+def sign_change(value: Callable[[float], float], start: float) -> float:
+    """The root that is nearest by changes of sign; ValueError."""
+    if value(start) == 0:
+        return start
+    for low, high in changes_of_sign(value, start):
+        root = float(optimize.brentq(value, low, high))
+        # At a pole a function changes its sign as well.
+        if abs(value(root)) <= min(abs(value(low)), abs(value(high))):
+            return root
+    raise ValueError("no change of sign")
+
+
+def changes_of_sign(value: Callable[[float], float], start: float) -> Iterator[tuple[float, float]]:
+    """The ends of steps from a start in which a function changes sign, the nearest first."""
+    begin = value(start)
+    last, before = [start, start], [begin, begin]
+    step = 0.01 * max(abs(start), 1.0)
+    for _ in range(STEPS):
+        for side, sign in enumerate((1.0, -1.0)):
+            point = start + sign * step
+            found = value(point)
+            if np.sign(found) * np.sign(before[side]) < 0:
+                yield min(point, last[side]), max(point, last[side])
+            if np.isfinite(found):
+                last[side], before[side] = point, found
+        step *= GROWTH

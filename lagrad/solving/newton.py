@@ -348,6 +348,13 @@ class NewtonSearch:
         # A path that has no end, its residual rounding already, tells it by a ratio that stays.
         steady = not ended and max(ratios[-5:]) - min(ratios[-5:]) < 0.01
         if min(ratios[-5:]) > 0.3 and (steeper or steady):
+            if not max(ratios[-5:]) < 1:
+                raise NotConverged(
+                    self.problem.story(
+                        f"runs away, each step {ratios[-1]:.2f} of the one before, to where "
+                        "rounding hides its equations: they may have no solution"
+                    )
+                )
             # |x|^p falls with the p-th power of what its steps do.
             fall, shrink = steps[-1].residual / steps[-6].residual, lengths[-1] / lengths[-6]
             flatter = fall > shrink**0.9

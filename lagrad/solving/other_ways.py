@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.solving.block_equations import BlockEquations, LocalEquations
-from lagrad.solving.independent_parts import part_by_part, parts_of
+from lagrad.solving.independent_parts import part_by_part, parts_of, sign_change
 from lagrad.solving.iterations import optimize
 from lagrad.typing import Array
 
@@ -24,8 +24,6 @@ from lagrad.typing import Array
 UP_TO, SMALL = 300, 50
 # Evaluations of each, for a few unknowns, and unknowns times evaluations for many.
 EVALUATIONS, WORK = 400, 10_000
-# A change of sign is looked for in steps that grow by this, so many to either side.
-GROWTH, STEPS = 1.25, 200
 # How far aside a start is moved, relative to its size and to one.
 ASIDE = (0.01, 0.3)
 
@@ -48,7 +46,7 @@ def other_starts(equations: BlockEquations, outer: list[Array], start: Array) ->
             warnings.simplefilter("ignore")
             try:
                 point = np.asarray(method(begin).x)
-                nearer = np.linalg.norm(residual(point)) < np.linalg.norm(residual(begin))
+                nearer = np.abs(residual(point)).max() < np.abs(residual(begin)).max()
             except (ValueError, ArithmeticError, np.linalg.LinAlgError):
                 return None
         return point.astype(equations.dtype) if np.isfinite(point).all() and nearer else None
@@ -69,12 +67,7 @@ def other_starts(equations: BlockEquations, outer: list[Array], start: Array) ->
         def value(t: float) -> float:
             return float(residual(np.array([t]))[0])
 
-        for low, high in changes_of_sign(value, float(begin[0])):
-            root = optimize.brentq(value, low, high)
-            # At a pole a function changes its sign as well.
-            if abs(value(root)) <= min(abs(value(low)), abs(value(high))):
-                return optimize.OptimizeResult(x=[root])
-        raise ValueError("no change of sign")
+        return optimize.OptimizeResult(x=[sign_change(value, float(begin[0]))])
 
     methods = (hybrid, trust_region, lambda begin: trust_region(begin, "jac"))
     begin, rng = start.astype(float), np.random.default_rng(0)
@@ -92,19 +85,3 @@ def other_starts(equations: BlockEquations, outer: list[Array], start: Array) ->
         found = part_by_part(residual, begin, parts)
         if found is not None:
             yield found.astype(equations.dtype)
-
-
-def changes_of_sign(value: Callable[[float], float], start: float) -> Iterator[tuple[float, float]]:
-    """The ends of steps from a start in which a function changes sign, the nearest first."""
-    begin = value(start)
-    last, before = [start, start], [begin, begin]
-    step = 0.01 * max(abs(start), 1.0)
-    for _ in range(STEPS):
-        for side, sign in enumerate((1.0, -1.0)):
-            point = start + sign * step
-            found = value(point)
-            if found * before[side] < 0:
-                yield min(point, last[side]), max(point, last[side])
-            if np.isfinite(found):
-                last[side], before[side] = point, found
-        step *= GROWTH

@@ -85,11 +85,20 @@ class Redundancy:
 
     def broken(self, found: Solved, outer: Sequence[Array]) -> bool:
         """Whether moved equations hold together no longer, to first order."""
-        equations, here = found.problem.equations, found.problem.at(found.point)
-        change = LocalEquations(equations, list(outer), found.point).residual - here.residual
-        step = found.factors.solve(change.astype(float))
-        added = largest(self._added(equations, step))
-        return not added <= LEFT * largest(change) + ROUNDED * largest(found.bound.direction)
+        equations, problem = found.problem.equations, found.problem
+        # In a wider precision: a move of single precision's last bits is rounding in it.
+        before = equations.finer_residual(problem.outer, found.point)
+        after = equations.finer_residual(list(outer), found.point)
+        rounding = largest(found.bound.direction)
+        if before is None or after is None:
+            before = equations.residual(problem.outer, found.point)
+            after = equations.residual(list(outer), found.point)
+        else:
+            spacings = (float(np.finfo(str(a.dtype)).eps) for a in (after, found.point))
+            rounding *= next(spacings) / next(spacings)
+        change = np.asarray(after - before, dtype=float)
+        added = largest(self._added(equations, found.factors.solve(change)))
+        return not added <= LEFT * largest(change) + ROUNDED * rounding
 
     def _added(self, equations: Any, point: Array) -> Array:
         """What the further unknowns add to the equations."""
