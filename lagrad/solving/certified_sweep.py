@@ -247,10 +247,10 @@ class CertifiedSweep:
             return self._unexplained(found, sweep), point.cancels[0], False
         found, finer = flushed(found), flushed(finer)
         lost = relative_change(found, [finer], self.units, 0.0, sure=set(found))
-        if at_kink(point):
-            return 0.0, None, False
         if lost <= CLOSE:
             return self._hidden(found, sweep), point.cancels[0], False
+        if at_kink(point):
+            return 0.0, None, False
         spoilt = self._spoilt(found, sweep, [finer])
         # In a wider precision it is seen what is zero, and what is small.
         others = self._rounded(found, sweep)
@@ -269,7 +269,7 @@ class CertifiedSweep:
     def _hidden(self, found: dict[Any, Array], sweep: Carried) -> float:
         """What zeros are off by that a wider precision has as well, of terms that it rounds too."""
         zeros = {key: array for key, array in found.items() if not np.any(array)}
-        if not zeros or self.point.cancels[0] is None:
+        if not zeros or self.point.cancels[0] is None or at_kink(self.point):
             return 0.0
         others = self._rounded(found, sweep)
         noise = {k: max(largest(other[k]) for other in others) / FINER for k in zeros}

@@ -1,5 +1,6 @@
 """What is taken of a solved system on the sides of its kinks."""
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -48,13 +49,16 @@ def at_kink(point: "SolvedPoint") -> bool:
 
     Another rounding falls to one of its sides.
     """
-    plan = point.compiled.once(ties_of, point.compiled)
+    # It is kept by the system, which would hold itself in a circle.
+    plan = point.compiled.once(ties_of, weakref.ref(point.compiled))
     ties = [] if plan is None else plan([point.values[v] for v in point.compiled.given])
     return any(np.any(tie) for tie in ties)
 
 
-def ties_of(compiled: CompiledSystem) -> Plan | None:
+def ties_of(of: "weakref.ref[CompiledSystem]") -> Plan | None:
     """Where the selectors of a system's derivatives are tied."""
+    compiled = of()
+    assert compiled is not None
     if not selects([*compiled.system.arena.nodes, *compiled.tape.data]):
         return None
     defined = definitions(compiled.system)

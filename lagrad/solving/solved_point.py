@@ -265,12 +265,9 @@ class SolvedPoint:
 
     def spoils_definitions(self, accuracy: float) -> bool:
         """Whether what is defined changes more, relative to itself, where all is rounded."""
-        others = [sample.values for sample in self.samples]
-        for v in self.compiled.rounded.variables:
-            size, there = largest(self.values[v]), [largest(o[v] - self.values[v]) for o in others]
-            if max(there) / SPACINGS > accuracy * size:
-                return True
-        return False
+        defined = self.compiled.rounded.variables
+        pairs = ((v, s.values[v] - self.values[v]) for s in self.samples for v in defined)
+        return any(largest(c) > SPACINGS * accuracy * largest(self.values[v]) for v, c in pairs)
 
     def felt(self) -> float:
         """The relative error of the unknowns, each measured by what would be felt of it."""
