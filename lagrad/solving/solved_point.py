@@ -33,8 +33,6 @@ from lagrad.typing import Array
 GIVEN = ("parameter", "data")
 # How far parameters are moved where equations have kinks.
 JUMP = 1e-9
-# An error of which more than rounding is the cause.
-UNKNOWN = 1e-3
 # Operations of a program without equations whose rounding is sampled when somebody asks.
 SAMPLED_AT_MOST = 100_000
 
@@ -356,7 +354,7 @@ class SolvedPoint:
 
     def hints(self, error: float) -> str:
         """Lines that name blocks with kinks or free directions, of a large error."""
-        solved = self.solved.items() if error > UNKNOWN else ()
+        solved = self.solved.items() if error > 1e-3 else ()
         return blocks_at_fault(
             [block.label for block, s in solved if s.jump is not None],
             [block.label for block, s in solved if s.free is not None],
