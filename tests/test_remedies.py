@@ -478,7 +478,11 @@ REMEDIES = {
         lambda: descended(lambda k: 0.1 / (1 + k)),
     ),
     # --- accuracy ------------------------------------------------------------------------------
-    "Write a recurrence in the direction in which it is stable": None,  # test_cancellation.py
+    "Write a formula in another form, by a series where its terms cancel (np.where)": (
+        lambda: lg.grad(lambda x: x / np.sin(x))(1e-6),
+        told(lambda: lg.grad(inverse_sinc)(1e-6), slope=1e-6 / 3),
+        told(lambda: lg.hessian(inverse_sinc)(1e-8), third=1 / 3),
+    ),
     "Write it so that nothing does: np.expm1 and np.log1p": None,  # test_cancellation.py
     "Write its step so that nothing cancels, take fewer": None,  # test_derivatives_of_rounding.py
     "Use what is the same for all of them, such as (V * f(w)) @ V.T": (
@@ -499,6 +503,11 @@ def shallow(load, reformulated=False, **how):
         shorter = w * (2 * rise - w) / (first + length)
     p.subject_to(2e3 * shorter / first * (rise - w) / length == p.parameter("P", value=load))
     return p.solve(**how)
+
+
+def inverse_sinc(x):
+    safe = np.where(np.abs(x) < 1e-2, 1.0, x)
+    return np.where(np.abs(x) < 1e-2, 1 + x**2 / 6 + 7 * x**4 / 360, safe / np.sin(safe))
 
 
 def by_momentum(how, rate):

@@ -142,9 +142,10 @@ def magnified(what: str, change: float, node: Any) -> SingularSystem:
     """The error for a derivative of which rounding is much, though no sum has cancelled at once."""
     first = "" if node is None else f" {shown(node)} is the first on the way of which that is so."
     error = SingularSystem(
-        f"{what} is off by about {change:.1e} of itself: rounding is magnified from step to step."
-        f"{first} Write a recurrence in the direction in which it is stable, take fewer steps, or "
-        "ask for less of lg.grad, lg.jacobian or solve: accuracy=…."
+        f"{what} is off by about {change:.1e} of itself: rounding is magnified on the way."
+        f"{first} Write a formula in another form, by a series where its terms cancel (np.where), "
+        "and a recurrence in the direction in which it is stable; take fewer steps; or ask for "
+        "less of lg.grad, lg.jacobian or solve: accuracy=…."
     )
     error.operation = "" if node is None else shown(node)
     return error

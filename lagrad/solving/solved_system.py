@@ -270,7 +270,8 @@ class SolvedSystem:
         limit = None if scalars else beside(compute, unit, self.policy.accuracy)
         if limit is None or not all_finite(limit.found.values()):
             culprit, operation = self.point.culprit()
-            error = NotFinite(f"{what} is NaN or infinite: {culprit} is not differentiable.")
+            at_fault = f"{culprit} is not differentiable there, or overflows"
+            error = NotFinite(f"{what} is NaN or infinite: {at_fault}.")
             error.operation = operation
             self.policy.fail(error)
             return found, 0.0
