@@ -7,7 +7,7 @@ import pytest
 from datasets import lasso, logistic, ridge, ridge_by_hand, ridge_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import sparse, special
 from scipy.optimize import brentq
 
 import lagrad as lg
@@ -543,3 +543,12 @@ def test_results_whose_keys_stand_in_another_order(name):
         y = brentq(lambda y: 2 * y - 1 - 0.5 * np.cos(y), 0, 2, xtol=1e-15)
         assert float(found) == pytest.approx(y, rel=1e-10)
         assert float(slope) == pytest.approx(1 / (2 + 0.5 * np.sin(y)), rel=1e-9)
+
+
+def test_second_derivatives_of_a_root_of_digamma():
+    # Its slope is zeta(2, z), of whose order nobody asks a derivative: dz/da = 1/ψ', −ψ''/ψ'³.
+    solve = lambda a: lg.root(lambda z: special.digamma(z) - a, 1.5)
+    z = float(solve(0.0))
+    first, second = (float(special.polygamma(k, z)) for k in (1, 2))
+    assert lg.grad(solve)(0.0) == pytest.approx(1 / first, rel=1e-12)
+    assert lg.grad(lg.grad(solve))(0.0) == pytest.approx(-second / first**3, rel=1e-10)
