@@ -17,7 +17,15 @@ from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
 from lagrad.solving.finer_derivatives import TOO_MANY, first_off, is_small, wider
 from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
-from lagrad.solving.relative_change import MANY, NEGLIGIBLE, UNSEEN, Units, hidden, relative_change
+from lagrad.solving.relative_change import (
+    EXACTLY,
+    MANY,
+    NEGLIGIBLE,
+    UNSEEN,
+    Units,
+    hidden,
+    relative_change,
+)
 from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES, SPACINGS
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
@@ -166,7 +174,7 @@ class CertifiedSweep:
         others = [closer(finer, self._near(other, sweep)) for other in there.others(range(ENOUGH))]
         change = self._change(finer, others)
         # Nor is it known here what some of it is.
-        change = max(change, hidden(finer, others, self.units, point.scale, UNSEEN))
+        change = max(change, hidden(finer, others, self.units, point.scale, UNSEEN, EXACTLY))
         spacing = max(float(np.finfo(kind).eps) for kind in kinds.values())
         return Taken(finer, sweep, 4 * max(sweep.error, spacing) + CLOSER * change, 0.0)
 

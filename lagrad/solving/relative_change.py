@@ -15,8 +15,9 @@ TOLD, AWAY, MANY = 10.0, 3.0, 4
 # Of what it is measured by: changes that are rounding.
 ROUNDED = 1e-13
 
-# Of what a zero is measured by: changes in a wider precision that are no zero's.
-UNSEEN = 1e-12
+# Of what a zero is measured by: changes in a wider precision that are no zero's. And of its change:
+# what is zero, where terms cancel exactly.
+UNSEEN, EXACTLY = 1e-12, 1e-6
 
 # The sizes of what is differentiated, and of what it is differentiated by.
 Units = Mapping[Any, tuple[float, float]]
@@ -84,11 +85,13 @@ def hidden(
     units: Units,
     scale: float,
     above: float = ROUNDED,
+    least: float = 0.0,
 ) -> float:
     """The relative change of arrays that rounding may hide, where it is more than a zero's.
 
     That is a share `above` of the largest of all, and of the largest value in the program, in the
-    given units. Nothing where there are none.
+    given units. What is less than a share `least` of its change is zero: where terms cancel
+    exactly, other roundings of them do not. Nothing where there are none.
     """
     sizes = {key: largest(array) for key, array in found.items()}
     changes = dict.fromkeys(found, 0.0)
@@ -98,7 +101,8 @@ def hidden(
     unit = {key: units.get(key, (1.0, 1.0)) for key in found}
     top = max((sizes[key] * by / of for key, (of, by) in unit.items()), default=0.0)
     floors = {key: max(top * of, scale) / by for key, (of, by) in unit.items()}
-    some = [k for k, c in changes.items() if sizes[k] <= 2 * TOLD * c and c > above * floors[k]]
+    open_ = {k for k, c in changes.items() if least * c <= sizes[k] <= 2 * TOLD * c}
+    some = [k for k in open_ if changes[k] > above * floors[k]]
     return max((share(changes[k], sizes[k]) for k in some), default=0.0)
 
 

@@ -49,16 +49,19 @@ def named(name: str, on_numbers: Callable[[], Any], error: Exception) -> LagradE
 
 
 def require_value(
-    name: str, on_numbers: Callable[[], Any], tree: Tree, values: Sequence[Array]
+    name: str, on_numbers: Callable[[], Any], tree: Tree, values: Sequence[Array], single: bool
 ) -> None:
     """TracedValueError where the trace has other values than the function on numbers.
 
-    A function that returns something else each time it is called is compared with nothing.
+    Where something is in single precision, so is rounding. A function that returns something else
+    each time it is called is compared with nothing.
     """
     try:
         with np.errstate(all="ignore"):
             found = arrays(on_numbers())
-            if same((values, tree), found) or not same(arrays(on_numbers()), found):
+            if same((values, tree), found, single):
+                return
+            if not same(arrays(on_numbers()), found, single):
                 return
     except Exception:
         return  # what breaks off on numbers has no values to compare with
@@ -74,17 +77,19 @@ def arrays(result: Any) -> tuple[list[Array], Tree]:
     return [np.asarray(leaf) for leaf in leaves], tree
 
 
-def same(these: tuple[Sequence[Array], Tree], those: tuple[Sequence[Array], Tree]) -> bool:
+def same(
+    these: tuple[Sequence[Array], Tree], those: tuple[Sequence[Array], Tree], single: bool
+) -> bool:
     """Whether two results are equal but for rounding."""
     if these[1] != those[1]:
         return False
-    return all(map(close, these[0], those[0]))
+    return all(close(a, b, single) for a, b in zip(these[0], those[0], strict=True))
 
 
-def close(a: Array, b: Array) -> bool:
+def close(a: Array, b: Array, single: bool) -> bool:
     if a.shape != b.shape:
         return False
-    off = OFF.get(min(a.itemsize, b.itemsize), 1e-6)
+    off = OFF.get(4 if single else min(a.itemsize, b.itemsize), 1e-6)
     if np.abs(a - 1.0 * b).max(initial=0.0) <= off * np.abs(b).max(initial=0.0):
         return True
     size = float(np.max(np.abs(b), initial=0.0, where=np.isfinite(b)))

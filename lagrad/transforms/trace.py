@@ -244,7 +244,9 @@ def traced_by(
         graph.outer.handed |= graph.handed
     elif graph.handed and outermost:
         with suppress(NoValue):  # of derivatives, which are not solved for here
-            require_value(name, on_numbers, tree, [graph.value(root) for root in roots])
+            single = any(v.dtype == np.float32 for v in program.with_role("parameter", "data"))
+            ends = [graph.value(root) for root in roots]
+            require_value(name, on_numbers, tree, ends, single)
     pairs = zip(tree.paths("output"), roots, strict=True)
     outputs = tuple(program.define(identifier_of(path, program), root).name for path, root in pairs)
     captured = {variable.name: value for value, variable in graph.captured.values()}
