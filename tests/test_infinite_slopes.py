@@ -32,3 +32,8 @@ def test_what_is_finite_there_is_right():
     hessian = lg.hessian(lambda v: v[0] ** v[1])
     np.testing.assert_allclose(hessian(np.array([0.0, 2.0])), [[2, 0], [0, 0]])
     np.testing.assert_allclose(hessian(np.array([0.0, 3.0])), np.zeros((2, 2)))
+
+
+def test_a_double_root_among_others_is_no_infinite_slope():
+    with pytest.raises(lg.SingularSystem, match="multiple root"):
+        lg.root(lambda z: z * z - np.array([1.0, 0.0, 2.0]), np.ones(3))

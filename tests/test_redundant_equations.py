@@ -255,3 +255,18 @@ def test_single_precision():
     q.subject_to(x == 2 - a)
     with pytest.raises(lg.SingularSystem, match="hold together here only"):
         q.solve().gradient("x")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-10, 1e10])
+def test_a_module_says_so_where_equations_contradict_one_another(scale):
+    p = lg.Program("module")
+    a, b, x = p.parameter("a", value=2.0), p.parameter("b", value=2.0), p.unknown("x", start=1.0)
+    y = p.unknown("y", start=1.0)
+    p.subject_to(scale * x == scale * a)
+    p.subject_to(scale * x == scale * b)
+    p.subject_to(x * y == 1.0)
+    module = {}
+    exec(p.source(), module)
+    assert module["solve"]()["x"] == pytest.approx(2.0, rel=1e-12)
+    with pytest.raises(ArithmeticError, match="contradict one another"):
+        module["solve"](b=2.1)

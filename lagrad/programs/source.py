@@ -278,10 +278,10 @@ def implicit_block(writer: SourceWriter, run: Any) -> list[str]:
         starts = ", ".join(f"np.ravel({writer.array(v.start)})" for v in block.unknowns)
         solved = f"_z = _root({name}, np.concatenate([{starts}]), {ends[:-1]})"
     function = [f"def {name}(_z):", *(f"    {line}" for line in lines)]
-    inside = set(block.unknowns)
+    places = dict(zip(block.unknowns, zip([0, *ends], ends, strict=False), strict=True))
     agreed = [
-        f"_together({writer.called[group.unknowns[-1].name]}, _z)"
+        "_together({}, _z, {}, {})".format(name, *places[group.unknowns[-1]])
         for group in writer.system.groups
-        if hasattr(group.approach, "redundancy") and inside.issuperset(group.unknowns)
+        if hasattr(group.approach, "redundancy") and set(places).issuperset(group.unknowns)
     ]
     return [*function, solved, *unpack, *agreed, *writer.statements(definitions)]

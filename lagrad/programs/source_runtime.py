@@ -115,9 +115,17 @@ def linear(residual: Function, size: int) -> Array:
     return np.asarray(found)
 
 
-def together(off: Array, z: Array) -> None:
-    """Zero is what is added to equations that are more than their unknowns, and hold."""
-    if not np.abs(off).max() <= 1e-8 * (1 + np.abs(z).max()):
+def together(residual: Function, z: Array, begin: int, end: int) -> None:
+    """ArithmeticError where z solves equations by what is added to them alone, z[begin:end].
+
+    In each equation that must be little beside what a move of the others changes it by.
+    """
+    plain = z.copy()
+    plain[begin:end] = 0.0
+    move = 1e-3 * np.where(plain == 0, np.abs(plain).max() or 1.0, np.abs(plain))
+    move[begin:end] = 0.0
+    left = residual(plain)
+    if np.any(np.abs(left) > 1e-6 * np.abs(residual(plain + move) - left)):
         raise ArithmeticError("equations that are more than their unknowns contradict one another")
 
 

@@ -357,7 +357,7 @@ class NewtonSearch:
                 )
             # |x|^p falls with the p-th power of what its steps do.
             fall, shrink = steps[-1].residual / steps[-6].residual, lengths[-1] / lengths[-6]
-            flatter = fall > shrink**0.9
+            flatter = shrink**0.9 < fall < 0.9  # and not the rounding of other equations
             said = (
                 "the equations have an infinite slope at the solution, as |x|**0.5 has at zero. "
                 "State them by the inverse, y**2 for x in the place of x**0.5 for y"
