@@ -194,7 +194,9 @@ class CertifiedSweep:
 
         with np.errstate(all="ignore"):
             others = [closer(found, self._near(there, sweep)) for there in point.samples]
-            change = SAFETY * self._change(found, others, near(range(SAMPLES, ENOUGH)))
+            near_zero = set[Any]()
+            more = near(range(SAMPLES, ENOUGH))
+            change = SAFETY * self._change(found, others, more, near_zero=near_zero)
             if LITTLE < change < np.inf:
                 # By chance a few samples are small, all of them.
                 others += near(range(len(others), MANY))
@@ -206,8 +208,9 @@ class CertifiedSweep:
                 # Of a gradient that vanishes all that is left is rounding.
                 around = self._around(point, found, sweep)
                 return CLOSER * self._change(found, others, least=around), False
-        few = point.compiled.operations <= TOO_MANY
-        return change, few and hidden(found, others, self.units, point.scale) > 0
+        if not near_zero or point.compiled.operations > TOO_MANY:
+            return change, False
+        return change, hidden(found, others, self.units, point.scale) > 0
 
     def _around(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried
@@ -349,9 +352,11 @@ class CertifiedSweep:
         sure: Set[Any] = frozenset(),
         loose: Set[Any] = frozenset(),
         spoilt: Mapping[Any, float] | None = None,
+        near_zero: set[Any] | None = None,
     ) -> float:
         scale = max(self.point.scale, self.point.cancels[1])
-        return relative_change(found, others, self.units, scale, more, least, sure, loose, spoilt)
+        how = (more, least, sure, loose, spoilt, near_zero)
+        return relative_change(found, others, self.units, scale, *how)
 
 
 def flushed(arrays: Mapping[Any, Array]) -> dict[Any, Array]:

@@ -33,6 +33,7 @@ def relative_change(
     sure: Set[Any] = frozenset(),
     loose: Set[Any] = frozenset(),
     spoilt: Mapping[Any, float] | None = None,
+    near_zero: set[Any] | None = None,
 ) -> float:
     """The largest relative change among arrays, each measured by its own largest entry.
 
@@ -42,6 +43,7 @@ def relative_change(
     `least` is what each is measured by at least. Those that are `sure` are small, and not zero;
     `loose` ones may be what is left of the largest of all, as at an optimum. What was `spoilt`
     on the way is zero only beside a size of its own: intermediate values are no measure of it.
+    What may be zero is added to `near_zero`.
     """
     sizes = {key: largest(array) for key, array in found.items()}
     changes = dict.fromkeys(found, 0.0)
@@ -67,6 +69,8 @@ def relative_change(
         return {k for k, c in changes.items() if sizes[k] <= limits[k] * c}
 
     doubtful, zeros = zero(TOLD), zero(AWAY)
+    if near_zero is not None:
+        near_zero.update(k for k in doubtful if changes[k])
     if doubtful != zeros:
         further = list(more)
         for other in further:
@@ -101,7 +105,7 @@ def hidden(
     unit = {key: units.get(key, (1.0, 1.0)) for key in found}
     top = max((sizes[key] * by / of for key, (of, by) in unit.items()), default=0.0)
     floors = {key: max(top * of, scale) / by for key, (of, by) in unit.items()}
-    open_ = {k for k, c in changes.items() if least * c <= sizes[k] <= 2 * TOLD * c}
+    open_ = {k for k, c in changes.items() if least * c <= sizes[k] <= TOLD * c}
     some = [k for k in open_ if changes[k] > above * floors[k]]
     return max((share(changes[k], sizes[k]) for k in some), default=0.0)
 
