@@ -133,3 +133,63 @@ def test_potentials_of_a_large_network_are_one_of_many():
     assert slope[7] == pytest.approx(float(wanted), rel=1e-5)
     with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
         lg.grad(lambda c: solve(c)[0])(conductances)
+
+
+def test_second_derivatives_of_totals_that_are_kept():
+    first = lambda leak: occupation(leak)[0]
+    true = -6 / (2 - 3 * 0.1) ** 3
+    assert lg.hessian(first)(0.1) == pytest.approx(true, rel=1e-10)
+    assert lg.grad(lg.grad(first))(0.1) == pytest.approx(true, rel=1e-10)
+    assert lg.hvp(first, 0.1, 1.0) == pytest.approx(true, rel=1e-10)
+    halves = lambda leak: lg.iterate(lambda x: 0.5 * x + first(leak * x), 1.0, 3)
+
+    def exact(leak):
+        x = ONE
+        for _ in range(3):
+            x = x / 2 + (1 - 2 * leak * x) / (2 - 3 * leak * x)
+        return x
+
+    with mpmath.workdps(40):
+        slopes = [float(mpmath.diff(exact, mpmath.mpf("0.1"), n)) for n in (1, 2)]
+    assert lg.grad(halves)(0.1) == pytest.approx(slopes[0], rel=1e-10)
+    assert lg.hessian(halves)(0.1) == pytest.approx(slopes[1], rel=1e-9)
+
+
+def test_the_curvature_of_an_entropy_of_a_chain():
+    rng = np.random.default_rng(0)
+    base = rng.dirichlet(np.ones(5), 5)
+    one, two = (m - m.mean(axis=1, keepdims=True) for m in rng.standard_normal((2, 5, 5)))
+
+    def entropy(t):
+        rows = base * (1 + 0.05 * t[0] * one + 0.03 * t[1] ** 2 * two)
+        rows = rows / np.sum(rows, axis=1, keepdims=True)
+        q = lg.fixed_point(lambda p: p @ rows, np.ones(5) / 5)
+        return -np.sum(q * np.log(q))
+
+    def exact(a, b):
+        drift = a * mpmath.mpf("0.05") * mpmath.matrix(one) + b * b * mpmath.mpf(
+            "0.03"
+        ) * mpmath.matrix(two)
+        rows = [[base[i, j] * (1 + drift[i, j]) for j in range(5)] for i in range(5)]
+        rows = [[v / sum(row) for v in row] for row in rows]
+        balance = mpmath.matrix(5, 5)
+        for i in range(5):
+            for j in range(5):
+                balance[j, i] = 1 if j == 4 else rows[i][j] - (i == j)
+        q = mpmath.lu_solve(balance, mpmath.matrix([0, 0, 0, 0, 1]))
+        return -sum(v * mpmath.log(v) for v in q)
+
+    with mpmath.workdps(40):
+        at = (mpmath.mpf("0.7"), mpmath.mpf("0.4"))
+        aa, ab, bb = (float(mpmath.diff(exact, at, n)) for n in ((2, 0), (1, 1), (0, 2)))
+    found = lg.hessian(entropy)(np.array([0.7, 0.4]))
+    np.testing.assert_allclose(found, [[aa, ab], [ab, bb]], rtol=1e-8)
+
+
+def test_second_derivatives_of_what_does_not_depend_on_which_of_many():
+    tied = lambda z, a: np.stack([z[0] + z[1] - a**2, 2 * (z[0] + z[1] - a**2)])
+    total = lambda a: np.sum(lg.root(lambda z: tied(z, a), np.zeros(2)))
+    assert lg.hessian(total)(1.5) == pytest.approx(2.0, rel=1e-10)
+    assert lg.grad(lg.grad(total))(1.5) == pytest.approx(2.0, rel=1e-10)
+    with pytest.raises(lg.SingularSystem):
+        lg.hessian(lambda a: lg.root(lambda z: tied(z, a), np.zeros(2))[0])(1.5)

@@ -7,18 +7,20 @@ first is asked of every right side; the second shows in samples, which are moved
 free. A fixed point whose step keeps totals is the one with those of its start.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lagrad.errors import LagradError, SingularSystem
+from lagrad.linear_solvers.base import Transposed
 from lagrad.linear_solvers.bordered import APART, Bordered, BorderedFactors
-from lagrad.linear_solvers.jacobian import contraction
+from lagrad.linear_solvers.jacobian import contraction, signed
 from lagrad.linear_solvers.krylov import NotReached
 from lagrad.solving.block_certification import Solved, certify
 from lagrad.solving.block_equations import LocalEquations, largest
 from lagrad.solving.compiled_system import ImplicitRun
+from lagrad.solving.error_bound import ErrorBound
 from lagrad.solving.failure_messages import Failure
 from lagrad.solving.iterations import Newton
 from lagrad.solving.newton import BlockProblem, newton
@@ -58,6 +60,8 @@ class FreeDirections:
         Unknowns that are no solution.
     started : bool
         Whether parameters decide where the unknowns start, and so what is free.
+    multipliers : bool
+        Whether the unknowns are the multipliers of what is fixed.
     """
 
     label: str
@@ -68,11 +72,12 @@ class FreeDirections:
     fixed: bool
     elsewhere: Array
     started: bool = False
+    multipliers: bool = False
 
     @property
     def watched(self) -> bool:
         """Whether it is to be looked at where parameters are others."""
-        return self.fixed
+        return self.fixed and not self.multipliers
 
     def moved(self, found: Solved, outer: Sequence[Array]) -> "FreeDirections":
         """The same where what the equations are made of has moved."""
@@ -199,6 +204,46 @@ def restored(point: Array, origin: Array, factors: BorderedFactors) -> Array | N
         return None
     moved: Array = point + factors.free @ np.linalg.solve(across, gap)
     return moved
+
+
+def dual(problem: BlockProblem, start: Array, others: Iterable[Solved]) -> Solved | None:
+    """The multipliers of a block that keeps totals m, whose equations are consistent but for these.
+
+    With mᵀz = mᵀz₀ as one equation more there is a multiplier more: Jᵀλ + m ν = −g. Its factors are
+    those of the block, transposed. None where there is no such block before.
+    """
+    try:
+        here = problem.at(start)
+        jacobian = problem.jacobian(here)
+        null = Bordered(strict=True).factor(jacobian.matrix)
+    except LagradError:
+        return None
+    for other in others:
+        free = other.free
+        if not (isinstance(free, FreeDirections) and free.fixed and turns(free, null)):
+            continue
+        factors = Transposed(other.factors)
+        here = problem.at((start - factors.solve(here.residual)).astype(start.dtype))
+        left = here.residual - free.kept @ (free.kept.T @ here.residual)
+        scale = problem.scale
+        scale.see(here.point)
+        doubt = scale.epsilon * here.terms + np.abs(left)
+        off = np.abs(factors.solve(signed(doubt)))
+        sizes = np.maximum(scale.largest(here.point), scale.epsilon * scale.top)
+        each = scale.largest(off) / np.maximum(sizes, 1e-300)
+        bound = ErrorBound(signed(off), sizes, largest(each), 0.0, each, sizes)
+        ends = (jacobian, factors, largest(left), bound, contraction(factors, jacobian))
+        fixed = replace(free.turned, multipliers=True)
+        return Solved(problem, here.point, *ends, free=fixed)
+    return None
+
+
+def turns(free: FreeDirections, factors: BorderedFactors) -> bool:
+    """Whether a block leaves free what another one keeps, and the other way round."""
+    pairs = ((free.kept, factors.free), (free.free, factors.kept))
+    if any(a.shape != b.shape for a, b in pairs):
+        return False
+    return all(np.linalg.svd(a.T @ b, compute_uv=False).min(initial=1) > 1 - 1e-6 for a, b in pairs)
 
 
 def on_a_surface(found: Solved, factors: BorderedFactors) -> bool:

@@ -66,8 +66,8 @@ def solve(
         began = time.perf_counter()
         found, spent = None, Spent()
         if isinstance(run, ImplicitRun):
-            loose = any(other.free is not None for other in solved.values())
-            found, failure = solve_block(run, compiled, values, start, newton, linear, loose)
+            free = [other for other in solved.values() if other.free is not None]
+            found, failure = solve_block(run, compiled, values, start, newton, linear, free)
             if failure is not None:
                 policy.fail(failure)
                 converged = False

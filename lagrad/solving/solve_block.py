@@ -15,7 +15,7 @@ from lagrad.solving.block_certification import Solved, certify, given_up, linear
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failure_messages import Failure
-from lagrad.solving.free_directions import freed
+from lagrad.solving.free_directions import dual, freed
 from lagrad.solving.iterations import Newton
 from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
 from lagrad.solving.other_ways import other_starts
@@ -103,12 +103,11 @@ def solve_block(
     start: Values,
     options: Newton,
     linear: LinearSolver | None,
-    loose: bool = False,
+    free: Sequence[Solved] = (),
 ) -> tuple[Solved, Failure | None]:
     """The block at its solution, as its derivatives are to be taken; what went wrong, if it did.
 
-    After a block that leaves directions free, with `loose`, so may one that is linear: that of its
-    multipliers.
+    After blocks that leave directions `free` so may one that is linear: that of their multipliers.
 
     Where an implicit function introduced the block's unknowns, its approach says how.
     """
@@ -204,7 +203,7 @@ def solve_block(
             found, failure = ended(problem.anew(), begins[-1], plainly)
     # A Jacobian that is singular along what is free may pass for a regular one by rounding.
     unsure = found is not None and not found.bound.error <= UNKNOWN and not settled
-    if (failure is not None or unsure) and (approach is not None or (loose and equations.linear)):
+    if (failure is not None or unsure) and (approach is not None or (free and equations.linear)):
         # Totals are those of the start: one that is computed would have derivatives of its own.
         plain = all(node is None for group in outermost for node in group.starts)
         origin = None
@@ -214,11 +213,13 @@ def solve_block(
             # Combinations of steps may have left the one of many that these lead to.
             begins = [stepped(problem, b) for b in reversed(begins)]
         ways = (freed(problem, b, options, origin, failure) for b in begins)
-        free = next((f for f in ways if f is not None and meant(f)), None)
-        if free is not None and (failure is not None or free.free is not None):
+        way = next((f for f in ways if f is not None and meant(f)), None)
+        if way is None and free and equations.linear:
+            way = dual(problem.anew(), begin, free)
+        if way is not None and (failure is not None or way.free is not None):
             # One that is free after all has a regular Jacobian.
-            at = None if free.free is None else replace(free.free, started=not plain)
-            found, failure = replace(free, free=at), None
+            at = None if way.free is None else replace(way.free, started=not plain)
+            found, failure = replace(way, free=at), None
     if failure is None and found is not None and not settled and astray(found):
         # Once more, inner functions solved from their own starts at each step.
         begin = equations.vector(approached("begin", True) or start)

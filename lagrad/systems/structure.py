@@ -165,9 +165,11 @@ def analyse(system: System) -> Structure:
         return Structure(tuple(explicit), {})
     pairing = Pairing(system)
     if deficiency := pairing.deficiency():
-        # An implicit function may leave directions free, as x₀ - x₁ does; its start decides.
+        # An implicit function may leave directions free, as x₀ - x₁ does; its start decides. So do
+        # its multipliers.
         called = frozenset(v.index for group in system.groups for v in group.unknowns)
-        if not called or (pairing := Pairing(system, called)).deficiency():
+        dual = frozenset(v.index for v in system.with_role("unknown") if v.derivative)
+        if not called or (pairing := Pairing(system, called | dual)).deficiency():
             raise StructureError(deficiency)
     return Structure(pairing.blocks(), pairing.paired())
 
