@@ -22,7 +22,7 @@ from lagrad.solving.block_equations import BlockEquations, LocalEquations, large
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.finer_derivatives import plan_of
 from lagrad.solving.newton import BlockProblem
-from lagrad.solving.relative_change import UNSEEN, share
+from lagrad.solving.relative_change import EXACTLY, UNSEEN, share
 from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAMPLES, SPACINGS, Roundings
 from lagrad.solving.solved_point import GIVEN, SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
 from lagrad.solving.wider_precision import WideNodes
@@ -214,9 +214,12 @@ class RefinedPoint(SolvedPoint):
 
     def spoilt_derivatives(self) -> float:
         """How far off, relative, a value that is a derivative may be, and no zero."""
-        defined = [v for v in self.spread if v.derivative and v.role == "defined"]
-        some = [v for v in defined if self.spread[v] > UNSEEN * self.scale]
-        return max((share(self.spread[v], largest(self.values[v])) for v in some), default=0.0)
+        found = 0.0
+        for v, off in self.spread.items():
+            size = largest(self.values[v])
+            if v.derivative and v.role == "defined" and off > UNSEEN * self.scale:
+                found = max(found, share(off, size) if size >= EXACTLY * off else 0.0)
+        return found
 
     def drift(self, felt: bool = False) -> float:
         found = 0.0
