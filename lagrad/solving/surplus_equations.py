@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lagrad.solving.failure_messages import Failure
 
 # Entries of a Jacobian up to which the least squares are of a dense one.
-DENSE = 1_000_000
+DENSE = 40_000
 
 
 def completed(system: System) -> System:
