@@ -15,6 +15,8 @@ TOLD, AWAY, MANY = 10.0, 3.0, 4
 # Of what it is measured by: changes that are rounding.
 ROUNDED = 1e-13
 
+# Of the largest number, whatever its unit: what is less beside it is not looked at for itself.
+BESIDE = 1e-6
 # Of what a zero is measured by: changes in a wider precision that are no zero's. And of its change:
 # what is zero, where terms cancel exactly.
 UNSEEN, EXACTLY = 1e-12, 1e-6
@@ -94,8 +96,9 @@ def hidden(
     """The relative change of arrays that rounding may hide, where it is more than a zero's.
 
     That is a share `above` of the largest of all, and of the largest value in the program, in the
-    given units. What is less than a share `least` of its change is zero: where terms cancel
-    exactly, other roundings of them do not. Nothing where there are none.
+    given units, and is seen beside the largest number. What is less than a share `least` of its
+    change is zero: where terms cancel exactly, other roundings of them do not. Nothing where there
+    are none.
     """
     sizes = {key: largest(array) for key, array in found.items()}
     changes = dict.fromkeys(found, 0.0)
@@ -106,7 +109,8 @@ def hidden(
     top = max((sizes[key] * by / of for key, (of, by) in unit.items()), default=0.0)
     floors = {key: max(top * of, scale) / by for key, (of, by) in unit.items()}
     open_ = {k for k, c in changes.items() if least * c <= sizes[k] <= TOLD * c}
-    some = [k for k in open_ if changes[k] > above * floors[k]]
+    plain = BESIDE * max(sizes.values(), default=0.0)
+    some = [k for k in open_ if changes[k] > max(above * floors[k], plain)]
     return max((share(changes[k], sizes[k]) for k in some), default=0.0)
 
 
