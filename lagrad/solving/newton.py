@@ -348,7 +348,7 @@ class NewtonSearch:
         # A path that has no end, its residual rounding already, tells it by a ratio that stays.
         steady = not ended and max(ratios[-5:]) - min(ratios[-5:]) < 0.01
         if min(ratios[-5:]) > 0.3 and (steeper or steady):
-            if not max(ratios[-5:]) < 1:
+            if not lengths[-1] < 0.9 * lengths[-6]:
                 raise NotConverged(
                     self.problem.story(
                         f"runs away, each step {ratios[-1]:.2f} of the one before, to where "
