@@ -395,3 +395,16 @@ def test_every_derivative_has_its_certificate():
         assert found.certificate.converged
         assert 0 <= found.certificate.error_bound < 1e-10
         assert found.certificate.multiplier_residual < 1e-12
+
+
+def test_where_any_accuracy_will_do_the_bound_is_the_same():
+    matrix = np.outer([0.7, 1.1], [1.3, 0.9]) + 1e-9 * np.array([[1.0, 2.0], [3.0, -1.0]])
+    p = lg.Program()
+    b, z = p.parameter("b", value=np.array([1.0, 2.0])), p.unknown("z", shape=2)
+    p.subject_to(matrix @ z == b)
+    p.define("f", np.sum(z**2))
+    asked, any_will_do = (
+        p.solve(accuracy=accuracy).gradient("f").certificate.error_bound
+        for accuracy in (1e-6, np.inf)
+    )
+    assert any_will_do == asked > 1e-10

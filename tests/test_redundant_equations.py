@@ -270,3 +270,21 @@ def test_a_module_says_so_where_equations_contradict_one_another(scale):
     assert module["solve"]()["x"] == pytest.approx(2.0, rel=1e-12)
     with pytest.raises(ArithmeticError, match="contradict one another"):
         module["solve"](b=2.1)
+
+
+def test_derivatives_of_redundant_equations_are_written_by_nobody():
+    # Whether they have one is seen where parameters move: a module would not look.
+    def twice(second):
+        p = lg.Program("twice")
+        a, x = p.parameter("a", value=2.0), p.unknown("x", start=1.0)
+        p.subject_to(x == a)
+        if second:
+            p.subject_to(2 * x == 2 * a)
+        return p.adjoint("x")
+
+    with pytest.raises(lg.UnsupportedFunction, match=r"use solve\(\), or leave equations out"):
+        twice(True).source()
+    assert twice(True).solve()["λ_a"] == pytest.approx(1.0, rel=1e-12)
+    module = {}
+    exec(twice(False).source(), module)
+    assert module["solve"]()["λ_a"] == pytest.approx(1.0, rel=1e-12)

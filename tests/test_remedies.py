@@ -270,6 +270,7 @@ REMEDIES = {
         solved(lambda p, a, z: p.subject_to(z == a), a=None),
         solved(lambda p, a, z: p.subject_to(z == a)),
     ),
+    "use solve(), or leave equations out": None,  # test_redundant_equations.py
     "declare it there as a parameter": (
         solved(lambda p, a, z: p.subject_to(z == lg.Program("q").parameter("b", value=1.0))),
         solved(lambda p, a, z: p.subject_to(z == p.parameter("b", value=1.0))),
@@ -339,7 +340,7 @@ REMEDIES = {
         solved(lambda p, a, z: p.subject_to(np.arctan(z) == a * 1.0)),
         solved(lambda p, a, z: p.subject_to(np.arctan(z) == a / 2), start={"z": 1.5}),
     ),
-    "They leave a direction free: fix one unknown of it": None,  # test_silent_faults.py
+    "They leave a direction free: fix one unknown of it": None,  # nobody has come by it
     # --- implicit functions --------------------------------------------------------------------
     "Move it, or make both branches agree in slope": (
         lambda: lg.grad(lambda a: lg.root(lambda z: z - a if z > 1 else 2 * (z - a), 2.0))(1.0),
@@ -416,7 +417,7 @@ REMEDIES = {
         lambda: lg.grad(lambda a: lg.argmin(PENALISED, np.zeros(2), a)[0])(1.0),
         told(lambda: lg.grad(lambda a: np.sum(tied(a)))(1.0), one=1.0),
     ),
-    "Start the inner ones nearer to the solution that is meant": None,  # test_inner_starts.py
+    "Start the inner ones nearer to the solution that is meant": None,  # nobody has come by it
     # --- linear solvers ------------------------------------------------------------------------
     "use GMRES or SparseLU": (
         lambda: lg.root(lambda z: LINEAR @ z - 1, np.zeros(3), linear=lg.MINRES()),
@@ -432,8 +433,8 @@ REMEDIES = {
     ),
     "processes= needs a system that forks; use threads=": None,  # this one forks
     # --- models --------------------------------------------------------------------------------
-    "use loss='squared_epsilon_insensitive'": None,  # test_sklearn.py
-    "use fewer folds, or stratified ones": None,  # test_sklearn.py
+    "use loss='squared_epsilon_insensitive'": None,  # below
+    "use fewer folds, or stratified ones": None,  # below
     # --- loops ---------------------------------------------------------------------------------
     "Use a smaller rate, or lg.Unrolled": (
         lambda: by_momentum(lg.Reversible, 1e9),
@@ -485,7 +486,7 @@ REMEDIES = {
         told(lambda: lg.hessian(inverse_sinc)(1e-8), third=1 / 3),
     ),
     "Write it so that nothing does: np.expm1 and np.log1p": None,  # test_cancellation.py
-    "Write its step so that nothing cancels, take fewer": None,  # test_derivatives_of_rounding.py
+    "Write its step so that nothing cancels, take fewer": None,  # test_cancellation.py
     "Use what is the same for all of them, such as (V * f(w)) @ V.T": (
         lambda: lg.grad(lambda M: np.linalg.eigh(M)[1][0, 0])(np.eye(2)),
         lambda: lg.grad(lambda M: exponential(M)[0, 0])(np.eye(2)),

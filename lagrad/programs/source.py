@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.errors import UnsupportedFunction
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import Rendered
@@ -222,6 +223,11 @@ class SourceWriter:
 def source(compiled: CompiledSystem) -> str:
     """The module of a program: its helpers, its constants, and `solve`."""
     system = compiled.system
+    if system.derived and any(hasattr(g.approach, "redundancy") for g in system.groups):
+        raise UnsupportedFunction(
+            "source() of derivatives of equations that are more than their unknowns: whether there "
+            "are any is seen by solve() alone; use solve(), or leave equations out."
+        )
     writer = SourceWriter(system)
     parameters = system.with_role("parameter")
     spoken = [v for v in parameters if writer.called[v.name] == v.name]

@@ -136,10 +136,9 @@ class CertifiedSweep:
             error = np.inf  # of blocks that were given up
         if not all(np.isfinite(array).all() for array in first.values()):
             return Taken(found, sweep, error, jump)  # there is nothing to compare with
-        if self.accuracy == np.inf:
-            return Taken(found, sweep, error, jump)  # nobody asks
-        unclear = False
-        if point.doubtful:
+        # Where any accuracy will do, rounding is looked at when the bound is asked for.
+        asked, unclear = self.accuracy < np.inf, False
+        if point.doubtful and asked:
             change, unclear = self._rounding(point, first, sweep)
             error += change
         if any(solved.at_kink for solved in point.solved.values()):
@@ -157,7 +156,7 @@ class CertifiedSweep:
             sweep.rounding = self._explained(point, first, sweep)
             sweep.doubts = tuple(dict.fromkeys(doubts))
             error += sweep.rounding
-        if not (point.doubtful or point.tied or point.side is not None):
+        if asked and not (point.doubtful or point.tied or point.side is not None):
             return Taken(found, sweep, error, jump, *self._lost(first, sweep))
         return Taken(found, sweep, error, jump)
 

@@ -16,7 +16,7 @@ TOLD, AWAY, MANY = 10.0, 3.0, 4
 ROUNDED = 1e-13
 
 # Of the largest number, whatever its unit: what is less beside it is not looked at for itself.
-BESIDE = 1e-6
+NOTICED = 1e-6
 # Of what a zero is measured by: changes in a wider precision that are no zero's. And of its change:
 # what is zero, where terms cancel exactly.
 UNSEEN, EXACTLY = 1e-12, 1e-6
@@ -109,7 +109,7 @@ def hidden(
     top = max((sizes[key] * by / of for key, (of, by) in unit.items()), default=0.0)
     floors = {key: max(top * of, scale) / by for key, (of, by) in unit.items()}
     open_ = {k for k, c in changes.items() if least * c <= sizes[k] <= TOLD * c}
-    plain = BESIDE * max(sizes.values(), default=0.0)
+    plain = NOTICED * max(sizes.values(), default=0.0)
     some = [k for k in open_ if changes[k] > max(above * floors[k], plain)]
     return max((share(changes[k], sizes[k]) for k in some), default=0.0)
 

@@ -219,7 +219,7 @@ class SolvedSystem:
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
             found, error = self._beside(found, carry, what, width)
             read = {key: frozen(array) for key, array in found.items()}
-        elif not self.point.doubtful:
+        elif not (self.point.doubtful and self.policy.accuracy < np.inf):
             sample = lambda: certified.rounding(found, sweep)
         instead = filter(None, (sweep.truncated, self.point.compiled.label))
         certificate = replace(
