@@ -1,5 +1,6 @@
 """Solutions that are one of many: what does not depend on which has a derivative."""
 
+import mpmath
 import numpy as np
 import pytest
 from scipy import special
@@ -305,3 +306,70 @@ def test_what_its_start_decides_has_no_derivative_and_the_steps_have():
     exact = lambda x: np.pi * (x + 1) / 4 / special.ellipk(((x - 1) / (x + 1)) ** 2)
     slope = (exact(2 + 1e-5) - exact(2 - 1e-5)) / 2e-5
     assert lg.grad(steps)(2.0) == pytest.approx(slope, rel=1e-8)
+
+
+def dyadic(rng, rows, columns):
+    """Numbers of 20 bits, which add up to one in each row without rounding."""
+    a = np.floor(rng.random((rows, columns)) * 2**16) / 2**20
+    a[:, -1] += 1 - a.sum(axis=1)
+    return a
+
+
+def two_groups(seed, exchanged):
+    """A mean over a chain of two groups of states; its value and derivative."""
+    rng = np.random.default_rng(seed)
+    apart = np.zeros((8, 8))
+    apart[:4, :4], apart[4:, 4:] = dyadic(rng, 4, 4), dyadic(rng, 4, 4)
+    together, weights = dyadic(rng, 8, 8), rng.random(8)
+    step = lambda x, e: x @ ((1 - e) * apart + e * together)
+    mean = lambda e: lg.fixed_point(step, np.full(8, 1 / 8), e) @ weights
+
+    def exact(e):
+        parts = mpmath.matrix(apart.tolist()), mpmath.matrix(together.tolist())
+        left = ((1 - e) * parts[0] + e * parts[1]).T - mpmath.eye(8)
+        for j in range(8):
+            left[7, j] = 1
+        shares = mpmath.lu_solve(left, mpmath.matrix([0] * 7 + [1]))
+        return (mpmath.matrix([weights.tolist()]) * shares)[0]
+
+    with mpmath.workdps(80):
+        e = mpmath.mpf(exchanged)
+        return mean, float(exact(e)), float(mpmath.diff(exact, e, h=e * mpmath.mpf(10) ** -20))
+
+
+@pytest.mark.parametrize("bits", [7, 14, 17, 19])
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_of_states_that_exchange_slowly(seed, bits):
+    # The Jacobian is singular by the total, and all but singular by what the groups exchange.
+    mean, value, slope = two_groups(seed, 2.0**-bits)
+    assert lg.value_and_grad(mean)(2.0**-bits) == pytest.approx((value, slope), rel=1e-6)
+
+
+@pytest.mark.parametrize("bits", [24, 34, 40, 44, 46, 48])
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_that_exchange_next_to_nothing_keep_no_totals(seed, bits):
+    mean, value, slope = two_groups(seed, 2.0**-bits)
+    try:
+        found = lg.value_and_grad(mean)(2.0**-bits)
+    except lg.SingularSystem:
+        return
+    assert found == pytest.approx((value, slope), rel=1e-6)
+
+
+@pytest.mark.parametrize("exchanged", 2.0 ** -np.arange(0.0, 48.0, 4))
+def test_a_slow_reaction_keeps_no_total(exchanged):
+    # a ⇌ b fast, b ⇌ c slow, 2c ⇌ 2d fast.
+    def step(z, r):
+        fast, slow = z[0] - 0.5 * z[1], exchanged * (r * z[1] - z[2])
+        other = 0.25 * z[2] ** 2 - 0.75 * z[3] ** 2
+        return z + 0.25 * np.stack([-fast, fast - slow, slow - other, other])
+
+    start, ratio = np.array([1.0, 0.25, 0.5, 1.25]), 3**-0.5
+    amount = lambda r: lg.fixed_point(step, start, r)[1]
+    try:
+        found = lg.value_and_grad(amount)(1.5)
+    except lg.SingularSystem:
+        assert exchanged < 1e-8
+        return
+    whole = 1.5 + 1.5 * (1 + ratio)
+    assert found == pytest.approx((3 / whole, -3 * (1 + ratio) / whole**2), rel=1e-7)

@@ -36,8 +36,10 @@ ALONG, STEPS, ROUNDED = 1e-3, 10, 1e3
 # What of a right side may be along it, relative to the terms that add up to that.
 SEEN = 1e-7
 NOISE = 1e-12
-# How far unknowns and parameters are moved to see whether totals are kept.
-MOVED = 1e-3
+# How far unknowns and parameters are moved to see whether totals are kept; and how many times
+# rounding of their terms they may be off there: what is kept adds up to a fifth of it, and what
+# states exchange too slowly to be seen by the rank of a matrix is off by more.
+MOVED, KEPT = 1e-3, 1.0
 # How far parameters are moved to see what that does to what is said of a solution.
 BESIDE = 1e-6
 
@@ -78,6 +80,11 @@ class FreeDirections:
     def watched(self) -> bool:
         """Whether it is to be looked at where parameters are others."""
         return self.fixed and not self.multipliers
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other solution is as good."""
+        return self.fixed
 
     def moved(self, found: Solved, outer: Sequence[Array]) -> "FreeDirections":
         """The same where what the equations are made of has moved."""
@@ -291,4 +298,4 @@ def keeps(found: Solved, outer: Sequence[Array]) -> bool:
     free, problem = found.free, found.problem
     here = LocalEquations(problem.equations, list(outer), free.elsewhere)
     left, terms = np.abs(free.kept.T @ here.residual), np.abs(free.kept).T @ here.terms
-    return bool(np.all(left <= ROUNDED * problem.scale.epsilon * terms))
+    return bool(np.all(left <= KEPT * problem.scale.epsilon * terms))

@@ -128,6 +128,7 @@ class Redundant:
     of: Redundancy
     contradict: bool = False
     watched: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
 
     @property
     def turned(self) -> Redundant:

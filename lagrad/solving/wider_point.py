@@ -92,7 +92,10 @@ def wider_point(point: SolvedPoint) -> "WiderPoint | None":
     Nor where derivatives are means over sides, or of one of many solutions.
     """
     plain = all(
-        s.jump is None and s.free is None and not s.truncated and np.isfinite(s.bound.error)
+        s.jump is None
+        and (s.free is None or s.free.alone)
+        and not s.truncated
+        and np.isfinite(s.bound.error)
         for s in point.solved.values()
     )
     if not plain or point.side is not None or point.tied or not is_wide(point.compiled):
