@@ -288,3 +288,91 @@ def test_derivatives_of_redundant_equations_are_written_by_nobody():
     module = {}
     exec(twice(False).source(), module)
     assert module["solve"]()["λ_a"] == pytest.approx(1.0, rel=1e-12)
+
+
+FLAT = {
+    "a square": lambda x, a: (x - a) ** 2,
+    "a fourth power": lambda x, a: (x - a) ** 4,
+    "in other units": lambda x, a: 1e6 * (x - a) ** 2,
+    "cosh": lambda x, a: np.cosh(x - a) - 1,
+    "a kink": lambda x, a: np.abs(x - a),
+}
+
+
+@pytest.mark.parametrize("flat", FLAT)
+@pytest.mark.parametrize("at", [3e-8, 3.0, 3e8])
+def test_an_equation_more_that_is_flat_where_it_holds(flat, at):
+    # Its derivative is zero there: so is that of what it is off by, which has no size.
+    if flat == "cosh" and at > 3:
+        pytest.skip("overflows on the way")
+    root = lambda a: lg.root(lambda x: np.stack([x - a, FLAT[flat](x, a)]), 1.0)
+    assert lg.value_and_grad(root)(at) == pytest.approx((at, 1.0), rel=1e-8)
+
+
+@pytest.mark.parametrize("off", [1e-4, 1e-10, 1e-20])
+def test_a_flat_equation_that_does_not_hold(off):
+    with pytest.raises(lg.NotConverged, match="contradict one another"):
+        lg.root(lambda x: np.stack([x - 3.0, (x - 3.0) ** 2 - off]), 1.0)
+    with pytest.raises(lg.SingularSystem, match="hold together here only"):
+        lg.grad(lambda b: lg.root(lambda x: np.stack([x - 3.0, (x - 3.0) ** 2 + b]), 1.0))(0.0)
+
+
+def cubic(y):
+    return lg.root(lambda z: z**3 + z - y, 0.0)
+
+
+def twice_cubic(y):
+    return lg.root(lambda z: np.stack([z**3 + z - y, 2 * z**3 + 2 * z - 2 * y]), 0.0)
+
+
+@pytest.mark.parametrize("inner", [cubic, twice_cubic])
+def test_roots_inside_roots_of_more_equations(inner):
+    # z(x) = a where x = a³ + a.
+    root = lambda a: lg.root(lambda x: np.stack([inner(x) - a, x - a**3 - a]), 1.0)
+    assert lg.value_and_grad(root)(1.5) == pytest.approx((4.875, 7.75), rel=1e-9)
+    assert lg.hessian(root)(1.5) == pytest.approx(9.0, rel=1e-8)
+    assert lg.compile(lg.grad(root))(1.5) == pytest.approx(7.75, rel=1e-9)
+    steps = lambda a: lg.iterate(lambda z: root(a) + 0.5 * z, 0.0, 3)
+    assert lg.grad(steps)(1.5) == pytest.approx(7.75 * 1.75, rel=1e-9)
+    with pytest.raises(lg.NotConverged, match="contradict one another"):
+        lg.root(lambda x: np.stack([inner(x) - 1.5, x - 4.0]), 1.0)
+
+
+def both_ways(y):
+    """z with z = y and z = y², which is so where y is 0 or 1."""
+    return lg.root(lambda z: np.stack([z - y, z - y**2]), 0.5)
+
+
+AROUND = {
+    "a root": lambda a: lg.root(lambda x: both_ways(x) - a, 0.7),
+    "a fixed point": lambda a: lg.fixed_point(lambda x: x - 0.5 * (both_ways(x) - a), 0.7),
+    "a minimum": lambda a: lg.argmin(lambda x: (both_ways(x) - a) ** 2, 0.7),
+    "more equations": lambda a: lg.root(lambda x: np.stack([both_ways(x) - a, x - a]), 0.7),
+}
+
+
+@pytest.mark.parametrize("kind", AROUND)
+def test_contradictions_inside_another_implicit_function(kind):
+    # What solves the outer equations need not leave the inner ones a solution.
+    with pytest.raises(lg.NotConverged, match="contradict one another"):
+        AROUND[kind](0.5)
+
+
+def test_a_declared_system_whose_other_equations_settle_a_redundant_one():
+    # z is known by the last equation; what is left has more equations than x alone.
+    p = lg.Program("settled")
+    a, z = p.parameter("a", value=1.0), p.unknown("z", start=0.5)
+    x = p.unknown("x", start=0.7)
+    p.subject_to(z == x)
+    p.subject_to(z == x**2)
+    p.subject_to(z == a)
+    assert float(p.solve()["x"]) == pytest.approx(1.0, rel=1e-9)
+    with pytest.raises(lg.SingularSystem, match="hold together here only"):
+        p.solve().gradient("x")
+    with pytest.raises(lg.NotConverged, match="contradict one another"):
+        p.solve(a=0.5)
+
+
+def test_a_root_inside_whose_equations_part_where_parameters_move():
+    with pytest.raises(lg.SingularSystem, match="hold together here only"):
+        lg.grad(AROUND["a root"])(1.0)

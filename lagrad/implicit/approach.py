@@ -11,13 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lagrad.compiler.plan import Plan
 from lagrad.errors import (
     InvalidFunction,
     InvalidValue,
     LagradError,
     NotContractive,
-    NotConverged,
     UnsupportedType,
 )
 from lagrad.expressions.expression import Equation, Expression, Variable
@@ -30,87 +28,20 @@ from lagrad.programs.program import Program
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import FORMED, BlockEquations, LocalEquations, largest
 from lagrad.solving.certificate import Policy
+from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.failure_messages import Failure
+from lagrad.solving.parametric_problem import Problem
+from lagrad.solving.redundant_equations import Redundancy
 from lagrad.solving.solve import solve_named
-from lagrad.solving.solved_system import SolvedSystem
-from lagrad.systems.constraint import ImplicitGroup, definitions
-from lagrad.systems.linearization import Nodes, joined, split
+from lagrad.systems.constraint import ImplicitGroup
+from lagrad.systems.linearization import Nodes, joined
 from lagrad.systems.rewriting import inlined
-from lagrad.systems.system import System, fitted
+from lagrad.systems.system import System
 from lagrad.transforms.trace import Trace
 from lagrad.typing import Array
 
 # Solutions of an inner implicit function that differ by less are one.
 SAME = 1e-4
-
-
-class NoDirection(NotConverged):
-    """A method asked for a product with a direction that is not finite."""
-
-
-class Problem:
-    """A program at given data, as functions of the vector of its parameters that vary."""
-
-    def __init__(
-        self,
-        approach: "ImplicitApproach",
-        arguments: Sequence[Array],
-        start: Sequence[Array],
-        afresh: bool = False,
-    ) -> None:
-        self.program, self.names, self.inner = approach.program, approach.varied, approach.inner
-        # Where the unknowns of inner implicit functions start: the given place decides which of
-        # several solutions they have.
-        self.begin = dict(zip(approach.inner, start[len(approach.varied) :], strict=True))
-        self.afresh = afresh  # whether from there each time, not from the last solution
-        self.varied = [self.program.variables[n] for n in approach.varied]
-        self.outputs = [self.program.variables[n] for n in approach.outputs]
-        self.data = dict(zip(approach.data, arguments, strict=True))
-        self.solution: SolvedSystem | None = None  # the last one of a program with unknowns
-
-    @cached_property
-    def plan(self) -> Plan:
-        """All outputs at once, for a program without unknowns."""
-        inputs = [*self.varied, *(self.program.variables[n] for n in self.data)]
-        return Plan(inputs, self.outputs, definitions(self.program))
-
-    def pieces(self, point: Array) -> list[Array]:
-        pairs = zip(split(point, self.varied), self.varied, strict=True)
-        return [piece.astype(v.dtype, copy=False) for piece, v in pairs]
-
-    def at(self, point: Array) -> SolvedSystem:
-        """The program solved, from its last solution if there is one."""
-        values = dict(zip(self.names, self.pieces(point), strict=True)) | self.data
-        start = None if self.afresh else self.solution
-        # What is seen on the way need not be certified; the end is.
-        begin = self.begin if start is None else start
-        self.solution = solve_named(self.program.compiled(), values, begin, Policy(np.inf))
-        return self.solution
-
-    def product(self, point: Array, direction: Array) -> Array:
-        """The Hessian's product with a direction, of an objective and its gradient."""
-        if not np.isfinite(direction).all():
-            raise NoDirection(f"a direction of {self.program.name!r} is not finite.")
-        along = zip(self.varied, split(direction, self.varied), strict=True)
-        found = self.at(point).tangent({v: fitted("a direction", d, v) for v, d in along})
-        return joined([found[v.name] for v in self.outputs[1:]])
-
-    def hessian(self, point: Array) -> Array:
-        """All of it, by one sweep."""
-        slopes = self.outputs[1:]
-        found = self.at(point).jacobian(slopes, self.varied)
-
-        def block(slope: Variable, by: Variable) -> Array:
-            return np.reshape(found[slope.name][by.name], (slope.size, by.size))
-
-        return np.block([[block(g, v) for v in self.varied] for g in slopes])
-
-    def __call__(self, point: Array) -> list[Array]:
-        """The outputs' values at a point."""
-        if not self.inner:
-            return self.plan([*self.pieces(point), *self.data.values()])
-        found = self.at(point)
-        return [found[v.name] for v in self.outputs]
 
 
 @dataclass(frozen=True)
@@ -249,6 +180,15 @@ class ImplicitApproach:
     def unknowns(self) -> tuple[str, ...]:
         return (*self.varied, *self.inner)
 
+    def compiled(self) -> CompiledSystem:
+        """Its program's structure and plans."""
+        return self.program.compiled()
+
+    @property
+    def redundancy(self) -> Redundancy | None:
+        """Of equations that are more than the unknowns, the last of which is for what is off."""
+        return None
+
     def by_name(self, values: Sequence[Any], data: Sequence[Any]) -> dict[str, Any]:
         """What its unknowns and its data are, by name."""
         return dict(zip((*self.unknowns, *self.data), (*values, *data), strict=True))
@@ -316,9 +256,6 @@ class ImplicitApproach:
 
     def usual_solver(self, equations: BlockEquations) -> LinearSolver:
         return DenseLU() if equations.block.size <= FORMED else equations.solver
-
-    def judged(self, found: Solved) -> Solved:
-        return found
 
     def mixed(self, into: System, outputs: Nodes) -> tuple[Nodes, tuple[Variable, ...]]:
         """What is equated to zero or to the unknowns, and unknowns that are in it beside them."""

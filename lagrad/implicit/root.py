@@ -9,10 +9,8 @@ import numpy as np
 
 from lagrad.errors import ShapeMismatch
 from lagrad.expressions.expression import Variable
-from lagrad.implicit.approach import ImplicitApproach, Problem
-from lagrad.solving.block_certification import Solved
-from lagrad.solving.block_equations import LocalEquations
-from lagrad.solving.failure_messages import Failure
+from lagrad.implicit.approach import ImplicitApproach
+from lagrad.solving.parametric_problem import Problem
 from lagrad.solving.redundant_equations import Redundancy, least_squares
 from lagrad.systems.linearization import Nodes, joined
 from lagrad.systems.system import System
@@ -28,12 +26,10 @@ class Root(ImplicitApproach):
     @classmethod
     def check(cls, inner: Trace, starts: Sequence[Array], name: str) -> None:
         found, wanted = sum(v.size for v in inner.returned), sum(s.size for s in starts)
-        nested = bool(inner.program.with_role("unknown"))
-        if found < wanted or (found > wanted and nested):
+        if found < wanted:
             raise ShapeMismatch(
                 f"the residual {name!r} has shapes {[v.shape for v in inner.returned]}, {found} "
-                f"numbers, for {wanted} unknowns; expected as many"
-                + (", there being an implicit function inside." if nested else " or more.")
+                f"numbers, for {wanted} unknowns; expected as many or more."
             )
 
     @classmethod
@@ -73,25 +69,26 @@ class Overdetermined(Root):
         return sides, (off,)
 
     def by_name(self, values: Sequence[Any], data: Sequence[Any]) -> dict[str, Any]:
-        return super().by_name(values[: len(self.varied)], data)
+        return super().by_name(values[: len(self.unknowns)], data)
 
     def begin(
         self, arguments: Sequence[Array], start: Sequence[Array], afresh: bool = False
     ) -> list[Array]:
-        return super().begin(arguments, start[: len(self.varied)], afresh)
+        return super().begin(arguments, start[: len(self.unknowns)], afresh)
+
+    def keeps_branches(
+        self, arguments: Sequence[Array], start: Sequence[Array], values: Sequence[Array]
+    ) -> bool:
+        count = len(self.unknowns)
+        return super().keeps_branches(arguments, start[:count], values[:count])
 
     def all_values(self, problem: Problem, point: Array) -> list[Array]:
-        return [*problem.pieces(point), np.zeros(self.more)]
+        return [*super().all_values(problem, point), np.zeros(self.more)]
 
     def finish(self, arguments: Sequence[Array], start: Sequence[Array], policy: Any = None) -> Any:
-        begin = [*start[: len(self.varied)], np.zeros(self.more)]
+        begin = [*start[: len(self.unknowns)], np.zeros(self.more)]
         return super().finish(arguments, begin, policy)
 
     def approached(self, problem: Problem, point: Array) -> Array:
-        return least_squares(lambda z: joined(problem(z)).astype(float), point)
-
-    def strays(self, begin: LocalEquations, found: Solved) -> Failure | None:
-        return self.redundancy.contradiction(begin, found)
-
-    def judged(self, found: Solved) -> Solved:
-        return self.redundancy.judged(found)
+        residual = lambda z: joined(problem(z)).astype(float)
+        return least_squares(residual, point, lambda z: problem.jacobian(z, problem.outputs))

@@ -19,7 +19,7 @@ from lagrad.errors import (
     ShapeMismatch,
     SingularSystem,
 )
-from lagrad.implicit.approach import ImplicitApproach, NoDirection, Problem
+from lagrad.implicit.approach import ImplicitApproach
 from lagrad.linear_solvers.base import LinearSolver
 from lagrad.linear_solvers.cholesky import Cholesky
 from lagrad.linear_solvers.krylov import CG
@@ -34,6 +34,7 @@ from lagrad.solving.block_equations import FORMED, BlockEquations, LocalEquation
 from lagrad.solving.failure_messages import REMEDY
 from lagrad.solving.independent_parts import independent_parts, part_by_part
 from lagrad.solving.iterations import Anderson, Minimize, Picard, not_reached, without_contracting
+from lagrad.solving.parametric_problem import NoDirection, Problem
 from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import joined
 from lagrad.transforms.trace import Trace

@@ -223,7 +223,7 @@ class SourceWriter:
 def source(compiled: CompiledSystem) -> str:
     """The module of a program: its helpers, its constants, and `solve`."""
     system = compiled.system
-    if system.derived and any(hasattr(g.approach, "redundancy") for g in system.groups):
+    if system.derived and any(g.approach.redundancy is not None for g in system.groups):
         raise UnsupportedFunction(
             "source() of derivatives of equations that are more than their unknowns: whether there "
             "are any is seen by solve() alone; use solve(), or leave equations out."

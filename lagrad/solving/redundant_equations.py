@@ -18,7 +18,7 @@ from lagrad.errors import LagradError, NotConverged
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.solving.block_equations import LocalEquations, largest
 from lagrad.solving.iterations import optimize
-from lagrad.systems.linearization import Nodes
+from lagrad.systems.linearization import Nodes, joined, split
 from lagrad.systems.reduced_block import entry_name
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 # How many times rounding the equations may be off that hold together.
 ROUNDED = 1e4
+# A size beside which nothing of an unknown matters.
+NO_SIZE = 1e30
+# How small a step beside a point, or a gradient, ends the search for least squares.
+EXACT = 1e-15
 # What may be left of a move.
 LEFT = 1e-4
 
@@ -54,78 +58,30 @@ class Redundancy:
     def mixed(self, into: System, residuals: Nodes) -> tuple[list[Expression], Variable]:
         """The residuals with what further unknowns add to them, and these."""
         dtype = np.result_type(*[r.dtype for r in residuals])
-        off = into.unknown(into.free("off"), (self.more,), 0.0, dtype)
+        # Of no size of its own: whether the equations hold together is judged by their rounding.
+        off = into.unknown(into.free("off"), (self.more,), 0.0, dtype, NO_SIZE)
         sizes = [r.size for r in residuals]
         rows = np.split(self.mixing(sum(sizes)).astype(dtype), np.cumsum(sizes)[:-1])
         pairs = zip(residuals, rows, strict=True)
         return [r + np.reshape(np.matmul(part, off), r.shape) for r, part in pairs], off
 
-    def contradiction(self, begin: LocalEquations, found: Solved) -> NotConverged | None:
-        """The error where the equations do not hold together."""
-        equations = found.problem.equations
-        here = LocalEquations(equations, found.problem.outer, found.point)
-        bound = found.bound
-        added = np.abs(self._added(equations, found.point))
-        # Rounding is that of all equations, not of the one that is looked at.
-        spread = np.repeat(bound.each * bound.sizes, found.problem.scale.sizes)
-        rounding = found.problem.scale.epsilon * here.terms + np.abs(self._added(equations, spread))
-        if not (added > ROUNDED * rounding).any():
-            return None
-        worst = entry_name(equations.block.equations, int(np.argmax(added)))
-        return NotConverged(
-            f"{self.said} contradict one another: what is nearest to a solution leaves "
-            f"{largest(added):.1e}, most of it in {worst!r}. Leave equations out, or ask for the "
-            "least squares, in a function: lg.argmin(lambda z: np.sum(r(z)**2), start)."
-        )
-
-    def judged(self, found: Solved) -> Solved:
-        if found.free is not None:
-            return found  # one of many solutions, whose directions say more
-        return replace(found, free=Redundant(found.problem.equations.block.label, self))
-
-    def broken(self, found: Solved, outer: Sequence[Array]) -> bool:
-        """Whether moved equations hold together no longer, to first order."""
-        equations, problem = found.problem.equations, found.problem
-        # In a wider precision: a move of single precision's last bits is rounding in it.
-        before = equations.finer_residual(problem.outer, found.point)
-        after = equations.finer_residual(list(outer), found.point)
-        rounding = largest(found.bound.direction)
-        if before is None or after is None:
-            before = equations.residual(problem.outer, found.point)
-            after = equations.residual(list(outer), found.point)
-        else:
-            spacings = (float(np.finfo(str(a.dtype)).eps) for a in (after, found.point))
-            rounding *= next(spacings) / next(spacings)
-        change = np.asarray(after - before, dtype=float)
-        added = largest(self._added(equations, found.factors.solve(change)))
-        return not added <= LEFT * largest(change) + ROUNDED * rounding
-
-    def _added(self, equations: Any, point: Array) -> Array:
-        """What the further unknowns add to the equations."""
-        off, start = max(equations.unknowns, key=lambda v: v.index), 0
-        for v in equations.unknowns:
-            if v is off:
-                break
-            start += v.size
-        rows = sum(c.size for c in equations.block.equations)
-        return self.mixing(rows) @ point[start : start + self.more]
-
 
 @dataclass(frozen=True)
 class Redundant:
-    """What is known of derivatives of equations that are more than their unknowns.
+    """Equations of a block that are more than their unknowns, once or several times.
 
     Attributes
     ----------
     label : str
         The block's.
-    of : Redundancy
+    parts : tuple of pairs
+        What is known of each, and the further unknowns that it was given.
     contradict : bool
         Whether they hold together here only: then there is a solution, and no derivative.
     """
 
     label: str
-    of: Redundancy
+    parts: tuple[tuple[Redundancy, Variable], ...]
     contradict: bool = False
     watched: ClassVar[bool] = True
     alone: ClassVar[bool] = True
@@ -134,9 +90,28 @@ class Redundant:
     def turned(self) -> Redundant:
         return self
 
+    def contradiction(self, found: Solved) -> NotConverged | None:
+        """The error where the equations do not hold together."""
+        problem, bound = found.problem, found.bound
+        here = LocalEquations(problem.equations, problem.outer, found.point)
+        # Rounding is that of all equations, not of the one that is looked at.
+        spread = np.repeat(bound.each * bound.sizes, problem.scale.sizes)
+        for of, off in self.parts:
+            added = np.abs(self._added(found, off, found.point))
+            rounding = problem.scale.epsilon * here.terms + np.abs(self._added(found, off, spread))
+            if (added > ROUNDED * rounding).any():
+                worst = entry_name(problem.equations.block.equations, int(np.argmax(added)))
+                return NotConverged(
+                    f"{of.said} contradict one another: what is nearest to a solution leaves "
+                    f"{largest(added):.1e}, most of it in {worst!r}. Leave equations out, or ask "
+                    "for the least squares, in a function: "
+                    "lg.argmin(lambda z: np.sum(r(z)**2), start)."
+                )
+        return None
+
     def moved(self, found: Solved, outer: Sequence[Array]) -> Redundant:
         """The same where what the equations are made of has moved."""
-        return replace(self, contradict=self.contradict or self.of.broken(found, outer))
+        return replace(self, contradict=self.contradict or self._broken(found, outer))
 
     def fault(self, right: Array, transposed: bool) -> str:
         return self.contradict * (
@@ -149,6 +124,36 @@ class Redundant:
     def anywhere(self, solution: Array, transposed: bool) -> Array:
         return solution
 
+    def _broken(self, found: Solved, outer: Sequence[Array]) -> bool:
+        """Whether moved equations hold together no longer, to first order."""
+        equations, problem = found.problem.equations, found.problem
+        # Moved to both sides, so that what a square changes by is nothing.
+        back = [
+            (2 * at - to).astype(at.dtype) if at.dtype.kind == "f" else at
+            for at, to in zip(map(np.asarray, problem.outer), outer, strict=True)
+        ]
+        # In a wider precision: a move of single precision's last bits is rounding in it.
+        before = equations.finer_residual(back, found.point)
+        after = equations.finer_residual(list(outer), found.point)
+        rounding = largest(found.bound.direction)
+        if before is None or after is None:
+            before = equations.residual(back, found.point)
+            after = equations.residual(list(outer), found.point)
+        else:
+            spacings = (float(np.finfo(str(a.dtype)).eps) for a in (after, found.point))
+            rounding *= next(spacings) / next(spacings)
+        change = np.asarray(after - before, dtype=float)
+        along = found.factors.solve(change)
+        added = max(largest(self._added(found, off, along)) for _, off in self.parts)
+        return not added <= LEFT * largest(change) + ROUNDED * rounding
+
+    def _added(self, found: Solved, off: Variable, vector: Array) -> Array:
+        """What further unknowns add to the equations."""
+        unknowns = found.problem.equations.unknowns
+        pairs = zip(unknowns, split(vector, unknowns), strict=True)
+        only = joined([piece if v is off else np.zeros_like(piece) for v, piece in pairs])
+        return found.jacobian.mv(only)
+
 
 def least_squares(
     residual: Callable[[Array], Array], point: Array, jacobian: Any = "2-point"
@@ -159,7 +164,8 @@ def least_squares(
     """
     try:
         with np.errstate(all="ignore"):
-            found = optimize.least_squares(residual, point.astype(float), jacobian, x_scale="jac").x
+            ends = {"x_scale": "jac", "xtol": EXACT, "gtol": EXACT}
+            found = optimize.least_squares(residual, point.astype(float), jacobian, **ends).x
     except (ValueError, LagradError):  # not finite where it starts, say
         return point
     return np.asarray(found, point.dtype)

@@ -19,6 +19,7 @@ from lagrad.solving.free_directions import dual, freed
 from lagrad.solving.iterations import Newton
 from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
 from lagrad.solving.other_ways import other_starts
+from lagrad.solving.redundant_equations import Redundancy, Redundant
 from lagrad.systems.constraint import ImplicitGroup
 from lagrad.systems.linearization import split
 from lagrad.typing import Array
@@ -47,6 +48,8 @@ class Approach(Protocol):
         Where the last solution is kept.
     settles : bool
         Whether it ends at the solution itself, so that Newton's method has nothing to add.
+    redundancy : Redundancy or None
+        Of equations that are more than the unknowns, the last of which is for what they are off by.
     minimises, steps : bool
         Whether the solution must be a minimum, or is what steps approach.
     """
@@ -61,6 +64,9 @@ class Approach(Protocol):
 
     @property
     def settles(self) -> bool: ...
+
+    @property
+    def redundancy(self) -> Redundancy | None: ...
 
     name: str
 
@@ -85,9 +91,6 @@ class Approach(Protocol):
 
     def moves_away(self, solved: Solved) -> NotContractive | None:
         """The error at a fixed point that the plain iteration moves away from."""
-
-    def judged(self, found: Solved) -> Solved:
-        """The solution, with what is at fault with its derivatives."""
 
     def strays(self, begin: LocalEquations, found: Solved) -> Failure | None:
         """The error where Newton's method has left what the approach had arrived at."""
@@ -115,6 +118,10 @@ def solve_block(
     within = [g for g in compiled.system.groups if inside.issuperset(g.unknowns)]
     known = [g for g in within if compiled.is_given(g, values)]
     # An implicit function inside another one is part of what the outer one iterates.
+    # A block may have the further unknowns of equations that are too many, and not all of these.
+    more = [g for g in compiled.system.groups if g.approach.redundancy and g.unknowns[-1] in inside]
+    parts = tuple((group.approach.redundancy, group.unknowns[-1]) for group in more)
+    surplus = Redundant(run.block.label, parts) if parts else None
     outermost = [g for g in known if not any(set(g.unknowns) < set(h.unknowns) for h in known)]
     whole = len(outermost) == 1 and set(outermost[0].unknowns) == inside
     approach: Approach | None = outermost[0].approach if whole else None
@@ -181,6 +188,8 @@ def solve_block(
             found, failure = solved_from(problem, begin, options)
         if failure is None and found is not None and approach is not None and not plainly:
             failure = approach.strays(problem.at(begin), found) or approach.moves_away(found)
+        if failure is None and found is not None and surplus is not None:
+            failure = surplus.contradiction(found)
         return found, failure
 
     found, failure = ended(problem, begin)
@@ -233,8 +242,10 @@ def solve_block(
     if found is None:
         assert failure is not None
         raise failure
+    if failure is None and surplus is not None and found.free is None:
+        found = replace(found, free=surplus)
     if failure is None and approach is not None:
-        found = as_differentiated(approach.judged(found), approach, equations.unknowns)
+        found = as_differentiated(found, approach, equations.unknowns)
     return found, failure
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lagrad.linear_solvers.base import LinearSolver
     from lagrad.solving.block_certification import Solved
     from lagrad.solving.block_equations import BlockEquations, LocalEquations
-    from lagrad.solving.failure_messages import Failure
 
 # Entries of a Jacobian up to which the least squares are of a dense one.
 DENSE = 40_000
@@ -146,11 +145,8 @@ class Surplus:
     def moves_away(self, solved: Solved) -> None:
         return None
 
-    def judged(self, found: Solved) -> Solved:
-        return self.redundancy.judged(found)
-
-    def strays(self, begin: LocalEquations, found: Solved) -> Failure | None:
-        return self.redundancy.contradiction(begin, found)
+    def strays(self, begin: LocalEquations, found: Solved) -> None:
+        return None
 
     def require_minimum(self, arguments: Sequence[Array], values: Sequence[Array]) -> None:
         return None
