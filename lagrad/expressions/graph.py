@@ -229,6 +229,11 @@ def given(value: Any) -> Any:
     return array if array.dtype.kind == "f" else array.astype(float)
 
 
+def repeats(nodes: Iterable[Expression]) -> bool:
+    """Whether loops are among some nodes."""
+    return any(n.primitive is not None and n.primitive.repeats is not None for n in nodes)
+
+
 def selects(nodes: Iterable[Expression]) -> bool:
     """Whether a node's value jumps somewhere, so that derivatives may have kinks."""
     return any(node.primitive is not None and node.primitive.ties is not None for node in nodes)

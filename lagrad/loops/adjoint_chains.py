@@ -42,7 +42,12 @@ def tangent_chain(chain: Chain, ks: Indices) -> Chain:
         constants=moving(chain.constants),
         after=(*chain.after, *(derived.tangents[n] for n in chain.after)),
         outputs=tuple(derived.tangents[n] for n in chain.outputs),
-        execution=replace(how, moving=(*how.moving, *tangents), of=how.of or chain.step.name),
+        execution=replace(
+            how,
+            moving=(*how.moving, *tangents),
+            of=how.of or chain.step.name,
+            original=how.original or chain.once,
+        ),
     )
 
 
@@ -139,6 +144,7 @@ class AdjointChain:
                 of=of.execution.of or of.step.name,
                 last=not of.execution.last,
                 complete=step.complete,
+                original=of.execution.original or of.once,
             ),
         )
 

@@ -84,7 +84,7 @@ class Evaluation:
 
 
 # What a chain of derivatives has of its own.
-DERIVED = ("progress", "moving", "of", "last", "complete")
+DERIVED = ("progress", "moving", "of", "last", "complete", "original")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,8 @@ class Execution:
     complete : callable, optional
         There: what the loop's own step makes of what is given, by name; it puts states that are
         part of that where they belong.
+    original : Chain, optional
+        There: one step of the loop itself.
     """
 
     storage: Storage | None = None
@@ -127,6 +129,7 @@ class Execution:
     of: str = ""
     last: bool = True
     complete: Callable[[dict[str, Array]], list[Array]] | None = None
+    original: "Chain | None" = None
 
     @property
     def plain(self) -> "Execution":

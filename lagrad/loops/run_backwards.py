@@ -1,6 +1,7 @@
 """How a loop runs backwards: over the states before each step, stored, found again or undone."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -10,9 +11,11 @@ from lagrad.loops.adjoint_chains import AdjointChain
 from lagrad.loops.chain import Chain
 from lagrad.loops.checkpoint_schedules import Advance, reversal
 from lagrad.loops.exact_momentum import ExactMomentum
-from lagrad.loops.run_forwards import recorded_run, shown
+from lagrad.loops.rounded_steps import Watch, doubt_digits, pulled_rounded, rounded_otherwise
+from lagrad.loops.run_forwards import ran, recorded_run, shown
 from lagrad.loops.state_storage import RECORDS, State
 from lagrad.loops.step_rounding import doubtful, moved
+from lagrad.solving.last_bits import DOUBTS
 from lagrad.systems.linearization import joined
 from lagrad.typing import Array, Indices
 
@@ -20,6 +23,15 @@ from lagrad.typing import Array, Indices
 def reverse(chain: Chain, ks: Indices, value: Array, cotangent: Array, *arguments: Array) -> Array:
     """What flows back to arguments `ks` of a loop, in a row."""
     value, cotangent, *arguments = moved((value, cotangent, *arguments))  # type: ignore[assignment]
+    pulled = partial(pulled_rounded, chain, ks, cotangent, arguments)
+    with_steps = rounded_otherwise(chain, arguments, ran, pulled)
+    if with_steps is not None:
+        return with_steps
+    after: Sequence[Array] = chain.parts(value)[: len(chain.states)]
+    how = chain.execution
+    # States that are undone are those before them but for rounding.
+    unseen = how.exact or how.inverse or chain.evaluation.plan is None or DOUBTS.get() is None
+    watch = None if unseen else Watch(chain)
     back, cotangents, m = AdjointChain(chain, ks), chain.parts(cotangent), len(chain.states)
     order, (_, inputs, constants) = chain.order(), chain.split(arguments)
     now = RunningChain(back.chain, back.first(cotangents, chain.parts(value)[:m]))
@@ -28,12 +40,16 @@ def reverse(chain: Chain, ks: Indices, value: Array, cotangent: Array, *argument
         for i, state in shown(chain, states_before(chain, value, arguments)):
             t = order[i]
             rows = [x[t] for x in (*inputs, *cotangents[m:])]
+            if watch is not None:
+                watch.back(state, after, [*rows[: len(inputs)], *constants])
+                after = state
             if i == chain.length - 1:
                 seeds = back.first(cotangents, chain.parts(value)[:m])
                 doubtful(back.chain, [*seeds, *state, *rows, *constants])
             for stack, row in zip(stacks, now.step([*state, *rows, *constants]), strict=True):
                 stack[t] = row
         found = back.gathered([*now.end(), *stacks])
+    doubt_digits(chain, watch)
     return joined(found).astype(chain.dtype, copy=False)
 
 

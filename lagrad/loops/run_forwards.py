@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import accumulate, takewhile
 from typing import Any, TypeVar
 
@@ -13,8 +14,10 @@ from lagrad.loops.accumulate import RunningChain
 from lagrad.loops.chain import Chain
 from lagrad.loops.checkpoint_schedules import Advance, reversal
 from lagrad.loops.exact_momentum import ExactMomentum
+from lagrad.loops.rounded_steps import doubt_digits, rounded_otherwise, run_rounded, watched
 from lagrad.loops.state_storage import RECORDS, Record, Shelf, State, recorded
 from lagrad.loops.step_rounding import cancelled, doubt, magnified, moved
+from lagrad.solving.last_bits import DOUBTS
 from lagrad.systems.linearization import joined
 from lagrad.typing import Array
 
@@ -24,8 +27,13 @@ T = TypeVar("T")
 def run(chain: Chain, *given: Array) -> Array:
     """The chain's value for initial states, stacked inputs and constants."""
     arguments = moved(given)
+    with_steps = rounded_otherwise(chain, arguments, ran, partial(run_rounded, chain, arguments))
+    if with_steps is not None:
+        return with_steps
     value = ran(chain, arguments)
     if chain.execution.moving:
+        if DOUBTS.get() is not None:
+            doubt_digits(chain, watched(chain, arguments, ran))
         end = chain.parts(value)[: len(chain.states)] if chain.execution.last else arguments
         doubt(chain, end, arguments)
         magnified(chain, arguments, value)

@@ -14,7 +14,7 @@ from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.compiler.wider import WidePlan
 from lagrad.expressions.expression import Variable
-from lagrad.expressions.graph import conditioned, selects
+from lagrad.expressions.graph import conditioned, repeats, selects
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.block_equations import largest
@@ -22,7 +22,7 @@ from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import DIVIDES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, worst
 from lagrad.solving.relative_change import relative_change
-from lagrad.solving.rounding_samples import SAMPLES
+from lagrad.solving.rounding_samples import SAMPLES, SPACINGS, Roundings, stepping
 from lagrad.systems.constraint import definitions
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -74,9 +74,7 @@ class ExplicitGradient:
         self.kinks = self._kinks(system, given, results)
         ties = [] if self.kinks is None else {t.index: t for t in self.kinks.ties}.values()
         self.kinked_loops = self.compiled.loops is not None
-        self.loops = any(
-            n.primitive is not None and n.primitive.repeats is not None for n in system.arena.nodes
-        )
+        self.loops = repeats(system.arena.nodes)
         matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
         self.tie_count = len(ties)
         self.plan = Plan(given, [*results, *ties, *matrices], definitions(system))
@@ -181,6 +179,14 @@ class ExplicitGradient:
             if other is None:
                 return np.inf
             others.append(dict(enumerate(other[first:])))
+        for number in range(SAMPLES if self.loops else 0):
+            with stepping(Roundings(number, SPACINGS)):
+                other = self._one_side(values)
+            if other is None:
+                return np.inf
+            pairs = zip(found, other, strict=True)
+            moved = [a + (b - a) / SPACINGS for a, b in pairs]
+            others.append(dict(enumerate(moved[first:])))
         return relative_change(dict(enumerate(found[first:])), others, {}, scale)
 
     def _one_side(self, values: Sequence[Array]) -> list[Array] | None:

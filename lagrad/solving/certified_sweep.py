@@ -13,6 +13,7 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.wider import CLOSE, FINER
 from lagrad.expressions.expression import Expression
+from lagrad.expressions.graph import repeats
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
 from lagrad.solving.finer_derivatives import TOO_MANY, first_off, is_small, wider
@@ -26,7 +27,15 @@ from lagrad.solving.relative_change import (
     hidden,
     relative_change,
 )
-from lagrad.solving.rounding_samples import CLOSER, COARSE, FURTHER, SAFETY, SAMPLES, SPACINGS
+from lagrad.solving.rounding_samples import (
+    CLOSER,
+    COARSE,
+    FURTHER,
+    SAFETY,
+    SAMPLES,
+    SPACINGS,
+    stepping,
+)
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.solving.wider_point import wider_point
@@ -227,8 +236,15 @@ class CertifiedSweep:
         return {k: a for k, (a, _) in sizes.items()} if vanishes else {}
 
     def _explained(self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried) -> float:
-        """What of it changes where all that was given moves by its last bits."""
-        return max(self._change(found, [there]) for there in self._moved(point, sweep, MANY))
+        """What of it changes where all that was given moves by its last bits.
+
+        Or where the steps of loops are rounded otherwise.
+        """
+        change = max(self._change(found, [there]) for there in self._moved(point, sweep, MANY))
+        if not repeats(point.compiled.system.arena.nodes):
+            return change
+        others = [closer(found, self._near(point.sample(k), sweep)) for k in range(MANY)]
+        return max(change, SAFETY * self._change(found, others))
 
     def _moved(
         self, point: SolvedPoint, sweep: Carried, samples: int = SAMPLES, times: float = 1.0
@@ -337,7 +353,8 @@ class CertifiedSweep:
         for careful in (False, True):
             again = there.sweep(self.width, near=sweep, careful=careful)
             again.seeded = seeded
-            found = self.carry(again)
+            with stepping(getattr(there, "rounded", None)):
+                found = self.carry(again)
             if all(np.isfinite(array).all() for array in found.values()):
                 break
         return found

@@ -7,7 +7,9 @@ Arithmetic for Validating Results of Numerical Software, 2004,
 doi:10.1023/B:NUMA.0000049483.75679.ce).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -82,6 +84,20 @@ class Roundings:
         return value * piece.reshape(value.shape)
 
 
+# How the operations within the steps of loops are rounded, where that is asked for.
+STEPS: ContextVar[Roundings | None] = ContextVar("lagrad_steps", default=None)
+
+
+@contextmanager
+def stepping(rounded: Roundings | None) -> Iterator[None]:
+    """Have the operations within the steps of loops rounded otherwise, or as they are."""
+    token = STEPS.set(rounded)
+    try:
+        yield
+    finally:
+        STEPS.reset(token)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One node: where its value goes, what it is of, and what of it is rounded."""
@@ -104,8 +120,7 @@ class RoundedSystem:
     def __init__(self, system: System, tape: Tape, only: Only | None = None) -> None:
         defined = definitions(system)
         variables = list(system.variables.values())
-        self.tape = tape
-        self.renamed: list[tuple[int, int]] = []
+        self.tape, self.within = tape, only is None
         self.constants: list[tuple[int, Any]] = []
         self.order: list[Operation | tuple[int, int]] = []
         self.variables = [v for v in variables if v.index in defined]
@@ -122,6 +137,12 @@ class RoundedSystem:
         self, values: Mapping[Variable, Array], rounded: Roundings
     ) -> tuple[dict[Variable, Array], Sequence[Array]]:
         """The defined variables' values and the tape's data, from the values of all others."""
+        with stepping(rounded if self.within else None):
+            return self._evaluated(values, rounded)
+
+    def _evaluated(
+        self, values: Mapping[Variable, Array], rounded: Roundings
+    ) -> tuple[dict[Variable, Array], Sequence[Array]]:
         memory: dict[int, Any] = {v.index: a for v, a in values.items()}
         memory.update(self.constants)
         for step in self.order:

@@ -107,7 +107,7 @@ def solve(
         if finer is not None:
             solution = replace(solution, point=finer)
         what = f"the solution of {compiled.system.name!r}"
-        if not known and not is_known(solution, policy):
+        if not is_known(solution, policy):
             policy.require(solution.certificate, what)
         elif finer is not None and not finer.spoilt_derivatives() <= policy.accuracy:
             doubt = replace(solution.certificate, bound=finer.spoilt_derivatives)

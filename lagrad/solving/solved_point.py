@@ -23,7 +23,7 @@ from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.not_finite import mended, without_slope
 from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
-from lagrad.solving.rounding_samples import COARSE, SAMPLES, SPACINGS, Roundings
+from lagrad.solving.rounding_samples import COARSE, SAMPLES, SPACINGS, Roundings, stepping
 from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
@@ -129,7 +129,8 @@ class SolvedPoint:
         directions = {
             b: s.bound.direction * (SPACINGS * rounded.share()) for b, s in self.solved.items()
         }
-        there = self.moved_by(directions, {})
+        with stepping(rounded):
+            there = self.moved_by(directions, {})
         if not all(np.isfinite(array).all() for array in there.values.values()):
             # At the edge of an equation's domain only one sign of an error stays within it.
             there = self.moved_by({block: -move for block, move in directions.items()}, {})

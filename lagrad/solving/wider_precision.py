@@ -5,6 +5,7 @@ of SciPy's, know nothing wider than doubles; nor does every machine.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,28 @@ class WideNodes:
             self.dtype = None
             return None
         return [memory[node.index] for node in self.outputs]
+
+    def otherwise(self, values: Iterable[Array], rounded: Roundings) -> list[Array]:
+        """The outputs' values in the usual precision, each operation rounded otherwise."""
+        memory: dict[int, Any] = dict(self.constants)
+        memory.update(zip((node.index for node in self.inputs), values, strict=True))
+        for index, kernel, arguments, rounds in self._rounds:
+            found = kernel(*[memory[a] for a in arguments])
+            memory[index] = rounded(found) if rounds else found
+        return [np.asarray(memory[node.index], node.dtype) for node in self.outputs]
+
+    @cached_property
+    def _rounds(self) -> list[tuple[int, Callable[..., Any], Indices, bool]]:
+        """The operations, and whether each rounds."""
+        return [
+            (
+                node.index,
+                kernel or np.asarray,
+                arguments,
+                kernel is not None and not self._is_exact(node),
+            )
+            for node, kernel, arguments in self.order
+        ]
 
     def first_off(self, values: Sequence[Array], share: float) -> Expression | None:
         """The first operation of which rounding has taken more than a share."""

@@ -1,0 +1,121 @@
+"""Rounding within the steps of loops: what cancels there is named, or is part of a bound."""
+
+import mpmath
+import numpy as np
+import pytest
+
+import lagrad as lg
+
+# How a step is repeated n times.
+WAYS = {
+    "iterate": lambda step, z, n: lg.iterate(step, z, n),
+    "checkpoints": lambda step, z, n: lg.iterate(step, z, n, checkpoints=3),
+    "scan": lambda step, z, n: lg.scan(lambda z, _: (step(z), z), z, np.zeros(n))[0],
+    "while": lambda step, z, n: lg.while_loop(
+        lambda s: s[1] < n, lambda s: (step(s[0]), s[1] + 1), (z, 0.0), max_steps=n + 1
+    )[0],
+}
+DERIVATIVES = {
+    "grad": lambda f, x: lg.grad(f)(x),
+    "jvp": lambda f, x: lg.jvp(f, (x,), (1.0,))[1],
+    "compiled": lambda f, x: lg.compile(lg.grad(f))(x),
+    "solution": lambda f, x: lg.trace(f, x).solve().gradient("output")["r"],
+}
+
+
+def variance(r, way, n):
+    """A Kalman filter's, by the usual update, from one that is all but infinite."""
+    return np.log(WAYS[way](lambda p: p - p * p / (p + r) + 0.1 * r, 1e6, n))
+
+
+def exactly(r, n):
+    with mpmath.workdps(60):
+        p, r = mpmath.mpf(10) ** 6, mpmath.mpf(r)
+        for _ in range(n):
+            p = p - p * p / (p + r) + mpmath.mpf(0.1) * r
+        return float(mpmath.log(p))
+
+
+@pytest.mark.parametrize("how", DERIVATIVES)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_first_step_has_lost_is_named(way, how):
+    # Of its first variance, r, the filter knows what is left of 1e6; later ones forget that.
+    with pytest.raises(lg.SingularSystem, match="cancels much in its steps"):
+        DERIVATIVES[how](lambda r: variance(r, way, 3), 1e-8)
+
+
+@pytest.mark.parametrize("how", DERIVATIVES)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_later_steps_forget_does_no_harm(way, how):
+    slope = DERIVATIVES[how](lambda r: variance(r, way, 300), 1e-8)
+    assert float(slope) == pytest.approx(1e8, rel=1e-9)  # the variance is in proportion to r
+
+
+@pytest.mark.parametrize("steps", [1, 3, 300])
+@pytest.mark.parametrize("r", [1.0, 1e-3, 1e-8])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_bound_of_a_value_has_what_steps_lose(way, r, steps):
+    at = lg.trace(lambda r: variance(r, way, steps), r).solve()
+    error = abs(float(at["output"]) / exactly(r, steps) - 1)
+    assert error <= 3 * at.certificate.error_bound + 1e-15
+    assert at.certificate.error_bound < 1e3 * error + 1e-12
+
+
+def bessel(x, n=120):
+    """J₀ by its series, as a loop."""
+
+    def step(s, k):
+        term = -s[1] * x * x / (4 * k * k)
+        return (s[0] + term, term), s[0]
+
+    return lg.scan(step, (1.0, 1.0), np.arange(1.0, n))[0][0]
+
+
+@pytest.mark.parametrize("x", [5.0, 30.0, 38.0, 40.0])
+def test_a_series_of_terms_that_take_one_another_away(x):
+    at = lg.trace(bessel, x).solve()
+    found = float(at["output"])
+    error = abs(found - float(mpmath.besselj(0, x))) / abs(found)
+    assert error <= at.certificate.error_bound + 1e-13
+    slope = -float(mpmath.besselj(1, x))
+    try:
+        assert float(lg.grad(bessel)(x)) == pytest.approx(slope, rel=1e-6)
+        assert x < 10
+    except lg.SingularSystem:
+        assert x > 20
+
+
+def test_a_step_that_adds_and_takes_away_a_large_number():
+    f = lambda a: lg.iterate(lambda x: (x * a + 1e8) - 1e8, 0.7, 3)
+    at = lg.trace(f, 1.1).solve()
+    assert abs(float(at["output"]) / (0.7 * 1.1**3) - 1) <= at.certificate.error_bound < 1e-6
+
+
+def test_a_loop_that_equations_go_on_from():
+    p = lg.Program("filter")
+    r = p.parameter("r", value=1e-8)
+    loss = p.define("loss", lg.iterate(lambda v: v - v * v / (v + r), 1e6, 1))
+    x = p.unknown("x", start=1.0)
+    p.subject_to(x * x == loss)
+    with pytest.raises(lg.SingularSystem, match="cannot be certified"):
+        p.solve()
+    found = p.solve(r=1e3)
+    assert float(found["x"]) == pytest.approx(np.sqrt(1e9 / 1001e3), rel=1e-9)
+
+
+def test_a_loop_inside_a_loop():
+    inner = lambda r: lambda z, _: (lg.iterate(lambda p: p - p * p / (p + r), z + 1e6, 1), z)
+    f = lambda r: np.log(lg.scan(inner(r), 0.0, np.zeros(2))[0])
+    with pytest.raises(lg.SingularSystem, match="cancels much in its steps"):
+        lg.grad(f)(1e-8)
+
+
+def test_momentum_that_has_come_to_rest_is_no_loss_of_digits():
+    # Velocities begin at zero, grow, and end as next to nothing.
+    def step(s):
+        v = 0.5 * s[1] - 0.1 * (s[0] - 2.0)
+        return s[0] + v, v
+
+    f = lambda w: lg.iterate(step, (w, 0.0), 60)[0]
+    matrix = np.linalg.matrix_power(np.array([[0.9, 0.5], [-0.1, 0.5]]), 60)
+    assert float(lg.grad(f)(5.0)) == pytest.approx(matrix[0, 0], rel=1e-9)
