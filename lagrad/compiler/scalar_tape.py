@@ -136,6 +136,10 @@ class ScalarTape:
         self.binary = self.code < BINARY
         self._made = 0
 
+    def places(self, nodes: Sequence[Expression]) -> Array:
+        """Where the values of some scalars are."""
+        return np.array([self.place[node.index] for node in nodes], dtype=int)
+
     def forward(self, values: Sequence[Array]) -> Array:
         """The values of all nodes for those of the inputs."""
         found = np.empty(self.size)

@@ -312,12 +312,21 @@ class Application(Expression):
 
 
 class Constant(Expression):
-    """A number, or a read-only array, in a graph."""
+    """A number, or a read-only array, in a graph.
 
-    __slots__ = ("value",)
+    Attributes
+    ----------
+    value : float, int, bool or ndarray
+    made : callable or None
+        Where it is rounded from other constants: what it is in another precision.
+    """
 
-    def __init__(self, graph: Graph, value: Any) -> None:
-        self.value = value
+    __slots__ = ("made", "value")
+
+    def __init__(
+        self, graph: Graph, value: Any, made: Callable[[DType], Any] | None = None
+    ) -> None:
+        self.value, self.made = value, made
         super().__init__(graph, None, (), (), getattr(value, "shape", ()), np.result_type(value))
 
 

@@ -26,7 +26,7 @@ from lagrad.expressions.expression import Application, Constant, Equation, Expre
 from lagrad.expressions.linear_maps import LinearMap, Reindex, Scale
 from lagrad.expressions.primitive import Primitive
 from lagrad.expressions.real_arrays import NUMBERS, real_array
-from lagrad.typing import Array, Parameters, Shape
+from lagrad.typing import Array, DType, Parameters, Shape
 
 DOUBLE = np.dtype(float)
 
@@ -100,7 +100,7 @@ class Graph:
                     found = primitive.kernel(parameters)(*values)
                 # What is not finite is named by who evaluates it.
                 if np.isfinite(found).all():
-                    node = self.constant(found)
+                    node = self.constant(found, made_of(primitive, arguments, parameters))
             if node is None:
                 node = Application(self, primitive, arguments, parameters, shape, dtype)
             self.table[key] = node
@@ -126,8 +126,10 @@ class Graph:
             node = self.table[key] = Application(self, primitive, arguments, (), (), DOUBLE)
         return node
 
-    def constant(self, value: Any) -> Constant:
-        """The node of a number or of an array, which is copied."""
+    def constant(self, value: Any, made: Callable[[DType], Any] | None = None) -> Constant:
+        """The node of a number or of an array, which is copied; a rounded one may be `made`."""
+        if made is not None:
+            return Constant(self, real_array(value, "a constant"), made)
         if type(value) in NUMBERS:
             # Zeros have signs, and NaN equals nothing.
             key: Any = (type(value), value if value == value != 0 else repr(value))
@@ -179,6 +181,26 @@ class Graph:
     def equation(self, lhs: Any, rhs: Any) -> Any:
         """What `lhs == rhs` is."""
         return Equation(lhs, rhs)
+
+
+def made_of(
+    primitive: Primitive, arguments: tuple[Expression, ...], parameters: Parameters
+) -> Callable[[DType], Any] | None:
+    """What a function of constants is in another precision; None where it rounds nothing."""
+    if not primitive.elementwise or primitive.kink:
+        return None
+    given = [(a.value, a.made) for a in arguments if isinstance(a, Constant)]
+
+    def made(dtype: DType) -> Any:
+        at = [in_precision(value, dtype) if own is None else own(dtype) for value, own in given]
+        return primitive.kernel(parameters)(*at)
+
+    return made
+
+
+def in_precision(value: Any, dtype: DType) -> Any:
+    array = np.asarray(value)
+    return array if array.dtype.kind == "b" else array.astype(dtype)
 
 
 def settled(argument: Expression, shape: Shape) -> Any:

@@ -7,13 +7,13 @@ which says where it comes from.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
-from lagrad.compiler.wider import WidePlan
-from lagrad.expressions.expression import Variable
+from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import conditioned, repeats, selects
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
@@ -21,12 +21,16 @@ from lagrad.solving.block_equations import largest
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import DIVIDES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, worst
-from lagrad.solving.relative_change import relative_change
+from lagrad.solving.relative_change import ALL_BUT_ZERO, relative_change
 from lagrad.solving.rounding_samples import SAMPLES, SPACINGS, Roundings, stepping
+from lagrad.solving.wider_precision import CLOSE, SMALL, WideNodes
+from lagrad.systems.cancellation import differences
 from lagrad.systems.constraint import definitions
 from lagrad.systems.system import System
 from lagrad.typing import Array
 
+# What of a sum's terms a wider precision knows by few digits.
+NOTHING = 1e-11
 # The roles of variables whose values are given.
 GIVEN = ("parameter", "data")
 
@@ -56,10 +60,15 @@ class ExplicitGradient:
         self.of = None if of is None else variables[of]
         self.parameters = [] if of is None else compiled.system.with_role("parameter")
         self.loops, self.iterates = False, of is not None and compiled.iterates
-        self.wide: WidePlan | None = None
+        self.wide: WideNodes | None = None
+        # Sums that may cancel, and where their terms are among what is computed.
+        self.differences = None if of is None else compiled.differences
+        self.terms: Any = None
         if compiled.flat is not None:
             (run,) = compiled.runs
             self.inputs, self.run = [v.name for v in run.inputs], self._swept
+            if self.differences is not None:
+                self.terms = compiled.flat.places(self.differences.arguments)
             self.whole = [v.role == "parameter" for v in run.inputs if isinstance(v, Variable)]
             return
         system, names = compiled.system, list(outputs)
@@ -77,14 +86,38 @@ class ExplicitGradient:
         self.loops = repeats(system.arena.nodes)
         matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
         self.tie_count = len(ties)
-        self.plan = Plan(given, [*results, *ties, *matrices], definitions(system))
-        self.wide = WidePlan(self.plan)
+        self.wide = self._wide(results, definitions(system))
+        if self.differences is not None:
+            roots = [system.constraints[name].root for name in compiled.system.constraints]
+            self.differences = differences(roots, definitions(system))
+        terms = [] if self.differences is None else self.differences.arguments
+        self.checked = len(results) + len(ties) + len(matrices)
+        self.terms = slice(self.checked, None)
+        self.plan = Plan(given, [*results, *ties, *matrices, *terms], definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
         wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
         self.copied = [
             dtype if shared or dtype != v.dtype else None
             for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=False)
         ]
+
+    def _wide(self, results: list[Variable], defined: dict[int, Expression]) -> WideNodes | None:
+        """The gradient in a wider precision, where it is of few numbers."""
+        usual = np.result_type(*[v.dtype for v in self.given], np.float32)
+        found = WideNodes(self.given, results[len(self.outputs) :], defined, usual)
+        return None if found.dtype is None or found.size > 3 * SMALL else found
+
+    def _agrees(self, values: Sequence[Array], slopes: Sequence[Array]) -> bool | None:
+        """Whether a gradient is what a wider precision makes of it; None where there is none."""
+        with np.errstate(all="ignore"):
+            finer = None if self.wide is None else self.wide(values)
+            if finer is None:
+                return None
+            pairs = zip(finer, slopes, strict=True)
+            return all(
+                bool(np.abs(b - a).max(initial=0.0) <= CLOSE * np.abs(a).max(initial=0.0))
+                for b, a in pairs
+            )
 
     def _kinks(
         self, system: System, given: list[Variable], results: list[Variable]
@@ -105,15 +138,15 @@ class ExplicitGradient:
         """The outputs' values, and the gradient by each parameter, each an array of its own.
 
         None where not all is finite, where derivatives may be rounding, or where a matrix is so
-        ill-conditioned that the accuracy is to be asked for. Where it is `hot`, only loops are
-        asked for doubts about rounding.
+        ill-conditioned that the accuracy is to be asked for. Where it is `hot`, programs are not
+        asked whether they divide by what rounding has left.
         """
         if not (self.loops or (self.iterates and not hot)):
-            found = self.run(values)
-            return None if not hot and self.spoilt(values, found) else found
+            found, terms = self.run(values)
+            return None if self.spoilt(values, found, terms, hot) else found
         with doubting() as doubts:
-            found = self.run(values)
-        if not hot and self.spoilt(values, found):
+            found, terms = self.run(values)
+        if self.spoilt(values, found, terms, hot):
             return None
         if not (doubts or (found is not None and self.iterates and not hot)):
             return found
@@ -125,42 +158,59 @@ class ExplicitGradient:
             raise rounded(f"a derivative in {self.compiled.system.name!r}", change, why)
         return None
 
-    def spoilt(self, values: Sequence[Array], found: list[Array] | None) -> bool:
+    def spoilt(
+        self, values: Sequence[Array], found: list[Array] | None, terms: Any, hot: bool
+    ) -> bool:
         """Whether rounding may be much of a gradient: to be looked at closely.
 
-        Where it costs little, a wider precision finds another one; elsewhere little is left of a
-        sum.
+        Where it costs little, a wider precision finds another one; elsewhere, and where it is
+        `hot`, little is left of a sum.
         """
         if self.of is None or found is None:
             return False
-        wide = self.wide
-        agrees = None if wide is None else wide.agrees(values, found, len(self.outputs))
-        # Zeros agree where terms are so large that the wider precision rounds them as well.
-        if agrees is not None and (not agrees or all(map(np.any, found[len(self.outputs) :]))):
-            return not agrees
-        variables = self.compiled.system.variables
-        named = {variables[k]: v for k, v in zip(self.inputs, values, strict=True)}
-        return self.compiled.cancels(named)[0] is not None
+        slopes = found[len(self.outputs) :]
+        agrees = None if hot else self._agrees(values, slopes)
+        if agrees is not None and not agrees:
+            return True
+        # They agree as well where so little is left that the wider precision has none of it.
+        if not hot and self._tiny(values, found):
+            return True
+        if self.differences is None:
+            return False
+        known = agrees is not None and all(map(np.any, slopes))
+        with np.errstate(all="ignore"):
+            return self.differences.first(terms, NOTHING if known else None)[0] is not None
 
-    def _planned(self, values: Sequence[Array]) -> list[Array] | None:
+    def _tiny(self, values: Sequence[Array], found: list[Array]) -> bool:
+        """Whether sums on the way to a derivative may have taken all of its digits."""
+        count, named = len(self.outputs), dict(zip(self.inputs, values, strict=True))
+        top = max(1.0, *(float(np.abs(a).max(initial=0.0)) for a in found[:count]))
+        for v, slope in zip(self.parameters, found[count:], strict=True):
+            by = max(1.0, float(np.abs(named[v.name]).max(initial=0.0)))
+            if slope.size and float(np.abs(slope).max()) * by < ALL_BUT_ZERO * top:
+                return True
+        return False
+
+    def _planned(self, values: Sequence[Array]) -> tuple[list[Array] | None, Any]:
         found, finite = self.plan.checked(values)
-        count = len(self.copied)
-        if not finite:
-            return None
+        count, terms = len(self.copied), found[self.terms]
+        if not finite and not all_finite(found[: self.checked]):
+            return None, terms
         if self.kinked_loops:
             named = dict(zip(self.inputs, values, strict=True))
             if self.compiled.meets_kinks(named):
-                return None
-        ties, matrices = found[count : count + self.tie_count], found[count + self.tie_count :]
+                return None, terms
+        ties = found[count : count + self.tie_count]
+        matrices = found[count + self.tie_count : self.checked]
         if matrices and not worst(matrices) < HARMLESS:
-            return None
+            return None, terms
         if any(tie.any() for tie in ties):
             found[self.plain :] = self._mean(values, found[self.plain : count])
         del found[count:]
         for k, dtype in enumerate(self.copied):
             if dtype is not None:
                 found[k] = np.array(found[k], dtype)[()]
-        return found
+        return found, terms
 
     def _rounding(self, values: Sequence[Array]) -> float:
         """How far derivatives change where all that they are made of moves by its last bits.
@@ -192,9 +242,9 @@ class ExplicitGradient:
     def _one_side(self, values: Sequence[Array]) -> list[Array] | None:
         """The results as they stand; None where not all is finite."""
         if self.compiled.flat is not None:
-            return self._swept(values)
-        found, finite = self.plan.checked(values)
-        return found[: len(self.copied)] if finite else None
+            return self._swept(values)[0]
+        found = self.plan(values)[: self.checked]
+        return found[: len(self.copied)] if all_finite(found) else None
 
     def _mean(self, values: Sequence[Array], plain: list[Array]) -> list[Array]:
         """The mean over the sides of the kinks that there are."""
@@ -215,21 +265,22 @@ class ExplicitGradient:
             found, _ = kinks.mean(plain, kinks.side(values), pairs(), evaluate)
         return [array[()] for array in found]
 
-    def _swept(self, values: Sequence[Array]) -> list[Array] | None:
+    def _swept(self, values: Sequence[Array]) -> tuple[list[Array] | None, Any]:
         tape = self.compiled.flat
         assert tape is not None
         memory = tape.forward(values)
         if not all_finite([memory]):
-            return None
+            return None, ()
         if tape.tied(memory) and self.compiled.kinks is not None:
-            return None
+            return None, ()
         sweep = ScalarSweep(self.compiled, ScalarPoint(tape, memory))
         found = [memory[tape.place[v.index]] for v in self.outputs]
         if self.of is not None:
             sweep.seed(self.of, 1.0)
             sweep.back()
             found += [np.array(sweep.value(v))[()] for v in self.parameters]
-        return found if all_finite(found) else None
+        terms = () if self.terms is None else memory[self.terms]
+        return (found if all_finite(found) else None), terms
 
 
 def direct(program: Derivable, outputs: tuple[str, ...], of: str | None) -> ExplicitGradient | None:

@@ -23,6 +23,7 @@ from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Stretch
 from lagrad.systems.constraint import Constraint
 from lagrad.systems.linearization import Linearization, joined, plus, split
 from lagrad.systems.structure import Block
+from lagrad.systems.system import System
 from lagrad.typing import Array
 
 
@@ -238,6 +239,20 @@ class ScalarPoint:
     def partials(self) -> tuple[Array, Array]:
         """All local partials at this point."""
         return self.tape.partials(self.values)
+
+    def scale(self, compiled: CompiledSystem) -> float:
+        """The largest value of a variable, but for data and derivatives."""
+        return largest(self.values[compiled.once(places_of_values, compiled.system, self.tape)])
+
+
+def places_of_values(system: System, tape: ScalarTape) -> Array:
+    """Where the values of variables are on a tape, but for data and derivatives."""
+    found: list[int] = []
+    for v in system.variables.values():
+        if v.role != "data" and not v.derivative:
+            start = tape.starts.get(v.index, tape.place.get(v.index))
+            found += () if start is None else range(start, start + v.size)
+    return np.array(found, dtype=int)
 
 
 class ScalarSweep(Carried):

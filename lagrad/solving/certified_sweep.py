@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.compiler.wider import CLOSE, FINER
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.graph import repeats
 from lagrad.solving.adjoint_sweep import Carried
@@ -19,9 +18,9 @@ from lagrad.solving.block_equations import largest
 from lagrad.solving.finer_derivatives import TOO_MANY, first_off, is_small, wider
 from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
 from lagrad.solving.relative_change import (
+    ALL_BUT_ZERO,
     EXACTLY,
     MANY,
-    NEGLIGIBLE,
     UNSEEN,
     Units,
     hidden,
@@ -39,6 +38,7 @@ from lagrad.solving.rounding_samples import (
 from lagrad.solving.sides import at_kink, first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.solving.wider_point import wider_point
+from lagrad.solving.wider_precision import CLOSE, FINER
 from lagrad.typing import Array
 
 # What seeds a sweep, runs it, and reads what has arrived.
@@ -47,7 +47,7 @@ Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 JUMPED = 1e-2
 # How far around it is seen whether something vanishes at a point; relative, by moves of last bits.
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
-# So many samples are enough to tell whether something is zero, and what rounding does at the most.
+# So many samples tell whether something is zero, and what rounding does at the most.
 ENOUGH = SAMPLES + FURTHER
 # Changes that are none of rounding alone, but magnified.
 LITTLE = 1e-10
@@ -277,9 +277,10 @@ class CertifiedSweep:
             return self._hidden(found, sweep), point.cancels[0], False
         if at_kink(point):
             return 0.0, None, False
-        spoilt = self._spoilt(found, sweep, [finer])
-        # In a wider precision it is seen what is zero, and what is small.
         others = self._rounded(found, sweep)
+        # By chance what was found may be close to what the wider precision makes of it.
+        spoilt = self._spoilt(found, sweep, [finer, *others])
+        # In a wider precision it is seen what is zero, and what is small.
         rounding = {k: max(largest(o[k] - found[k]) for o in others) for k in spoilt}
         sure = {k for k in spoilt if rounding[k] < CLEAR * largest(finer[k])}
         loose = set(found) - spoilt
@@ -293,19 +294,24 @@ class CertifiedSweep:
         return lost, point.cancels[0], False
 
     def _hidden(self, found: dict[Any, Array], sweep: Carried) -> float:
-        """What zeros are off by that a wider precision has as well, of terms that it rounds too."""
-        zeros = {key: array for key, array in found.items() if not np.any(array)}
-        if not zeros or self.point.cancels[0] is None or at_kink(self.point):
+        """What is off though a wider precision, which rounds as well, agrees with it."""
+        units = {key: self._unit_of_value(key) for key in found}
+        usual = all(largest(a) > units[k] for k, a in found.items())
+        if (usual and self.point.cancels[0] is None) or at_kink(self.point):
             return 0.0
-        others = self._rounded(found, sweep)
-        noise = {k: max(largest(other[k]) for other in others) / FINER for k in zeros}
-        return max(noise[k] / self._unit_of_value(k) for k in zeros)
+        zeros, others = {k for k, a in found.items() if not np.any(a)}, self._rounded(found, sweep)
+        noise = {k: max(largest(o[k] - a) for o in others) / FINER for k, a in found.items()}
+        off, rest = {k: noise[k] / units[k] for k in zeros}, set(found) - zeros
+        lost = {k: noise[k] / largest(found[k]) for k in rest}
+        if max(lost.values(), default=0.0) > self.accuracy:
+            off |= {k: lost[k] for k in rest & self._spoilt(found, sweep, others)}
+        return max(off.values(), default=0.0)
 
     def _unit_of_value(self, key: Any) -> float:
-        """A millionth of the program's values, over a parameter's value or one."""
+        """What is no more than zero beside the program's values, over a parameter's, or one."""
         values = (a for v, a in self.point.values.items() if v.role != "data" and not v.derivative)
         top = max((size for size in map(largest, values) if np.isfinite(size)), default=1.0)
-        return NEGLIGIBLE * max(top, 1.0) / max(self.units.get(key, (1.0, 1.0))[1], 1.0)
+        return ALL_BUT_ZERO * max(top, 1.0) / max(self.units.get(key, (1.0, 1.0))[1], 1.0)
 
     def _finer(self, sweep: Carried) -> dict[Any, Array] | None:
         """What is carried in a wider precision, where there is one."""

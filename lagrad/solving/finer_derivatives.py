@@ -7,11 +7,10 @@ import weakref
 
 import numpy as np
 
-from lagrad.compiler.wider import SMALL
 from lagrad.expressions.expression import Expression
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.solved_point import RoundedPoint, SolvedPoint
-from lagrad.solving.wider_precision import WideNodes
+from lagrad.solving.wider_precision import SMALL, WideNodes
 from lagrad.systems.constraint import definitions
 from lagrad.typing import Array
 

@@ -21,7 +21,7 @@ from lagrad.expressions.graph import ancestors, moves
 from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import Tape
 from lagrad.systems.system import System
-from lagrad.typing import Array, Function, Indices
+from lagrad.typing import Array, DType, Function, Indices
 
 # Operations that are rounded, and those of which some arguments are.
 Only: TypeAlias = tuple[set[int], dict[int, tuple[bool, ...]]]
@@ -98,6 +98,34 @@ def stepping(rounded: Roundings | None) -> Iterator[None]:
         STEPS.reset(token)
 
 
+class RoundedConstants:
+    """Constants that are rounded from others, as 1/3 is."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Constant] = []
+
+    def see(self, node: Constant) -> None:
+        """Take a constant, if it is one."""
+        if node.made is None or node.dtype.kind != "f":
+            return
+        with np.errstate(all="ignore"):
+            try:
+                finer = node.made(np.dtype(np.longdouble))
+            except TypeError:  # it knows nothing wider
+                return
+        if not np.array_equal(finer, node.value):
+            self.nodes.append(node)
+
+    def otherwise(self, rounded: Roundings) -> dict[int, Any]:
+        """Their values rounded otherwise, by index."""
+        return {node.index: rounded(np.asarray(node.value)) for node in self.nodes}
+
+    def wide(self, dtype: DType) -> dict[int, Any]:
+        """Their values in another precision."""
+        with np.errstate(all="ignore"):
+            return {n.index: n.made(dtype) for n in self.nodes if n.made is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One node: where its value goes, what it is of, and what of it is rounded."""
@@ -122,12 +150,15 @@ class RoundedSystem:
         variables = list(system.variables.values())
         self.tape, self.within = tape, only is None
         self.constants: list[tuple[int, Any]] = []
+        self.rounded = RoundedConstants()
         self.order: list[Operation | tuple[int, int]] = []
         self.variables = [v for v in variables if v.index in defined]
         leaf = lambda n: isinstance(n, Variable) and n.index not in defined
         for node in ancestors([*self.variables, *tape.data], leaf, defined):
             if isinstance(node, Constant):
                 self.constants.append((node.index, np.asarray(node.value)))
+                if only is None:
+                    self.rounded.see(node)
             elif node.index in defined:
                 self.order.append((node.index, defined[node.index].index))
             elif node.primitive is not None:
@@ -145,6 +176,7 @@ class RoundedSystem:
     ) -> tuple[dict[Variable, Array], Sequence[Array]]:
         memory: dict[int, Any] = {v.index: a for v, a in values.items()}
         memory.update(self.constants)
+        memory.update(self.rounded.otherwise(rounded))
         for step in self.order:
             if isinstance(step, tuple):
                 memory[step[0]] = memory[step[1]]

@@ -22,7 +22,7 @@ from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.not_finite import mended, without_slope
-from lagrad.solving.relative_change import NEGLIGIBLE, share, worst_share
+from lagrad.solving.relative_change import ALL_BUT_ZERO, NEGLIGIBLE, share, worst_share
 from lagrad.solving.rounding_samples import COARSE, SAMPLES, SPACINGS, Roundings, stepping
 from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
@@ -140,8 +140,7 @@ class SolvedPoint:
         values = {v: np.asarray(a) for v, a in there.values.items()}
         values = {v: rounded(a) if v.role == "unknown" else a for v, a in values.items()}
         others, data = self.compiled.rounded(values, rounded)
-        values.update(others)
-        return RoundedPoint(self.compiled, values, self.solved, data=data, rounded=rounded)
+        return RoundedPoint(self.compiled, values | others, self.solved, data=data, rounded=rounded)
 
     @cached_property
     def condition(self) -> float:
@@ -270,7 +269,7 @@ class SolvedPoint:
 
     def felt(self) -> float:
         """The relative error of the unknowns, each measured by what would be felt of it."""
-        bounds = [solved.bound for solved in self.solved.values()]
+        bounds = (solved.bound for solved in self.solved.values())
         found = [largest(b.each * b.sizes / np.maximum(b.matters, 1e-300)) for b in bounds]
         return max([*found, self.drift(felt=True)])
 
@@ -297,13 +296,14 @@ class SolvedPoint:
         here, there = self.values, other.values
         defined = self.compiled.rounded.variables
         changes = ((largest(there[v] - here[v]) / SPACINGS, largest(here[v])) for v in defined)
-        return worst_share(itertools.chain(pairs, changes), NEGLIGIBLE * self.scale)
+        floor = NEGLIGIBLE if self.solved else ALL_BUT_ZERO
+        return worst_share(itertools.chain(pairs, changes), floor * self.scale)
 
     @cached_property
     def scale(self) -> float:
         """The largest value of all but data and derivatives, also on the way to the solution."""
         if self.flat is not None:
-            return largest(self.flat.values)
+            return self.flat.scale(self.compiled)
         given = [a for v, a in self.values.items() if v.role != "data" and not v.derivative]
         sizes = [size for size in map(largest, given) if np.isfinite(size)]
         sizes += [

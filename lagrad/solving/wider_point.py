@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lagrad.compiler.wider import wider_than
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.linear_solvers.base import ESTIMATE, Factors
 from lagrad.linear_solvers.jacobian import signed
@@ -22,10 +21,10 @@ from lagrad.solving.block_equations import BlockEquations, LocalEquations, large
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.finer_derivatives import plan_of
 from lagrad.solving.newton import BlockProblem
-from lagrad.solving.relative_change import EXACTLY, UNSEEN, share
+from lagrad.solving.relative_change import EXACTLY, NEGLIGIBLE, UNSEEN, share, worst_share
 from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAMPLES, SPACINGS, Roundings
 from lagrad.solving.solved_point import GIVEN, SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
-from lagrad.solving.wider_precision import WideNodes
+from lagrad.solving.wider_precision import WideNodes, wider_than
 from lagrad.systems.linearization import Linearization, joined, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -225,12 +224,14 @@ class RefinedPoint(SolvedPoint):
         return found
 
     def drift(self, felt: bool = False) -> float:
-        found = 0.0
-        for block, solved in self.solved.items():
-            sizes = solved.bound.matters if felt else solved.bound.sizes
-            for v, size in zip(block.unknowns, sizes, strict=True):
-                found = max(found, share(self.spread[v], float(size)))
-        return found
+        pairs = (
+            (self.spread[v], float(size))
+            for block, solved in self.solved.items()
+            for v, size in zip(
+                block.unknowns, solved.bound.matters if felt else solved.bound.sizes, strict=True
+            )
+        )
+        return worst_share(pairs, NEGLIGIBLE * self.scale)
 
 
 def refined(point: SolvedPoint) -> RefinedPoint | None:

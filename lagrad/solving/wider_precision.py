@@ -1,7 +1,6 @@
 """Operations in a wider precision: what rounding in the usual one has done to a sum is seen there.
 
-Doubles are widened to the machine's long doubles, singles to doubles. LAPACK's functions, and some
-of SciPy's, know nothing wider than doubles; nor does every machine.
+LAPACK's functions, and some of SciPy's, know nothing wider than doubles; nor does every machine.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,12 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from lagrad.compiler.wider import wider_than
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
-from lagrad.solving.rounding_samples import Roundings, exact
+from lagrad.solving.long_doubles import longer
+from lagrad.solving.rounding_samples import RoundedConstants, Roundings, exact
 from lagrad.systems.cancellation import whole
 from lagrad.typing import Array, DType, Indices
+
+# How many times finer a wider precision rounds, at the least.
+FINER = 1000.0
+# Relative changes that are rounding.
+CLOSE = 1e-9
+# Numbers up to which nobody waits for these: they are computed whenever a derivative is. A
+# program with its gradient computes about three times as many.
+SMALL = 400
+
+
+def wider_than(dtype: DType) -> DType | None:
+    """The next wider dtype of floats, where the machine has one that is."""
+    wider = np.dtype(float if dtype == np.float32 else np.longdouble)
+    spacing, finer = (float(np.finfo(str(kind)).eps) for kind in (dtype, wider))
+    return wider if finer <= spacing / FINER else None
 
 
 class WideNodes:
@@ -41,6 +55,7 @@ class WideNodes:
         self._exact: dict[int, bool] = {}
         given = {node.index for node in inputs}
         self.constants: list[tuple[int, Any]] = []
+        self.rounded = RoundedConstants()
         self.order: list[tuple[Expression, Callable[..., Any] | None, Indices]] = []
         self.tested = False
         for node in ancestors(outputs, lambda n: n.index in given, defined):
@@ -48,10 +63,11 @@ class WideNodes:
                 continue
             if isinstance(node, Constant):
                 self.constants.append((node.index, np.asarray(node.value)))
+                self.rounded.see(node)
             elif node.index in defined:
                 self.order.append((node, None, (defined[node.index].index,)))
             elif node.primitive is not None:
-                kernel = node.primitive.kernel(node.parameters)
+                kernel = longer(node.primitive.kernel(node.parameters))
                 arguments = tuple(a.index for a in node.arguments)
                 self.order.append((node, kernel, arguments))
                 if whole(node) or node.primitive.name == "astype":
@@ -78,7 +94,7 @@ class WideNodes:
 
     def otherwise(self, values: Iterable[Array], rounded: Roundings) -> list[Array]:
         """The outputs' values in the usual precision, each operation rounded otherwise."""
-        memory: dict[int, Any] = dict(self.constants)
+        memory: dict[int, Any] = dict(self.constants) | self.rounded.otherwise(rounded)
         memory.update(zip((node.index for node in self.inputs), values, strict=True))
         for index, kernel, arguments, rounds in self._rounds:
             found = kernel(*[memory[a] for a in arguments])
@@ -113,6 +129,8 @@ class WideNodes:
         self, values: Iterable[Array], dtype: DType, rounded: Roundings | None = None
     ) -> dict[int, Any]:
         memory: dict[int, Any] = dict(self.constants)
+        if dtype == self.dtype:
+            memory.update(self.rounded.wide(dtype))
         for node, value in zip(self.inputs, values, strict=True):
             array = np.asarray(value)
             memory[node.index] = array.astype(dtype) if array.dtype.kind == "f" else array

@@ -26,6 +26,8 @@ from lagrad.typing import Array
 LEFT = 1e-2
 # Entries and operations beyond which nobody looks.
 ENTRIES, OPERATIONS = 1_000_000, 2_000
+# Entries of arrays that are looked at as a whole first.
+LARGE = 4096
 # Products of numbers within one contraction, beyond which it is not looked at.
 PRODUCTS = 20_000_000
 # How little is left of one where a function of one number is zero.
@@ -113,35 +115,56 @@ class Differences:
         rounded = {n.index: tuple(not exact[a.index] for a in n.arguments) for n in (*sums, *many)}
         self.spoilt = {right(n.arguments[0], defined).index for n in self.functions}, rounded
 
-    def first(self, arguments: Sequence[Array]) -> tuple[Expression | None, float]:
+    def first(
+        self, arguments: Sequence[Array], share: float | None = None
+    ) -> tuple[Expression | None, float]:
         """The first operation of which little is left, and the largest that one was left of.
 
         Parameters
         ----------
         arguments : sequence of ndarray
             The values of `arguments`.
+        share : float, optional
+            What of the terms is little.
         """
         first, top, place = None, 1.0, len(self.functions)
+        least = self.least if share is None else share
         with np.errstate(all="ignore"):
             for node, value in zip(self.functions, arguments, strict=False):
-                if first is None and (OF_ONE[name_of(node)](value) < self.least).any():
+                if first is None and (OF_ONE[name_of(node)](value) < least).any():
                     first = node
             for found in self.sums[: len(self.sums) - len(self.together)]:
                 end = place + 1 + len(found.terms)
-                value, size = arguments[place], found.size(*arguments[place + 1 : end])
+                value, terms = arguments[place], arguments[place + 1 : end]
                 place = end
-                if (np.abs(value) < self.least * size).any():
+                if found.size is largest_of and stands_out(value, terms, least):
+                    continue
+                size = found.size(*terms)
+                small = abs(value) < least * size
+                if small if small.shape == () else small.any():
                     first = found.node if first is None else first
                     top = max(top, float(np.max(size)))
             if self.together:
                 sizes = np.abs(np.array(arguments[place:], dtype=float))
                 sums, sizes[self.starts] = sizes[self.starts], 0.0
                 largest = np.maximum.reduceat(sizes, self.starts)
-                small = np.flatnonzero(sums < self.least * largest)
+                small = np.flatnonzero(sums < least * largest)
                 if small.size:
                     first = self.together[small[0]].node if first is None else first
                     top = max(top, float(largest[small].max()))
         return first, top
+
+
+def stands_out(value: Array, terms: Sequence[Array], share: float) -> bool:
+    """Whether a large array's entries are all more than a share of any of their terms.
+
+    It is seen without arrays in between.
+    """
+    if value.size < LARGE:
+        return False
+    low, high = float(value.min()), float(value.max())
+    least = low if low > 0 else -high if high < 0 else float(np.abs(value).min())
+    return all(least > share * max(float(np.max(t)), -float(np.min(t))) for t in terms)
 
 
 def name_of(node: Expression) -> str:
@@ -173,6 +196,8 @@ def size_of(node: Expression) -> Size:
     """
     assert node.primitive is not None
     kernel = node.primitive.kernel(node.parameters)
+    if name_of(node) == "sum" and node.shape == ():
+        return norm
     if name_of(node) == "sparse_product":
         kernel = node.primitive.kernel((node.parameters[0].squared(),))
 
@@ -181,6 +206,12 @@ def size_of(node: Expression) -> Size:
         return found
 
     return size
+
+
+def norm(a: Array) -> Array:
+    """The root sum of squares of all entries."""
+    flat = np.ravel(a)
+    return np.sqrt(flat @ flat)
 
 
 def products(node: Expression) -> int:

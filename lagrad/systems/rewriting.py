@@ -29,7 +29,7 @@ def transplanted(
         elif isinstance(old, Variable):
             node[old.index] = leaf(old, node)
         elif isinstance(old, Constant):
-            node[old.index] = graph.constant(old.value)
+            node[old.index] = graph.constant(old.value, old.made)
         else:
             assert old.primitive is not None
             arguments = tuple(node[a.index] for a in old.arguments)
