@@ -21,7 +21,7 @@ from lagrad.solving.block_equations import largest
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import DIVIDES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, worst
-from lagrad.solving.relative_change import ALL_BUT_ZERO, relative_change
+from lagrad.solving.relative_change import ALL_BUT_ZERO, MAGNIFIED, relative_change
 from lagrad.solving.rounding_samples import SAMPLES, SPACINGS, Roundings, stepping
 from lagrad.solving.wider_precision import CLOSE, SMALL, WideNodes
 from lagrad.systems.cancellation import differences
@@ -31,6 +31,8 @@ from lagrad.typing import Array
 
 # What of a sum's terms a wider precision knows by few digits.
 NOTHING = 1e-11
+# Operations of a program, from which rounding may be magnified on the way, however often it is run.
+LONG = 100
 # The roles of variables whose values are given.
 GIVEN = ("parameter", "data")
 
@@ -114,10 +116,7 @@ class ExplicitGradient:
             if finer is None:
                 return None
             pairs = zip(finer, slopes, strict=True)
-            return all(
-                bool(np.abs(b - a).max(initial=0.0) <= CLOSE * np.abs(a).max(initial=0.0))
-                for b, a in pairs
-            )
+            return all(largest(b - a) <= CLOSE * largest(a) for b, a in pairs)
 
     def _kinks(
         self, system: System, given: list[Variable], results: list[Variable]
@@ -173,7 +172,7 @@ class ExplicitGradient:
         if agrees is not None and not agrees:
             return True
         # They agree as well where so little is left that the wider precision has none of it.
-        if not hot and self._tiny(values, found):
+        if (not hot or self.compiled.operations > LONG) and self._unusual(values, found):
             return True
         if self.differences is None:
             return False
@@ -181,13 +180,18 @@ class ExplicitGradient:
         with np.errstate(all="ignore"):
             return self.differences.first(terms, NOTHING if known else None)[0] is not None
 
-    def _tiny(self, values: Sequence[Array], found: list[Array]) -> bool:
-        """Whether sums on the way to a derivative may have taken all of its digits."""
+    def _unusual(self, values: Sequence[Array], found: list[Array]) -> bool:
+        """Whether a derivative is so small that sums may have taken all of its digits.
+
+        Or so large that rounding may be magnified on a long way.
+        """
         count, named = len(self.outputs), dict(zip(self.inputs, values, strict=True))
-        top = max(1.0, *(float(np.abs(a).max(initial=0.0)) for a in found[:count]))
+        top = max(1.0, *(largest(a) for a in found[:count]))
         for v, slope in zip(self.parameters, found[count:], strict=True):
-            by = max(1.0, float(np.abs(named[v.name]).max(initial=0.0)))
-            if slope.size and float(np.abs(slope).max()) * by < ALL_BUT_ZERO * top:
+            by = largest(named[v.name])
+            if slope.size and largest(slope) * max(1.0, by) < ALL_BUT_ZERO * top:
+                return True
+            if largest(slope) * by > MAGNIFIED * top:
                 return True
         return False
 

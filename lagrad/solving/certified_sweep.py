@@ -4,7 +4,7 @@ The same sweeps with other roundings, each block's solution corrected once, show
 the solution and rounding on the way do to the result. At a kink it is the mean over the sides.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -15,30 +15,14 @@ from lagrad.expressions.expression import Expression
 from lagrad.expressions.graph import repeats
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
-from lagrad.solving.finer_derivatives import TOO_MANY, first_off, is_small, wider
+from lagrad.solving.explicit_rounding import ExplicitRounding
+from lagrad.solving.finer_derivatives import TOO_MANY
 from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
-from lagrad.solving.relative_change import (
-    ALL_BUT_ZERO,
-    EXACTLY,
-    MANY,
-    UNSEEN,
-    Units,
-    hidden,
-    relative_change,
-)
-from lagrad.solving.rounding_samples import (
-    CLOSER,
-    COARSE,
-    FURTHER,
-    SAFETY,
-    SAMPLES,
-    SPACINGS,
-    stepping,
-)
-from lagrad.solving.sides import at_kink, first_side
+from lagrad.solving.relative_change import EXACTLY, MANY, UNSEEN, Units, hidden, relative_change
+from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAFETY, SAMPLES, closer, stepping
+from lagrad.solving.sides import first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.solving.wider_point import wider_point
-from lagrad.solving.wider_precision import CLOSE, FINER
 from lagrad.typing import Array
 
 # What seeds a sweep, runs it, and reads what has arrived.
@@ -51,12 +35,6 @@ AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
 ENOUGH = SAMPLES + FURTHER
 # Changes that are none of rounding alone, but magnified.
 LITTLE = 1e-10
-# How many times what the numbers given explain, from which a change is the operations'.
-UNEXPLAINED = 20.0
-# How many times what a wider precision makes of something rounding may be, where that is no zero.
-CLEAR = FINER / 4
-# In how many samples, and by how many of their last bits, these move to tell.
-MOVED, FAR = 5, 300.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +135,7 @@ class CertifiedSweep:
             if finer is not None:
                 return finer
         for there in point.beyond:
-            change = self._change(first, [self._near(there, sweep)])
+            change = self.change(first, [self.near(there, sweep)])
             error += change if change > JUMPED else 0.0
         if point.compiled.iterates and not self.point.tied:
             doubts.append(f"the program {point.compiled.system.name!r} {DIVIDES}")
@@ -166,7 +144,7 @@ class CertifiedSweep:
             sweep.doubts = tuple(dict.fromkeys(doubts))
             error += sweep.rounding
         if asked and not (point.doubtful or point.tied or point.side is not None):
-            return Taken(found, sweep, error, jump, *self._lost(first, sweep))
+            return Taken(found, sweep, error, jump, *ExplicitRounding(self, first, sweep).lost())
         return Taken(found, sweep, error, jump)
 
     def _in_wider(self, point: SolvedPoint, found: Mapping[Any, Array]) -> Taken | None:
@@ -179,8 +157,8 @@ class CertifiedSweep:
         finer = {key: np.asarray(a, kinds[key]) for key, a in self.carry(sweep).items()}
         if sweep.fault or not all(np.isfinite(array).all() for array in finer.values()):
             return None
-        others = [closer(finer, self._near(other, sweep)) for other in there.others(range(ENOUGH))]
-        change = self._change(finer, others)
+        others = [closer(finer, self.near(other, sweep)) for other in there.others(range(ENOUGH))]
+        change = self.change(finer, others)
         # Nor is it known here what some of it is.
         change = max(change, hidden(finer, others, self.units, point.scale, UNSEEN, EXACTLY))
         spacing = max(float(np.finfo(kind).eps) for kind in kinds.values())
@@ -198,29 +176,29 @@ class CertifiedSweep:
             return 0.0, False
 
         def near(numbers: range) -> Iterator[dict[Any, Array]]:
-            return (closer(found, self._near(point.sample(k), sweep)) for k in numbers)
+            return (closer(found, self.near(point.sample(k), sweep)) for k in numbers)
 
         with np.errstate(all="ignore"):
-            others = [closer(found, self._near(there, sweep)) for there in point.samples]
+            others = [closer(found, self.near(there, sweep)) for there in point.samples]
             near_zero = set[Any]()
             more = near(range(SAMPLES, ENOUGH))
-            change = SAFETY * self._change(found, others, more, near_zero=near_zero)
+            change = SAFETY * self.change(found, others, more, near_zero=near_zero)
             if LITTLE < change < np.inf:
                 # By chance a few samples are small, all of them.
                 others += near(range(len(others), MANY))
-                change = SAFETY * self._change(found, others, near(range(MANY, ENOUGH)))
+                change = SAFETY * self.change(found, others, near(range(MANY, ENOUGH)))
             if self.accuracy < change < np.inf:
                 others += near(range(MANY, ENOUGH))
-                change = CLOSER * self._change(found, others)
+                change = CLOSER * self.change(found, others)
             if self.accuracy < change < np.inf:
                 # Of a gradient that vanishes all that is left is rounding.
-                around = self._around(point, found, sweep)
-                return CLOSER * self._change(found, others, least=around), False
+                around = self.around(point, found, sweep)
+                return CLOSER * self.change(found, others, least=around), False
         if not near_zero or point.compiled.operations > TOO_MANY:
             return change, False
         return change, hidden(found, others, self.units, point.scale) > 0
 
-    def _around(
+    def around(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried
     ) -> dict[Any, float]:
         """How large a gradient that vanishes here is close by; of others nothing.
@@ -230,7 +208,7 @@ class CertifiedSweep:
         """
         if not all(getattr(key, "role", "") == "parameter" for key in found):
             return {}
-        whole, half = (next(self._moved(point, sweep, 1, s / STEP)) for s in (AROUND, AROUND / 2))
+        whole, half = (next(self.moved(point, sweep, 1, s / STEP)) for s in (AROUND, AROUND / 2))
         sizes = {key: (largest(whole[key]), largest(half[key])) for key in found}
         vanishes = all(0.4 * a <= b <= 0.6 * a < np.inf for a, b in sizes.values())
         return {k: a for k, (a, _) in sizes.items()} if vanishes else {}
@@ -240,13 +218,13 @@ class CertifiedSweep:
 
         Or where the steps of loops are rounded otherwise.
         """
-        change = max(self._change(found, [there]) for there in self._moved(point, sweep, MANY))
+        change = max(self.change(found, [there]) for there in self.moved(point, sweep, MANY))
         if not repeats(point.compiled.system.arena.nodes):
             return change
-        others = [closer(found, self._near(point.sample(k), sweep)) for k in range(MANY)]
-        return max(change, SAFETY * self._change(found, others))
+        others = [closer(found, self.near(point.sample(k), sweep)) for k in range(MANY)]
+        return max(change, SAFETY * self.change(found, others))
 
-    def _moved(
+    def moved(
         self, point: SolvedPoint, sweep: Carried, samples: int = SAMPLES, times: float = 1.0
     ) -> Iterator[dict[Any, Array]]:
         """What is carried where all that was given moves by its last bits, or by more."""
@@ -254,105 +232,9 @@ class CertifiedSweep:
         for _ in range(samples):
             move = lambda array: in_last_bits(np.asarray(array), rng, True, times)
             with moving(rng):
-                yield self._near(point.in_last_bits(rng, times), sweep, move)
+                yield self.near(point.in_last_bits(rng, times), sweep, move)
 
-    def _lost(
-        self, found: dict[Any, Array], sweep: Carried
-    ) -> tuple[float, Expression | None, bool]:
-        """What rounding has spoilt of what is carried where nothing is solved for.
-
-        With the operation that shows it, and whether no sum has cancelled at once.
-        """
-        point = self.point
-        finer = None
-        if is_small(point.compiled) or point.cancels[0] is not None:
-            finer = self._finer(sweep)
-        if finer is None and point.cancels[0] is None:
-            return 0.0, None, False
-        if finer is None:
-            return self._unexplained(found, sweep), point.cancels[0], False
-        found, finer = flushed(found), flushed(finer)
-        lost = relative_change(found, [finer], self.units, 0.0, sure=set(found))
-        if lost <= CLOSE:
-            return self._hidden(found, sweep), point.cancels[0], False
-        if at_kink(point):
-            return 0.0, None, False
-        others = self._rounded(found, sweep)
-        # By chance what was found may be close to what the wider precision makes of it.
-        spoilt = self._spoilt(found, sweep, [finer, *others])
-        # In a wider precision it is seen what is zero, and what is small.
-        rounding = {k: max(largest(o[k] - found[k]) for o in others) for k in spoilt}
-        sure = {k for k in spoilt if rounding[k] < CLEAR * largest(finer[k])}
-        loose = set(found) - spoilt
-        own = {k: self._unit_of_value(k) for k in spoilt}
-        lost = self._change(found, [finer], sure=sure, loose=loose, spoilt=own)
-        if lost > self.accuracy:
-            around = self._around(point, found, sweep)
-            lost = self._change(found, [finer], (), around, sure, loose, own)
-        if point.cancels[0] is None:
-            return lost, first_off(point, self.accuracy), True
-        return lost, point.cancels[0], False
-
-    def _hidden(self, found: dict[Any, Array], sweep: Carried) -> float:
-        """What is off though a wider precision, which rounds as well, agrees with it."""
-        units = {key: self._unit_of_value(key) for key in found}
-        usual = all(largest(a) > units[k] for k, a in found.items())
-        if (usual and self.point.cancels[0] is None) or at_kink(self.point):
-            return 0.0
-        zeros, others = {k for k, a in found.items() if not np.any(a)}, self._rounded(found, sweep)
-        noise = {k: max(largest(o[k] - a) for o in others) / FINER for k, a in found.items()}
-        off, rest = {k: noise[k] / units[k] for k in zeros}, set(found) - zeros
-        lost = {k: noise[k] / largest(found[k]) for k in rest}
-        if max(lost.values(), default=0.0) > self.accuracy:
-            off |= {k: lost[k] for k in rest & self._spoilt(found, sweep, others)}
-        return max(off.values(), default=0.0)
-
-    def _unit_of_value(self, key: Any) -> float:
-        """What is no more than zero beside the program's values, over a parameter's, or one."""
-        values = (a for v, a in self.point.values.items() if v.role != "data" and not v.derivative)
-        top = max((size for size in map(largest, values) if np.isfinite(size)), default=1.0)
-        return ALL_BUT_ZERO * max(top, 1.0) / max(self.units.get(key, (1.0, 1.0))[1], 1.0)
-
-    def _finer(self, sweep: Carried) -> dict[Any, Array] | None:
-        """What is carried in a wider precision, where there is one."""
-        try:
-            there = wider(self.point)
-            return None if there is None else self._near(there, sweep)
-        except TypeError:  # LAPACK knows doubles only
-            return None
-
-    def _rounded(self, found: dict[Any, Array], sweep: Carried) -> list[dict[Any, Array]]:
-        """What is carried where sums, and all operations, are rounded otherwise."""
-        point = self.point
-        others = [closer(found, self._near(point.sample(k), sweep)) for k in range(MANY)]
-        if point.cancels[0] is None:
-            return others
-        terms = [self._near(point.cancelled(k), sweep) for k in range(MANY)]
-        return others + [closer(found, there, COARSE) for there in terms]
-
-    def _unexplained(self, found: dict[Any, Array], sweep: Carried) -> float:
-        """What rounding changes, where moves of what was given explain nothing of the kind."""
-        others = self._rounded(found, sweep)
-        spoilt = self._spoilt(found, sweep, others)
-        others = [{k: a if k in spoilt else found[k] for k, a in o.items()} for o in others]
-        return SAFETY * self._change(found, others)
-
-    def _spoilt(
-        self, found: dict[Any, Array], sweep: Carried, others: Sequence[Mapping[Any, Array]]
-    ) -> set[Any]:
-        """Of which moves of what was given do not explain how others differ."""
-        # Moved so far that the roundings there, which are others, count for little beside it. One
-        # sample may be anything where they are all that there is, or along a valley.
-        moved = list(self._moved(self.point, sweep, MOVED, FAR))
-        spoilt = set()
-        for key, array in found.items():
-            _, explained, *_ = sorted(largest(there[key] - array) / FAR for there in moved)
-            change = max(largest(there[key] - array) for there in others)
-            if not change <= UNEXPLAINED * explained:
-                spoilt.add(key)
-        return spoilt
-
-    def _near(
+    def near(
         self, there: SolvedPoint, sweep: Carried, seeded: Callable[[Array], Array] = np.asarray
     ) -> dict[Any, Array]:
         """What is carried from a point close to where `sweep` was made."""
@@ -365,7 +247,7 @@ class CertifiedSweep:
                 break
         return found
 
-    def _change(
+    def change(
         self,
         found: Mapping[Any, Array],
         others: Iterable[Mapping[Any, Array]],
@@ -379,20 +261,3 @@ class CertifiedSweep:
         scale = max(self.point.scale, self.point.cancels[1])
         how = (more, least, sure, loose, spoilt, near_zero)
         return relative_change(found, others, self.units, scale, *how)
-
-
-def flushed(arrays: Mapping[Any, Array]) -> dict[Any, Array]:
-    """Arrays with zeros for what is less than numbers of a variable's precision can be."""
-
-    def tiny(key: Any, array: Array) -> float:
-        dtype = getattr(key[0] if isinstance(key, tuple) else key, "dtype", array.dtype)
-        return float(np.finfo(str(dtype)).tiny) if dtype.kind == "f" else 0.0
-
-    return {k: np.where(np.abs(a) < tiny(k, a), 0, a) for k, a in arrays.items()}
-
-
-def closer(
-    found: Mapping[Any, Array], other: Mapping[Any, Array], times: float = SPACINGS
-) -> dict[Any, Array]:
-    """What a spacing would have done, where numbers were rounded to so many of them."""
-    return {key: array + (other[key] - array) / times for key, array in found.items()}

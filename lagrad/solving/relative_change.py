@@ -12,6 +12,8 @@ from lagrad.typing import Array
 NEGLIGIBLE = 1e-6
 # The same of one that no solution's error is in, but rounding alone.
 ALL_BUT_ZERO = 1e-9
+# What a share of a number may change of a value, relative to that, before rounding may too.
+MAGNIFIED = 1e6
 # How many times its change a result must be to be told from zero at once, and over many samples.
 TOLD, AWAY, MANY = 10.0, 3.0, 4
 # Of what it is measured by: changes that are rounding.

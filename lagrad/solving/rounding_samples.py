@@ -213,3 +213,10 @@ def operation(node: Expression, only: Only | None = None) -> Operation:
     level = primitive.level if rounds else None
     conditioned = (True,) * len(arguments) if primitive.conditioned else ()
     return Operation(node.index, kernel, arguments, rounds, conditioned, level)
+
+
+def closer(
+    found: Mapping[Any, Array], other: Mapping[Any, Array], times: float = SPACINGS
+) -> dict[Any, Array]:
+    """What a spacing would have done, where numbers were rounded to so many of them."""
+    return {key: array + (other[key] - array) / times for key, array in found.items()}
