@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from scipy.special import softplus
 
 import lagrad as lg
 
@@ -76,3 +77,64 @@ def test_a_slope_below_what_its_precision_holds_is_zero(x):
     both = np.stack([x, x]) if isinstance(x, np.floating) else np.array([x, x])
     found = lg.jacobian(lambda z: np.tanh(3 * z))(both)
     np.testing.assert_allclose(found, 0.0, atol=1e-44)
+
+
+SOFT = {
+    "logaddexp": lambda x: np.logaddexp(x, 0.0),
+    "the other way": lambda x: np.logaddexp(0.0, x),
+    "softplus": softplus,
+    "logsumexp": lambda x: lg.logsumexp(np.stack([x, 0 * x])),
+    "its columns": lambda x: np.sum(lg.logsumexp(np.stack([[x, 0 * x]]), axis=1)),
+}
+
+
+@pytest.mark.parametrize("x", [-700.0, -45.0, -3.0, 0.0, 2.0, 22.0, 25.0, 38.0, 45.0, 300.0])
+@pytest.mark.parametrize("name", SOFT)
+def test_the_curvature_of_a_soft_maximum(name, x):
+    # One share is 1 less the other, which is all that is left where it counts.
+    f = SOFT[name]
+    with mpmath.workdps(400):
+        t = mpmath.exp(-mpmath.mpf(x))
+        second = t / (1 + t) ** 2
+        third = second * (t - 1) / (1 + t)
+    assert lg.grad(lg.grad(f))(x) == pytest.approx(float(second), rel=1e-12, abs=0)
+    assert lg.hessian(f)(x) == pytest.approx(float(second), rel=1e-12, abs=0)
+    assert lg.grad(lg.grad(lg.grad(f)))(x) == pytest.approx(float(third), rel=1e-9, abs=1e-300)
+    first = lambda x: lg.softmax(np.stack([x, 0 * x]))[0]
+    assert lg.grad(first)(x) == pytest.approx(float(second), rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 2)])
+def test_the_jacobian_of_a_softmax(axis):
+    rng = np.random.default_rng(0)
+    x = 30 * rng.standard_normal((3, 4, 2))
+    axes = tuple(range(3)) if axis is None else np.atleast_1d(axis) % 3
+    shares = [mpmath.exp(mpmath.mpf(v)) for v in x.ravel()]
+    group = np.arange(24).reshape(x.shape)
+    for k in axes:
+        group = np.broadcast_to(group.min(axis=int(k), keepdims=True), x.shape)
+    group = group.ravel()
+    with mpmath.workdps(60):
+        totals = {
+            g: sum(s for s, h in zip(shares, group, strict=True) if h == g) for g in set(group)
+        }
+        w = [s / totals[g] for s, g in zip(shares, group, strict=True)]
+        wanted = np.zeros((24, 24))
+        for i in range(24):
+            for j in range(24):
+                if group[i] == group[j]:
+                    wanted[i, j] = float(w[i] * ((i == j) - w[j]))
+    found = lg.jacobian(lambda x: lg.softmax(x, axis=axis))(x).reshape(24, 24)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=0)
+    v = rng.standard_normal(x.shape)
+    along = lg.jvp(lambda x: lg.softmax(x, axis=axis), (x,), (v,))[1]
+    np.testing.assert_allclose(along.ravel(), wanted @ v.ravel(), rtol=1e-10, atol=1e-18)
+
+
+def test_equal_shares_and_none_at_all():
+    both = lambda x: lg.logsumexp(x)
+    np.testing.assert_allclose(lg.hessian(both)(np.zeros(3)), (np.eye(3) - 1 / 3) / 3, atol=1e-15)
+    found = lg.jacobian(lg.softmax)(np.array([1.0, -np.inf, 2.0]))
+    share = np.exp(1) / (1 + np.exp(1)) ** 2
+    np.testing.assert_allclose(found, share * np.array([[1, 0, -1], [0, 0, 0], [-1, 0, 1]]))
+    np.testing.assert_array_equal(lg.jacobian(lg.softmax)(np.full(2, -np.inf)), np.zeros((2, 2)))

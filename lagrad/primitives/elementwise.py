@@ -150,7 +150,13 @@ pairwise(
     notation=notation.complement_of_square,
 )
 # s = eᵃ/(eᵃ + eᵇ) has ∂s/∂a = s(1 − s) = −∂s/∂b.
-pairwise("logistic_share", logistic_share, lambda s, a, b: s * (1 - s), lambda s, a, b: s * (s - 1))
+# 1 − s is the other's share, which has all its digits.
+pairwise(
+    "logistic_share",
+    logistic_share,
+    lambda s, a, b: s * logistic_share(b, a),
+    lambda s, a, b: -s * logistic_share(b, a),
+)
 pairwise("exp_ratio", exp_ratio, lambda w, x, y: w, lambda w, x, y: -w)
 logaddexp = elementwise(
     np.logaddexp,

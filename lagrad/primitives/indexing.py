@@ -243,6 +243,8 @@ def _index(x: Expression, key: Any) -> Any:
         )
     keys = tuple(int(k) if isinstance(k, np.integer) else k for k in keys)
     try:
+        if x.ndim == 0 and all(k is None or k is Ellipsis for k in keys):
+            return np.reshape(x, probe(())[keys].shape)  # a number has no entries
         if not all(map(_is_basic, keys)):
             return moved(x, lambda positions: positions[key], _advanced_label(keys))
         return _getitem(x.graph, x, parameters=(encode_key(keys),))

@@ -337,3 +337,14 @@ DIRECT: dict[str, Callable[[Array, Array], Array]] = {
 def contract(subscripts: str, a: Array, b: Array) -> Array:
     """`einsum` of two operands, each label in one output or in both operands."""
     return contraction(subscripts)(a, b)
+
+
+def softmax(x: Array, axis: Any = None) -> Array:
+    """exp(x) / Σ exp(x) over some axes, zero where x is −∞."""
+    x = np.asarray(x)
+    x = x if x.dtype.kind == "f" else x.astype(float)
+    top = np.max(x, axis=axis, keepdims=True, initial=-math.inf)
+    found = np.exp(x - np.where(np.isfinite(top), top, top.dtype.type(0)))
+    total = np.sum(found, axis=axis, keepdims=True)
+    shares: Array = found / np.where(total == 0, total.dtype.type(1), total)
+    return shares

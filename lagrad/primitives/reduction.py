@@ -156,7 +156,7 @@ def _prod(x: Expression, axes: Axes) -> Any:
 _share = unary(
     "extreme_share",
     extreme_share,
-    code="_extreme_share({0}, {1!r}, {2!r})",
+    code="_extreme_share({0}, {1}, {2})",
     ties=lambda y: np.logical_and(np.greater(y, 0), np.less(y, 1)),
     fresh=True,
 )

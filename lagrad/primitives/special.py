@@ -1,21 +1,16 @@
-"""The ufuncs of `scipy.special`, and `logsumexp` and `softmax`, which are right at −∞."""
+"""The ufuncs of `scipy.special`."""
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
 from scipy import special
 
 from lagrad.errors import UnsupportedFunction
-from lagrad.expressions.expression import Expression
-from lagrad.expressions.graph import given
-from lagrad.expressions.linear_maps import LinearMap
 from lagrad.primitives.elementwise import pairwise
-from lagrad.primitives.kernels import exp_ratio, hurwitz_zeta, logsumexp
-from lagrad.primitives.reduction import kept_shape, reduces, reduction, total_map
-from lagrad.primitives.registry import elementwise, floating
-from lagrad.typing import Indices, Value
+from lagrad.primitives.kernels import hurwitz_zeta
+from lagrad.primitives.registry import elementwise
+from lagrad.typing import Value
 
 of_scipy = functools.partial(elementwise, module="scipy.special")
 
@@ -69,44 +64,3 @@ erfcx = of_scipy(special.erfcx, _erfcx_slope)
 log_ndtr = of_scipy(
     special.log_ndtr, lambda y, x: math.sqrt(2 / math.pi) / special.erfcx(x / -math.sqrt(2))
 )
-
-
-def _logsumexp_partial(y: Expression, x: Expression, axes: Indices) -> LinearMap:
-    weight = exp_ratio(x, np.reshape(y, kept_shape(x.shape, axes)))
-    return total_map(x.shape, axes, weight)
-
-
-_logsumexp = reduction(
-    "logsumexp",
-    logsumexp,
-    _logsumexp_partial,
-    dtype=lambda dtype, axes: floating(dtype),
-    code="_logsumexp({0}, axis={1})",
-)
-
-
-reduces(logsumexp)(lambda x, axes: _logsumexp(x.graph, x, parameters=(axes,)))
-
-
-def softmax(x: Any, axis: Any = None) -> Any:
-    """Return `exp(x) / sum(exp(x))` over the given axes, without overflow.
-
-    Parameters
-    ----------
-    x : array_like, shape (…)
-    axis : int or tuple of ints, optional
-        The axes to normalise over; all of them by default.
-
-    Returns
-    -------
-    ndarray
-        Of the shape of `x`; zero where `x` is −∞.
-
-    Examples
-    --------
-    >>> import lagrad as lg
-    >>> lg.softmax([0.0, -float("inf")]).tolist()
-    [1.0, 0.0]
-    """
-    x = given(x)
-    return exp_ratio(x, logsumexp(x, axis=axis, keepdims=True))

@@ -17,7 +17,6 @@ from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import conditioned, repeats, selects
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
-from lagrad.solving.block_equations import largest
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import DIVIDES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, worst
@@ -116,7 +115,7 @@ class ExplicitGradient:
             if finer is None:
                 return None
             pairs = zip(finer, slopes, strict=True)
-            return all(largest(b - a) <= CLOSE * largest(a) for b, a in pairs)
+            return all(size_of(b - a) <= CLOSE * size_of(a) for b, a in pairs)
 
     def _kinks(
         self, system: System, given: list[Variable], results: list[Variable]
@@ -186,12 +185,12 @@ class ExplicitGradient:
         Or so large that rounding may be magnified on a long way.
         """
         count, named = len(self.outputs), dict(zip(self.inputs, values, strict=True))
-        top = max(1.0, *(largest(a) for a in found[:count]))
+        top = max(1.0, *(size_of(a) for a in found[:count]))
         for v, slope in zip(self.parameters, found[count:], strict=True):
-            by = largest(named[v.name])
-            if slope.size and largest(slope) * max(1.0, by) < ALL_BUT_ZERO * top:
+            by = size_of(named[v.name])
+            if slope.size and size_of(slope) * max(1.0, by) < ALL_BUT_ZERO * top:
                 return True
-            if largest(slope) * by > MAGNIFIED * top:
+            if size_of(slope) * by > MAGNIFIED * top:
                 return True
         return False
 
@@ -225,7 +224,7 @@ class ExplicitGradient:
         found = self._one_side(values)
         if found is None:
             return 0.0  # what is not finite is named by others
-        others, scale = [], max(map(largest, found))
+        others, scale = [], max(map(size_of, found))
         for _ in range(SAMPLES):
             pairs = zip(values, self.whole, strict=True)
             with moving(rng):
@@ -285,6 +284,10 @@ class ExplicitGradient:
             found += [np.array(sweep.value(v))[()] for v in self.parameters]
         terms = () if self.terms is None else memory[self.terms]
         return (found if all_finite(found) else None), terms
+
+
+def size_of(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))
 
 
 def direct(program: Derivable, outputs: tuple[str, ...], of: str | None) -> ExplicitGradient | None:

@@ -99,7 +99,8 @@ class ExplicitRounding:
         sizes = (largest(a) for v, a in values if v.role != "data" and not v.derivative)
         top = max((size for size in sizes if np.isfinite(size)), default=1.0)
         by = {k: self.of.units.get(k, (1.0, 1.0))[1] for k in self.found}
-        return {k: ALL_BUT_ZERO * max(top, 1.0) / max(by[k], 1.0) for k in self.found}
+        by = {k: max(size, 1.0) if np.isfinite(size) else 1.0 for k, size in by.items()}
+        return {k: ALL_BUT_ZERO * max(top, 1.0) / size for k, size in by.items()}
 
     def _finer(self) -> dict[Any, Array] | None:
         """What is carried in a wider precision, where there is one."""

@@ -1,0 +1,69 @@
+"""The modules of programs and of their adjoints, one operation at a time, do what these do."""
+
+import numpy as np
+import pytest
+from random_operations import (
+    CUBES,
+    ENTRYWISE,
+    EXTREMES,
+    HEAD,
+    KINKED,
+    LOOPS,
+    MATRICES,
+    ORDERED,
+    PAIRED,
+    PAIRS,
+    REDUCED,
+    SCALARS,
+    SQUARE,
+    STEPS,
+    VECTORS,
+)
+
+import lagrad as lg
+
+NAMES = {"np": np, "lg": lg}
+exec(HEAD, NAMES)
+VECTOR = np.array([0.3, 0.7, 0.45])
+MATRIX = np.array([[0.3, 0.7, 0.45], [0.9, 0.2, 0.55], [0.15, 0.65, 0.8]])
+CUBE = np.random.default_rng(0).uniform(0.1, 0.9, (2, 3, 4))
+AXES = (("0", ""), ("1", ", keepdims=True"), ("None", ""))
+
+
+def cases():
+    """Texts of operations, and the arrays that these are of."""
+    for name in ENTRYWISE:
+        called = name.split(":")[0]
+        yield f"{called}({{0}})", [VECTOR + 1.2 * ("arccosh" in called)]
+    yield from ((text, [VECTOR - 0.4]) for text in KINKED)
+    yield from ((text, [VECTOR, VECTOR[::-1] * 1.3 + 0.1]) for text in (*PAIRED, *ORDERED))
+    for text in (*REDUCED, *EXTREMES):
+        for axis, kept in AXES:
+            yield text.replace("{1}", axis).replace("{2}", kept), [MATRIX]
+    yield from ((text, [VECTOR]) for text in VECTORS)
+    yield from ((text, [MATRIX]) for text in (*MATRICES, *SQUARE))
+    yield from ((text, [CUBE]) for text in CUBES)
+    yield from ((text, [np.float64(0.4)]) for text in SCALARS)
+    for text in LOOPS:
+        for step in STEPS[:2]:
+            text = text.replace("{step}", step.replace("{1}", "0.5")).replace("{pair}", PAIRS[0])
+            text = text.replace("{n}", "4").replace("{how}", "").replace("{stop}", "0.6")
+            yield text, [VECTOR]
+
+
+CASES = dict(cases())
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_it_is_written_as_it_is_computed(text):
+    function = eval("lambda a, b=None: " + text.format("a", "b", ""), NAMES)
+    p = lg.Program("written")
+    parameters = [p.parameter(name, value=v) for name, v in zip("ab", CASES[text], strict=False)]
+    y = p.define("y", function(*parameters))
+    p.define("f", np.sum(np.sin(y) * np.cos(np.arange(1.0, 1 + y.size).reshape(y.shape))))
+    for program in (p, p.adjoint("f")):
+        module = {}
+        exec(program.source(), module)
+        found, wanted = module["solve"](), program.solve()
+        for name in program.variables:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-8, atol=1e-10)
