@@ -373,3 +373,47 @@ def test_a_slow_reaction_keeps_no_total(exchanged):
         return
     whole = 1.5 + 1.5 * (1 + ratio)
     assert found == pytest.approx((3 / whole, -3 * (1 + ratio) / whole**2), rel=1e-7)
+
+
+def dual_value(cost, rows, columns, eps=0.3):
+    """Of the transport between two distributions, by potentials known up to a constant."""
+    first = lambda g: -eps * lg.logsumexp((g - cost) / eps + np.log(columns), axis=1)
+    second = lambda f: (
+        -eps * lg.logsumexp((f[:, None] - cost) / eps + np.log(rows)[:, None], axis=0)
+    )
+    g = lg.fixed_point(lambda g: second(first(g)), np.zeros(len(columns)))
+    return first(g) @ rows + g @ columns
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_value_at_an_optimum_that_is_one_of_many(seed):
+    # Its derivative by the potentials is zero but for rounding, which is no dependence on them.
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(2, 6, 2)
+    cost, rows, columns = rng.random((n, m)), rng.random(n), rng.random(m)
+    rows, columns = rows / rows.sum(), columns / columns.sum()
+    plan = np.outer(rows, columns) * np.exp(-cost / 0.3)
+    for _ in range(2000):
+        plan *= (rows / plan.sum(axis=1))[:, None]
+        plan *= columns / plan.sum(axis=0)
+    found = lg.grad(lambda c: dual_value(c, rows, columns))(cost)
+    np.testing.assert_allclose(found, plan, rtol=1e-6)
+
+
+NETWORK = np.array([[1.0, -1, 0], [-1, 2, -1], [0, -1, 1]])
+
+
+@pytest.mark.parametrize("flow", [(1.0, 0, -1), (1.0, 1, -2), (2.0, 0.5, -2.5), (1e6, -1e6, 0)])
+@pytest.mark.parametrize("how", ["argmin", "root", "forwards"])
+def test_the_energy_of_a_network_without_a_ground(flow, how):
+    q = np.array(flow)
+    energy = lambda k, u: 0.5 * k * (u @ (NETWORK @ u)) - q @ u
+    state = {
+        "argmin": lambda k: lg.argmin(lambda u: energy(k, u), np.zeros(3)),
+        "root": lambda k: lg.root(lambda u: k * (NETWORK @ u) - q, np.zeros(3)),
+    }
+    least = lambda k: energy(k, state.get(how, state["argmin"])(k))
+    found = lg.jvp(least, (2.0,), (1.0,))[1] if how == "forwards" else lg.grad(least)(2.0)
+    assert float(found) == pytest.approx(q @ np.linalg.pinv(NETWORK) @ q / 8, rel=1e-9)
+    with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
+        lg.grad(lambda k: state["argmin"](k) @ np.array([1.0, 2.0, 3.0]) + 1e3 * least(k))(2.0)

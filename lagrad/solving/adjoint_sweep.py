@@ -96,6 +96,7 @@ class Sweep(Carried):
         self.width, self.near = width, near
         self.slots = compiled.tape.slots
         self.values = linearization.empty()
+        self.seeds: list[tuple[int, Array]] = []
         self.solutions: dict[Block, Array] = {}
         matrices = width is not None
         self.careful: bool = careful or (near is not None and near.careful)
@@ -107,6 +108,7 @@ class Sweep(Carried):
     def seed(self, node: Expression, value: Array) -> None:
         slot = self.slots.get(node.index)
         if slot is not None:
+            self.seeds.append((slot, value))
             self.values[slot] = plus(self.values[slot], value)
             if self.taken is not None:
                 self.taken[slot] = True
@@ -134,7 +136,28 @@ class Sweep(Carried):
             return split(array, nodes)
         return np.split(array, np.cumsum([n.size for n in nodes])[:-1])
 
-    def _solve(self, block: Block, right: Array, transposed: bool) -> Array:
+    def _terms(self, stretch: Stretch, nodes: Sequence[Expression], transposed: bool) -> Array:
+        """The size of what a block's right side adds up: all that is carried there, absolute."""
+        steps = [s if s.map is None else s.over(s.map.absolute()) for s in self.linearization.steps]
+        absolute = Linearization(self.linearization.tape, steps)
+        carry = functools.partial(
+            absolute.pull if transposed else absolute.push, matrices=self.width is not None
+        )
+        values = absolute.empty()
+        for slot, value in self.seeds:
+            values[slot] = plus(values[slot], np.abs(value))
+        stretches = self.compiled.stretches
+        for other in reversed(stretches) if transposed else stretches:
+            if other is stretch:
+                break
+            implicit = transposed and isinstance(other.run, ImplicitRun)
+            carry(values, other.outward if implicit else other.steps)
+        carry(values, stretch.inward if transposed else stretch.steps)
+        return self._joined(nodes, values)
+
+    def _solve(
+        self, block: Block, right: Array, transposed: bool, terms: Callable[[], Array]
+    ) -> Array:
         solved = self.solved[block]
         if self.near is not None:
             solution = self.near.solutions[block]
@@ -153,7 +176,7 @@ class Sweep(Carried):
             self.truncated = solved.truncated
         else:
             if solved.free is not None:
-                self.fault = self.fault or solved.free.fault(right, transposed)
+                self.fault = self.fault or solved.free.fault(right, transposed, terms)
             warm = solved.warm if transposed and self.width is None else None
             guess = None if warm is None else warm.multipliers
             solution, residual, error = solved.solve(right, transposed, guess)
@@ -199,7 +222,8 @@ class Sweep(Carried):
         if any(arrived[slot] is not None for slot in inner):
             self._pull(arrived, stretch.inward)
         right = -self._joined(block.unknowns, arrived)
-        solution = self._solve(block, right, transposed=True)
+        terms = functools.partial(self._terms, stretch, block.unknowns, True)
+        solution = self._solve(block, right, True, terms)
         # … and then all of it that leads on, with λ.
         pieces = self._split(solution, residuals)
         self.solved_for.update(zip(block.equations, pieces, strict=True))
@@ -217,8 +241,10 @@ class Sweep(Carried):
                 held = self._guessed(self.values, run.block, unknowns)
                 self._push(held, steps)
                 right = -self._joined(run.equations.residuals, held)
-                solution = self._solve(run.block, right, transposed=False)
+                terms = functools.partial(self._terms, stretch, run.equations.residuals, False)
+                solution = self._solve(run.block, right, False, terms)
                 for node, piece in zip(unknowns, self._split(solution, unknowns), strict=True):
+                    self.seeds.append((self.slots[node.index], piece))
                     self.values[self.slots[node.index]] = piece
             # … and what both do to everything.
             self._push(self.values, steps)

@@ -7,7 +7,7 @@ first is asked of every right side; the second shows in samples, which are moved
 free. A fixed point whose step keeps totals is the one with those of its start.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,6 +36,8 @@ ALONG, STEPS, ROUNDED = 1e-3, 10, 1e3
 # What of a right side may be along it, relative to the terms that add up to that.
 SEEN = 1e-7
 NOISE = 1e-12
+# How many times rounding of what a right side adds up from it may be along it.
+MANY, EPSILON = 100.0, float(np.finfo(float).eps)
 # How far unknowns and parameters are moved to see whether totals are kept; and how many times
 # rounding of their terms they may be off there: what is kept adds up to a fifth of it, and what
 # states exchange too slowly to be seen by the rank of a matrix is off by more.
@@ -97,14 +99,20 @@ class FreeDirections:
             self, unknowns=self.equations, equations=self.unknowns, free=self.kept, kept=self.free
         )
 
-    def fault(self, right: Array, transposed: bool) -> str:
-        """Why a right side has no solution; nothing where it has some."""
+    def fault(self, right: Array, transposed: bool, sizes: Callable[[], Array]) -> str:
+        """Why a right side has no solution; nothing where it has some.
+
+        `sizes` are those of what it adds up from: at a minimum all of it may be rounding.
+        """
         if self.fixed:
             return ""
         along = self.free if transposed else self.kept
         found, terms = np.abs(along.T @ right), np.abs(along).T @ np.abs(right)
         # Of a direction an entry is known to rounding of the largest.
         if not np.any(found > SEEN * terms + NOISE * largest(right)):
+            return ""
+        # Steps may be many, or large: rounding of all that is added up, many times.
+        if not np.any(found > MANY * EPSILON * (np.abs(along).T @ sizes())):
             return ""
         worst = np.reshape(found / np.maximum(terms, 1e-300), (along.shape[1], -1)).max(axis=1)
         heavy = along[:, int(np.argmax(worst))]

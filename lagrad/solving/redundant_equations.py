@@ -113,7 +113,7 @@ class Redundant:
         """The same where what the equations are made of has moved."""
         return replace(self, contradict=self.contradict or self._broken(found, outer))
 
-    def fault(self, right: Array, transposed: bool) -> str:
+    def fault(self, right: Array, transposed: bool, sizes: Callable[[], Array]) -> str:
         return self.contradict * (
             f"the equations of {self.label} are more than its unknowns, and hold together here "
             "only: where parameters move they contradict one another, and there is no derivative. "
