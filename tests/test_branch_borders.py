@@ -101,3 +101,22 @@ def test_counts_of_comparisons_that_do_not_decide_are_no_borders():
         return np.sum(x**2) if np.any(x != 0) else 0.0 * np.sum(x)
 
     assert lg.grad(masked)(np.array([0.0, 3.0])).tolist() == [0.0, 6.0]
+
+
+INFINITE = {
+    "a logarithm": (lambda x: np.where(x > 0, np.log(x), 0.0), 0.25),
+    "a pole": (lambda x: np.where(x > 0, 1 / x, 0.0), -0.0625),
+    "a pole the other way": (lambda x: np.where(x <= 0, 0.0, -1 / x), 0.0625),
+    "a power": (lambda x: np.where(x > 0, x**-0.5, 0.0), -0.0625),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+def test_a_branch_that_jumps_from_what_is_infinite(name):
+    # At the border the value that is chosen counts, as at any jump.
+    f, slope = INFINITE[name]
+    x = np.array([0.0, 4.0, -1.0])
+    wanted = [0.0, slope, 0.0]
+    np.testing.assert_allclose(lg.grad(lambda x: np.sum(f(x)))(x), wanted, rtol=1e-14)
+    np.testing.assert_allclose(lg.jvp(f, (x,), (np.ones(3),))[1], wanted, rtol=1e-14)
+    np.testing.assert_allclose(lg.compile(lg.grad(lambda x: np.sum(f(x))))(x), wanted)

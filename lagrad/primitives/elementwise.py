@@ -253,7 +253,9 @@ def meeting(y: Expression) -> Value:
     epsilon = float(np.finfo(y.dtype).eps)
     gap = np.abs(np.subtract(a, b))
     near = 1e4 * epsilon * (np.abs(a) + np.abs(b)) + 10 * epsilon
-    return np.logical_and(edge, np.less_equal(gap, near))
+    # A value that is infinite jumps to any other.
+    alike = np.logical_and(np.less_equal(gap, near), np.less(gap, np.inf))
+    return np.logical_and(edge, alike)
 
 
 def _alone(lowered: Any, operation: Any) -> Any:
