@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -285,3 +286,32 @@ def test_step_functions_of_an_unknown_make_no_linear_block():
     namespace = {}
     exec(p.source(), namespace)
     np.testing.assert_allclose(namespace["solve"]()["z"], 2.0, rtol=1e-9)
+
+
+def sum_of_squares(x):
+    return np.sum(x * x)
+
+
+def test_what_can_be_pickled_and_what_says_that_it_cannot():
+    for function in (lg.grad(sum_of_squares), lg.compile(lg.grad(sum_of_squares))):
+        again = pickle.loads(pickle.dumps(function))
+        np.testing.assert_array_equal(again(np.ones(2)), [2.0, 2.0])
+    assert float(pickle.loads(pickle.dumps(lg.compile(sum_of_squares)))(np.ones(2))) == 2.0
+    p = lg.Program()
+    x, y = p.parameter("x", value=2.0), p.unknown("y", start=1.0)
+    p.subject_to(y * y == x)
+    for held in (p, p.solve(), p.solve().gradient("y"), lg.trace(sum_of_squares, np.ones(2))):
+        with pytest.raises(lg.UnsupportedFunction, match="cannot be pickled"):
+            pickle.dumps(held)
+    # The remedies: numbers, and the text.
+    numbers, text = pickle.loads(pickle.dumps((dict(p.solve()), p.source())))
+    module = {}
+    exec(text, module)
+    assert module["solve"]()["y"] == pytest.approx(float(numbers["y"]), rel=1e-12)
+
+
+def test_large_numbers_overflow_in_no_check():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = lg.hessian(lambda x: np.hypot(x[0], x[1]))(np.array([3e-160, 4e-160]))
+    np.testing.assert_allclose(found, np.array([[0.64, -0.48], [-0.48, 0.36]]) / 5e-160, rtol=1e-12)

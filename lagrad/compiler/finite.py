@@ -18,23 +18,23 @@ def all_finite(values: Iterable[Array]) -> bool:
 
     But for overflow, where the long way finds out.
     """
-    for value in values:
-        if isinstance(value, np.ndarray) and value.ndim:
-            flat = value if value.ndim == 1 else value.ravel(order="K")
-            # Products of long vectors wake the threads of BLAS, which then get in the way of ours.
-            total = flat.dot(flat) if flat.size < LONG else sum_of(flat)
-            if not math.isfinite(total):
+    with np.errstate(all="ignore"):
+        for value in values:
+            if isinstance(value, np.ndarray) and value.ndim:
+                flat = value if value.ndim == 1 else value.ravel(order="K")
+                # Products of long vectors wake the threads of BLAS, which get in the way of ours.
+                total = flat.dot(flat) if flat.size < LONG else sum_of(flat)
+                if not math.isfinite(total):
+                    return False
+            elif not math.isfinite(value):
                 return False
-        elif not math.isfinite(value):
-            return False
     return True
 
 
 def sum_of(flat: Array) -> float:
     """The sum of a long vector, added up in stretches by as many threads as wanted."""
     if flat.size < STRETCH:
-        with np.errstate(all="ignore"):
-            return float(np.add.reduce(flat))
+        return float(np.add.reduce(flat))
     count = -(-flat.size // STRETCH)
     parts = np.zeros(count)
 
@@ -42,6 +42,5 @@ def sum_of(flat: Array) -> float:
         for k in numbers:
             parts[k] = np.add.reduce(flat[k * STRETCH : (k + 1) * STRETCH])
 
-    with np.errstate(all="ignore"):
-        run_in_parts(work, count, 2 * flat.size)
-        return float(np.add.reduce(parts))
+    run_in_parts(work, count, 2 * flat.size)
+    return float(np.add.reduce(parts))

@@ -64,6 +64,12 @@ class Graph:
             finally:
                 self.ended = ended
 
+    def __reduce__(self) -> Any:
+        raise UnsupportedFunction(
+            "what is traced or declared cannot be pickled: pickle the function that declares it, "
+            "numbers of its solution, or the text of source()."
+        )
+
     def forget(self) -> None:
         """Let go of all nodes, once nothing is made of them any more.
 

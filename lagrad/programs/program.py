@@ -245,9 +245,8 @@ class Program(System):
         -------
         str
             A module with a function `solve(*, …parameters…)` that returns a dict of all
-            variables' values, both by the program's own names: a parameter whose name Python or
-            the module has another use for, as `lambda` or `np`, is given as
-            `solve(**{"lambda": 0.1})`.
+            variables' values, both by the program's own names: a parameter whose name the
+            module has another use for, as `np`, is given as `solve(**{"np": 0.1})`.
 
         Examples
         --------

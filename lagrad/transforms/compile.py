@@ -66,6 +66,10 @@ class Compiled(Public, Keeper):
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else MethodType(self, owner)
 
+    def __reduce__(self) -> Any:
+        # Elsewhere it is traced again.
+        return compile, (self.__wrapped__,)
+
     def run(self, transform: Transform, args: Sequence[Any], kwargs: ByName) -> Any:
         """What a transform makes of the function, from a kept trace where one holds."""
         watch = self.watch
