@@ -122,3 +122,19 @@ def test_a_path_that_stands_still_where_nothing_holds_goes_on_another_way():
             left = 2.4275 * mpmath.mpf(first) + 1.485054e-11 * mpmath.mpf(second)
             left += 1.545e-11 * mpmath.sin(second) - 2.9999 * mpmath.mpf(1.796 * (1 + 1e-4 * k))
         assert abs(left) < 3e-14
+
+
+@needs_wider
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("x", [-0.4630209044220559, 0.3, 1.7])
+def test_multipliers_that_are_zero_but_for_rounding(x, steps):
+    # By Heron's step z ↦ (z + c/z)/2 nothing changes at its fixed point: what second derivatives
+    # carry through it is zero, or the rounding of what cancels.
+    root = lambda x: lg.fixed_point(lambda z: 0.5 * (z + (2.0 + x * x) / z), 1.5, solver="picard")
+    times = np.linspace(0.5, 1, steps)
+    step = lambda x: lambda z, t: (0.4 * z + 0.3 * t * root(x), z * t)
+    f = lambda x: lg.scan(step(x), x, times, checkpoints=1)[0]
+    share = sum(0.3 * t * 0.4 ** (steps - 1 - k) for k, t in enumerate(times))
+    wanted = share * 2 / (2 + x * x) ** 1.5
+    assert lg.hessian(f)(x) == pytest.approx(wanted, rel=1e-9)
+    assert lg.grad(lg.grad(f))(x) == pytest.approx(wanted, rel=1e-9)

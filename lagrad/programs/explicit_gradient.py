@@ -171,7 +171,8 @@ class ExplicitGradient:
         if agrees is not None and not agrees:
             return True
         # They agree as well where so little is left that the wider precision has none of it.
-        if (not hot or self.compiled.operations > LONG) and self._unusual(values, found):
+        long = self.compiled.operations > LONG
+        if (agrees or long) and self._unusual(values, found, bool(agrees)):
             return True
         if self.differences is None:
             return False
@@ -179,16 +180,17 @@ class ExplicitGradient:
         with np.errstate(all="ignore"):
             return self.differences.first(terms, NOTHING if known else None)[0] is not None
 
-    def _unusual(self, values: Sequence[Array], found: list[Array]) -> bool:
-        """Whether a derivative is so small that sums may have taken all of its digits.
+    def _unusual(self, values: Sequence[Array], found: list[Array], small: bool) -> bool:
+        """Whether a derivative is so large that rounding may be magnified on a long way.
 
-        Or so large that rounding may be magnified on a long way.
+        Or so `small` that sums may have taken all of its digits, in a wider precision too.
         """
         count, named = len(self.outputs), dict(zip(self.inputs, values, strict=True))
         top = max(1.0, *(size_of(a) for a in found[:count]))
         for v, slope in zip(self.parameters, found[count:], strict=True):
             by = size_of(named[v.name])
-            if slope.size and size_of(slope) * max(1.0, by) < ALL_BUT_ZERO * top:
+            tiny = size_of(slope) * max(1.0, by) < ALL_BUT_ZERO * top
+            if small and slope.size and tiny:
                 return True
             if size_of(slope) * by > MAGNIFIED * top:
                 return True

@@ -202,8 +202,7 @@ class SolvedPoint:
         )
 
     @property
-    def beside(self) -> "SolvedPoint":
-        """The point with equal eigenvalues moved apart, where that is asked for."""
+    def beside(self) -> "SolvedPoint":  # with equal eigenvalues apart, where that is asked for
         return self.moved_by({}, {})
 
     def moved_by(
@@ -269,9 +268,11 @@ class SolvedPoint:
 
     def felt(self) -> float:
         """The relative error of the unknowns, each measured by what would be felt of it."""
-        bounds = (solved.bound for solved in self.solved.values())
-        found = [largest(b.each * b.sizes / np.maximum(b.matters, 1e-300)) for b in bounds]
-        return max([*found, self.drift(felt=True)])
+        pairs = ((s.bound, np.maximum(self.matters(b), 1e-300)) for b, s in self.solved.items())
+        return max([*(largest(b.each * b.sizes / m) for b, m in pairs), self.drift(felt=True)])
+
+    def matters(self, block: Block) -> Array:  # what that is, of each
+        return self.solved[block].bound.matters
 
     def drift(self, felt: bool = False) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
@@ -286,9 +287,8 @@ class SolvedPoint:
         pairs = (
             (largest(other.values[unknown] - self.values[unknown]) / SPACINGS, size)
             for block, solved in self.solved.items()
-            for bound in [solved.bound]
             for unknown, size in zip(
-                block.unknowns, bound.matters if felt else bound.sizes, strict=True
+                block.unknowns, self.matters(block) if felt else solved.bound.sizes, strict=True
             )
         )
         if self.solved and self.compiled.conditioned is None:

@@ -21,7 +21,7 @@ from lagrad.solving.block_equations import BlockEquations, LocalEquations, large
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.finer_derivatives import plan_of
 from lagrad.solving.newton import BlockProblem
-from lagrad.solving.relative_change import EXACTLY, NEGLIGIBLE, UNSEEN, share, worst_share
+from lagrad.solving.relative_change import EXACTLY, NEGLIGIBLE, TOLD, UNSEEN, share, worst_share
 from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAMPLES, SPACINGS, Roundings
 from lagrad.solving.solved_point import GIVEN, SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
 from lagrad.solving.wider_precision import WideNodes, wider_than
@@ -178,16 +178,23 @@ def carried_on(
 def root(run: ImplicitRun, values: Mapping[Variable, Array], here: Solved) -> tuple[Array, Array]:
     """A block's unknowns in the wider precision, and their last correction."""
     scale, factors, z = here.problem.scale, InDoubles(here.factors), widened(here.point)
-    before = np.inf
+    # Beside what it was: one that is zero has no size of its own.
+    before, sizes = np.inf, np.maximum(scale.largest(z), 1e-300)
     for _ in range(POLISHED_AT_MOST):
         step = -factors.solve(residual(run, values, z), tol=ESTIMATE)
         z = z + step
-        length = scale.length(step, np.maximum(scale.largest(z), 1e-300))
+        length = scale.length(step, np.maximum(scale.largest(z), sizes))
         if not length < 0.5 * before:
             break
         before = length
     if not length <= FAR_OFF:
-        raise Narrow
+        # Unless no more is left of it than rounding.
+        other = residual(run, values, z, Roundings(0)) - residual(run, values, z)
+        noise = scale.length(
+            factors.solve(other, tol=ESTIMATE), np.maximum(scale.largest(z), sizes)
+        )
+        if not length <= TOLD * noise:
+            raise Narrow
     return z, step
 
 
@@ -223,12 +230,18 @@ class RefinedPoint(SolvedPoint):
                 found = max(found, share(off, size) if size >= EXACTLY * off else 0.0)
         return found
 
+    def matters(self, block: Block) -> Array:
+        sizes = super().matters(block)
+        # What the wider precision cannot tell from zero is no smaller number.
+        zero = [largest(self.values[v]) <= TOLD * self.spread[v] for v in block.unknowns]
+        return np.maximum(sizes, np.where(zero, NEGLIGIBLE * self.scale, 0.0))
+
     def drift(self, felt: bool = False) -> float:
         pairs = (
             (self.spread[v], float(size))
             for block, solved in self.solved.items()
             for v, size in zip(
-                block.unknowns, solved.bound.matters if felt else solved.bound.sizes, strict=True
+                block.unknowns, self.matters(block) if felt else solved.bound.sizes, strict=True
             )
         )
         return worst_share(pairs, NEGLIGIBLE * self.scale)
