@@ -7,6 +7,7 @@ from scipy.special import erf, erfc, erfcx, log_ndtr, ndtr
 
 import lagrad as lg
 from lagrad.solving import long_doubles
+from lagrad.solving.certified_sweep import CertifiedSweep
 
 MODES = {
     "grad": lambda f, x: lg.grad(f)(x),
@@ -173,3 +174,47 @@ def test_a_compiled_function_of_many_scalars_looks_at_every_call():
         assert slope(np.ones(3))[1] == pytest.approx(4 / 7, rel=1e-12)
         with pytest.raises(lg.SingularSystem, match="nearly equal numbers cancel"):
             slope(np.array([1e-7, 1.0, 1.0]))
+
+
+RNG = np.random.default_rng(0)
+SAMPLES = RNG.standard_normal((500, 20))
+WEIGHTS = 3 * RNG.standard_normal((20, 5))
+CLASSES = np.eye(5)[(SAMPLES @ WEIGHTS).argmax(axis=1)]
+
+
+def entropy(w):
+    z = SAMPLES @ w
+    return np.mean(lg.logsumexp(z, axis=1) - np.sum(z * CLASSES, axis=1))
+
+
+def entropy_by_hand(w):
+    z = SAMPLES @ w
+    top = np.max(z, axis=1, keepdims=True)
+    sums = np.log(np.sum(np.exp(z - top), axis=1)) + top[:, 0]
+    return np.mean(sums - np.sum(z * CLASSES, axis=1))
+
+
+def network(second):
+    z = np.tanh(SAMPLES @ HIDDEN) @ second
+    return np.mean(lg.logsumexp(z, axis=1) - np.sum(z * CLASSES, axis=1))
+
+
+HIDDEN = RNG.standard_normal((20, 20))
+
+
+@pytest.mark.parametrize("times", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("loss", [entropy, entropy_by_hand, network])
+def test_a_loss_of_which_little_is_left_is_looked_at_quickly(monkeypatch, loss, times):
+    # Of sure predictions next to nothing is left, which no derivative is made of; and the largest
+    # of some numbers less itself is zero, as it should be.
+    slow = []
+    taken = CertifiedSweep._taken
+    monkeypatch.setattr(CertifiedSweep, "_taken", lambda self: (slow.append(1), taken(self))[1])
+    slope, given = lg.compile(lg.grad(loss)), times * WEIGHTS
+    for _ in range(3):
+        slow.clear()
+        found = slope(given)
+    assert not slow
+    way = RNG.standard_normal(WEIGHTS.shape)
+    change = float(loss(given + 1e-6 * way) - loss(given - 1e-6 * way)) / 2e-6
+    assert np.sum(found * way) == pytest.approx(change, rel=1e-6, abs=1e-9)

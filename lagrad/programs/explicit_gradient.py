@@ -7,6 +7,7 @@ which says where it comes from.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,18 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Expression, Variable
-from lagrad.expressions.graph import conditioned, repeats, selects
+from lagrad.expressions.graph import ancestors, conditioned, repeats, selects
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import DIVIDES, STEADY, doubting, in_last_bits, moving, rounded
 from lagrad.solving.matrix_conditions import HARMLESS, worst
 from lagrad.solving.relative_change import ALL_BUT_ZERO, MAGNIFIED, relative_change
-from lagrad.solving.rounding_samples import SAMPLES, SPACINGS, Roundings, stepping
+from lagrad.solving.rounding_samples import COARSE, SAFETY, SAMPLES, SPACINGS, Roundings, stepping
 from lagrad.solving.wider_precision import CLOSE, SMALL, WideNodes
 from lagrad.systems.cancellation import differences
 from lagrad.systems.constraint import definitions
+from lagrad.systems.rewriting import copied
 from lagrad.systems.system import System
 from lagrad.typing import Array
 
@@ -77,6 +79,7 @@ class ExplicitGradient:
             derived = adjoint(program, of)
             system = derived.system
             names += [derived.gradients[v.name] for v in self.parameters]
+        self.system, self.names = system, names
         self.given = given = [v for v in system.variables.values() if v.role in GIVEN]
         self.inputs, self.run = [v.name for v in given], self._planned
         self.whole = [v.role == "parameter" for v in given]
@@ -90,7 +93,9 @@ class ExplicitGradient:
         self.wide = self._wide(results, definitions(system))
         if self.differences is not None:
             roots = [system.constraints[name].root for name in compiled.system.constraints]
-            self.differences = differences(roots, definitions(system))
+            slopes = ancestors(results[len(outputs) :], lambda node: False, definitions(system))
+            within = {node.index for node in slopes}
+            self.differences = differences(roots, definitions(system), within)
         terms = [] if self.differences is None else self.differences.arguments
         self.checked = len(results) + len(ties) + len(matrices)
         self.terms = slice(self.checked, None)
@@ -178,7 +183,37 @@ class ExplicitGradient:
             return False
         known = agrees is not None and all(map(np.any, slopes))
         with np.errstate(all="ignore"):
-            return self.differences.first(terms, NOTHING if known else None)[0] is not None
+            if self.differences.first(terms, NOTHING if known else None)[0] is None:
+                return False
+            return known or self._turns(values, slopes)
+
+    def _turns(self, values: Sequence[Array], slopes: Sequence[Array]) -> bool:
+        """Whether a gradient changes where the terms of sums are rounded otherwise."""
+        if self.compiled.flat is not None:
+            return True  # it is quick to look closely at so few numbers
+        if self.kinks is not None and (side := self._one_side(values)) is not None:
+            slopes = side[len(self.outputs) :]
+        for plan in self._coarse:
+            for plain, other in zip(slopes, plan(values), strict=True):
+                change = SAFETY / COARSE * size_of(other - plain)
+                if not change <= STEADY * size_of(plain):
+                    return True
+        return False
+
+    @cached_property
+    def _coarse(self) -> list[Plan]:
+        """The gradient with the terms of sums that may cancel rounded coarsely."""
+        assert self.differences is not None
+        found = []
+        for number in range(SAMPLES):
+            hook = self.differences.rounded(Roundings(number, COARSE))
+            other = copied(self.system, self.system.name, None, hook)
+            inputs, results = (
+                [other.variables[name] for name in names]
+                for names in (self.inputs, self.names[len(self.outputs) :])
+            )
+            found.append(Plan(inputs, results, definitions(other)))
+        return found
 
     def _unusual(self, values: Sequence[Array], found: list[Array], small: bool) -> bool:
         """Whether a derivative is so large that rounding may be magnified on a long way.

@@ -64,7 +64,7 @@ class ExplicitRounding:
         found, finer = flushed(self.found), flushed(finer)
         lost = relative_change(found, [finer], self.of.units, 0.0, sure=set(found))
         if lost <= CLOSE:
-            return self._hidden(), where, False
+            return self._hidden(), where, where is None
         if at_kink(point):
             return 0.0, None, False
         # By chance what was found may be close to what the wider precision makes of it.

@@ -11,14 +11,15 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors, moves
+from lagrad.systems.rewriting import Instead
 from lagrad.typing import Array
 
 # What is left of a sum, relative to its terms, from which a derivative may be spoilt: of n random
@@ -59,6 +60,13 @@ class Differences:
 
     Of two numbers as they were given, or moved, the difference is as good as these are.
 
+    Parameters
+    ----------
+    roots : sequence of nodes
+    defined : dict
+    within : set of int, optional
+        The only nodes that are looked at, by index.
+
     Attributes
     ----------
     inputs, arguments : lists of nodes
@@ -70,7 +78,12 @@ class Differences:
         in (x/r - 1)/(r - x) with r = sqrt(x² + 1), say.
     """
 
-    def __init__(self, roots: Sequence[Expression], defined: dict[int, Expression]) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Expression],
+        defined: dict[int, Expression],
+        within: Set[int] | None = None,
+    ) -> None:
         def leaf(node: Expression) -> bool:
             return isinstance(node, Variable) and node.index not in defined
 
@@ -92,7 +105,8 @@ class Differences:
                 # Of a choice those that it is made among; what chooses has no digits to lose.
                 known = all(exact[a.index] for a in node.arguments if a.dtype.kind == "f")
                 exact[node.index] = known and chosen(node)
-                if node.size and not known and node.dtype.kind == "f":
+                matters = within is None or node.index in within
+                if node.size and not known and node.dtype.kind == "f" and matters:
                     found.append(node)
         sums = [n for n in found if name_of(n) in OF_TWO]
         within = {n.index for n in sums if uses[n.index] == 1}
@@ -114,6 +128,30 @@ class Differences:
         self.least = LEFT / max(1, entries)
         rounded = {n.index: tuple(not exact[a.index] for a in n.arguments) for n in (*sums, *many)}
         self.spoilt = {right(n.arguments[0], defined).index for n in self.functions}, rounded
+
+    def rounded(self, otherwise: Callable[[Array], Array]) -> Callable[[Any], Instead]:
+        """What stands for these operations in a copy, their terms `otherwise` than they are."""
+        functions, sums = self.spoilt
+
+        def factor(node: Expression) -> Array:
+            return otherwise(np.ones(node.shape, node.dtype))
+
+        def instead(copy: Any) -> Instead:
+            def hook(old: Expression, node: dict[int, Expression]) -> Expression | None:
+                flags = sums.get(old.index)
+                if old.primitive is None or (flags is None and old.index not in functions):
+                    return None
+                arguments = tuple(
+                    node[a.index] * factor(a) if flag else node[a.index]
+                    for a, flag in zip(old.arguments, flags or (), strict=False)
+                )
+                arguments = arguments or tuple(node[a.index] for a in old.arguments)
+                found: Expression = copy.arena.apply(old.primitive, arguments, old.parameters)
+                return found * factor(old) if old.index in functions else found
+
+            return hook
+
+        return instead
 
     def first(
         self, arguments: Sequence[Array], share: float | None = None
@@ -245,7 +283,13 @@ def chosen(node: Expression) -> bool:
     return moves(node)
 
 
-def differences(roots: Sequence[Expression], defined: dict[int, Expression]) -> Differences | None:
-    """The differences that may cancel, if there are any that somebody looks at."""
-    found = Differences(roots, defined)
+def differences(
+    roots: Sequence[Expression], defined: dict[int, Expression], within: Set[int] | None = None
+) -> Differences | None:
+    """The differences that may cancel, if there are any that somebody looks at.
+
+    All of them, or those `within` a set of nodes, by index: a sum that partials are not made of
+    has the same derivatives whatever is left of it.
+    """
+    found = Differences(roots, defined, within)
     return found if found.arguments else None
