@@ -41,26 +41,39 @@ class Shares(LinearMap):
     def absolute(self) -> LinearMap:
         return Shares(self.shares, self.axes, True)
 
-    def _total(self, value: Value) -> Value:
-        return np.sum(value, axis=self.axes, keepdims=True)
+    def _applied(self, w: Value, v: Value) -> Value:
+        def total(value: Value) -> Value:
+            return np.sum(value, axis=self.axes, keepdims=True)
+
+        if self.plus:
+            return w * (v + total(w * v))
+        if 0 in self.source:
+            return v
+        most = np.equal(w, np.max(w, axis=self.axes, keepdims=True))
+        moved = v - total(np.where(most, v, 0)) / total(1.0 * most)
+        return w * (moved - total(w * moved))
 
     def mv(self, tangent: Value) -> Value:
-        w = self.shares
-        if self.plus:
-            return w * (tangent + self._total(w * tangent))
-        most = np.equal(w, np.max(w, axis=self.axes, keepdims=True))
-        moved = tangent - self._total(np.where(most, tangent, 0)) / self._total(1.0 * most)
-        return w * (moved - self._total(w * moved))
+        return self._applied(self.shares, tangent)
 
     def rmv(self, cotangent: Value) -> Value:
         return self.mv(cotangent)
 
+    def lmul(self, matrix: Any) -> Any:
+        if sparse.issparse(matrix):
+            return self.as_sparse() @ matrix
+        columns = np.reshape(matrix, (*self.source, matrix.shape[1]))
+        return np.reshape(self._applied(self.shares[..., None], columns), matrix.shape)
+
+    def rlmul(self, matrix: Any) -> Any:
+        return self.lmul(matrix)
+
     def as_sparse(self) -> sparse.csr_array:
         kept = tuple(k for k in range(len(self.source)) if k not in self.axes)
         width = math.prod(self.source[k] for k in self.axes)
-        order = (*kept, *self.axes)
+        order, rows = (*kept, *self.axes), (math.prod(self.source[k] for k in kept), width)
         places = np.arange(math.prod(self.source)).reshape(self.source)
-        w, places = (np.transpose(a, order).reshape(-1, width) for a in (self.shares, places))
+        w, places = (np.transpose(a, order).reshape(rows) for a in (self.shares, places))
         values = w[:, :, None] * w[:, None, :] * (1 if self.plus else -1)
         k = np.arange(width)
         if self.plus:
