@@ -218,3 +218,37 @@ def test_a_loss_of_which_little_is_left_is_looked_at_quickly(monkeypatch, loss, 
     way = RNG.standard_normal(WEIGHTS.shape)
     change = float(loss(given + 1e-6 * way) - loss(given - 1e-6 * way)) / 2e-6
     assert np.sum(found * way) == pytest.approx(change, rel=1e-6, abs=1e-9)
+
+
+VERSINE = lambda x: (1 - np.cos(x)) / x**2
+INSIDE = {
+    "grad": lambda x: lg.grad(VERSINE)(x),
+    "jvp": lambda x: lg.jvp(VERSINE, (x,), (1.0,))[1],
+    "vjp": lambda x: lg.vjp(VERSINE, x)[1](1.0),
+    "hvp": lambda x: lg.hvp(VERSINE, x, 1.0),
+    "jacobian": lambda x: lg.jacobian(VERSINE)(x),
+    "a step of Newton's": lambda x: x - lg.grad(VERSINE)(x) / lg.hvp(VERSINE, x, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_derivatives_inside_a_compiled_function_are_looked_at(name):
+    compiled = lg.compile(INSIDE[name])
+    for _ in range(3):
+        assert float(compiled(1.0)) == pytest.approx(float(INSIDE[name](1.0)), rel=1e-12)
+        with pytest.raises(lg.SingularSystem, match=r"numbers cancel|is rounding"):
+            compiled(1e-5)
+    chaos = lg.compile(lambda x: lg.grad(logistic(80))(x))
+    with pytest.raises(lg.SingularSystem):
+        chaos(3.9)
+
+
+def test_sparse_jacobians_are_looked_at():
+    good, bad = np.array([1.0, 2.0]), np.array([1e-4, 2e-4])
+    found = lg.jacobian(VERSINE, sparse=True)(good).diagonal()
+    np.testing.assert_allclose(found, np.diag(lg.jacobian(VERSINE)(good)), rtol=1e-12)
+    total = lambda v: np.sum(VERSINE(v))
+    for transform in (lg.jacobian(VERSINE, sparse=True), lg.hessian(total, sparse=True)):
+        for f in (transform, lg.compile(transform)):
+            with pytest.raises(lg.SingularSystem, match="nearly equal numbers cancel"):
+                f(bad)

@@ -417,3 +417,40 @@ def test_the_energy_of_a_network_without_a_ground(flow, how):
     assert float(found) == pytest.approx(q @ np.linalg.pinv(NETWORK) @ q / 8, rel=1e-9)
     with pytest.raises(lg.SingularSystem, match="leave 1 direction free"):
         lg.grad(lambda k: state["argmin"](k) @ np.array([1.0, 2.0, 3.0]) + 1e3 * least(k))(2.0)
+
+
+@pytest.mark.parametrize("solver", [None, "newton", "picard"])
+@pytest.mark.parametrize("seed", range(20))
+def test_chains_whose_rows_add_up_to_one_but_for_rounding(seed, solver):
+    # Of 1 − p all may be rounding, and the Jacobian regular by that: to zero it leads.
+    rng = np.random.default_rng(seed)
+    a, b = 10 ** rng.uniform(-4, -0.3, 2)
+    chain = lambda a: np.block([[1 - a, a], [b, 1 - b]])
+    first = lambda a: lg.fixed_point(lambda p: p @ chain(a), np.full(2, 0.5), solver=solver)[0]
+    try:
+        found = lg.value_and_grad(first)(a)
+    except lg.NotContractive:  # too slow for plain steps
+        assert solver == "picard"
+        return
+    assert found == pytest.approx((b / (a + b), -b / (a + b) ** 2), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_chains_with_states_that_are_hardly_visited(seed):
+    rng = np.random.default_rng(seed + 30)
+    n = int(rng.integers(2, 8))
+    chain = rng.random((n, n)) ** 6
+    chain /= chain.sum(axis=1, keepdims=True)
+    shares = np.linalg.solve(np.r_[(chain.T - np.eye(n))[:-1], np.ones((1, n))], np.eye(n)[-1])
+    found = lg.fixed_point(lambda p: p @ chain, np.full(n, 1 / n))
+    np.testing.assert_allclose(found, shares, rtol=1e-7)
+
+
+@pytest.mark.parametrize("solver", [None, "newton"])
+@pytest.mark.parametrize("e", [0.1, 0.03, 0.01, 0.003])
+def test_chains_in_single_precision(e, solver):
+    chain = lambda e: np.block([[1 - e, e], [2 * e * e, 1 - 2 * e * e]])
+    start = np.full(2, 0.5, np.float32)
+    share = lambda e: lg.fixed_point(lambda p: p @ chain(e), start, solver=solver)[0]
+    value, slope = lg.value_and_grad(share)(np.float32(e))
+    assert (value, slope) == pytest.approx((2 * e / (1 + 2 * e), 2 / (1 + 2 * e) ** 2), rel=1e-3)

@@ -119,3 +119,47 @@ def test_momentum_that_has_come_to_rest_is_no_loss_of_digits():
     f = lambda w: lg.iterate(step, (w, 0.0), 60)[0]
     matrix = np.linalg.matrix_power(np.array([[0.9, 0.5], [-0.1, 0.5]]), 60)
     assert float(lg.grad(f)(5.0)) == pytest.approx(matrix[0, 0], rel=1e-9)
+
+
+def integral(a, n=18):
+    """∫₀¹ tⁿ exp(a(t − 1)) dt by a Iₙ = 1 − n Iₙ₋₁, which multiplies rounding by n!."""
+    step = lambda value, k: ((1 - k * value) / a, None)
+    return lg.scan(step, (1 - np.exp(-a)) / a, np.arange(1.0, n + 1))[0]
+
+
+def bessel_upwards(x, n=15):
+    """A spherical Bessel function by its recurrence, in the direction that is not stable."""
+
+    def step(s, k):
+        return (s[1], (2 * k + 1) / x * s[1] - s[0]), None
+
+    first = np.sin(x) / x
+    return lg.scan(step, (first, first / x - np.cos(x) / x), np.arange(1.0, n))[0][1]
+
+
+FORWARDS = {
+    "jvp": lambda f, x: lg.jvp(f, (x,), (1.0,))[1],
+    "jacobian": lambda f, x: lg.jacobian(lambda v: np.stack([f(v[0])]))(np.array([x]))[0, 0],
+    "sparse": lambda f, x: lg.jacobian(lambda v: np.stack([f(v[0])]), sparse=True)(
+        np.array([x])
+    ).toarray()[0, 0],
+    "compiled": lambda f, x: lg.compile(lambda x: lg.jvp(f, (x,), (1.0,))[1])(x),
+    "gradient": lambda f, x: lg.grad(f)(x),
+}
+
+
+@pytest.mark.parametrize("how", FORWARDS)
+@pytest.mark.parametrize("x", [0.3, 1.0])
+@pytest.mark.parametrize("f", [integral, bessel_upwards])
+def test_a_recurrence_that_is_not_stable_is_named_in_every_mode(f, x, how):
+    with pytest.raises(lg.SingularSystem, match=r"is rounding|is off by about"):
+        FORWARDS[how](f, x)
+
+
+@pytest.mark.parametrize("how", FORWARDS)
+def test_one_that_is_stable_is_found_in_every_mode(how):
+    f = lambda a: integral(a, 4)
+    with mpmath.workdps(40):
+        exact = lambda a: mpmath.quad(lambda t: t**4 * mpmath.exp(a * (t - 1)), [0, 1])
+        slope = float(mpmath.diff(exact, mpmath.mpf(3)))
+    assert float(FORWARDS[how](f, 3.0)) == pytest.approx(slope, rel=1e-9)

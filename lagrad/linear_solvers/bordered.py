@@ -43,13 +43,23 @@ APART = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Bordered(LinearSolver):
-    """LU factorisation, with a border where a matrix is singular."""
+    """LU factorisation, with a border where a matrix is singular.
+
+    Attributes
+    ----------
+    strict : bool
+        Whether what is neither singular nor regular is refused.
+    epsilon : float
+        The spacing of the numbers that the matrix is computed in.
+    """
 
     strict: bool = False
+    epsilon: float = float(np.finfo(float).eps)
 
     def factor(self, matrix: Any) -> "BorderedFactors":
         small = matrix.shape[0] <= WHOLE
-        return BorderedFactors(square(dense(matrix)) if small else canonical(matrix), self.strict)
+        matrix = square(dense(matrix)) if small else canonical(matrix)
+        return BorderedFactors(matrix, self.strict, self.epsilon)
 
 
 class BorderedFactors(Factors):
@@ -61,10 +71,11 @@ class BorderedFactors(Factors):
         The columns m and n, (n, k), of unit length: none where the matrix has an inverse.
     """
 
-    def __init__(self, matrix: Any, strict: bool) -> None:
+    def __init__(self, matrix: Any, strict: bool, epsilon: float) -> None:
         self.shape = matrix.shape
         whole = isinstance(matrix, np.ndarray)
-        self.kept, self.free = (null_vectors if whole else sparse_null_vectors)(matrix, strict)
+        vectors = null_vectors if whole else sparse_null_vectors
+        self.kept, self.free = vectors(matrix, strict, epsilon)
         self.count = self.kept.shape[1]
         least = np.linalg.svd(self.kept.T @ self.free, compute_uv=False).min(initial=1.0)
         fixing = self.kept if least > APART else self.free
@@ -86,7 +97,17 @@ class BorderedFactors(Factors):
         return self.base.solve(np.concatenate([right, below]), transposed)[: self.shape[0]]
 
 
-def null_vectors(matrix: Array, strict: bool) -> tuple[Array, Array]:
+def limits(columns: Array, epsilon: float) -> tuple[float, float]:
+    """Below which singular values are zero, and above which none is, relative to the largest.
+
+    An entry is known to rounding of its row's largest, which is one, before columns are scaled: of
+    1 − p with p next to one all may be rounding.
+    """
+    none = max(NONE, 1e3 * epsilon)
+    return min(none, max(ZERO, 8 * epsilon * float(columns.max(initial=1.0)))), none
+
+
+def null_vectors(matrix: Array, strict: bool, epsilon: float) -> tuple[Array, Array]:
     """Orthonormal m with mᵀJ = 0 and n with J n = 0, in columns; `Singular` where that is unclear.
 
     The rank is that of the matrix with rows and columns scaled to a largest entry of one: bad
@@ -100,15 +121,15 @@ def null_vectors(matrix: Array, strict: bool) -> tuple[Array, Array]:
         left, values, right = np.linalg.svd(rows[:, None] * matrix * columns)
     except np.linalg.LinAlgError:
         raise Singular("no singular values") from None
-    top = values.max(initial=0.0)
-    rank = int(np.sum(values > NONE * top))
-    if strict and np.any(values[rank:] > ZERO * top):
+    top, (zero, none) = values.max(initial=0.0), limits(columns, epsilon)
+    rank = int(np.sum(values > none * top))
+    if strict and np.any(values[rank:] > zero * top):
         raise Singular("nearly so")
     kept, free = left[:, rank:] * rows[:, None], right[rank:].T * columns[:, None]
     return np.linalg.qr(kept)[0], np.linalg.qr(free)[0]
 
 
-def sparse_null_vectors(matrix: Any, strict: bool) -> tuple[Array, Array]:
+def sparse_null_vectors(matrix: Any, strict: bool, epsilon: float) -> tuple[Array, Array]:
     """The same of a sparse matrix, up to a few, by inverse iteration.
 
     With M m = 0 = Mᵀn and D at random, (M + σD)⁻¹ = n (mᵀDn)⁻¹ mᵀ/σ + O(1): what it makes of any
@@ -123,7 +144,7 @@ def sparse_null_vectors(matrix: Any, strict: bool) -> tuple[Array, Array]:
     shift = SHIFT * rng.uniform(1.0, 2.0, scaled.shape[0])
     solver = SparseLU().factor(sparse.csr_array(scaled + sparse.diags_array(shift)))
     start = rng.standard_normal((scaled.shape[0], AT_MOST + 1))
-    top = sparse_linalg.norm(scaled, 1)
+    top, (zero, none) = sparse_linalg.norm(scaled, 1), limits(columns, epsilon)
 
     def along(transposed: bool) -> Array:
         """An orthonormal basis of what the matrix, or its transpose, makes zero."""
@@ -132,8 +153,8 @@ def sparse_null_vectors(matrix: Any, strict: bool) -> tuple[Array, Array]:
             vectors = np.linalg.qr(solver.solve(shift[:, None] * vectors, transposed))[0]
         image = (scaled.T if transposed else scaled) @ vectors
         _, values, turned = np.linalg.svd(image, full_matrices=False)
-        null = values <= NONE * top
-        if null.all() or (strict and np.any(values[null] > ZERO * top)):
+        null = values <= none * top
+        if null.all() or (strict and np.any(values[null] > zero * top)):
             raise Singular("nearly so")
         return vectors @ turned[null].T
 

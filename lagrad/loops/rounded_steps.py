@@ -26,6 +26,8 @@ from lagrad.typing import Array, Indices
 NOISY = 1e-10
 # How many times what a state ends as it may have grown to.
 GROWN = 1e8
+# By how much of itself a state is moved to see whether steps magnify that, and how many times.
+BESIDE, MAGNIFIED = 1e-8, 1e6
 # Numbers of states that are kept to be looked at.
 KEPT = 1_000_000
 # So many operations are rounded one by one; further steps are as they are.
@@ -158,13 +160,28 @@ def watched(chain: Chain, arguments: Sequence[Array], ran: Callable[..., Array])
         stacks = given[: len(loop.states)]
     elif chain.length * sum(loop.variable(name).size for name in loop.states) <= KEPT:
         whole = replace(loop, outputs=loop.states)
-        stacks = whole.parts(ran(whole, given))[len(loop.states) :]
+        parts = whole.parts(ran(whole, given))
+        stacks = parts[len(loop.states) :]
+        beside = [beside_it(a, stack) for a, stack in zip(given, stacks, strict=False)]
+        there = whole.parts(ran(whole, [*beside, *given[len(beside) :]]))
+        watch.grown = any(
+            bool((np.abs(b - a) > BESIDE * MAGNIFIED * np.abs(a)).any())
+            for a, b in zip(parts[: len(beside)], there, strict=False)
+        )
     else:
         values = [*given[: len(loop.states)], *loop.given_at(given)(loop.order()[0])]
         watch.looked["first"] = values, loop.evaluation(values)
         return watch
     watch.stacks(stacks, loop.given_at(given))
     return watch
+
+
+def beside_it(start: Array, stack: Array) -> Array:
+    """A state at the start, moved by a little of what it is, or will be."""
+    if start.dtype.kind != "f":
+        return start
+    size = np.where(start == 0, np.abs(stack).max(axis=0, initial=0.0), np.abs(start))
+    return (start + BESIDE * size).astype(start.dtype)
 
 
 def rounded_otherwise(

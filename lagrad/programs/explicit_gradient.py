@@ -38,6 +38,10 @@ LONG = 100
 GIVEN = ("parameter", "data")
 
 
+class LookCloser(Exception):
+    """Derivatives that a function itself asks for may be rounding: these are to be certified."""
+
+
 class ExplicitGradient:
     """The values of some outputs, and the gradient of one of them.
 
@@ -65,8 +69,10 @@ class ExplicitGradient:
         self.loops, self.iterates = False, of is not None and compiled.iterates
         self.wide: WideNodes | None = None
         # Sums that may cancel, and where their terms are among what is computed.
-        self.differences = None if of is None else compiled.differences
+        own = compiled.system.slopes if of is None else []
+        self.differences = compiled.differences if own or of is not None else None
         self.terms: Any = None
+        self.own = slice(0, 0)  # where derivatives are that the function itself asks for
         if compiled.flat is not None:
             (run,) = compiled.runs
             self.inputs, self.run = [v.name for v in run.inputs], self._swept
@@ -93,13 +99,16 @@ class ExplicitGradient:
         self.wide = self._wide(results, definitions(system))
         if self.differences is not None:
             roots = [system.constraints[name].root for name in compiled.system.constraints]
-            slopes = ancestors(results[len(outputs) :], lambda node: False, definitions(system))
-            within = {node.index for node in slopes}
+            slopes = own or results[len(outputs) :]
+            needed = ancestors(slopes, lambda node: False, definitions(system))
+            within = {node.index for node in needed}
             self.differences = differences(roots, definitions(system), within)
         terms = [] if self.differences is None else self.differences.arguments
         self.checked = len(results) + len(ties) + len(matrices)
-        self.terms = slice(self.checked, None)
-        self.plan = Plan(given, [*results, *ties, *matrices, *terms], definitions(system))
+        self.own = slice(self.checked, self.checked + len(own))
+        self.terms = slice(self.own.stop, None)
+        asked = [*results, *ties, *matrices, *own, *terms]
+        self.plan = Plan(given, asked, definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
         wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
         self.copied = [
@@ -146,10 +155,10 @@ class ExplicitGradient:
         """
         if not (self.loops or (self.iterates and not hot)):
             found, terms = self.run(values)
-            return None if self.spoilt(values, found, terms, hot) else found
+            return self._unless_spoilt(values, found, terms, hot)
         with doubting() as doubts:
             found, terms = self.run(values)
-        if self.spoilt(values, found, terms, hot):
+        if self._unless_spoilt(values, found, terms, hot) is None:
             return None
         if not (doubts or (found is not None and self.iterates and not hot)):
             return found
@@ -161,6 +170,15 @@ class ExplicitGradient:
             raise rounded(f"a derivative in {self.compiled.system.name!r}", change, why)
         return None
 
+    def _unless_spoilt(
+        self, values: Sequence[Array], found: list[Array] | None, terms: Any, hot: bool
+    ) -> list[Array] | None:
+        if not self.spoilt(values, found, terms, hot):
+            return found
+        if self.of is None:
+            raise LookCloser
+        return None
+
     def spoilt(
         self, values: Sequence[Array], found: list[Array] | None, terms: Any, hot: bool
     ) -> bool:
@@ -169,8 +187,10 @@ class ExplicitGradient:
         Where it costs little, a wider precision finds another one; elsewhere, and where it is
         `hot`, little is left of a sum.
         """
-        if self.of is None or found is None:
+        if found is None or (self.of is None and not terms):
             return False
+        if self.of is None:
+            return self._closer(values, *terms)
         slopes = found[len(self.outputs) :]
         agrees = None if hot else self._agrees(values, slopes)
         if agrees is not None and not agrees:
@@ -186,6 +206,17 @@ class ExplicitGradient:
             if self.differences.first(terms, NOTHING if known else None)[0] is None:
                 return False
             return known or self._turns(values, slopes)
+
+    def _closer(
+        self, values: Sequence[Array], own: Sequence[Array], terms: Sequence[Array]
+    ) -> bool:
+        """Whether derivatives that the function itself asks for have to be certified."""
+        by = max(1.0, *(size_of(np.asarray(a)) for a in values if np.asarray(a).dtype.kind == "f"))
+        long = self.compiled.operations > LONG
+        if long and any(size_of(slope) * by > MAGNIFIED for slope in own):
+            return True
+        with np.errstate(all="ignore"):
+            return self.differences is not None and self.differences.first(terms)[0] is not None
 
     def _turns(self, values: Sequence[Array], slopes: Sequence[Array]) -> bool:
         """Whether a gradient changes where the terms of sums are rounded otherwise."""
@@ -234,6 +265,8 @@ class ExplicitGradient:
     def _planned(self, values: Sequence[Array]) -> tuple[list[Array] | None, Any]:
         found, finite = self.plan.checked(values)
         count, terms = len(self.copied), found[self.terms]
+        if self.of is None:  # where there are none, there is nothing to be looked at
+            terms = [found[self.own], terms] if self.own.stop > self.own.start else []
         if not finite and not all_finite(found[: self.checked]):
             return None, terms
         if self.kinked_loops:
@@ -319,7 +352,10 @@ class ExplicitGradient:
             sweep.seed(self.of, 1.0)
             sweep.back()
             found += [np.array(sweep.value(v))[()] for v in self.parameters]
-        terms = () if self.terms is None else memory[self.terms]
+        terms: Any = () if self.terms is None else memory[self.terms]
+        if self.of is None:
+            own = self.compiled.system.slopes
+            terms = [memory[tape.places(own)], terms] if own else []
         return (found if all_finite(found) else None), terms
 
 

@@ -167,11 +167,12 @@ def freed(
     equations = problem.equations
     if equations.block.size > UP_TO or equations.pattern is None:
         return None
-    other = BlockProblem(equations, problem.outer, Bordered())
+    solver = Bordered(epsilon=problem.scale.epsilon)
+    other = BlockProblem(equations, problem.outer, solver)
     if failure is not None and not isinstance(failure, (SingularSystem, NotReached)):
         # What makes no progress may do so along what is free.
         try:
-            if not Bordered().factor(other.jacobian(other.at(start)).matrix).count:
+            if not solver.factor(other.jacobian(other.at(start)).matrix).count:
                 return None
         except LagradError:
             return None
@@ -182,7 +183,7 @@ def freed(
         with np.errstate(all="ignore"):
             found = certify(other, path.here, path.factors)
             jacobian = other.jacobian(other.at(found.point))
-            factors = Bordered(strict=True).factor(jacobian.matrix)
+            factors = replace(solver, strict=True).factor(jacobian.matrix)
     except LagradError:
         return None
     left = contraction(factors, jacobian)

@@ -29,6 +29,8 @@ Values = Mapping[Variable, Array]
 STEPS = 1000
 # An error of which more than rounding is the cause.
 UNKNOWN = 1e-3
+# The condition, times rounding, from which a step may keep totals that rounding alone hides.
+LOOSE = 1e-4
 
 
 class Approach(Protocol):
@@ -211,7 +213,9 @@ def solve_block(
             begins.append(equations.vector(other))
             found, failure = ended(problem.anew(), begins[-1], plainly)
     # A Jacobian that is singular along what is free may pass for a regular one by rounding.
-    unsure = found is not None and not found.bound.error <= UNKNOWN and not settled
+    unsure = found is not None and not settled and not found.bound.error <= UNKNOWN
+    if found is not None and approach is not None and approach.steps and not unsure:
+        unsure = found.condition > LOOSE / problem.scale.epsilon
     if (failure is not None or unsure) and (approach is not None or (free and equations.linear)):
         # Totals are those of the start: one that is computed would have derivatives of its own.
         plain = all(node is None for group in outermost for node in group.starts)

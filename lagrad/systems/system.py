@@ -43,6 +43,7 @@ class System(Public):
         self.variables: dict[str, Variable] = {}
         self.constraints: dict[str, Constraint] = {}
         self.groups: list[ImplicitGroup] = []
+        self.slopes: list[Expression] = []  # derivatives that its function asked for
         self.derived = False  # whether values of variables are derivatives
 
     @property
@@ -60,7 +61,7 @@ class System(Public):
         """The system as it is now, whatever is declared later."""
         kept = copy.copy(self)
         kept.variables, kept.constraints = dict(self.variables), dict(self.constraints)
-        kept.groups = list(self.groups)
+        kept.groups, kept.slopes = list(self.groups), list(self.slopes)
         return kept
 
     def __getitem__(self, name: str) -> Variable:

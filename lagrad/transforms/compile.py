@@ -15,7 +15,7 @@ import scipy.sparse as sparse
 from lagrad.compiler.finite import all_finite
 from lagrad.errors import LagradError
 from lagrad.expressions.real_arrays import real_array
-from lagrad.programs.explicit_gradient import ExplicitGradient
+from lagrad.programs.explicit_gradient import ExplicitGradient, LookCloser
 from lagrad.public import Public
 from lagrad.systems.system import real_floats
 from lagrad.transforms.closure_walk import ATOMS
@@ -59,6 +59,8 @@ class Compiled(Public, Keeper):
             return self.__wrapped__(*args, **kwargs)
         try:
             return self.run(self.transform, args, kwargs)
+        except LookCloser:
+            return self.function(*args, **kwargs)
         except LagradError as error:
             positions = self.transform.positions(len(args))
             raise_with_line(error, self.function, args, kwargs, positions)

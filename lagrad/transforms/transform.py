@@ -128,7 +128,9 @@ class Symbols:
         self.outer.system.derived |= derived.derived
         self.found = inlined(derived, self.outer.system, lifted, trace.starts)
         self.outer.inherit(trace.program, trace.guards, self.found)
-        return {of: self.found[name] for of, name in names.items()}
+        found = {of: self.found[name] for of, name in names.items()}
+        self.outer.system.slopes += [v for v in found.values() if isinstance(v, Expression)]
+        return found
 
 
 Backend: TypeAlias = Numbers | Symbols
