@@ -32,6 +32,8 @@ from lagrad.typing import Array
 
 # What of a sum's terms a wider precision knows by few digits.
 NOTHING = 1e-11
+# Of a gradient: how much of it other roundings may change.
+TURNED = 5e-7
 # Operations of a program, from which rounding may be magnified on the way, however often it is run.
 LONG = 100
 # The roles of variables whose values are given.
@@ -227,7 +229,7 @@ class ExplicitGradient:
         for plan in self._coarse:
             for plain, other in zip(slopes, plan(values), strict=True):
                 change = SAFETY / COARSE * size_of(other - plain)
-                if not change <= STEADY * size_of(plain):
+                if not change <= TURNED * size_of(plain):
                     return True
         return False
 
