@@ -138,3 +138,25 @@ def test_multipliers_that_are_zero_but_for_rounding(x, steps):
     wanted = share * 2 / (2 + x * x) ** 1.5
     assert lg.hessian(f)(x) == pytest.approx(wanted, rel=1e-9)
     assert lg.grad(lg.grad(f))(x) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_multipliers_that_are_nothing_beside_others():
+    # q(q − 1) + … of q = 1/(1 − 0.3) is zero but for the last bits of 0.3.
+    q = 10 / 7
+    third = q * (q - 1) * (q - 2) / 8
+    capital = lambda b: lg.fixed_point(lambda k: 0.5 * b * k**0.3, 1.0)
+    for f in (capital, lambda b: lg.root(lambda k: 0.5 * b * k**0.3 - k, 1.0)):
+        assert lg.grad(lg.grad(lg.grad(f)))(2.0) == pytest.approx(third, rel=1e-9)
+
+
+@pytest.mark.parametrize("a", [0.3, 0.7, 1.1, 2.0])
+def test_the_second_derivative_of_a_value_at_an_optimum(a):
+    # a cos a − cos² a/4, of what is free along a direction: the multipliers are rounding.
+    def value(a):
+        loss = lambda z: (z[0] + z[1] - a) ** 2 + np.cos(a) * (z[0] + z[1])
+        return loss(lg.argmin(loss, np.zeros(2)))
+
+    exact = lambda a: a * mpmath.cos(a) - mpmath.cos(a) ** 2 / 4
+    wanted = float(mpmath.diff(exact, mpmath.mpf(a), 2))
+    assert lg.grad(lg.grad(value))(a) == pytest.approx(wanted, rel=1e-8)
+    assert lg.hvp(value, a, 1.0) == pytest.approx(wanted, rel=1e-8)

@@ -118,10 +118,15 @@ def solve(
 def is_known(solution: SolvedSystem, policy: Policy) -> bool:
     """Whether a solution is as accurate as was asked for.
 
-    An unknown that is nearly zero, and known to fewer digits than others, does not speak for these.
+    An unknown that is nearly zero, and known to fewer digits than others, does not speak for these;
+    nor does a multiplier that is nothing beside others. What is known of each is in its bound.
     """
-    bound = solution.certificate.error_bound
-    return bound <= policy.accuracy or solution.point.felt() <= policy.accuracy
+    bound, point = solution.certificate.error_bound, solution.point
+    if bound <= policy.accuracy:
+        return True
+    pairs = ((s.bound, np.maximum(point.matters(b), 1e-300)) for b, s in point.solved.items())
+    felt = max([*(largest(b.each * b.sizes / m) for b, m in pairs), point.drift(felt=True)])
+    return bool(felt <= policy.accuracy)
 
 
 def told_beside(

@@ -22,7 +22,7 @@ from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.not_finite import mended, without_slope
-from lagrad.solving.relative_change import ALL_BUT_ZERO, NEGLIGIBLE, share, worst_share
+from lagrad.solving.relative_change import ALL_BUT_ZERO, NEGLIGIBLE, UNSEEN, share, worst_share
 from lagrad.solving.rounding_samples import COARSE, SAMPLES, SPACINGS, Roundings, stepping
 from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
@@ -266,13 +266,13 @@ class SolvedPoint:
         pairs = ((v, s.values[v] - self.values[v]) for s in self.samples for v in defined)
         return any(largest(c) > SPACINGS * accuracy * largest(self.values[v]) for v, c in pairs)
 
-    def felt(self) -> float:
-        """The relative error of the unknowns, each measured by what would be felt of it."""
-        pairs = ((s.bound, np.maximum(self.matters(b), 1e-300)) for b, s in self.solved.items())
-        return max([*(largest(b.each * b.sizes / m) for b, m in pairs), self.drift(felt=True)])
-
-    def matters(self, block: Block) -> Array:  # what that is, of each
-        return self.solved[block].bound.matters
+    def matters(self, block: Block) -> Array:
+        """The sizes that a block's unknowns would have to be felt."""
+        # Or than the program's values, of what has no other multipliers beside it.
+        others = (largest(a) for v, a in self.values.items() if v.derivative)
+        top = max([1e-3 * self.scale, *others])
+        nothing = [v.derivative and largest(self.values[v]) <= UNSEEN * top for v in block.unknowns]
+        return np.where(nothing, np.inf, self.solved[block].bound.matters)
 
     def drift(self, felt: bool = False) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
