@@ -454,3 +454,20 @@ def test_chains_in_single_precision(e, solver):
     share = lambda e: lg.fixed_point(lambda p: p @ chain(e), start, solver=solver)[0]
     value, slope = lg.value_and_grad(share)(np.float32(e))
     assert (value, slope) == pytest.approx((2 * e / (1 + 2 * e), 2 / (1 + 2 * e) ** 2), rel=1e-3)
+
+
+def test_an_unknown_that_nothing_depends_on():
+    def first(a):
+        return lg.argmin(lambda z: (z[0] * a - 1) ** 2, np.array([0.0, 0.3]))[0]
+
+    assert lg.grad(first)(2.0) == pytest.approx(-0.25, rel=1e-9)
+    assert lg.grad(lg.grad(first))(2.0) == pytest.approx(0.25, rel=1e-9)
+    assert lg.hvp(first, 2.0, 1.0) == pytest.approx(0.25, rel=1e-9)
+
+
+def test_third_derivatives_of_a_share():
+    # .2/(.7 − t), of a chain that keeps a total.
+    chain = lambda t: np.array([[0.5, 0.5], [0.2, 0.8]]) + t * np.array([[1.0, -1.0], [0, 0]])
+    share = lambda t: lg.fixed_point(lambda p: p @ chain(t), np.full(2, 0.5))[0]
+    assert lg.grad(lg.grad(share))(0.0) == pytest.approx(0.4 / 0.7**3, rel=1e-8)
+    assert lg.grad(lg.grad(lg.grad(share)))(0.0) == pytest.approx(1.2 / 0.7**4, rel=1e-7)

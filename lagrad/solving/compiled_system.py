@@ -177,7 +177,8 @@ class CompiledSystem:
                 runs.append(ExplicitRun(blocks))
                 continue
             equations = BlockEquations(blocks[0], called.issuperset(blocks[0].unknowns))
-            if not equations.called:
+            # What an implicit function leaves free its multipliers do as well.
+            if not (equations.called or (called and all(v.derivative for v in equations.unknowns))):
                 equations.require_structural_rank()
             runs.append(ImplicitRun(equations))
         return runs

@@ -225,10 +225,11 @@ def solve_block(
         if approach is not None and approach.steps:
             # Combinations of steps may have left the one of many that these lead to.
             begins = [stepped(problem, b) for b in reversed(begins)]
-        ways = (freed(problem, b, options, origin, failure) for b in begins)
-        way = next((f for f in ways if f is not None and meant(f)), None)
-        if way is None and free and equations.linear:
-            way = dual(problem.anew(), begin, free)
+        # Multipliers of what keeps totals have none of their own.
+        way = dual(problem.anew(), begin, free) if free and equations.linear else None
+        if way is None:
+            ways = (freed(problem, b, options, origin, failure) for b in begins)
+            way = next((f for f in ways if f is not None and meant(f)), None)
         if way is not None and (failure is not None or way.free is not None):
             # One that is free after all has a regular Jacobian.
             at = None if way.free is None else replace(way.free, started=not plain)
