@@ -162,7 +162,7 @@ def watched(chain: Chain, arguments: Sequence[Array], ran: Callable[..., Array])
         whole = replace(loop, outputs=loop.states)
         parts = whole.parts(ran(whole, given))
         stacks = parts[len(loop.states) :]
-        beside = [beside_it(a, stack) for a, stack in zip(given, stacks, strict=False)]
+        beside = [beside_it(a) for a in given[: len(loop.states)]]
         there = whole.parts(ran(whole, [*beside, *given[len(beside) :]]))
         watch.grown = any(
             bool((np.abs(b - a) > BESIDE * MAGNIFIED * np.abs(a)).any())
@@ -176,11 +176,12 @@ def watched(chain: Chain, arguments: Sequence[Array], ran: Callable[..., Array])
     return watch
 
 
-def beside_it(start: Array, stack: Array) -> Array:
-    """A state at the start, moved by a little of what it is, or will be."""
+def beside_it(start: Array) -> Array:
+    """A state at the start, moved by a little of what it is."""
     if start.dtype.kind != "f":
         return start
-    size = np.where(start == 0, np.abs(stack).max(axis=0, initial=0.0), np.abs(start))
+    # Whole numbers count, and are compared.
+    size = np.where(np.rint(start) == start, 0.0, np.abs(start))
     return (start + BESIDE * size).astype(start.dtype)
 
 

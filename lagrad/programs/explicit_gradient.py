@@ -157,10 +157,10 @@ class ExplicitGradient:
         """
         if not (self.loops or (self.iterates and not hot)):
             found, terms = self.run(values)
-            return self._unless_spoilt(values, found, terms, hot)
+            return None if self._is_spoilt(values, found, terms, hot) else found
         with doubting() as doubts:
             found, terms = self.run(values)
-        if self._unless_spoilt(values, found, terms, hot) is None:
+        if self._is_spoilt(values, found, terms, hot):
             return None
         if not (doubts or (found is not None and self.iterates and not hot)):
             return found
@@ -172,14 +172,14 @@ class ExplicitGradient:
             raise rounded(f"a derivative in {self.compiled.system.name!r}", change, why)
         return None
 
-    def _unless_spoilt(
+    def _is_spoilt(
         self, values: Sequence[Array], found: list[Array] | None, terms: Any, hot: bool
-    ) -> list[Array] | None:
-        if not self.spoilt(values, found, terms, hot):
-            return found
-        if self.of is None:
+    ) -> bool:
+        """Whether a gradient is to be looked at closely; `LookCloser` of derivatives inside."""
+        spoilt = self.spoilt(values, found, terms, hot)
+        if spoilt and self.of is None:
             raise LookCloser
-        return None
+        return spoilt
 
     def spoilt(
         self, values: Sequence[Array], found: list[Array] | None, terms: Any, hot: bool

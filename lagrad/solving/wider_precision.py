@@ -98,7 +98,9 @@ class WideNodes:
         memory.update(zip((node.index for node in self.inputs), values, strict=True))
         for index, kernel, arguments, rounds in self._rounds:
             found = kernel(*[memory[a] for a in arguments])
-            memory[index] = rounded(found) if rounds else found
+            if rounds:  # but for whole numbers, which count and are compared
+                found = np.where(np.rint(found) == found, found, rounded(found))
+            memory[index] = found
         return [np.asarray(memory[node.index], node.dtype) for node in self.outputs]
 
     @cached_property
