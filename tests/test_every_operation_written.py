@@ -2,28 +2,12 @@
 
 import numpy as np
 import pytest
-from random_operations import (
-    CUBES,
-    ENTRYWISE,
-    EXTREMES,
-    HEAD,
-    KINKED,
-    LOOPS,
-    MATRICES,
-    ORDERED,
-    PAIRED,
-    PAIRS,
-    REDUCED,
-    SCALARS,
-    SQUARE,
-    STEPS,
-    VECTORS,
-)
+import random_operations as given
 
 import lagrad as lg
 
 NAMES = {"np": np, "lg": lg}
-exec(HEAD, NAMES)
+exec(given.HEAD, NAMES)
 VECTOR = np.array([0.3, 0.7, 0.45])
 MATRIX = np.array([[0.3, 0.7, 0.45], [0.9, 0.2, 0.55], [0.15, 0.65, 0.8]])
 CUBE = np.random.default_rng(0).uniform(0.1, 0.9, (2, 3, 4))
@@ -32,21 +16,25 @@ AXES = (("0", ""), ("1", ", keepdims=True"), ("None", ""))
 
 def cases():
     """Texts of operations, and the arrays that these are of."""
-    for name in ENTRYWISE:
+    for name in given.ENTRYWISE:
         called = name.split(":")[0]
         yield f"{called}({{0}})", [VECTOR + 1.2 * ("arccosh" in called)]
-    yield from ((text, [VECTOR - 0.4]) for text in KINKED)
-    yield from ((text, [VECTOR, VECTOR[::-1] * 1.3 + 0.1]) for text in (*PAIRED, *ORDERED))
-    for text in (*REDUCED, *EXTREMES):
+    yield from ((text, [VECTOR - 0.4]) for text in given.KINKED)
+    yield from (
+        (text, [VECTOR, VECTOR[::-1] * 1.3 + 0.1]) for text in (*given.PAIRED, *given.ORDERED)
+    )
+    for text in (*given.REDUCED, *given.EXTREMES):
         for axis, kept in AXES:
             yield text.replace("{1}", axis).replace("{2}", kept), [MATRIX]
-    yield from ((text, [VECTOR]) for text in VECTORS)
-    yield from ((text, [MATRIX]) for text in (*MATRICES, *SQUARE))
-    yield from ((text, [CUBE]) for text in CUBES)
-    yield from ((text, [np.float64(0.4)]) for text in SCALARS)
-    for text in LOOPS:
-        for step in STEPS[:2]:
-            text = text.replace("{step}", step.replace("{1}", "0.5")).replace("{pair}", PAIRS[0])
+    yield from ((text, [VECTOR]) for text in given.VECTORS)
+    yield from ((text, [MATRIX]) for text in (*given.MATRICES, *given.SQUARE))
+    yield from ((text, [CUBE]) for text in given.CUBES)
+    yield from ((text, [np.float64(0.4)]) for text in given.SCALARS)
+    for text in given.LOOPS:
+        for step in given.STEPS[:2]:
+            text = text.replace("{step}", step.replace("{1}", "0.5")).replace(
+                "{pair}", given.PAIRS[0]
+            )
             text = text.replace("{n}", "4").replace("{how}", "").replace("{stop}", "0.6")
             yield text, [VECTOR]
 

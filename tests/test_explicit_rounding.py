@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from oracles import needs_wider
 from scipy.special import erf, erfc, erfcx, log_ndtr, ndtr
 
 import lagrad as lg
@@ -135,7 +136,7 @@ LONGER = {
 }
 
 
-@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="no long doubles")
+@needs_wider
 @pytest.mark.parametrize("name", LONGER)
 def test_error_functions_in_long_doubles(name):
     ours, exact, scipys = LONGER[name]
@@ -252,3 +253,30 @@ def test_sparse_jacobians_are_looked_at():
         for f in (transform, lg.compile(transform)):
             with pytest.raises(lg.SingularSystem, match="nearly equal numbers cancel"):
                 f(bad)
+
+
+def of_many_scalars(x):
+    total = 0.0
+    for k in range(500):
+        total = total + x[k % 3] * 0.5 ** (k % 40) * x[(k + 1) % 3]
+    return total
+
+
+def test_derivatives_inside_that_have_no_inputs_or_are_not_used():
+    # Of no floats, of whole numbers, of one entry among several; of many scalars on a tape.
+    slope = lg.grad(VERSINE)(1.0)
+    alone, times = (
+        lg.compile(lambda: lg.grad(VERSINE)(1.0)),
+        lg.compile(lambda n: n * lg.grad(VERSINE)(1.0)),
+    )
+    inner = lambda p: p["a"] ** 2 + np.sum(p["b"] ** 3)
+    one = lg.compile(lambda x: lg.grad(inner)({"a": x, "b": x * np.ones(3)})["a"])
+    first = lg.compile(lambda x: lg.grad(of_many_scalars)(x)[0])
+    also = lg.compile(lambda x: lg.grad(lambda y: of_many_scalars(y) + VERSINE(y[0]))(x)[0])
+    at = np.array([1.0, 2.0, 3.0])
+    for _ in range(3):
+        assert (alone(), times(2), times(3)) == (slope, 2 * slope, 3 * slope)
+        assert one(2.0) == 4.0
+        assert first(at) == pytest.approx(lg.grad(of_many_scalars)(at)[0], rel=1e-14)
+        with pytest.raises(lg.SingularSystem, match="numbers cancel"):
+            also(np.array([1e-7, 2.0, 3.0]))

@@ -299,12 +299,13 @@ FLAT = {
 }
 
 
-@pytest.mark.parametrize("flat", FLAT)
-@pytest.mark.parametrize("at", [3e-8, 3.0, 3e8])
+# A hyperbolic cosine overflows on the way to the largest.
+CASES = [(flat, at) for at in (3e-8, 3.0, 3e8) for flat in FLAT if flat != "cosh" or at < 1e8]
+
+
+@pytest.mark.parametrize(("flat", "at"), CASES)
 def test_an_equation_more_that_is_flat_where_it_holds(flat, at):
     # Its derivative is zero there: so is that of what it is off by, which has no size.
-    if flat == "cosh" and at > 3:
-        pytest.skip("overflows on the way")
     root = lambda a: lg.root(lambda x: np.stack([x - a, FLAT[flat](x, a)]), 1.0)
     assert lg.value_and_grad(root)(at) == pytest.approx((at, 1.0), rel=1e-8)
 

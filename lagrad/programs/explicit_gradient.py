@@ -71,13 +71,14 @@ class ExplicitGradient:
         self.loops, self.iterates = False, of is not None and compiled.iterates
         self.wide: WideNodes | None = None
         # Sums that may cancel, and where their terms are among what is computed.
-        own = compiled.system.slopes if of is None else []
+        own = self._asked_inside() if of is None else []
         self.differences = compiled.differences if own or of is not None else None
         self.terms: Any = None
-        self.own = slice(0, 0)  # where derivatives are that the function itself asks for
+        self.own: Any = slice(0, 0)  # where derivatives are that the function itself asks for
         if compiled.flat is not None:
             (run,) = compiled.runs
             self.inputs, self.run = [v.name for v in run.inputs], self._swept
+            self.own = compiled.flat.places(own)
             if self.differences is not None:
                 self.terms = compiled.flat.places(self.differences.arguments)
             self.whole = [v.role == "parameter" for v in run.inputs if isinstance(v, Variable)]
@@ -117,6 +118,15 @@ class ExplicitGradient:
             dtype if shared or dtype != v.dtype else None
             for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=False)
         ]
+
+    def _asked_inside(self) -> list[Expression]:
+        """The derivatives that the function itself asks for, and makes its results of."""
+        system = self.compiled.system
+        if not system.slopes:
+            return []
+        needed = ancestors(self.outputs, lambda node: False, definitions(system))
+        within = {node.index for node in needed}
+        return [node for node in system.slopes if node.index in within]
 
     def _wide(self, results: list[Variable], defined: dict[int, Expression]) -> WideNodes | None:
         """The gradient in a wider precision, where it is of few numbers."""
@@ -213,7 +223,7 @@ class ExplicitGradient:
         self, values: Sequence[Array], own: Sequence[Array], terms: Sequence[Array]
     ) -> bool:
         """Whether derivatives that the function itself asks for have to be certified."""
-        by = max(1.0, *(size_of(np.asarray(a)) for a in values if np.asarray(a).dtype.kind == "f"))
+        by = max([1.0, *map(size_of, values)])
         long = self.compiled.operations > LONG
         if long and any(size_of(slope) * by > MAGNIFIED for slope in own):
             return True
@@ -356,8 +366,7 @@ class ExplicitGradient:
             found += [np.array(sweep.value(v))[()] for v in self.parameters]
         terms: Any = () if self.terms is None else memory[self.terms]
         if self.of is None:
-            own = self.compiled.system.slopes
-            terms = [memory[tape.places(own)], terms] if own else []
+            terms = [memory[self.own], terms] if self.own.size else []
         return (found if all_finite(found) else None), terms
 
 
