@@ -214,8 +214,9 @@ def solve_block(
             found, failure = ended(problem.anew(), begins[-1], plainly)
     # A Jacobian that is singular along what is free may pass for a regular one by rounding.
     unsure = found is not None and not settled and not found.bound.error <= UNKNOWN
-    if found is not None and approach is not None and approach.steps and not unsure:
-        unsure = found.condition > LOOSE / problem.scale.epsilon
+    if found is not None and not settled and approach is not None and approach.steps:
+        formed = found.jacobian.known and not found.factors.iterative
+        unsure = unsure or (formed and found.condition > LOOSE / problem.scale.epsilon)
     if (failure is not None or unsure) and (approach is not None or (free and equations.linear)):
         # Totals are those of the start: one that is computed would have derivatives of its own.
         plain = all(node is None for group in outermost for node in group.starts)
