@@ -51,6 +51,7 @@ from lagrad.loops.scan import scan as scan
 from lagrad.loops.while_loop import while_loop as while_loop
 from lagrad.primitives.custom import primitive as primitive
 from lagrad.primitives.kernels import logsumexp as logsumexp
+from lagrad.primitives.shares import log_softmax as log_softmax
 from lagrad.primitives.shares import softmax as softmax
 from lagrad.programs.program import Program as Program
 from lagrad.programs.solution import Solution as Solution

@@ -273,6 +273,7 @@ COMPLEX_LG = SimpleNamespace(
     scan=scan, iterate=iterate, while_loop=while_loop, root=root, fixed_point=fixed_point,
     argmin=argmin, logsumexp=logsumexp, stop_gradient=re,
     softmax=lambda x, axis=None: np.exp(x - logsumexp(x, axis=axis, keepdims=True)),
+    log_softmax=lambda x, axis=None: x - logsumexp(x, axis=axis, keepdims=True),
     Picard=lambda **how: None, Anderson=lambda **how: None,
 )  # fmt: skip
 COMPLEX = {"np": COMPLEX_NP, "sp": COMPLEX_SP, "lg": COMPLEX_LG}

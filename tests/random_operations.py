@@ -53,7 +53,7 @@ VECTORS = operations("""
     {0}[[0, -1, 0]] | np.take({0}, [0, 0, -1]) | np.bincount(np.arange({0}.size) % 2, {0}, 3)
     {0}[1:] | {0}[None, :] * {0}[:, None] | np.dot({0}, {0}) | np.vdot({0}, np.cos({0}))
     np.inner({0}, {0}) | np.einsum('i,i', {0}, {0}) | np.einsum('i,j->ji', {0}, np.cos({0}))
-    lg.softmax({0}) | np.hstack([{0}, {0}[0]])
+    lg.softmax({0}) | lg.log_softmax({0}) | np.hstack([{0}, {0}[0]])
     np.average({0}, weights=np.arange(1.0, 1 + {0}.size)) | {0}[np.arange({0}.size) % 2 == 0]
     np.expand_dims({0}, 0) | np.kron({0}, {0})
 """)
@@ -62,7 +62,8 @@ MATRICES = operations("""
     {0}[..., ::-1] | np.reshape({0}, -1) | np.cumsum({0}, axis=0) | {0}[-1:, 1:]
     np.cumsum({0}, axis=1) | np.tril({0}) | np.triu({0}, 1) | np.diagonal({0}) | np.trace({0})
     np.vstack([{0}, {0}[:1]]) | np.concatenate([{0}, np.ones(({0}.shape[0], 1))], axis=1)
-    lg.softmax({0}, axis=0) | np.einsum('ij->j', {0}) | np.einsum('ij,kj->ik', {0}, np.sin({0}))
+    lg.softmax({0}, axis=0) | lg.log_softmax({0}, axis=1)
+    np.einsum('ij->j', {0}) | np.einsum('ij,kj->ik', {0}, np.sin({0}))
     np.split({0}, [1], axis=1)[0] | {0}[[0, 0, -1]] | np.pad({0}, 1, mode='reflect')
     np.diff({0}, axis=1) | np.moveaxis({0}, 0, -1) | np.repeat({0}, 2, axis=1)
     np.roll({0}, 1, axis=0) | np.take({0}, [0, -1, 0], axis=1)

@@ -79,7 +79,7 @@ INSTEAD = {
     "np.mod, np.remainder": "`x - y * np.floor(x / y)`",
     "np.deg2rad, np.degrees": "`x * (np.pi / 180)`, `x * (180 / np.pi)`",
     "scipy.special.logsumexp": "`lg.logsumexp(x)`",
-    "scipy.special.log_softmax": "`x - lg.logsumexp(x)`",
+    "scipy.special.log_softmax": "`lg.log_softmax(x)`",
     "scipy.special.beta, scipy.special.betaln": "`scipy.special.gammaln(a) + …`",
     "scipy.special.gamma": "`np.exp(scipy.special.gammaln(x))`, of `x > 0`",
 }

@@ -102,6 +102,7 @@ CASES = {
     "branch_share": [(lambda x: branch_share(x > 0.1, x, 0.1), A34)],
     "exp_ratio": [(exp_ratio, A34, ROW)],
     "softmax": [(lg.softmax, A34), (lambda x: lg.softmax(x, axis=0), A34)],
+    "log_softmax": [(lg.log_softmax, A34), (lambda x: lg.log_softmax(x, axis=0), A34)],
     "logaddexp": [(np.logaddexp, A34, ROW)],
     "maximum": [(np.maximum, A34, ROW), (lambda x: np.clip(x, -0.5, 0.5), A34)],
     "minimum": [(np.minimum, A34, ROW), (lambda x: np.clip(x, None, 0.5), A34)],

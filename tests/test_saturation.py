@@ -138,3 +138,64 @@ def test_equal_shares_and_none_at_all():
     share = np.exp(1) / (1 + np.exp(1)) ** 2
     np.testing.assert_allclose(found, share * np.array([[1, 0, -1], [0, 0, 0], [-1, 0, 1]]))
     np.testing.assert_array_equal(lg.jacobian(lg.softmax)(np.full(2, -np.inf)), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("scale", [1, 30, 60])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_logarithms_of_shares(scale, axis):
+    """Values, gradients and second derivatives, also of the logarithm of a share next to one."""
+    x = scale * np.random.default_rng(scale).standard_normal((4, 3))
+    logarithms = lambda x: lg.log_softmax(x, axis=axis)
+    found, jacobian = logarithms(x), lg.jacobian(logarithms)(x)
+    with mpmath.workdps(80):
+        for row in range(x.shape[1 - axis]):
+            at = lambda k, row=row: (k, row) if axis == 0 else (row, k)
+            n = x.shape[axis]
+            parts = [mpmath.exp(mpmath.mpf(x[at(k)])) for k in range(n)]
+            shares = [part / mpmath.fsum(parts) for part in parts]
+            rest = [1 - share for share in shares]
+            for k in range(n):
+                wanted = float(mpmath.log(shares[k]))
+                assert found[at(k)] == pytest.approx(wanted, rel=1e-13, abs=0)
+                gradient = lg.grad(lambda x, at=at, k=k: logarithms(x)[at(k)])
+                second = lg.jacobian(gradient)(x)
+                for i in range(n):
+                    slope = float(rest[i] if i == k else -shares[i])
+                    assert jacobian[at(k)][at(i)] == pytest.approx(slope, rel=1e-13, abs=0)
+                    assert gradient(x)[at(i)] == pytest.approx(slope, rel=1e-13, abs=0)
+                    for j in range(n):
+                        bend = -shares[i] * rest[i] if i == j else shares[i] * shares[j]
+                        assert second[at(i)][at(j)] == pytest.approx(float(bend), rel=1e-12, abs=0)
+
+
+def test_the_loss_of_a_classifier_that_is_sure_of_itself():
+    """Which `logsumexp(z) - z[0]` refuses, and its message says what to write instead."""
+    z = np.array([36.0, 0.0, 1.0, -3.0])
+    with pytest.raises(lg.SingularSystem, match="log_softmax"):
+        lg.grad(lambda z: np.log(np.sum(np.exp(z - np.max(z)))) + np.max(z) - z[0])(z)
+    loss = lambda z: -lg.log_softmax(z)[0]
+    others = np.exp(z - z[0])
+    wanted = np.append(-np.sum(others[1:]), others[1:])
+    compiled = lg.compile(lg.value_and_grad(loss))
+    for _ in range(5):
+        value, gradient = compiled(z)
+        assert value == pytest.approx(np.sum(others[1:]), rel=1e-14, abs=0)
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-14)
+    p = lg.Program()
+    scores = p.parameter("scores", z)
+    p.define("loss", loss(scores))
+    backwards = p.adjoint("loss")
+    namespace: dict = {}
+    exec(backwards.source(), namespace)
+    np.testing.assert_allclose(namespace["solve"](scores=z)["λ_scores"], wanted, rtol=1e-14)
+
+
+def test_logarithms_of_no_shares_and_of_equal_ones():
+    low = -np.inf
+    assert lg.log_softmax([low, low]).tolist() == [low, low]
+    assert lg.log_softmax([1.0, low]).tolist() == [0.0, low]
+    found = lg.grad(lambda x: lg.log_softmax(x)[0])(np.array([1.0, low, 1.0]))
+    np.testing.assert_allclose(found, [0.5, 0.0, -0.5], rtol=1e-15)
+    found = lg.grad(lambda x: lg.log_softmax(x)[1])(np.zeros(4))
+    np.testing.assert_allclose(found, [-0.25, 0.75, -0.25, -0.25], rtol=1e-15)
+    assert lg.logsumexp([0.0, -40.0]) == pytest.approx(np.exp(-40), rel=1e-15, abs=0)

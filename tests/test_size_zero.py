@@ -23,6 +23,7 @@ REDUCTIONS = {
     "norm3": lambda x, axis=0: np.linalg.norm(x, 3, axis),
     "diff": lambda x, axis=-1: np.diff(x, axis=axis),
     "softmax": lambda x, axis=None: lg.softmax(x, axis=axis),
+    "log_softmax": lambda x, axis=None: lg.log_softmax(x, axis=axis),
 }
 MOVES = {
     "reshape": lambda x: np.reshape(x, (0, 5)),

@@ -270,9 +270,12 @@ def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
     a = np.asarray(a)
     a = a if a.dtype.kind == "f" else a.astype(float)
     top = np.max(a, axis=axis, keepdims=True, initial=-math.inf)
+    largest = np.equal(a, top)
+    ties = np.maximum(np.sum(largest, axis=axis, keepdims=True, dtype=a.dtype), 1)
     shift = np.where(np.isfinite(top), top, top.dtype.type(0))
-    with np.errstate(divide="ignore"):
-        out = np.log(np.sum(np.exp(a - shift), axis=axis, keepdims=True)) + shift
+    others = np.sum(np.exp(np.where(largest, -math.inf, a - shift)), axis=axis, keepdims=True)
+    # What others add to the largest is kept where it is next to nothing.
+    out = np.where(np.isfinite(top), shift + (np.log(ties) + np.log1p(others / ties)), top)
     return out if keepdims else np.squeeze(out, axis=axis)[()]
 
 
@@ -348,3 +351,17 @@ def softmax(x: Array, axis: Any = None) -> Array:
     total = np.sum(found, axis=axis, keepdims=True)
     shares: Array = found / np.where(total == 0, total.dtype.type(1), total)
     return shares
+
+
+def log_softmax(x: Array, axis: Any = None) -> Array:
+    """x − log Σ exp(x): of the largest entry what the others add to it, with all its digits."""
+    x = np.asarray(x)
+    x = x if x.dtype.kind == "f" else x.astype(float)
+    top = np.max(x, axis=axis, keepdims=True, initial=-math.inf)
+    largest = np.equal(x, top)
+    ties = np.maximum(np.sum(largest, axis=axis, keepdims=True, dtype=x.dtype), 1)
+    with np.errstate(invalid="ignore"):
+        below = x - np.where(np.equal(top, -math.inf), top.dtype.type(0), top)
+    others = np.sum(np.exp(np.where(largest, -math.inf, below)), axis=axis, keepdims=True)
+    logarithms: Array = below - (np.log(ties) + np.log1p(others / ties))
+    return logarithms

@@ -35,7 +35,7 @@ HELPERS: dict[str, Function] = {
         *(source_runtime.array, source_runtime.gather, source_runtime.scatter),
         *(source_runtime.embed, kernels.cofactor, kernels.logistic_share, kernels.exp_ratio),
         kernels.tanh_slope,
-        *(kernels.logsumexp, kernels.softmax, equal_shares, inverse_gaps),
+        *(kernels.logsumexp, kernels.softmax, kernels.log_softmax, equal_shares, inverse_gaps),
         *(kernels.larger_share, kernels.extreme_share, kernels.branch_share),
         *(source_runtime.root, source_runtime.linear, source_runtime.chain, source_runtime.settled),
         source_runtime.together,

@@ -158,8 +158,8 @@ def cancelled(what: str, change: float, node: Any) -> SingularSystem:
         f"{shown(node)}, where nearly equal numbers cancel. Write it "
         "so that nothing does: np.expm1 and np.log1p for exp(x) - 1 and log(1 + x), "
         "2*np.sin(x/2)**2 for 1 - cos(x), (a - b)/(np.sqrt(a) + np.sqrt(b)) for sqrt(a) - sqrt(b), "
-        "or, where x is small, a series by np.where. Or ask for less of lg.grad, lg.jacobian or "
-        "solve: accuracy=…."
+        "lg.log_softmax for logarithms of shares that add up to one, or, where x is small, a "
+        "series by np.where. Or ask for less of lg.grad, lg.jacobian or solve: accuracy=…."
     )
     error.operation = shown(node)
     return error
