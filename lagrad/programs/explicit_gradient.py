@@ -23,7 +23,7 @@ from lagrad.solving.last_bits import DIVIDES, STEADY, doubting, in_last_bits, mo
 from lagrad.solving.matrix_conditions import HARMLESS, worst
 from lagrad.solving.relative_change import ALL_BUT_ZERO, MAGNIFIED, relative_change
 from lagrad.solving.rounding_samples import COARSE, SAFETY, SAMPLES, SPACINGS, Roundings, stepping
-from lagrad.solving.wider_precision import CLOSE, SMALL, WideNodes
+from lagrad.solving.wider_precision import SMALL, WideNodes, close
 from lagrad.systems.cancellation import differences
 from lagrad.systems.constraint import definitions
 from lagrad.systems.rewriting import copied
@@ -141,7 +141,7 @@ class ExplicitGradient:
             if finer is None:
                 return None
             pairs = zip(finer, slopes, strict=True)
-            return all(size_of(b - a) <= CLOSE * size_of(a) for b, a in pairs)
+            return all(size_of(b - a) <= close(b.dtype) * size_of(a) for b, a in pairs)
 
     def _kinks(
         self, system: System, given: list[Variable], results: list[Variable]

@@ -16,11 +16,18 @@ import numpy as np
 from lagrad.expressions.expression import Expression
 from lagrad.solving.block_equations import largest
 from lagrad.solving.finer_derivatives import first_off, is_small, wider
-from lagrad.solving.relative_change import ALL_BUT_ZERO, MAGNIFIED, MANY, relative_change
+from lagrad.solving.relative_change import (
+    ALL_BUT_ZERO,
+    MAGNIFIED,
+    MANY,
+    coarseness,
+    precision,
+    relative_change,
+)
 from lagrad.solving.rounding_samples import COARSE, SAFETY, closer
 from lagrad.solving.sides import at_kink
 from lagrad.solving.solved_point import SAMPLED_AT_MOST
-from lagrad.solving.wider_precision import CLOSE, FINER
+from lagrad.solving.wider_precision import CLOSE, FINER, close
 from lagrad.typing import Array
 
 if TYPE_CHECKING:
@@ -63,7 +70,7 @@ class ExplicitRounding:
             return self._unexplained(), where, False
         found, finer = flushed(self.found), flushed(finer)
         lost = relative_change(found, [finer], self.of.units, 0.0, sure=set(found))
-        if lost <= CLOSE:
+        if lost <= max((close(precision(k, a)) for k, a in found.items()), default=CLOSE):
             return self._hidden(), where, where is None
         if at_kink(point):
             return 0.0, None, False
@@ -100,13 +107,14 @@ class ExplicitRounding:
         top = max((size for size in sizes if np.isfinite(size)), default=1.0)
         by = {k: self.of.units.get(k, (1.0, 1.0))[1] for k in self.found}
         by = {k: max(size, 1.0) if np.isfinite(size) else 1.0 for k, size in by.items()}
-        return {k: ALL_BUT_ZERO * max(top, 1.0) / size for k, size in by.items()}
+        of = {k: ALL_BUT_ZERO * coarseness(precision(k, a)) for k, a in self.found.items()}
+        return {k: of[k] * max(top, 1.0) / size for k, size in by.items()}
 
     def _finer(self) -> dict[Any, Array] | None:
         """What is carried in a wider precision, where there is one."""
         try:
             there = wider(self.of.point)
-            return None if there is None else self.of.near(there, self.sweep)
+            return None if there is None else self.of.near(there, self.sweep, widened)
         except TypeError:  # LAPACK knows doubles only
             return None
 
@@ -157,7 +165,12 @@ def flushed(arrays: Mapping[Any, Array]) -> dict[Any, Array]:
     """Arrays with zeros for what is less than numbers of a variable's precision can be."""
 
     def tiny(key: Any, array: Array) -> float:
-        dtype = getattr(key[0] if isinstance(key, tuple) else key, "dtype", array.dtype)
+        dtype = precision(key, array)
         return float(np.finfo(str(dtype)).tiny) if dtype.kind == "f" else 0.0
 
     return {k: np.where(np.abs(a) < tiny(k, a), 0, a) for k, a in arrays.items()}
+
+
+def widened(seed: Array) -> Array:
+    """A seed whose sums are rounded as the numbers are that it is multiplied by."""
+    return np.asarray(seed, np.longdouble) if seed.dtype.kind == "f" else seed

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.solving.block_equations import largest
-from lagrad.typing import Array
+from lagrad.typing import Array, DType
 
 # Of the largest value: what a result that should be zero is measured by.
 NEGLIGIBLE = 1e-6
@@ -24,6 +24,8 @@ NOTICED = 1e-6
 # Of what a zero is measured by: changes in a wider precision that are no zero's. And of its change:
 # what is zero, where terms cancel exactly.
 UNSEEN, EXACTLY = 1e-12, 1e-6
+
+DOUBLE = float(np.finfo(float).eps)
 
 # The sizes of what is differentiated, and of what it is differentiated by.
 Units = Mapping[Any, tuple[float, float]]
@@ -66,7 +68,8 @@ def relative_change(
         return np.inf
     unit = {key: units.get(key, (1.0, 1.0)) for key in found}
     top = max((sizes[key] * by / of for key, (of, by) in unit.items()), default=0.0)
-    floors = {key: max(top * of, NEGLIGIBLE * scale) / by for key, (of, by) in unit.items()}
+    least_of_all = {key: negligible(precision(key, array)) for key, array in found.items()}
+    floors = {key: max(top * of, least_of_all[key] * scale) / by for key, (of, by) in unit.items()}
     floors |= spoilt or {}
 
     def zero(times: float) -> set[Any]:
@@ -116,6 +119,22 @@ def hidden(
     plain = NOTICED * max(sizes.values(), default=0.0)
     some = [k for k in open_ if changes[k] > max(above * floors[k], plain)]
     return max((share(changes[k], sizes[k]) for k in some), default=0.0)
+
+
+def coarseness(dtype: DType) -> float:
+    """How many times wider the spacing of a precision is than that of doubles."""
+    return float(np.finfo(dtype).eps / DOUBLE) if dtype.kind == "f" else 1.0
+
+
+def negligible(dtype: DType) -> float:
+    """Of the largest value: what a result in this precision is measured by that should be zero."""
+    return min(1.0, NEGLIGIBLE * coarseness(dtype))
+
+
+def precision(key: Any, array: Any) -> DType:
+    """What the variable that an array belongs to is rounded to; the array itself may be wider."""
+    dtype = getattr(key[0] if isinstance(key, tuple) else key, "dtype", None)
+    return np.asarray(array).dtype if dtype is None else np.dtype(dtype)
 
 
 def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:

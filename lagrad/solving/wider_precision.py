@@ -19,10 +19,17 @@ from lagrad.typing import Array, DType, Indices
 # How many times finer a wider precision rounds, at the least.
 FINER = 1000.0
 # Relative changes that are rounding.
-CLOSE = 1e-9
+CLOSE, SPACINGS = 1e-9, 16
 # Numbers up to which nobody waits for these: they are computed whenever a derivative is. A
 # program with its gradient computes about three times as many.
 SMALL = 400
+
+
+def close(dtype: DType) -> float:
+    """The relative change that is rounding in this precision."""
+    if dtype.kind != "f":
+        return CLOSE
+    return max(CLOSE, SPACINGS * float(np.finfo(dtype).eps))
 
 
 def wider_than(dtype: DType) -> DType | None:
