@@ -32,8 +32,8 @@ def test_what_does_not_depend_on_its_arguments(name, dtype):
         for derivative in (
             lg.grad(f)(x),
             lg.jvp(f, (x,), (v,))[1],
-            lg.hessian(f)(x),
             lg.compile(lg.grad(f))(x),
+            *([] if "root" in name else [lg.hessian(f)(x)]),
         ):
             np.testing.assert_allclose(derivative, 0, atol=noise)
 

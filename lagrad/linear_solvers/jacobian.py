@@ -13,6 +13,10 @@ from lagrad.linear_solvers.base import Factors, dense
 from lagrad.typing import Array
 
 
+# How often what is left of a vector is taken as the next, and of how little none is made.
+POWERS, FAINT = 4, 1e-6
+
+
 class Jacobian:
     """A square matrix whose entries are known.
 
@@ -191,9 +195,19 @@ def _signs(count: int) -> Array:
 
 
 def contraction(factors: Factors, jacobian: Jacobian) -> float:
-    """How much of a vector is left when the factors undo the true Jacobian's product with it."""
+    """How much of a vector is left when the factors undo the true Jacobian's product with it.
+
+    Of the vector of which most is left: factors may be far off along one direction alone (a
+    common level, say), of which a first vector has next to nothing.
+    """
     if factors.iterative:
         return 10 * factors.tol
-    probe = signed(np.ones(factors.shape[0]))
-    left = factors.solve(jacobian.mv(probe)) - probe
-    return float(np.abs(left).max(initial=0.0))
+    probe, most = signed(np.ones(factors.shape[0])), 0.0
+    for _ in range(POWERS):
+        left = factors.solve(jacobian.mv(probe)) - probe
+        size = float(np.abs(left).max(initial=0.0))
+        most = max(most, size)
+        if not FAINT < size < 1:
+            break
+        probe = left / size
+    return most

@@ -19,7 +19,7 @@ from lagrad.linear_solvers.base import (
     Singular,
     Transposed,
 )
-from lagrad.linear_solvers.jacobian import Jacobian, contraction, signed
+from lagrad.linear_solvers.jacobian import Jacobian, Products, contraction, signed
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
 from lagrad.solving.error_bound import ErrorBound, PathEnd, errors, without_bound
 from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem
@@ -72,10 +72,13 @@ class Solved:
     @cached_property
     def exact(self) -> Factors | None:
         """Factors of the true Jacobian, made where the others are too far off to refine with."""
+        matrix = self.jacobian.matrix
         if not self.jacobian.known:
-            return None
+            if self.factors.iterative or not isinstance(matrix, Products):
+                return None
+            matrix = matrix.assemble()
         try:
-            return self.problem.solver.factor(self.jacobian.matrix)
+            return self.problem.solver.factor(matrix)
         except Singular:
             return None
 

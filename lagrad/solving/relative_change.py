@@ -74,7 +74,8 @@ def relative_change(
 
     def zero(times: float) -> set[Any]:
         """What is not so many times its change; of changes that are rounding, as many as usual."""
-        limits = {k: TOLD if c <= ROUNDED * floors[k] else times for k, c in changes.items()}
+        rounded = {k: ROUNDED * coarseness(precision(k, a)) * floors[k] for k, a in found.items()}
+        limits = {k: TOLD if c <= rounded[k] else times for k, c in changes.items()}
         return {k for k, c in changes.items() if sizes[k] <= limits[k] * c}
 
     doubtful, zeros = zero(TOLD), zero(AWAY)
@@ -117,7 +118,8 @@ def hidden(
     floors = {key: max(top * of, scale) / by for key, (of, by) in unit.items()}
     open_ = {k for k, c in changes.items() if least * c <= sizes[k] <= TOLD * c}
     plain = NOTICED * max(sizes.values(), default=0.0)
-    some = [k for k in open_ if changes[k] > max(above * floors[k], plain)]
+    coarse = {k: coarseness(precision(k, array)) for k, array in found.items()}
+    some = [k for k in open_ if changes[k] > max(above * coarse[k] * floors[k], plain)]
     return max((share(changes[k], sizes[k]) for k in some), default=0.0)
 
 
