@@ -10,7 +10,7 @@ import lagrad as lg
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99, 0.999])
 def test_a_common_level(n, level):
     """u = l + mean(u)²/4 for all u alike: the Jacobian changes along (1, …, 1) alone."""
-    f = lambda l: np.mean(lg.root(lambda u: u - l - 0.25 * np.mean(u) ** 2, np.zeros(n)))
+    f = lambda level: np.mean(lg.root(lambda u: u - level - 0.25 * np.mean(u) ** 2, np.zeros(n)))
     assert lg.grad(f)(level) == pytest.approx((1 - level) ** -0.5, rel=1e-10)
     assert lg.jvp(f, (level,), (1.0,))[1] == pytest.approx((1 - level) ** -0.5, rel=1e-10)
     assert lg.grad(lg.grad(f))(level) == pytest.approx((1 - level) ** -1.5 / 2, rel=1e-8)

@@ -163,3 +163,61 @@ def test_one_that_is_stable_is_found_in_every_mode(how):
         exact = lambda a: mpmath.quad(lambda t: t**4 * mpmath.exp(a * (t - 1)), [0, 1])
         slope = float(mpmath.diff(exact, mpmath.mpf(3)))
     assert float(FORWARDS[how](f, 3.0)) == pytest.approx(slope, rel=1e-9)
+
+
+def deviation(x):
+    (total, squares), _ = lg.scan(
+        lambda c, u: ((c[0] + u, c[1] + u * u), None), (0.0 * x[0], 0.0 * x[0]), x
+    )
+    return np.sqrt(squares / len(x) - (total / len(x)) ** 2)
+
+
+def euler(k, steps=5):
+    """Implicit steps towards 0.7, and the logarithm of what is left of the way."""
+    return np.log(0.7 - lg.iterate(lambda y: (y + 0.1 * k * 0.7) / (1 + 0.1 * k), 0.3, steps))
+
+
+def energy(h):
+    step = lambda s: (s[0] + h * s[1], s[1] - h * (s[0] + h * s[1]))
+    q, p = lg.iterate(step, (1.0 + 0 * h, 0.0 * h), 20)
+    return np.log(np.abs(q * q + p * p - 1))
+
+
+def heron(a, steps):
+    return np.log(lg.iterate(lambda x: 0.5 * (x + a / x), 1.0 + 0 * a, steps) - np.sqrt(a))
+
+
+def counted(x):
+    step = lambda s: (s[0] + 1e-3 * x, s[1] + 1)
+    end, _ = lg.while_loop(lambda s: s[1] < 10, step, (1e9 + 0 * x, 0), max_steps=20)
+    return (end - 1e9) ** 2
+
+
+AFTER_A_LOOP = {
+    "a variance by squares": (deviation, 1e8 + np.array([1.0, 2, 3, 4.5])),
+    "the rest of the way": (euler, 1e4),
+    "the same, twenty steps": (lambda k: euler(k, 20), 30.0),
+    "a conserved energy": (energy, 1e-8),
+    "the error of an iteration": (lambda a: heron(a, 4), 2.0),
+    "a counted loop": (counted, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", AFTER_A_LOOP)
+def test_what_is_left_after_a_loop_raises_as_it_would_without(name):
+    f, x = AFTER_A_LOOP[name]
+    compiled = lg.compile(lg.grad(f))
+    for derivative in (lg.grad(f), compiled, compiled, compiled):
+        with pytest.raises(lg.SingularSystem, match="rounding"):
+            derivative(x)
+    with pytest.raises(lg.SingularSystem, match="rounding"):
+        lg.trace(f, x).solve().gradient("output")
+
+
+def test_enough_that_is_left_after_a_loop_is_right():
+    x = np.array([1.0, 2.0, 3.0, 4.5])
+    wanted = (x - x.mean()) / (len(x) * np.std(x))
+    np.testing.assert_allclose(lg.grad(deviation)(x), wanted, rtol=1e-12)
+    assert lg.grad(euler)(1.0) == pytest.approx(-0.5 / 1.1, rel=1e-12)
+    # By mpmath's differences of the same three steps, with 60 digits.
+    assert lg.grad(lambda a: heron(a, 3))(2.0) == pytest.approx(5.90685849729521, rel=1e-8)

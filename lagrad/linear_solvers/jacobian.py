@@ -12,7 +12,6 @@ import scipy.sparse.linalg as sparse_linalg
 from lagrad.linear_solvers.base import Factors, dense
 from lagrad.typing import Array
 
-
 # How often what is left of a vector is taken as the next, and of how little none is made.
 POWERS, FAINT = 4, 1e-6
 

@@ -142,7 +142,7 @@ def magnified(what: str, change: float, node: Any) -> SingularSystem:
     """The error for a derivative of which rounding is much, though no sum has cancelled at once."""
     first = "" if node is None else f" {shown(node)} is the first on the way of which that is so."
     error = SingularSystem(
-        f"{what} is off by about {change:.1e} of itself: rounding is magnified on the way."
+        f"{what} is off by {share_of(change)} of itself: rounding is magnified on the way."
         f"{first} Write a formula in another form, by a series where its terms cancel (np.where), "
         "and a recurrence in the direction in which it is stable; take fewer steps; or ask for "
         "less of lg.grad, lg.jacobian or solve: accuracy=…."
@@ -151,10 +151,15 @@ def magnified(what: str, change: float, node: Any) -> SingularSystem:
     return error
 
 
+def share_of(change: float) -> str:
+    """A relative change in words."""
+    return f"about {change:.1e}" if np.isfinite(change) else "all"
+
+
 def cancelled(what: str, change: float, node: Any) -> SingularSystem:
     """The error for a derivative that cancellation has spoilt."""
     error = SingularSystem(
-        f"{what} is off by about {change:.1e} of itself: rounding is most of what is left in "
+        f"{what} is off by {share_of(change)} of itself: rounding is most of what is left in "
         f"{shown(node)}, where nearly equal numbers cancel. Write it "
         "so that nothing does: np.expm1 and np.log1p for exp(x) - 1 and log(1 + x), "
         "2*np.sin(x/2)**2 for 1 - cos(x), (a - b)/(np.sqrt(a) + np.sqrt(b)) for sqrt(a) - sqrt(b), "

@@ -99,8 +99,8 @@ class Differences:
                     exact[node.index] = exact[source]
             elif node.primitive is None:
                 exact[node.index] = leaf(node) or isinstance(node, Constant)
-            elif whole(node) or not all(a.index in exact for a in node.arguments):
-                continue  # it would be run once more
+            elif whole(node):
+                exact[node.index] = False  # what a loop has rounded nobody knows here
             else:
                 # Of a choice those that it is made among; what chooses has no digits to lose.
                 known = all(exact[a.index] for a in node.arguments if a.dtype.kind == "f")
