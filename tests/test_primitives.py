@@ -31,7 +31,7 @@ from lagrad.primitives.kernels import (
     tanh_slope,
 )
 from lagrad.primitives.registry import PRIMITIVES
-from lagrad.primitives.repeated_eigenvalues import equal_shares, inverse_gaps
+from lagrad.primitives.repeated_eigenvalues import equal_shares, inverse_gaps, spread_of
 from lagrad.systems.linearization import Tape
 
 RNG = np.random.default_rng(7)
@@ -295,6 +295,7 @@ CASES = {
         (np.linalg.eigvalsh, SPD),
     ],
     "equal_shares": [(lambda w: equal_shares(w) * w[:, None, :], np.sort(A34))],
+    "spread": [(lambda w: spread_of(np.stack([w, w], axis=-1)) * w, A34)],
     "inverse_gaps": [(inverse_gaps, np.sort(A34))],
     "eigenvectors": [
         (lambda x: np.abs(np.linalg.eigh(x)[1]), SPD),

@@ -159,7 +159,7 @@ def test_symmetric_functions_of_eigenvalues(matrix):
 def test_one_of_equal_eigenvalues_has_the_mean_of_their_derivatives():
     lowest = lg.grad(lambda M: np.linalg.eigvalsh(M)[0])
     np.testing.assert_allclose(lowest(np.diag([4.0, 1.0, 1.0])), np.diag([0.0, 0.5, 0.5]))
-    M = MATRICES["equal to rounding"]
+    M = symmetric(Q @ np.diag([1.0 - 1e-15, 1.0, 1.0 + 1e-15, 2.0]) @ Q.T)
     close(symmetric(lowest(M)), Q[:, :3] @ Q[:, :3].T / 3)
     close(lg.jvp(lambda M: np.linalg.eigvalsh(M)[1], (np.eye(N),), (D,))[1], np.trace(D) / N)
     assert lg.grad(lambda M: np.max(np.linalg.eigvalsh(M)))(np.diag([1.0, 2.0]))[1, 1] == 1.0
@@ -248,3 +248,65 @@ def test_parameters_as_small_as_a_gap_that_rounding_hides(gap):
     first = lambda s: np.linalg.eigh(np.block([[1 + gap, s], [s, 1.0]]))[1][0, 0] ** 2
     with pytest.raises(lg.NotFinite, match="equal eigenvalues"):
         lg.grad(first)(1e-3 * gap)
+
+
+@pytest.mark.parametrize("gap", [1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-11, 1e-12, 1e-13])
+def test_nearly_equal_eigenvalues_are_not_equal(gap):
+    """One of them has a derivative of its own, off by rounding over the gap: right, or named."""
+    M = symmetric(Q @ np.diag([1.0, 2.0, 2.0 + gap, 5.0]) @ Q.T)
+    with mp.workdps(50):
+        w, V = mp.eigsy(mp.matrix(M.tolist()))
+        slopes = [float((V[:, k].T * mp.matrix(D.tolist()) * V[:, k])[0]) for k in range(N)]
+        total = float(sum(mp.cos(w[k]) * slopes[k] for k in range(N)))
+    for k in range(N):
+        one = lg.grad(lambda t, k=k: np.linalg.eigvalsh(M + t * D)[k])
+        if k in (0, 3) or gap > 1e-9:
+            assert one(0.0) == pytest.approx(slopes[k], rel=1e-6)
+        else:
+            with pytest.raises(lg.SingularSystem):
+                one(0.0)
+            with pytest.raises(lg.SingularSystem):
+                lg.grad(lambda M, k=k: np.linalg.eigvalsh(M)[k])(M)
+    every = lg.compile(lg.grad(lambda t: np.sum(np.sin(np.linalg.eigvalsh(M + t * D)))))
+    for _ in range(3):
+        assert every(0.0) == pytest.approx(total, rel=1e-10)
+
+
+def test_a_diagonal_matrix_is_rounded_nowhere():
+    for gap in (1e-9, 1e-10, 1e-11, 1e-12, 1e-13):
+        f = lambda t, gap=gap: np.linalg.eigvalsh(
+            np.diag([1.0, 1.0 + gap, 3.0]) + t * np.diag([1.0, 5.0, 0.0])
+        )[0]
+        assert lg.grad(f)(0.0) == 1.0
+
+
+@pytest.mark.parametrize("noise", [1e-13, 1e-12, 1e-8, 1e-6, 1e-2])
+def test_a_determinant_by_eigenvalues(noise):
+    """Σ log w: what is less than rounding of the largest has few digits, and raises."""
+    t = np.linspace(0, 1, 12)
+    K = np.exp(-((t[:, None] - t) ** 2) / 0.5) + noise * np.eye(12)
+    E = symmetric(np.outer(np.sin(7 * t), np.cos(3 * t)))
+    with mp.workdps(60):
+        inverse = mp.matrix(K.tolist()) ** -1
+        product = inverse * mp.matrix(E.tolist())
+        wanted = float(mp.fsum(product[i, i] for i in range(12)))
+    f = lambda K: np.sum(np.log(np.linalg.eigvalsh((K + K.T) / 2)))
+    along, gradient = lambda: lg.jvp(f, (K,), (E,))[1], lambda: np.sum(lg.grad(f)(K) * E)
+    for found in (along, gradient):
+        if noise > 1e-11:
+            assert found() == pytest.approx(wanted, rel=1e-6)
+        else:
+            with pytest.raises(lg.SingularSystem):
+                found()
+
+
+def test_eigenvalues_of_which_some_are_zero():
+    L = np.array([[1.0, -1, 0], [-1, 2, -1], [0, -1, 1]])
+    f = lg.compile(lg.grad(lambda t: np.linalg.eigvalsh(t * L)[1]))
+    for _ in range(3):
+        assert f(2.0) == pytest.approx(1.0, rel=1e-12)
+    v = np.arange(1.0, 6)
+    largest = lg.grad(lambda v: np.linalg.eigvalsh(np.outer(v, v))[-1])
+    np.testing.assert_allclose(largest(v), 2 * v, rtol=1e-12)
+    with pytest.raises(lg.LagradError):
+        lg.grad(lambda v: np.sum(np.log(np.abs(np.linalg.eigvalsh(np.outer(v, v))))))(v)

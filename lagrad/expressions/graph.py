@@ -293,9 +293,10 @@ def ancestors(
 
 
 def conditioned(roots: Iterable[Expression], defined: dict[int, Expression]) -> list[Expression]:
-    """The matrices whose condition decides how accurate some nodes are."""
+    """The matrices whose condition decides how accurate some nodes are, or conditions as such."""
     nodes = ancestors(roots, lambda node: False, defined)
-    found = [n.arguments[0] for n in nodes if n.primitive is not None and n.primitive.conditioned]
+    conditions = [(n.primitive.conditioned, n) for n in nodes if n.primitive is not None]
+    found = [condition(n) for condition, n in conditions if condition is not None]
     return list({m.index: m for m in found}.values())
 
 

@@ -54,9 +54,9 @@ class Primitive:
         over a group has one.
     share : bool
         Whether its value is what a choice takes of something: zero where that is left aside.
-    conditioned : bool
-        Whether rounding of its arguments may be magnified in its value without end, as by the
-        inverse of a matrix.
+    conditioned : callable, optional
+        Of one that may magnify rounding of its arguments without end, as the inverse of a matrix
+        does: `conditioned(node)` is that matrix, or a number that is as large as that.
     level : float, optional
         The size of arguments beyond which its value is a limit to the last digit, and exact.
     singular : callable, optional
@@ -95,7 +95,7 @@ class Primitive:
     kink: bool = False
     parted: bool = False
     share: bool = False
-    conditioned: bool = False
+    conditioned: Callable[[Expression], Expression] | None = None
     level: float | None = None
     singular: Callable[[Expression], bool] | None = None
     ties: Callable[[Any], Any] | None = None

@@ -21,6 +21,7 @@ from lagrad.primitives.repeated_eigenvalues import (
     inverse_gaps,
     moved_apart,
     shares_there,
+    spread_of,
 )
 from lagrad.typing import Function, Shape
 
@@ -50,7 +51,7 @@ def _of_matrices(
     partial: Callable[[Expression, Expression], LinearMap] | None,
     shape: Callable[[Shape], Shape] = lambda shape: shape,
     code: str | None = None,
-    conditioned: bool = True,
+    conditioned: Callable[[Expression], Expression] | None = lambda node: node.arguments[0],
     parted: bool = False,
 ) -> Primitive:
     """A function of each matrix of a stack; NaN where it has no answer."""
@@ -85,7 +86,7 @@ solve = nary(
     lambda shapes: shapes[1],
     _solve_partial,
     call("np.linalg.solve"),
-    conditioned=True,
+    conditioned=lambda node: node.arguments[0],
 )
 
 
@@ -220,12 +221,26 @@ def _eigenvectors_partial(y: Expression, x: Expression) -> LinearMap:
     return Compose(left_product(y, shape), Scale(weights, shape, shape), _similar(y, shape))
 
 
+spread = unary(
+    "spread",
+    spread_of,
+    shape=lambda shape: (),
+    dtype=lambda dtype: np.dtype(float),
+    code="_spread_of({0})",
+)
+
+
+def _spectrum(node: Expression) -> Expression:
+    """How far rounding of a matrix may be magnified in its eigenvalues, or in its eigenvectors."""
+    return spread(node.graph, eigenvalues(node.graph, node.arguments[0]))
+
+
 eigenvalues = _of_matrices(
     "eigvalsh",
     lambda x: np.linalg.eigvalsh(moved_apart(x)),
     _eigenvalues_partial,
     lambda shape: shape[:-1],
-    conditioned=False,
+    conditioned=_spectrum,
     parted=True,
 )
 eigenvectors = _of_matrices(
@@ -233,7 +248,7 @@ eigenvectors = _of_matrices(
     lambda x: np.linalg.eigh(moved_apart(x))[1],
     _eigenvectors_partial,
     code="np.linalg.eigh({0})[1]",
-    conditioned=False,
+    conditioned=None,
     parted=True,
 )
 
@@ -265,6 +280,7 @@ shares = unary(
 )
 gaps = unary("inverse_gaps", gaps_there, _gaps_partial, _pairs, code="_inverse_gaps({0}, {1})")
 FUNCTIONS[equal_shares] = lambda values, order=0: shares(values.graph, values, parameters=(order,))
+FUNCTIONS[spread_of] = lambda values: spread(values.graph, values)
 FUNCTIONS[inverse_gaps] = lambda values, order=1: gaps(values.graph, values, parameters=(order,))
 
 

@@ -11,6 +11,7 @@ A derivative of order k has an error of ε over the k-th power of the gap, so th
 the further apart eigenvalues are that count as equal.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,8 @@ from lagrad.typing import Array
 # Equal eigenvalues nearer to zero than this share of the largest are moved by a share of that one:
 # the first serves functions with a singularity at zero, as the logarithm, the second all others.
 NEAR_ZERO = (1e-5, 0.1)
+# Of n eigenvalues those that are equal to rounding: √n times so many spacings of the largest.
+EQUAL = 16
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ def equal_shares(values: Array, order: int = 0) -> Array:
     """For ascending eigenvalues the matrices that take the mean over each group of equal ones."""
     n = values.shape[-1]
     size = np.maximum(-values[..., :1], values[..., -1:])
-    near = np.sqrt(np.finfo(values.dtype).eps) * (0.3 if order else 0.01)
-    apart = values[..., 1:] - values[..., :-1] > near ** (1 / max(order, 1)) * size
+    epsilon = float(np.finfo(values.dtype).eps)
+    near = (0.3 * np.sqrt(epsilon)) ** (1 / order) if order else EQUAL * math.sqrt(n) * epsilon
+    apart = values[..., 1:] - values[..., :-1] > near * size
     if apart.all():
         return np.broadcast_to(np.eye(n, dtype=values.dtype), (*values.shape, n))
     first = np.zeros((*values.shape[:-1], 1), dtype=bool)
@@ -91,6 +95,26 @@ def inverse_gaps(values: Array, order: int = 1) -> Array:
         gaps = np.where(apart, gaps, np.nan)
     found: Array = 1 / gaps - own
     return found
+
+
+@overridable
+def spread_of(values: Array) -> Array:
+    """How large ascending eigenvalues are beside the least, and beside distances of any two.
+
+    So many times rounding of the matrix is magnified in what is made of them: the eigenvectors are
+    off by it over the distance of their eigenvalues, unless these are equal, and 1/w, of the
+    logarithm say, by it over w.
+    """
+    if values.size == 0:
+        return np.array(1.0)
+    epsilon = float(np.finfo(values.dtype).eps)
+    size = np.abs(values).max(axis=-1, keepdims=True)
+    gaps = np.diff(values, axis=-1)
+    gaps = np.where(gaps > EQUAL * math.sqrt(values.shape[-1]) * epsilon * size, gaps, np.inf)
+    least = np.concatenate([gaps, np.maximum(np.abs(values), epsilon * size)], axis=-1)
+    with np.errstate(all="ignore"):
+        found = np.max(size / np.min(least, axis=-1, keepdims=True), where=size > 0, initial=1.0)
+    return np.array(np.inf if np.isnan(found) else found, dtype=float)
 
 
 def shares_there(values: Array, order: int) -> Array:

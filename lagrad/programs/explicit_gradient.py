@@ -97,7 +97,8 @@ class ExplicitGradient:
         ties = [] if self.kinks is None else {t.index: t for t in self.kinks.ties}.values()
         self.kinked_loops = self.compiled.loops is not None
         self.loops = repeats(system.arena.nodes)
-        matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
+        with system.arena.reopened():
+            matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
         self.tie_count = len(ties)
         self.wide = self._wide(results, definitions(system))
         if self.differences is not None:

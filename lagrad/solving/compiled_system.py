@@ -338,7 +338,8 @@ class CompiledSystem:
     def conditioned(self) -> MatricesAt | None:
         """The matrices whose condition decides how accurate definitions are, if there are any."""
         defined = definitions(self.system)
-        found = conditioned([c.root for c in self.system.constraints.values()], defined)
+        with self.system.arena.reopened():
+            found = conditioned([c.root for c in self.system.constraints.values()], defined)
         return MatricesAt(found, defined) if found else None
 
     @cached_property
@@ -364,8 +365,7 @@ class CompiledSystem:
     @cached_property
     def parted(self) -> bool:
         """Whether eigenvalues of matrices have a part in it."""
-        nodes = self.system.arena.nodes
-        return any(node.primitive is not None and node.primitive.parted for node in nodes)
+        return any(n.primitive is not None and n.primitive.parted for n in self.system.arena.nodes)
 
     @property
     def operations(self) -> int:

@@ -41,6 +41,8 @@ def worst(matrices: Sequence[Array]) -> float:
 
 def condition(matrices: Array) -> float:
     """The largest 1-norm condition number of a stack of matrices: estimated for a large one."""
+    if matrices.ndim == 0:
+        return float(matrices)  # it is one
     if matrices.size == 0:
         return 1.0
     if not np.isfinite(matrices).all():

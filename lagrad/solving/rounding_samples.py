@@ -154,6 +154,7 @@ class RoundedSystem:
         self.order: list[Operation | tuple[int, int]] = []
         self.variables = [v for v in variables if v.index in defined]
         leaf = lambda n: isinstance(n, Variable) and n.index not in defined
+        values = {node.index for node in ancestors(self.variables, leaf, defined)}
         for node in ancestors([*self.variables, *tape.data], leaf, defined):
             if isinstance(node, Constant):
                 self.constants.append((node.index, np.asarray(node.value)))
@@ -162,7 +163,7 @@ class RoundedSystem:
             elif node.index in defined:
                 self.order.append((node.index, defined[node.index].index))
             elif node.primitive is not None:
-                self.order.append(operation(node, only))
+                self.order.append(operation(node, only, node.index in values))
 
     def __call__(
         self, values: Mapping[Variable, Array], rounded: Roundings
@@ -201,17 +202,22 @@ def exact(node: Expression) -> bool:
     return node.dtype.kind != "f" or moves(node) or (primitive is not None and primitive.kink)
 
 
-def operation(node: Expression, only: Only | None = None) -> Operation:
-    """What is to be done for a node."""
+def operation(node: Expression, only: Only | None = None, valued: bool = True) -> Operation:
+    """What is to be done for a node, and whether values are made of it, or derivatives alone.
+
+    Which eigenvectors of nearly equal eigenvalues are taken has a part in values that are the same
+    for all of them; derivatives of single eigenvalues depend on them.
+    """
     primitive = node.primitive
     assert primitive is not None
     kernel, arguments = primitive.kernel(node.parameters), tuple(a.index for a in node.arguments)
     if only is not None:
         conditioned = only[1].get(node.index, ())
         return Operation(node.index, kernel, arguments, node.index in only[0], conditioned, None)
-    rounds = not (exact(node) or primitive.conditioned)
+    inside = primitive.conditioned is not None or (primitive.parted and not valued)
+    rounds = not (exact(node) or inside)
     level = primitive.level if rounds else None
-    conditioned = (True,) * len(arguments) if primitive.conditioned else ()
+    conditioned = (True,) * len(arguments) if inside else ()
     return Operation(node.index, kernel, arguments, rounds, conditioned, level)
 
 

@@ -1,6 +1,5 @@
 """A system at its solution: where sweeps start from, and how far their results can be trusted."""
 
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -293,11 +292,12 @@ class SolvedPoint:
         )
         if self.solved and self.compiled.conditioned is None:
             return worst_share(pairs, NEGLIGIBLE * self.scale)
-        here, there = self.values, other.values
-        defined = self.compiled.rounded.variables
-        changes = ((largest(there[v] - here[v]) / SPACINGS, largest(here[v])) for v in defined)
-        floor = NEGLIGIBLE if self.solved else ALL_BUT_ZERO
-        return worst_share(itertools.chain(pairs, changes), floor * self.scale)
+        here, there, known = self.values, other.values, self.compiled.rounded.variables
+        if self.compiled.parted:  # what equal eigenvalues leave open is found beside them
+            known = [v for v in known if not np.isnan(there[v]).any()]
+        changes = ((largest(there[v] - here[v]) / SPACINGS, largest(here[v])) for v in known)
+        floor = self.scale * (NEGLIGIBLE if self.solved else ALL_BUT_ZERO)
+        return worst_share([*pairs, *changes], floor)
 
     @cached_property
     def scale(self) -> float:
