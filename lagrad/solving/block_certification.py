@@ -174,7 +174,7 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
     with problem.spent.on("certifying"):
         require_gain(problem, end)
         bound = end.bound()
-    if bound.lost or not (bound.error <= GOOD and bound.curvature < BENT):
+    if bound.lost or bound.hidden or not (bound.error <= GOOD and bound.curvature < BENT):
         with problem.spent.on("solving"):
             finer = corrected(problem, end)
         if finer is not None:

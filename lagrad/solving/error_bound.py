@@ -21,6 +21,10 @@ from lagrad.typing import Array
 # An unknown that is so much smaller than others may be nearly zero by chance, as a temperature in
 # degrees is.
 NEARLY_ZERO = 1e-6
+# What of an entry may be in doubt before it is computed in a wider precision.
+HIDDEN = 1e-8
+# How many times what the last bits of an equation's terms make of it an unknown is no zero.
+LAST_BITS = 4.0
 # How much less an equation is rounded around a pole than at it.
 STEEPER = 1e-3
 
@@ -48,6 +52,8 @@ class ErrorBound:
         Whether some of them cannot be told from zero.
     pole : bool
         Whether the equations have one there.
+    hidden : bool
+        Whether entries of an array are known to fewer digits, each beside itself.
     """
 
     direction: Array
@@ -58,6 +64,7 @@ class ErrorBound:
     matters: Array
     lost: bool = False
     pole: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +148,11 @@ class PathEnd:
         matters = np.where(zero, np.maximum(matters, scale.top), matters)
         told = np.maximum(np.maximum(own, scale.epsilon * scale.top), scale.declared)
         lost = bool((sizes > told).any())
-        found = direction.astype(kind)
-        return ErrorBound(found, sizes, error, curvature, each, matters, lost, pole)
+        found, entries = direction.astype(kind), np.abs(here.point)
+        hidden = len(sizes) < entries.size and bool(
+            (spread > HIDDEN * entries).any(where=entries > 0)
+        )
+        return ErrorBound(found, sizes, error, curvature, each, matters, lost, pole, hidden)
 
     def _felt(self) -> Array:
         """The size that each unknown would have to be felt in an equation, no more than others are.
@@ -181,6 +191,13 @@ class PathEnd:
         sizes = np.maximum(scale.largest(point), scale.epsilon * scale.top)
         sizes = np.maximum(sizes, scale.declared)
         lost = sizes <= 10 * scale.largest(spread)
+        if self.finer is not None:
+            # Nor can one that the last bits of what is given make or unmake.
+            rounding = self.scale.epsilon * self.terms
+            moved = errors(
+                self.factors, rounding, self.factors.solve(signed(rounding), tol=ESTIMATE)
+            )
+            lost |= sizes <= LAST_BITS * scale.largest(moved)
         if lost.any():
             # A value that cannot be told from zero is measured by what matters in its equations.
             sizes = np.where(lost, np.maximum(sizes, scale.largest(self._matter)), sizes)
