@@ -95,10 +95,11 @@ class Certificate(Public):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The accuracy that is asked for, and whether its lack raises or warns."""
+    """The accuracy asked for, of `values` or of derivatives alone, and what its lack does."""
 
     accuracy: float = 1e-6
     on_failure: str = "raise"
+    values: bool = True
 
     def __post_init__(self) -> None:
         if self.on_failure not in ("raise", "warn"):

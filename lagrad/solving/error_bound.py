@@ -23,8 +23,6 @@ from lagrad.typing import Array
 NEARLY_ZERO = 1e-6
 # What of an entry may be in doubt before it is computed in a wider precision.
 HIDDEN = 1e-8
-# How many times what the last bits of an equation's terms make of it an unknown is no zero.
-LAST_BITS = 4.0
 # How much less an equation is rounded around a pole than at it.
 STEEPER = 1e-3
 
@@ -191,13 +189,6 @@ class PathEnd:
         sizes = np.maximum(scale.largest(point), scale.epsilon * scale.top)
         sizes = np.maximum(sizes, scale.declared)
         lost = sizes <= 10 * scale.largest(spread)
-        if self.finer is not None:
-            # Nor can one that the last bits of what is given make or unmake.
-            rounding = self.scale.epsilon * self.terms
-            moved = errors(
-                self.factors, rounding, self.factors.solve(signed(rounding), tol=ESTIMATE)
-            )
-            lost |= sizes <= LAST_BITS * scale.largest(moved)
         if lost.any():
             # A value that cannot be told from zero is measured by what matters in its equations.
             sizes = np.where(lost, np.maximum(sizes, scale.largest(self._matter)), sizes)

@@ -7,6 +7,7 @@ correction is an iteration, a step that halves the residual is taken without it.
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,8 @@ CHORD = 1e-5
 # Those of a start close by, a solution of other parameters say, are kept while they gain this.
 CHORD_AT_START = 0.03
 NEAR = 0.1
+# Steps that may halve an unknown, from any number to the least that there is.
+FALLING = 1200
 
 
 class BlockProblem:
@@ -152,7 +155,7 @@ class NewtonSearch:
         """Go to the point where Newton's method converges."""
         problem, scale, history = self.problem, self.scale, self.history
         damping, retreats, before = 1.0, 0, self.here
-        for _ in range(self.newton.max_steps):
+        for _ in self._steps():
             here = self.here
             if not np.isfinite(here.residual).all():
                 raise self._not_finite()
@@ -205,6 +208,18 @@ class NewtonSearch:
             self.lost = steps >= Newton().max_steps  # nobody asked for fewer
             raise NotConverged(problem.story(f"did not converge in {steps} steps"))
         self._require_quadratic()
+
+    def _steps(self) -> Iterator[int]:
+        """As many as were asked for, and more while each halves x, far from x² = 1e-80."""
+        asked = self.newton.max_steps
+        yield from range(asked)
+        for k in range(asked, FALLING if asked >= Newton().max_steps else 0):
+            last = self.history[-6:]
+            full = all(step.damping == 1.0 and step.relative <= 1.0 for step in last)
+            less = all(b.correction < a.correction for a, b in itertools.pairwise(last))
+            if not (full and less and max(step.relative for step in last) > 0.1):
+                return
+            yield k
 
     def _end(self, correction: Array) -> None:
         """Take the last correction, which needs no other one."""
@@ -322,7 +337,7 @@ class NewtonSearch:
                     damping = min(max(wanted, 0.1 * damping), 0.5 * damping)
                     continue
             residual = largest(trial.residual)
-            relative = scale.length(correction, scale.largest(point))
+            relative = largest(correction / np.where(point == 0, np.inf, point))
             self.history.append(NewtonStep(length, residual, damping, relative))
             return damping, trial, following
         if self._is_rounding(correction, here):
@@ -344,11 +359,12 @@ class NewtonSearch:
         ratios = [b / a for a, b in itertools.pairwise(lengths) if a > 0.0]
         if len(ratios) < 5 or self.equations.linear:
             return
-        steeper = steps[-1].residual * lengths[-6] < 0.1 * steps[-6].residual * lengths[-1]
+        fall, shrink = steps[-1].residual / (steps[-6].residual or 1.0), lengths[-1] / lengths[-6]
+        steeper = fall < 0.1 * shrink
         # A path that has no end, its residual rounding already, tells it by a ratio that stays.
         steady = not ended and max(ratios[-5:]) - min(ratios[-5:]) < 0.01
         if min(ratios[-5:]) > 0.3 and (steeper or steady):
-            if not lengths[-1] < 0.9 * lengths[-6]:
+            if not shrink < 0.9:
                 raise NotConverged(
                     self.problem.story(
                         f"runs away, each step {ratios[-1]:.2f} of the one before, to where "
@@ -356,7 +372,6 @@ class NewtonSearch:
                     )
                 )
             # |x|^p falls with the p-th power of what its steps do.
-            fall, shrink = steps[-1].residual / steps[-6].residual, lengths[-1] / lengths[-6]
             flatter = shrink**0.9 < fall < 0.9  # and not the rounding of other equations
             said = (
                 "the equations have an infinite slope at the solution, as |x|**0.5 has at zero. "

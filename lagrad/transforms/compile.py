@@ -120,8 +120,10 @@ class Compiled(Public, Keeper):
         return [part.object() for part in parts]
 
     def _keep(self, kept: Kept, key: tuple[Any, ...]) -> None:
-        branches = self.branches.setdefault(key, Branches())
-        branches.add(kept)
+        branches = self.branches.setdefault(key, Branches(self.lock))
+        for other in branches.add(kept):  # as where two threads have traced the same
+            if self.kept.pop(other, None) is not None:
+                self.held -= other.nbytes
         self.kept[kept] = key
         self.held += kept.nbytes
         while len(self.kept) > KEPT or (self.held > HELD and len(self.kept) > FEW):
@@ -134,7 +136,7 @@ class Compiled(Public, Keeper):
 
     def _used(self, kept: Kept, key: tuple[Any, ...]) -> None:
         with self.lock:
-            if kept in self.kept:
+            if kept in self.kept:  # another thread may have let it go
                 self.kept.move_to_end(kept)
                 self.branches[key].kept.move_to_end(kept)
 

@@ -23,6 +23,8 @@ Blocks = dict[tuple[str, str], Any]
 
 
 class FunctionJacobian(Transform):
+    with_value = False
+
     def __init__(self, function: Any, argnums: Any, sparse: bool, *rest: Any) -> None:
         super().__init__(function, argnums, *rest)
         self.sparse = sparse

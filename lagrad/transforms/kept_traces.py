@@ -6,6 +6,7 @@ forks by answers, and one trace's questions say how far any other has the right 
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,29 +53,31 @@ class Fork:
 
 
 class Branches:
-    """The traces of one structure of arguments."""
+    """The traces of one structure of arguments, under a lock."""
 
-    def __init__(self) -> None:
-        self.root = Fork()
+    def __init__(self, lock: AbstractContextManager[Any]) -> None:
+        self.root, self.lock = Fork(), lock
         self.kept: OrderedDict[Kept, None] = OrderedDict()
 
-    def add(self, kept: Kept) -> None:
-        """Keep another trace; it takes the place of one that has its answers."""
+    def add(self, kept: Kept) -> list[Kept]:
+        """Keep another trace in the place of those that have its answers, which are returned."""
+        gone: list[Kept] = []
         fork, answers = self.root, (None, *kept.answers)
         for answer in answers[:-1]:
             way = fork.ways.get(answer)
             if isinstance(way, Kept):
-                self.kept.pop(way, None)
+                gone.append(way)
             if not isinstance(way, Fork):
                 way = fork.ways[answer] = Fork()
             fork = way
         replaced = fork.ways.get(answers[-1])
         if replaced is not None:
-            gone = replaced.leaves() if isinstance(replaced, Fork) else [replaced]
-            for other in gone:
-                self.kept.pop(other, None)
+            gone += replaced.leaves() if isinstance(replaced, Fork) else [replaced]
+        for other in gone:
+            self.kept.pop(other, None)
         fork.ways[answers[-1]] = kept
         self.kept[kept] = None
+        return gone
 
     def remove(self, kept: Kept) -> None:
         """Let a trace go, and forks that lead nowhere without it."""
@@ -96,9 +99,8 @@ class Branches:
 
         `bind` gives a trace the values of the call.
         """
-        if not self.kept:
-            return None
-        candidate: Kept | None = next(reversed(self.kept))
+        with self.lock:  # against other threads
+            candidate = next(reversed(self.kept), None)
         fork, depth, failed = self.root, 0, set()
         while candidate is not None:
             attempt = Attempt(transform, candidate, bind(candidate.trace))

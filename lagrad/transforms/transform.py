@@ -195,6 +195,7 @@ class Transform(Public):
     """A function of the same arguments as another one, made from its trace."""
 
     differentiates = True
+    with_value = True  # whether what the function returns is asked for, beside derivatives
 
     def __init__(
         self, function: Function, argnums: Positions, accuracy: float | None, on_failure: str
@@ -229,7 +230,7 @@ class Transform(Public):
     def policy(self, trace: Trace) -> Policy:
         """What was asked for."""
         accuracy = trace.program.accuracy() if self.accuracy is None else self.accuracy
-        return Policy(accuracy, self.on_failure)
+        return Policy(accuracy, self.on_failure, self.with_value)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         return self if owner is None else MethodType(self, owner)
