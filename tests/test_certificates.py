@@ -408,3 +408,64 @@ def test_where_any_accuracy_will_do_the_bound_is_the_same():
         for accuracy in (1e-6, np.inf)
     )
     assert any_will_do == asked > 1e-10
+
+
+@needs_wider
+@pytest.mark.parametrize("start", [0.0, 0.05, 1.0])
+def test_a_derivative_does_not_ask_for_an_unknown_that_is_zero_but_for_the_last_bit(start):
+    """y = log(0.1 / a) at a = 0.1, where 3a is 0.3 but for rounding: dy/da = -1/a."""
+    zero = lambda a: lg.root(lambda y: np.exp(y) * a * 3 - 0.3, start)
+    assert lg.grad(zero)(0.1) == pytest.approx(-10, rel=1e-9)
+    assert lg.grad(lambda a: 1 + zero(a))(0.1) == pytest.approx(-10, rel=1e-9)
+    assert lg.jacobian(zero)(0.1) == pytest.approx(-10, rel=1e-9)
+    price = lambda y, c: sum(100 * c * np.exp(-y * t) for t in range(1, 31))
+    bond = lambda c: lg.root(lambda y: price(y, c) + 100 * np.exp(-30 * y) - 250.0, start / 20)
+    weights = np.arange(1, 31) * 5.0
+    assert lg.grad(bond)(0.05) == pytest.approx(3000 / (weights.sum() + 3000), rel=1e-9)
+
+
+@needs_wider
+@pytest.mark.parametrize("size", [1e-16, 1e-14, 1e-12, 1e-8])
+def test_where_it_does_it_is_right_or_refused(size):
+    unknown = lambda p: lg.root(lambda y: np.exp(y) - 1 - p, 0.0)
+    assert lg.grad(unknown)(size) == pytest.approx(1 / (1 + size), rel=1e-9)
+    try:
+        found = lg.grad(lambda p: np.log(unknown(p)))(size)
+    except lg.SingularSystem:
+        assert size < 1e-12
+    else:
+        assert found == pytest.approx(1 / ((1 + size) * np.log1p(size)), rel=1e-6)
+
+
+@needs_wider
+@pytest.mark.parametrize("constant", [1e-18, 1e-20, 1e-22])
+def test_entries_of_an_array_are_as_good_each_as_itself(constant):
+    """A weak acid: the ion is nothing beside the rest, and felt in an equation all the same."""
+
+    def ion(constant):
+        return lg.root(
+            lambda z: np.stack(
+                [
+                    z[0] * z[1] - 1e-14,
+                    z[0] * z[2] - constant * z[3],
+                    z[2] + z[3] - 1e-3,
+                    z[0] - z[1] - z[2],
+                ]
+            ),
+            np.array([1e-7, 1e-7, 0.05, 0.05]),
+        )[2]
+
+    with mpmath.workdps(60):
+        k, water, total = mpmath.mpf(constant), mpmath.mpf(1e-14), mpmath.mpf(1e-3)
+        acid = lambda a: a * (a + mpmath.sqrt(a * a + 4 * water)) / 2 - k * (total - a)
+        wanted = float(mpmath.findroot(acid, k * total / mpmath.sqrt(water)))
+    for found in (ion(constant), lg.compile(ion)(constant), lg.value_and_grad(ion)(constant)[0]):
+        assert found == pytest.approx(wanted, rel=1e-9, abs=0)
+    slope = lg.grad(lambda k: np.log(ion(k)))(constant)
+    assert slope == pytest.approx(1 / constant, rel=1e-6)
+
+
+def test_a_start_between_two_scales():
+    """n p = n_i², n - p = N: the minority carriers, from a start as large as the others."""
+    found = lg.root(lambda z: np.stack([z[0] * z[1] - 1, z[0] - z[1] - 1e18]), np.full(2, 1e18))
+    np.testing.assert_allclose(found, [1e18, 1e-18], rtol=1e-12)

@@ -304,3 +304,27 @@ def test_kinks_where_masks_choose(transform):
     steps = 1e-6 * np.eye(4).reshape(4, 2, 2)
     rows = [(slope(x + s) - slope(x - s)) / 2e-6 for s in steps]
     np.testing.assert_allclose(found, rows, atol=1e-8)
+
+
+@pytest.mark.parametrize("linear", [1e-6, 1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("ratio", [1e-2, 1e4, 1e7, 1e9, 1e12])
+def test_no_kink_where_a_law_turns_smoothly(linear, ratio):
+    """a q + b q|q| = Δp at no flow: dq/dΔp = 1/a however large b, and within a step of q = 0."""
+
+    def flow(drop):
+        return lg.root(lambda q: linear * q + linear * ratio * q * np.abs(q) - drop, 0.1)
+
+    assert lg.grad(flow)(0.0) == pytest.approx(1 / linear, rel=1e-9)
+    p = lg.Program()
+    drop, q = p.parameter("drop", 0.0), p.unknown("q", start=0.1)
+    p.subject_to(linear * q + linear * ratio * q * np.abs(q) == drop)
+    assert p.solve().gradient("q")["drop"] == pytest.approx(1 / linear, rel=1e-9)
+    drop = linear * 1e-3 / ratio
+    q = 2e-3 / ratio / (1 + np.sqrt(1 + 4e-3))
+    assert lg.grad(flow)(drop) == pytest.approx(1 / (linear * (1 + 2 * ratio * q)), rel=1e-9)
+
+
+@pytest.mark.parametrize("b", [0.5, 1e8])
+def test_a_kink_is_one_however_steep(b):
+    with pytest.raises(lg.SingularSystem, match="kink"):
+        lg.grad(lambda drop: lg.root(lambda q: q + b * np.abs(q) - drop, 0.1))(0.0)

@@ -166,3 +166,30 @@ def test_exponentials_of_sizes_far_apart():
     found = lg.root(lambda z: np.exp(z) - np.array([1e100, 1.0, 1e-200]), np.zeros(3))
     np.testing.assert_allclose(found, np.log([1e100, 1.0, 1e-200]), rtol=1e-13, atol=1e-13)
     assert float(lg.root(lambda z: np.exp(z) - 1e300, 0.0)) == pytest.approx(np.log(1e300))
+
+
+@pytest.mark.parametrize("power", [2, 3])
+@pytest.mark.parametrize("size", [1e-30, 1e-63, 1e-100, 1e-150])
+def test_a_small_root_is_reached_from_afar(power, size):
+    """Each step of Newton's leaves 1 - 1/power of it until it is there, as at a multiple root."""
+    root = lambda k: lg.root(lambda x: x**power - k, 1.0)
+    assert root(size) == pytest.approx(size ** (1 / power), rel=1e-9)
+    wanted = size ** (1 / power - 1) / power
+    assert lg.grad(root)(size) == pytest.approx(wanted, rel=1e-9)
+    with pytest.raises(lg.SingularSystem, match="multiple root"):
+        lg.root(lambda x: x**power, 1.0)
+
+
+@pytest.mark.parametrize("constant", [1e20, 1e26, 1e30, 1e34])
+def test_a_small_unknown_beside_others_is_reached_from_afar(constant):
+    """CO + O₂/2 = CO₂ where next to nothing is left of the oxide."""
+    residual = lambda z: np.stack(
+        [
+            constant * z[0] * z[0] * z[1] - z[2] ** 2,
+            z[0] + z[2] - 1,
+            z[0] + 2 * z[2] + 2 * z[1] - 2.5,
+        ]
+    )
+    found = lg.root(residual, np.array([0.1, 0.1, 0.9]))
+    assert abs(found[0]) == pytest.approx(2 / np.sqrt(constant), rel=1e-6)
+    np.testing.assert_allclose(found[1:], [0.25, 1.0], rtol=1e-9)

@@ -57,6 +57,7 @@ class Solved:
     bound: ErrorBound
     contraction: float  # what one refinement with the factors leaves of an error
     jump: Array | None = None  # where equations have kinks: how far to look beyond them
+    share: float = 1.0  # of that what is taken of what is zero
     at_kink: bool = False  # whether the equations themselves bend there
     truncated: str = ""  # what stands in the place of the multipliers' equation, if anything
     warm: Any = None  # what remembers multipliers
@@ -195,8 +196,8 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
     if not problem.equations.kinked:
         return found
     with problem.spent.on("certifying"):
-        jump = end.beyond_kinks(bound)
-        return replace(found, jump=jump, at_kink=end.jumps(jump))
+        jump, share = end.beyond_kinks(bound)
+        return replace(found, jump=jump, share=share, at_kink=end.jumps(jump))
 
 
 def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> LocalEquations:

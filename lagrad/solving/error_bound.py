@@ -23,6 +23,8 @@ from lagrad.typing import Array
 NEARLY_ZERO = 1e-6
 # What of an entry may be in doubt before it is computed in a wider precision.
 HIDDEN = 1e-8
+# Of a step: how much of it smooth equations may bend by, and how much less over a thousandth.
+SMOOTH, FLATTER = 1e-4, 0.1
 # How much less an equation is rounded around a pole than at it.
 STEEPER = 1e-3
 
@@ -254,24 +256,39 @@ class PathEnd:
         around = [LocalEquations(here.equations, here.outer, point).terms for point in points]
         return bool((np.maximum(*around) < STEEPER * here.terms).any())
 
-    def beyond_kinks(self, bound: ErrorBound) -> Array:
+    def beyond_kinks(self, bound: ErrorBound) -> tuple[Array, float]:
         """The direction of an error, no shorter than a billionth of each unknown.
+
+        And the share of that which is taken of those that are zero.
 
         Where the Jacobian jumps within that, a derivative is one of several.
         """
-        # An unknown that is zero has no size but that of the others, or one.
+        # An unknown that is zero has no size but that of the others, or one: far too large a one,
+        # maybe, where equations bend smoothly within it, which they do less the shorter it is.
         sizes = np.where(bound.sizes > 0, bound.sizes, largest(bound.sizes) or 1.0)
         lengths = np.repeat(sizes, self.scale.sizes) * max(1e-9, 1e3 * self.scale.epsilon)
-        return bound.direction + np.copysign(lengths, signed(lengths))
+        borrowed = np.repeat(sizes > self.scale.largest(self.here.point), self.scale.sizes)
+        signs, least = signed(np.ones(lengths.size)), np.inf
+        first = bound.direction + signs * lengths
+        for share in (1.0, 1e-3, 1e-6, 1e-9) if borrowed.any() else ():
+            step = bound.direction + signs * np.where(borrowed, share, 1.0) * lengths
+            bend = max(self._bent(step), self._bent(-step))
+            if not bend <= least:
+                break
+            if bend < SMOOTH:
+                return step, share
+            least = FLATTER * bend
+        return first, 1.0
 
     def jumps(self, step: Array) -> bool:
         """Whether the equations themselves jump, or bend sharply, within a step to either side."""
+        return not max(self._bent(step), self._bent(-step)) <= 0.1
+
+    def _bent(self, step: Array) -> float:
+        """How far from linear the equations are across a step, relative to it."""
         rounding = 1e4 * self.scale.epsilon * largest(self.here.point)
-        for there in (step, -step):
-            moved = largest(self.factors.solve(self._bend(there), tol=ESTIMATE))
-            if not moved <= 0.1 * largest(step) + rounding:
-                return True
-        return False
+        moved = largest(self.factors.solve(self._bend(step), tol=ESTIMATE))
+        return max(moved - rounding, 0.0) / largest(step) if np.isfinite(moved) else np.inf
 
 
 def without_bound(direction: Array, sizes: Array) -> ErrorBound:

@@ -59,6 +59,16 @@ def in_last_bits(
     return (moved if whole else np.where(np.rint(array) == array, array, moved)).astype(array.dtype)
 
 
+def by_a_share(array: Array, share: float, of_zero: float) -> Array:
+    """An array with each entry moved by a share of itself; of the largest, where it is zero."""
+    if array.dtype.kind != "f":
+        return array
+    size = np.abs(array)
+    size = np.where(size > 0, size, size.max(initial=0.0) or of_zero)
+    step = share * max(1.0, 1e12 * float(np.finfo(array.dtype).eps))
+    return (array + step * size).astype(array.dtype)
+
+
 def steady(found: Sequence[Array], other: Sequence[Array]) -> bool:
     """Whether arrays are the same up to what rounding may do to them."""
     sizes = [float(np.abs(a).max(initial=0.0)) for a in found]

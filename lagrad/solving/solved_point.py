@@ -18,7 +18,7 @@ from lagrad.solving.block_equations import largest, nudge
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failure_messages import blocks_at_fault
 from lagrad.solving.kinks import Side
-from lagrad.solving.last_bits import in_last_bits
+from lagrad.solving.last_bits import by_a_share, in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
 from lagrad.solving.not_finite import mended, without_slope
 from lagrad.solving.relative_change import ALL_BUT_ZERO, NEGLIGIBLE, UNSEEN, share, worst_share
@@ -31,7 +31,9 @@ from lagrad.typing import Array
 # Roles of variables that nothing solves for.
 GIVEN = ("parameter", "data")
 # How far parameters are moved where equations have kinks.
-JUMP = 1e-9
+STEPS = 1e-9, -1e-9
+# What stands for the size of a parameter that is zero, and so has no error.
+OF_ZERO = 1e-6
 # Operations of a program without equations whose rounding is sampled when somebody asks.
 SAMPLED_AT_MOST = 100_000
 
@@ -179,19 +181,10 @@ class SolvedPoint:
             return ()
         jumps = {b: s.bound.direction if s.jump is None else s.jump for b, s in self.solved.items()}
         back = {block: -jump for block, jump in jumps.items()}
-        return self.moved_by(jumps, self.stepped(JUMP)), self.moved_by(back, self.stepped(-JUMP))
-
-    def stepped(self, share: float) -> dict[Variable, Array]:
-        """The parameters, each moved by a share of itself."""
-        found = {}
-        for v in self.compiled.system.with_role("parameter"):
-            array = self.values[v]
-            step = share * max(1.0, 1e12 * float(np.finfo(v.dtype).eps))
-            # A kink may lie where the unknowns are zero, and have no size to be moved by.
-            size = np.abs(array)
-            size = np.where(size > 0, size, largest(array) or 1.0)
-            found[v] = (array + step * size).astype(v.dtype)
-        return found
+        of_zero = OF_ZERO * min(s.share for s in self.solved.values())
+        given = {v: self.values[v] for v in self.compiled.system.with_role("parameter")}
+        forth, short = ({v: by_a_share(a, s, of_zero) for v, a in given.items()} for s in STEPS)
+        return self.moved_by(jumps, forth), self.moved_by(back, short)
 
     def in_last_bits(self, rng: np.random.Generator, times: float = 1.0) -> "SolvedPoint":
         """The point with all that is given moved by rounding, and what that makes of the rest."""
