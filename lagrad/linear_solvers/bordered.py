@@ -90,6 +90,12 @@ class BorderedFactors(Factors):
             self.base = SparseLU().factor(sparse.block_array(parts, format="csr"))
         else:
             self.base = SparseLU().factor(matrix)
+        if self.count:
+            # Jᵀ m + f β = 0 with a border f, and β next to zero: as exact as J is in its own units.
+            unit = np.concatenate([np.zeros((matrix.shape[0], self.count)), np.eye(self.count)])
+            better = [self.base.solve(unit, side)[: matrix.shape[0]] for side in (True, False)]
+            if all(np.isfinite(vectors).all() for vectors in better):
+                self.kept, self.free = (np.linalg.qr(vectors)[0] for vectors in better)
 
     def solve(self, right: Array, transposed: bool = False, tol: float = 0.0) -> Array:
         right = np.asarray(right, dtype=float)

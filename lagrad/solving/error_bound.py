@@ -23,6 +23,8 @@ from lagrad.typing import Array
 NEARLY_ZERO = 1e-6
 # What of an entry may be in doubt before it is computed in a wider precision.
 HIDDEN = 1e-8
+# The relative error of what is surely no zero.
+KNOWN = 1e-8
 # Of a step: how much of it smooth equations may bend by, and how much less over a thousandth.
 SMOOTH, FLATTER = 1e-4, 0.1
 # How much less an equation is rounded around a pole than at it.
@@ -187,10 +189,11 @@ class PathEnd:
     def _sizes(self, spread: Array) -> Array:
         """What the error of each unknown is measured by: its own size, if it has one."""
         scale, point = self.scale, self.here.point
-        # What is sixteen digits smaller than it was on the way is zero.
-        sizes = np.maximum(scale.largest(point), scale.epsilon * scale.top)
+        # What is sixteen digits smaller than it was on the way is zero, unless all the same known.
+        own, error = scale.largest(point), scale.largest(spread)
+        sizes = np.where(error < KNOWN * own, own, np.maximum(own, scale.epsilon * scale.top))
         sizes = np.maximum(sizes, scale.declared)
-        lost = sizes <= 10 * scale.largest(spread)
+        lost = sizes <= 10 * error
         if lost.any():
             # A value that cannot be told from zero is measured by what matters in its equations.
             sizes = np.where(lost, np.maximum(sizes, scale.largest(self._matter)), sizes)
