@@ -221,7 +221,7 @@ def potentials(demand, grounded=False, rows=slice(None)):
 
 def test_potentials_without_a_ground_and_with_numbers_that_do_not_balance():
     balanced, other = [1.0, -0.5, -0.5], [1.0, -0.5, -0.4]
-    with pytest.raises(lg.SingularSystem, match="add one that fixes what is free"):
+    with pytest.raises(lg.SingularSystem, match="Add one that fixes what is free"):
         potentials(balanced).solve()
     np.testing.assert_allclose(potentials(balanced, True).solve()["h"], [0, -0.5, -0.5], atol=1e-14)
     with pytest.raises(lg.SingularSystem, match=r"leaves 1.0e-01: they\s+contradict") as caught:

@@ -302,7 +302,7 @@ REMEDIES = {
         solved(lambda p, a, z: p.subject_to(np.log(z - 1) == a), start={"z": 3.0}),
         lambda: log_program(3.0).solve(),
     ),
-    "Drop an equation or add one that fixes what is free, or start elsewhere": (
+    "Add one that fixes what is free, in the place of one or beside them, or start elsewhere": (
         lambda: pair(lambda x, y, a: [x + y == a, 2 * x + 2 * y == 2 * a]).solve(),
         lambda: pair(lambda x, y, a: [x + y == a, x == 0.0]).solve(),
         lambda: pair(lambda x, y, a: [x + y == a, 2 * x + 2 * y == 2 * a, x == 0.0]).solve(),

@@ -11,7 +11,6 @@ A derivative of order k has an error of ε over the k-th power of the gap, so th
 the further apart eigenvalues are that count as equal.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,8 +25,6 @@ from lagrad.typing import Array
 # Equal eigenvalues nearer to zero than this share of the largest are moved by a share of that one:
 # the first serves functions with a singularity at zero, as the logarithm, the second all others.
 NEAR_ZERO = (1e-5, 0.1)
-# Of n eigenvalues those that are equal to rounding: √n times so many spacings of the largest.
-EQUAL = 16
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,8 @@ def equal_shares(values: Array, order: int = 0) -> Array:
     n = values.shape[-1]
     size = np.maximum(-values[..., :1], values[..., -1:])
     epsilon = float(np.finfo(values.dtype).eps)
-    near = (0.3 * np.sqrt(epsilon)) ** (1 / order) if order else EQUAL * math.sqrt(n) * epsilon
+    # Values differ by √n times some spacings of the largest where rounding alone tells them apart.
+    near = (0.3 * np.sqrt(epsilon)) ** (1 / order) if order else 16 * np.sqrt(n) * epsilon
     apart = values[..., 1:] - values[..., :-1] > near * size
     if apart.all():
         return np.broadcast_to(np.eye(n, dtype=values.dtype), (*values.shape, n))
@@ -109,8 +107,8 @@ def spread_of(values: Array) -> Array:
         return np.array(1.0)
     epsilon = float(np.finfo(values.dtype).eps)
     size = np.abs(values).max(axis=-1, keepdims=True)
-    gaps = np.diff(values, axis=-1)
-    gaps = np.where(gaps > EQUAL * math.sqrt(values.shape[-1]) * epsilon * size, gaps, np.inf)
+    equal = np.diagonal(equal_shares(values), 1, -2, -1) > 0
+    gaps = np.where(equal, np.inf, np.diff(values, axis=-1))
     least = np.concatenate([gaps, np.maximum(np.abs(values), epsilon * size)], axis=-1)
     with np.errstate(all="ignore"):
         found = np.max(size / np.min(least, axis=-1, keepdims=True), where=size > 0, initial=1.0)

@@ -24,13 +24,15 @@ Failure: TypeAlias = NotConverged | SingularSystem
 class NewtonStep:
     """One step: the length of the correction, the residual after it, its damping.
 
-    `correction` is against the largest values seen so far, `relative` against those of the point.
+    `correction` is against the largest values seen so far, `relative` against those of the point,
+    `each` the largest of the entries', each against its own.
     """
 
     correction: float
     residual: float
     damping: float
     relative: float
+    each: float
 
 
 def steps_taken(history: Sequence[NewtonStep]) -> list[str]:
@@ -113,7 +115,9 @@ def singular(
     Of linear ones, whose residual somewhere is given, whether they contradict one another too.
     """
     block = equations.block
-    remedy = "  Drop an equation or add one that fixes what is free, or start elsewhere."
+    remedy = (
+        "  Add one that fixes what is free, in the place of one or beside them, or start elsewhere."
+    )
     lines = [f"the block {block.label} has a singular Jacobian {where}.", *steps_taken(history)]
     combined = null_weights(jacobian.matrix) if jacobian.known else None
     if combined is not None:

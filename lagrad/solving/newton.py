@@ -215,9 +215,9 @@ class NewtonSearch:
         yield from range(asked)
         for k in range(asked, FALLING if asked >= Newton().max_steps else 0):
             last = self.history[-6:]
-            full = all(step.damping == 1.0 and step.relative <= 1.0 for step in last)
+            full = all(step.damping == 1.0 and step.each <= 1.0 for step in last)
             less = all(b.correction < a.correction for a, b in itertools.pairwise(last))
-            if not (full and less and max(step.relative for step in last) > 0.1):
+            if not (full and less and max(step.each for step in last) > 0.1):
                 return
             yield k
 
@@ -336,15 +336,17 @@ class NewtonSearch:
                     wanted = 0.5 * length * damping**2 / bend if bend else 0.5 * damping
                     damping = min(max(wanted, 0.1 * damping), 0.5 * damping)
                     continue
-            residual = largest(trial.residual)
-            relative = largest(correction / np.where(point == 0, np.inf, point))
-            self.history.append(NewtonStep(length, residual, damping, relative))
+            relative = scale.length(correction, scale.largest(point))
+            each = largest(correction / np.where(point == 0, np.inf, point))
+            step = NewtonStep(length, largest(trial.residual), damping, relative, each)
+            self.history.append(step)
             return damping, trial, following
         if self._is_rounding(correction, here):
             return 0.0, here, None
         self.lost = True
-        what = "makes no progress along the Newton direction"
-        raise NotConverged(self.problem.story(what, length))
+        raise NotConverged(
+            self.problem.story("makes no progress along the Newton direction", length)
+        )
 
     def _require_quadratic(self, ended: bool = True) -> None:
         """SingularSystem where the last full steps shrank by a constant factor.
@@ -357,7 +359,9 @@ class NewtonSearch:
         steps = [s for s in self.history if s.damping == 1.0 and s.relative > rounding][-6:]
         lengths = [step.correction for step in steps]
         ratios = [b / a for a, b in itertools.pairwise(lengths) if a > 0.0]
-        if len(ratios) < 5 or self.equations.linear:
+        falls = [b.each < 0.2 * a.each for a, b in itertools.pairwise(self.history[-3:])]
+        # An unknown that is small beside others may have arrived faster than these tell.
+        if len(ratios) < 5 or self.equations.linear or (len(falls) == 2 and all(falls)):
             return
         fall, shrink = steps[-1].residual / (steps[-6].residual or 1.0), lengths[-1] / lengths[-6]
         steeper = fall < 0.1 * shrink
