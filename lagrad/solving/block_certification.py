@@ -21,8 +21,9 @@ from lagrad.linear_solvers.base import (
 )
 from lagrad.linear_solvers.jacobian import Jacobian, Products, contraction, signed
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
+from lagrad.solving.block_problem import BlockProblem
 from lagrad.solving.error_bound import ErrorBound, PathEnd, errors, without_bound
-from lagrad.solving.newton import INEXACT, KEPT_GAIN, BlockProblem
+from lagrad.solving.newton import INEXACT, KEPT_GAIN
 from lagrad.solving.relative_change import MANY
 from lagrad.solving.rounding_samples import COARSE, SAFETY, Roundings
 from lagrad.systems.reduced_block import SMALL

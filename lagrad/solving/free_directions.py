@@ -19,11 +19,12 @@ from lagrad.linear_solvers.jacobian import contraction, signed
 from lagrad.linear_solvers.krylov import NotReached
 from lagrad.solving.block_certification import Solved, certify
 from lagrad.solving.block_equations import LocalEquations, largest
+from lagrad.solving.block_problem import BlockProblem
 from lagrad.solving.compiled_system import ImplicitRun
 from lagrad.solving.error_bound import ErrorBound
 from lagrad.solving.failure_messages import Failure
 from lagrad.solving.iterations import Newton
-from lagrad.solving.newton import BlockProblem, newton
+from lagrad.solving.newton import newton
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.systems.reduced_block import entry_name
 from lagrad.typing import Array

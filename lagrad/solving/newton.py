@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
-from lagrad.linear_solvers.base import ESTIMATE, Factors, Indefinite, LinearSolver, Singular
+from lagrad.linear_solvers.base import ESTIMATE
 from lagrad.linear_solvers.jacobian import Jacobian, signed
 from lagrad.solving.acceleration import Differences
-from lagrad.solving.block_equations import BlockEquations, LocalEquations, Measure, largest
+from lagrad.solving.block_equations import LocalEquations, largest
+from lagrad.solving.block_problem import BlockProblem
 from lagrad.solving.error_bound import errors
-from lagrad.solving.failure_messages import Failure, NewtonStep, indefinite, named, singular, story
+from lagrad.solving.failure_messages import Failure, NewtonStep, named
 from lagrad.solving.iterations import Newton
-from lagrad.solving.kinks import Side
-from lagrad.solving.profile import Spent
 from lagrad.systems.reduced_block import entry_name
 from lagrad.typing import Array
 
@@ -40,65 +39,6 @@ CHORD_AT_START = 0.03
 NEAR = 0.1
 # Steps that may halve an unknown, from any number to the least that there is.
 FALLING = 1200
-
-
-class BlockProblem:
-    """A block with all that it is given, and what has been done to solve it, on a stopwatch."""
-
-    def __init__(
-        self,
-        equations: BlockEquations,
-        outer: list[Array],
-        solver: LinearSolver | None,
-        side: Side | None = None,
-    ) -> None:
-        self.equations, self.outer, self._wanted = equations, outer, solver
-        self.side = side  # of kinks, on which its Jacobian is taken
-        self.scale = Measure(equations)
-        self.history: list[NewtonStep] = []
-        self.start: LocalEquations | None = None  # where the path began
-        self.factorisations = 0
-        self.spent = Spent()
-
-    def anew(self) -> "BlockProblem":
-        """The same, nothing done yet."""
-        return BlockProblem(self.equations, self.outer, self._wanted)
-
-    @property
-    def solver(self) -> LinearSolver:
-        """The one that was asked for, or that fits the block."""
-        return self._wanted or self.equations.solver
-
-    def at(self, point: Array) -> LocalEquations:
-        """The equations near a point."""
-        with self.spent.on("evaluating"):
-            return LocalEquations(self.equations, self.outer, point, self.side)
-
-    def jacobian(self, here: LocalEquations) -> Jacobian:
-        with self.spent.on("assembling"):
-            return here.jacobian(self.solver)
-
-    def factor(self, jacobian: Jacobian, where: str) -> Factors:
-        """Factors, or the error that names what depends on what."""
-        self.factorisations += 1
-        try:
-            with self.spent.on("factorising"):
-                return self.solver.factor(jacobian.matrix)
-        except Indefinite:
-            raise indefinite(self.equations, jacobian, where) from None
-        except Singular:
-            begin = self.start.residual if self.start and self.equations.linear else None
-            raise self.singular(jacobian, where, begin) from None
-        except NotConverged as error:
-            raise named(self.equations, error) from None
-
-    def singular(
-        self, jacobian: Jacobian, where: str, begin: Array | None = None
-    ) -> SingularSystem:
-        return singular(self.equations, jacobian, where, self.history, begin)
-
-    def story(self, what: str, correction: float | None = None, nearer: bool = True) -> str:
-        return story(self.equations, what, self.history, correction, nearer)
 
 
 def newton(problem: BlockProblem, start: Array, options: Newton) -> "NewtonSearch":
@@ -203,11 +143,11 @@ class NewtonSearch:
         else:
             # Steps that shrink slowly towards a point, not those of a point that runs away.
             if history and history[-1].correction < 1e-4:
-                self._require_quadratic(ended=False)
+                require_quadratic(problem, ended=False)
             steps = self.newton.max_steps
             self.lost = steps >= Newton().max_steps  # nobody asked for fewer
             raise NotConverged(problem.story(f"did not converge in {steps} steps"))
-        self._require_quadratic()
+        require_quadratic(problem)
 
     def _steps(self) -> Iterator[int]:
         """As many as were asked for, and more while each halves x, far from x² = 1e-80."""
@@ -348,50 +288,6 @@ class NewtonSearch:
             self.problem.story("makes no progress along the Newton direction", length)
         )
 
-    def _require_quadratic(self, ended: bool = True) -> None:
-        """SingularSystem where the last full steps shrank by a constant factor.
-
-        At a root of multiplicity m they shrink by 1 − 1/m: the Jacobian is singular there, and
-        the multipliers grow without bound, whatever the condition number says on the way. The
-        residual shrinks by the m-th power of that, but in proportion at a root that is regular.
-        """
-        rounding = 1e3 * self.scale.epsilon
-        steps = [s for s in self.history if s.damping == 1.0 and s.relative > rounding][-6:]
-        lengths = [step.correction for step in steps]
-        ratios = [b / a for a, b in itertools.pairwise(lengths) if a > 0.0]
-        falls = [b.each < 0.2 * a.each for a, b in itertools.pairwise(self.history[-3:])]
-        # An unknown that is small beside others may have arrived faster than these tell.
-        if len(ratios) < 5 or self.equations.linear or (len(falls) == 2 and all(falls)):
-            return
-        fall, shrink = steps[-1].residual / (steps[-6].residual or 1.0), lengths[-1] / lengths[-6]
-        steeper = fall < 0.1 * shrink
-        # A path that has no end, its residual rounding already, tells it by a ratio that stays.
-        steady = not ended and max(ratios[-5:]) - min(ratios[-5:]) < 0.01
-        if min(ratios[-5:]) > 0.3 and (steeper or steady):
-            if not shrink < 0.9:
-                raise NotConverged(
-                    self.problem.story(
-                        f"runs away, each step {ratios[-1]:.2f} of the one before, to where "
-                        "rounding hides its equations: they may have no solution"
-                    )
-                )
-            # |x|^p falls with the p-th power of what its steps do.
-            flatter = shrink**0.9 < fall < 0.9  # and not the rounding of other equations
-            said = (
-                "the equations have an infinite slope at the solution, as |x|**0.5 has at zero. "
-                "State them by the inverse, y**2 for x in the place of x**0.5 for y"
-                if flatter
-                else "the solution is a multiple root, where the Jacobian is singular. State it as "
-                "a simple one, z - a in the place of (z - a)**2"
-            )
-            raise SingularSystem(
-                self.problem.story(
-                    f"converges only linearly, each step {ratios[-1]:.2f} of the one before: "
-                    f"{said}",
-                    nearer=False,
-                )
-            )
-
     def _not_finite(self) -> NotConverged:
         bad = int(np.flatnonzero(~np.isfinite(self.here.residual))[0])
         name = entry_name(self.equations.block.equations, bad)
@@ -400,4 +296,48 @@ class NewtonSearch:
         return NotConverged(
             f"the equation {name!r} is NaN or infinite at the start of {starts}; "
             f"give another{'' if self.equations.called else declared}."
+        )
+
+
+def require_quadratic(problem: BlockProblem, ended: bool = True) -> None:
+    """SingularSystem where the last full steps shrank by a constant factor.
+
+    At a root of multiplicity m they shrink by 1 − 1/m: the Jacobian is singular there, and
+    the multipliers grow without bound, whatever the condition number says on the way. The
+    residual shrinks by the m-th power of that, but in proportion at a root that is regular.
+    """
+    rounding = 1e3 * problem.scale.epsilon
+    steps = [s for s in problem.history if s.damping == 1.0 and s.relative > rounding][-6:]
+    lengths = [step.correction for step in steps]
+    ratios = [b / a for a, b in itertools.pairwise(lengths) if a > 0.0]
+    falls = [b.each < 0.2 * a.each for a, b in itertools.pairwise(problem.history[-3:])]
+    # An unknown that is small beside others may have arrived faster than these tell.
+    if len(ratios) < 5 or problem.equations.linear or (len(falls) == 2 and all(falls)):
+        return
+    fall, shrink = steps[-1].residual / (steps[-6].residual or 1.0), lengths[-1] / lengths[-6]
+    steeper = fall < 0.1 * shrink
+    # A path that has no end, its residual rounding already, tells it by a ratio that stays.
+    steady = not ended and max(ratios[-5:]) - min(ratios[-5:]) < 0.01
+    if min(ratios[-5:]) > 0.3 and (steeper or steady):
+        if not shrink < 0.9:
+            raise NotConverged(
+                problem.story(
+                    f"runs away, each step {ratios[-1]:.2f} of the one before, to where "
+                    "rounding hides its equations: they may have no solution"
+                )
+            )
+        # |x|^p falls with the p-th power of what its steps do.
+        flatter = shrink**0.9 < fall < 0.9  # and not the rounding of other equations
+        said = (
+            "the equations have an infinite slope at the solution, as |x|**0.5 has at zero. "
+            "State them by the inverse, y**2 for x in the place of x**0.5 for y"
+            if flatter
+            else "the solution is a multiple root, where the Jacobian is singular. State it as "
+            "a simple one, z - a in the place of (z - a)**2"
+        )
+        raise SingularSystem(
+            problem.story(
+                f"converges only linearly, each step {ratios[-1]:.2f} of the one before: {said}",
+                nearer=False,
+            )
         )

@@ -11,9 +11,9 @@ from lagrad.compiler.plan import Plan
 from lagrad.errors import LagradError
 from lagrad.expressions.graph import selects
 from lagrad.solving.block_equations import largest
+from lagrad.solving.block_problem import BlockProblem
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.kinks import Kinks, Side, directions, mean, moved
-from lagrad.solving.newton import BlockProblem
 from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import split
 from lagrad.typing import Array

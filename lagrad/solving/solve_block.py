@@ -13,11 +13,12 @@ from lagrad.linear_solvers.jacobian import Operator
 from lagrad.linear_solvers.neumann import Neumann
 from lagrad.solving.block_certification import Solved, certify, given_up, linearised
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
+from lagrad.solving.block_problem import BlockProblem
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.failure_messages import Failure
 from lagrad.solving.free_directions import dual, freed
 from lagrad.solving.iterations import Newton
-from lagrad.solving.newton import BlockProblem, NewtonSearch, newton
+from lagrad.solving.newton import NewtonSearch, newton
 from lagrad.solving.other_ways import other_starts
 from lagrad.solving.redundant_equations import Redundancy, Redundant
 from lagrad.systems.constraint import ImplicitGroup

@@ -18,9 +18,9 @@ from lagrad.linear_solvers.jacobian import signed
 from lagrad.solving.adjoint_sweep import Sweep
 from lagrad.solving.block_certification import POLISHED_AT_MOST, Solved, at_the_end
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, largest
+from lagrad.solving.block_problem import BlockProblem
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.finer_derivatives import plan_of
-from lagrad.solving.newton import BlockProblem
 from lagrad.solving.relative_change import EXACTLY, NEGLIGIBLE, TOLD, UNSEEN, share, worst_share
 from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAMPLES, SPACINGS, Roundings
 from lagrad.solving.solved_point import GIVEN, SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
