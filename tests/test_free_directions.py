@@ -471,3 +471,49 @@ def test_third_derivatives_of_a_share():
     share = lambda t: lg.fixed_point(lambda p: p @ chain(t), np.full(2, 0.5))[0]
     assert lg.grad(lg.grad(share))(0.0) == pytest.approx(0.4 / 0.7**3, rel=1e-8)
     assert lg.grad(lg.grad(lg.grad(share)))(0.0) == pytest.approx(1.2 / 0.7**4, rel=1e-7)
+
+
+def bus(z):
+    """Three buses without a load: at no voltage at the third its angle is anything."""
+    angles, voltages = [0.0, z[0], z[1]], [1.0, 1.02, z[2]]
+    lines = {(0, 1): (1.0, -5.0), (0, 2): (2.0, -8.0), (1, 2): (1.5, -6.0)}
+
+    def flow(i, part):
+        total = 0.0
+        for j in range(3):
+            if j != i:
+                g, b = lines[min(i, j), max(i, j)]
+                c, s = np.cos(angles[i] - angles[j]), np.sin(angles[i] - angles[j])
+                own, other = (g, g * c + b * s) if part == "P" else (-b, g * s - b * c)
+                total = total + voltages[i] ** 2 * own - voltages[i] * voltages[j] * other
+        return total
+
+    return np.stack([flow(1, "P"), flow(2, "P"), flow(2, "Q")])
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.2, -0.3])
+@pytest.mark.parametrize("voltage", [0.0, 0.05, 0.2, 0.25, 0.4])
+def test_an_angle_at_a_voltage_that_has_gone_to_nothing(angle, voltage):
+    """It has no derivative at zero, and one of 1e56 at 1e-58, where Newton's method ends."""
+    loads = lambda p, q: np.stack([0 * p, p, q])
+    f = lambda p, q: lg.root(lambda z: bus(z) - loads(p, q), np.array([0.0, angle, voltage]))
+    with pytest.raises(lg.SingularSystem, match="free"):
+        lg.grad(lambda p, q: f(p, q)[1], (0, 1))(0.0, 0.0)
+
+
+@pytest.mark.parametrize("rare", [1e-4, 1e-5, 1e-6, 1e-7, 1e-8])
+def test_rare_transitions_keep_the_total(rare):
+    def stationary(e, module=np):
+        step = [[1 - e, 2 * e, 0.1], [e / 2, 1 - 2 * e - 0.1, 0.2], [e / 2, 0.1, 0.7]]
+        if module is np:
+            rows = np.stack([np.stack([x + 0 * e for x in row]) for row in step])
+            return lg.fixed_point(lambda r: rows @ r, np.ones(3) / 3)[0]
+        system = mpmath.matrix(step) - mpmath.eye(3)
+        for k in range(3):
+            system[2, k] = 1
+        return mpmath.lu_solve(system, mpmath.matrix([0, 0, 1]))[0]
+
+    with mpmath.workdps(60):
+        wanted = float(mpmath.diff(lambda e: stationary(e, mpmath), mpmath.mpf(rare)))
+    # Rounding of 1 - e is rounding of e, over e: the rates are known to so many digits.
+    assert lg.grad(stationary)(rare) == pytest.approx(wanted, rel=max(1e-9, 1e-15 / rare))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracles import needs_wider
+from scipy import special
 
 import lagrad as lg
 
@@ -307,6 +308,14 @@ REMEDIES = {
         lambda: pair(lambda x, y, a: [x + y == a, x == 0.0]).solve(),
         lambda: pair(lambda x, y, a: [x + y == a, 2 * x + 2 * y == 2 * a, x == 0.0]).solve(),
     ),
+    "Start elsewhere, or write it so that nothing does": (
+        lambda: saturated(lambda x: 1 / (1 + np.exp(-x)), 1.0, 0.0),
+        lambda: saturated(lambda x: 1 / (1 + np.exp(-x)), 0.5, 0.5),
+        lambda: saturated(special.expit, 1.0, 0.0),
+        lambda: lg.root(
+            lambda z: z - 0.01 * lg.logsumexp(np.stack([1000 + 90 * z, 3 + 0 * z])), 0.0
+        ),
+    ),
     "Change the numbers in them so that it leaves nothing, or drop an equation": (
         lambda: pair(lambda x, y, a: [x + y == a, 2 * x + 2 * y == 3.0]).solve(),
         lambda: pair(lambda x, y, a: [x + y == a, 2 * x + 2 * y == 4.0, x == 0.0]).solve(),
@@ -544,6 +553,18 @@ def log_program(start):
     z = p.unknown("z", start=start)
     p.subject_to(np.log(z - 1) == 2.0)
     return p
+
+
+def saturated(logistic, *start):
+    """Two genes that hold each other down."""
+
+    def residual(z):
+        first, second = logistic(360 * (4 * z[1] - 1)), logistic(-360 * (3 * z[0] - 1))
+        return np.stack([z[0] - first, z[1] - second])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, of what overflows
+        return lg.root(residual, np.array(start))
 
 
 def pair(equations):

@@ -38,6 +38,8 @@ PSEUDO_INVERSE_UP_TO = 1500
 POLISHED_AT_MOST = 20
 # A step that is so many times what rounding of the residual makes of it is none.
 ABOVE = 1e3
+# Of rounding of the largest value on the way: what an unknown is when it has gone to nothing.
+GONE = 1e-4
 # A bound that nobody need make better, and how much of itself a Jacobian may change within it.
 GOOD, BENT = 1e-8, 0.1
 # Unknowns so much larger than where they started, and than all that is given, went far.
@@ -168,6 +170,7 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
     """The block at the end of a path, with the true Jacobian there and bounds of the error."""
     if not factors.iterative:
         here = polished(problem, here, factors)
+    here = at_zero(problem, here)
     if not np.isfinite(here.residual).all():
         raise NotConverged(problem.story("ended where a residual is NaN or infinite"))
     jacobian, factors, left = at_the_end(problem, here, factors)
@@ -199,6 +202,20 @@ def certify(problem: BlockProblem, here: LocalEquations, factors: Factors) -> So
     with problem.spent.on("certifying"):
         jump, share = end.beyond_kinks(bound)
         return replace(found, jump=jump, share=share, at_kink=end.jumps(jump))
+
+
+def at_zero(problem: BlockProblem, here: LocalEquations) -> LocalEquations:
+    """The same point; at zero what has gone to nothing, where the equations hold there as well.
+
+    At a voltage of 1e-58 on its way to zero an angle has a derivative of 1e56, and at zero none.
+    """
+    tops = np.repeat(problem.scale.top, problem.scale.sizes)
+    nothing = (np.abs(here.point) < GONE * problem.scale.epsilon * tops) & (here.point != 0)
+    if not nothing.any():
+        return here
+    there = problem.at(np.where(nothing, 0, here.point).astype(here.point.dtype))
+    rounding = 10 * problem.scale.epsilon * there.terms
+    return there if (np.abs(there.residual) <= rounding).all() else here
 
 
 def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> LocalEquations:

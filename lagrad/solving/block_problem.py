@@ -1,10 +1,19 @@
 """A block with all that it is given, and what has been done to solve it."""
 
+import numpy as np
+
 from lagrad.errors import NotConverged, SingularSystem
 from lagrad.linear_solvers.base import Factors, Indefinite, LinearSolver, Singular
 from lagrad.linear_solvers.jacobian import Jacobian
 from lagrad.solving.block_equations import BlockEquations, LocalEquations, Measure
-from lagrad.solving.failure_messages import NewtonStep, indefinite, named, singular, story
+from lagrad.solving.failure_messages import (
+    NewtonStep,
+    indefinite,
+    named,
+    overflows,
+    singular,
+    story,
+)
 from lagrad.solving.kinks import Side
 from lagrad.solving.profile import Spent
 from lagrad.typing import Array
@@ -25,6 +34,7 @@ class BlockProblem:
         self.scale = Measure(equations)
         self.history: list[NewtonStep] = []
         self.start: LocalEquations | None = None  # where the path began
+        self.latest: LocalEquations | None = None  # where a Jacobian was asked for
         self.factorisations = 0
         self.spent = Spent()
 
@@ -43,7 +53,8 @@ class BlockProblem:
             return LocalEquations(self.equations, self.outer, point, self.side)
 
     def jacobian(self, here: LocalEquations) -> Jacobian:
-        with self.spent.on("assembling"):
+        self.latest = here
+        with self.spent.on("assembling"), np.errstate(all="ignore"):
             return here.jacobian(self.solver)
 
     def factor(self, jacobian: Jacobian, where: str) -> Factors:
@@ -63,6 +74,10 @@ class BlockProblem:
     def singular(
         self, jacobian: Jacobian, where: str, begin: Array | None = None
     ) -> SingularSystem:
+        here = self.latest
+        entries = getattr(jacobian.matrix, "data", None) if jacobian.known else None
+        if here is not None and entries is not None and not np.isfinite(entries).all():
+            return overflows(here, where)
         return singular(self.equations, jacobian, where, self.history, begin)
 
     def story(self, what: str, correction: float | None = None, nearer: bool = True) -> str:

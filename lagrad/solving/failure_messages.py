@@ -9,8 +9,8 @@ import numpy as np
 from lagrad.errors import NotConverged, NotPositiveDefinite, SingularSystem
 from lagrad.linear_solvers.base import null_weights
 from lagrad.linear_solvers.jacobian import Jacobian
-from lagrad.solving.block_equations import BlockEquations
-from lagrad.solving.not_finite import shown
+from lagrad.solving.block_equations import BlockEquations, LocalEquations
+from lagrad.solving.not_finite import shown, without_slope
 from lagrad.systems.reduced_block import entry_name
 from lagrad.typing import Array
 
@@ -140,6 +140,21 @@ def singular(
             )
             remedy = "  Change the numbers in them so that it leaves nothing, or drop an equation."
     return SingularSystem("\n".join([*lines, remedy]))
+
+
+def overflows(here: LocalEquations, where: str) -> SingularSystem:
+    """The error for a Jacobian that is NaN or infinite: by which operation."""
+    equations = here.equations
+    found = [(s.target, s.map.data) for p in here.partials for s in p.steps if s.map is not None]
+    lost = (target for target, data in found if not all(np.isfinite(a).all() for a in data))
+    target = next(lost, None)
+    node = "" if target is None else without_slope(equations.graph.nodes, equations.tape, target)
+    return SingularSystem(
+        f"the block {equations.block.label} has a Jacobian {where} that is NaN or infinite: "
+        f"{node or 'an operation'} is not differentiable there, or overflows. Start elsewhere, or "
+        "write it so that nothing does: scipy.special.expit(x) for 1/(1 + exp(-x)), lg.logsumexp "
+        "for the logarithm of a sum of exponentials."
+    )
 
 
 def magnified(what: str, change: float, node: Any) -> SingularSystem:

@@ -1,6 +1,6 @@
 """Which operation it was that left the numbers: for messages, found once something has failed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import ATOM
 from lagrad.plain_text import printable
 from lagrad.systems.constraint import definitions
-from lagrad.systems.linearization import Linearization
+from lagrad.systems.linearization import Linearization, Tape
 from lagrad.systems.printing import TEXT, render
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -33,10 +33,10 @@ def shown(node: Expression, memo: dict[int, Any] | None = None) -> str:
     return said if len(said) <= SHOWN else f"{said[:SHOWN]}…"
 
 
-def without_slope(system: System, slots: Mapping[int, int], target: int) -> str:
+def without_slope(nodes: Iterable[Expression], tape: Tape, target: int) -> str:
     """The operation that a slot of a tape is of; nothing where there is none."""
-    nodes = (n for n in system.arena.nodes if slots.get(n.index) == target)
-    node = next((n for n in nodes if n.primitive is not None), None)
+    found = (n for n in nodes if tape.slots.get(n.index) == target)
+    node = next((n for n in found if n.primitive is not None), None)
     return "" if node is None else shown(node)
 
 

@@ -342,7 +342,8 @@ class SolvedPoint:
                 for constraint in constraints:
                     if slots.get(constraint.root.index, -1) >= step.target:
                         where = f"the constraint {constraint.name!r}"
-                        node = without_slope(self.compiled.system, slots, step.target)
+                        nodes = self.compiled.system.arena.nodes
+                        node = without_slope(nodes, self.compiled.tape, step.target)
                         return f"at this point {f'{node}, in {where},' if node else where}", node
         return "the program", ""
 
