@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -144,3 +147,46 @@ def test_nan_is_no_infinity_in_a_share():
         shares = kernels.logistic_share(np.full(2, -np.inf), np.array([np.nan, -np.inf]))
     assert np.isnan(shares[0])
     assert shares[1] == 0.0
+
+
+def test_whole_numbers_beyond_64_bits_and_fractions():
+    assert lg.root(lambda z: z**2 - 10**20, 1e9) == pytest.approx(1e10, rel=1e-12)
+    assert lg.grad(np.log)(10**20) == pytest.approx(1e-20, rel=1e-15)
+    assert lg.grad(np.log)(Fraction(1, 3)) == pytest.approx(3, rel=1e-15)
+    assert lg.value_and_grad(lambda x: x * 10**20)(1.0) == (1e20, 1e20)
+    p = lg.Program()
+    a, z = p.parameter("a", 1.0), p.unknown("z", start=1.0)
+    p.subject_to(z * z == a)
+    assert p.solve(a=10**30)["z"] == pytest.approx(1e15, rel=1e-12)
+
+
+def test_certificates_are_pickled_with_what_they_say():
+    p = lg.Program()
+    a, z = p.parameter("a", 2.0), p.unknown("z", start=1.0)
+    p.subject_to(z * z == a)
+    p.define("s", z + 0)
+    at = p.solve()
+    for certificate in (at.certificate, at.gradient("s").certificate):
+        copy = pickle.loads(pickle.dumps(certificate))
+        assert str(copy) == str(certificate)
+        assert copy.bounds == certificate.bounds
+        assert copy.distance == certificate.distance
+
+
+def test_half_of_an_unsymmetric_matrix_is_not_factored_for_the_whole():
+    f = lambda x, solver: np.sum(
+        lg.root(lambda z: z**3 + 2 * z - np.roll(z, 1) - x, np.ones(5), linear=solver)
+    )
+    with pytest.raises(lg.NotConverged, match="Cholesky needs a symmetric Jacobian"):
+        lg.grad(lambda x: f(x, lg.Cholesky()))(1.0)
+    z = lg.root(lambda z: z**3 + z - 1, 0.5)
+    for solver in (lg.DenseLU(), lg.SparseLU()):
+        found = lg.grad(lambda x, solver=solver: f(x, solver))(1.0)
+        assert found == pytest.approx(5 / (3 * z**2 + 1), rel=1e-12)
+
+
+def test_steps_that_shrink_too_slowly_are_said_to_shrink():
+    with pytest.raises(lg.NotContractive, match=r"each is 0\.99\d* of the one before, on average"):
+        lg.fixed_point(lambda z: z + 1e-3 * (2.0 - z), 0.999, solver="picard")
+    found = lg.fixed_point(lambda z: z + 1e-3 * (2.0 - z), 0.999, solver="newton")
+    assert found == pytest.approx(2, rel=1e-12)

@@ -30,6 +30,9 @@ from lagrad.typing import Array, DType, Parameters, Shape
 
 DOUBLE = np.dtype(float)
 
+# Beyond this whole numbers have more than 64 bits.
+WHOLE = 2**63
+
 
 class Graph:
     """The nodes of one program, in the order of their making; equal nodes are one.
@@ -137,6 +140,8 @@ class Graph:
         if made is not None:
             return Constant(self, real_array(value, "a constant"), made)
         if type(value) in NUMBERS:
+            if type(value) is int and not -WHOLE <= value < WHOLE:
+                value = float(value)  # which NumPy has no whole numbers for
             # Zeros have signs, and NaN equals nothing.
             key: Any = (type(value), value if value == value != 0 else repr(value))
         else:

@@ -1,6 +1,7 @@
 """Numbers and arrays that enter a program and stay as they are."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ def real_array(value: Any, what: str, copied: Callable[[Any], Array] = np.array)
             f"{what} is a {type(value).__name__}, whose operations are not NumPy's; pass an array."
         )
     array = copied(value)
+    if array.dtype == object and all(isinstance(a, Real) for a in array.flat):
+        array = array.astype(float)  # whole numbers beyond 64 bits, and fractions
     if array.dtype.kind == "c":
         raise UnsupportedType(
             f"{what} is complex; lagrad differentiates real programs: "

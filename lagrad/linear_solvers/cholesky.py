@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from lagrad.errors import NotConverged
 from lagrad.linear_solvers.base import (
     Factors,
     Indefinite,
@@ -39,6 +40,12 @@ class Cholesky(LinearSolver):
     def factor(self, matrix: Any) -> Factors:
         if not sparse.issparse(matrix):
             matrix = square(np.asarray(matrix))
+            unlike = np.abs(matrix - matrix.T).max(initial=0.0)
+            if unlike > UNLIKE * np.abs(matrix).max(initial=0.0):  # one half of it would be taken
+                raise NotConverged(
+                    "Cholesky needs a symmetric Jacobian, and this one is not: entries that mirror "
+                    f"each other differ by {unlike:.3g}; use DenseLU or SparseLU."
+                )
             middling = THREADED < matrix.shape[0] <= INVERTED
             return InverseFactors(matrix) if middling else CholeskyFactors(matrix)
         matrix = canonical(matrix)
@@ -63,6 +70,8 @@ class Cholesky(LinearSolver):
 # between products by NumPy a factorisation by SciPy takes ten times as long. Below the first size
 # neither uses threads; above the second the inverse itself takes too long.
 THREADED, INVERTED = 64, 1024
+# Of the largest entry: how far two that mirror each other may be apart.
+UNLIKE = 1e-6
 
 
 class InverseFactors(Factors):

@@ -142,7 +142,7 @@ class ExplicitGradient:
             if finer is None:
                 return None
             pairs = zip(finer, slopes, strict=True)
-            return all(size_of(b - a) <= close(b.dtype) * size_of(a) for b, a in pairs)
+            return all(size_of(b - a) <= close(np.result_type(b)) * size_of(a) for b, a in pairs)
 
     def _kinks(
         self, system: System, given: list[Variable], results: list[Variable]

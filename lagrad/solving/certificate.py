@@ -3,6 +3,8 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from lagrad.errors import AccuracyWarning, InvalidValue, LagradError, SingularSystem
 from lagrad.plain_text import printable
@@ -62,6 +64,14 @@ class Certificate(Public):
     kink: float = 0.0
     each: Callable[[], Mapping[str, float]] = field(default=dict, repr=False, compare=False)
     compare: Callable[[], float | None] = field(default=lambda: 0.0, repr=False, compare=False)
+
+    def __reduce__(self) -> Any:
+        # What is found when it is asked for is found now: solutions stay where they are.
+        told = (self.converged, self.primal_residual, self.multiplier_residual)
+        found = (partial(float, self.condition), partial(float, self.error_bound))
+        named = (self.differentiated, self.truncation, self.kink)
+        each, distance = dict(self.bounds), {"distance": self.distance}
+        return Certificate, (*told, *found, *named, each.copy, partial(distance.get, "distance"))
 
     @property
     def distance(self) -> float | None:

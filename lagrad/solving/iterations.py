@@ -15,6 +15,9 @@ from lagrad.typing import Array
 
 optimize = LazyImport("scipy.optimize")
 
+# Of the step before: one that is hardly shorter.
+SLOW = 0.99
+
 
 @dataclass(frozen=True, slots=True)
 class Newton:
@@ -234,8 +237,10 @@ def not_reached(history: Sequence[float], method: str) -> str:
     found = "not shrinking"
     if not np.isfinite(history[-1]):
         found = "they end outside the finite numbers"
-    elif factor < 0.99:
-        found = f"each is {factor:.3g} of the one before, on average"
+    elif factor < 1:
+        found = f"each is {factor:.4g} of the one before, on average"
+        if factor > SLOW:
+            found += ", too slow to arrive"
     return (
         f"{method} did not reach a fixed point in {len(history)} steps. The last relative steps "
         f"are {shown}: {found}. Those of a contraction shrink: damp the step, start nearer, or "
