@@ -160,3 +160,36 @@ def test_the_second_derivative_of_a_value_at_an_optimum(a):
     wanted = float(mpmath.diff(exact, mpmath.mpf(a), 2))
     assert lg.grad(lg.grad(value))(a) == pytest.approx(wanted, rel=1e-8)
     assert lg.hvp(value, a, 1.0) == pytest.approx(wanted, rel=1e-8)
+
+
+@needs_wider
+def test_a_derivative_is_no_zero_beside_values_that_it_is_not_made_of():
+    """du/db of an unknown at 1e14 beside its square: its own size, not 1e28, says what is zero."""
+    p = lg.Program()
+    b = p.parameter("b", value=1.1832)
+    u = p.unknown("u", start=0.0)
+    p.subject_to(5.0284850000000005e-14 * u + 4.942e-14 * np.sin(u) == 3.82 * b - 10.5)
+    p.define("f", u**2)
+    refused = 0
+    for share in np.linspace(-1e-3, 1e-3, 41):
+        value = 1.1832 * (1 + share)
+        with mpmath.workdps(40):
+            here = lambda x, value=value: (
+                mpmath.mpf(5.0284850000000005e-14) * x
+                + mpmath.mpf(4.942e-14) * mpmath.sin(x)
+                - mpmath.mpf(3.82) * mpmath.mpf(value)
+                + mpmath.mpf(10.5)
+            )
+            low, high = mpmath.mpf(-2e14), mpmath.mpf(-1e14)
+            for _ in range(140):
+                middle = (low + high) / 2
+                low, high = (middle, high) if here(middle) < 0 else (low, middle)
+            slope = mpmath.mpf(5.0284850000000005e-14) + mpmath.mpf(4.942e-14) * mpmath.cos(low)
+            wanted = float(mpmath.mpf(3.82) / slope)
+        try:
+            found = p.solve(b=value).jacobian(["u"], ["b"])["u"]["b"]
+        except lg.LagradError:
+            refused += 1
+        else:
+            assert found == pytest.approx(wanted, rel=1e-6)
+    assert refused < 41

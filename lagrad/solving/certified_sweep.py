@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.expressions.expression import Expression
+from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import repeats
 from lagrad.solving.adjoint_sweep import Carried
 from lagrad.solving.block_equations import largest
@@ -22,6 +22,7 @@ from lagrad.solving.relative_change import EXACTLY, MANY, UNSEEN, Units, hidden,
 from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAFETY, SAMPLES, closer, stepping
 from lagrad.solving.sides import first_side
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
+from lagrad.solving.values_on_the_way import scale_of
 from lagrad.solving.wider_point import wider_point
 from lagrad.typing import Array
 
@@ -33,6 +34,8 @@ JUMPED = 1e-2
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
 # So many samples tell whether something is zero, and what rounding does at the most.
 ENOUGH = SAMPLES + FURTHER
+# Variables that are differentiated, each looked at by itself.
+FEW = 8
 # Changes that are none of rounding alone, but magnified.
 LITTLE = 1e-10
 
@@ -77,6 +80,8 @@ class CertifiedSweep:
         The sizes of what is differentiated, and of what it is differentiated by.
     accuracy : float
         What is asked for.
+    of : tuple of Variable
+        What is differentiated, where what is carried is not that.
     """
 
     point: SolvedPoint
@@ -84,6 +89,7 @@ class CertifiedSweep:
     width: int | None
     units: Units
     accuracy: float
+    of: tuple[Variable, ...] = ()
 
     def __call__(self) -> Taken:
         """What it carries, and a first-order bound of its relative error."""
@@ -160,7 +166,7 @@ class CertifiedSweep:
         others = [closer(finer, self.near(other, sweep)) for other in there.others(range(ENOUGH))]
         change = self.change(finer, others)
         # Nor is it known here what some of it is.
-        change = max(change, hidden(finer, others, self.units, point.scale, UNSEEN, EXACTLY))
+        change = max(change, hidden(finer, others, self.units, self._scale(finer), UNSEEN, EXACTLY))
         spacing = max(float(np.finfo(kind).eps) for kind in kinds.values())
         return Taken(finer, sweep, 4 * max(sweep.error, spacing) + CLOSER * change, 0.0)
 
@@ -196,7 +202,7 @@ class CertifiedSweep:
                 return CLOSER * self.change(found, others, least=around), False
         if not near_zero or point.compiled.operations > TOO_MANY:
             return change, False
-        return change, hidden(found, others, self.units, point.scale) > 0
+        return change, hidden(found, others, self.units, self._scale(found)) > 0
 
     def around(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried
@@ -258,6 +264,13 @@ class CertifiedSweep:
         spoilt: Mapping[Any, float] | None = None,
         near_zero: set[Any] | None = None,
     ) -> float:
-        scale = max(self.point.scale, self.point.cancels[1])
+        scale = self._scale(found)
         how = (more, least, sure, loose, spoilt, near_zero)
-        return relative_change(found, others, self.units, scale, *how)
+        return relative_change(found, others, self.units, max(scale, self.point.cancels[1]), *how)
+
+    def _scale(self, found: Mapping[Any, Array]) -> float:
+        """The largest value that what is differentiated is made of."""
+        outputs = set(self.of) or {key[0] if isinstance(key, tuple) else key for key in found}
+        if len(outputs) > FEW or not all(isinstance(v, Variable) for v in outputs):
+            return self.point.scale
+        return max((scale_of(self.point, v) for v in outputs), default=self.point.scale)

@@ -1,7 +1,7 @@
 """A system at its solution: where sweeps start from, and how far their results can be trusted."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -297,14 +297,16 @@ class SolvedPoint:
         """The largest value of all but data and derivatives, also on the way to the solution."""
         if self.flat is not None:
             return self.flat.scale(self.compiled)
-        given = [a for v, a in self.values.items() if v.role != "data" and not v.derivative]
+        return self.scale_among(self.values.keys())
+
+    def scale_among(self, variables: Set[Any]) -> float:
+        """The same of some variables."""
+        counted = {v for v in variables if not v.derivative}
+        given = [a for v, a in self.values.items() if v.role != "data" and v in counted]
         sizes = [size for size in map(largest, given) if np.isfinite(size)]
-        sizes += [
-            largest(solved.problem.scale.top)
-            for block, solved in self.solved.items()
-            if not any(v.derivative for v in block.unknowns)
-        ]
-        return max(sizes, default=0.0)
+        solved = ((s, counted.issuperset(b.unknowns)) for b, s in self.solved.items())
+        tops = [s.problem.scale.top for s, counts in solved if counts]
+        return max([*sizes, *map(largest, tops)], default=0.0)
 
     def seconds_of_evaluation(self) -> float:
         """How long all definitions and residuals take, once, the best of three times."""

@@ -133,13 +133,14 @@ class SolvedSystem:
             return other.pullback({variables[v.name]: a for v, a in cotangents.items()})
 
         units = {v: (1.0, size) for v, size in self._sizes(parameters).items()}
-        values, certificate = self._certified(carry, what, units, again=again)
+        values, certificate = self._certified(carry, what, units, None, again, tuple(cotangents))
         return Gradient(values, "parameter", certificate)
 
     def multipliers(self, output: Variable) -> Derivatives[Array]:
         """What a scalar variable gains per unit added to each constraint's right side."""
         carry = lambda sweep: pulled(sweep, self.system, output)
-        values, certificate = self._certified(carry, f"the multipliers of {output.name!r}", {})
+        what = f"the multipliers of {output.name!r}"
+        values, certificate = self._certified(carry, what, {}, of=(output,))
         return Derivatives(values, "constraint", certificate)
 
     def tangent(
@@ -183,8 +184,7 @@ class SolvedSystem:
         def carry(sweep: Any) -> dict[Any, Array]:
             for seed, place in zip(seeds, places, strict=False):
                 sweep.seed(seed, np.eye(seed.size, width, place))
-            direction = sweep.forth if forward else sweep.back
-            direction()
+            (sweep.forth if forward else sweep.back)()
             found = {}
             for node in ends:
                 pieces = np.split(sweep.value(node), places[1:-1], axis=1)
@@ -203,19 +203,19 @@ class SolvedSystem:
         units: Units,
         width: int | None = None,
         again: "Callable[[SolvedSystem], Mapping[str, Array]] | None" = None,
+        of: tuple[Variable, ...] = (),
     ) -> tuple[dict[Any, Array], Certificate]:
         """What a sweep carries, with its certificate, required to reach the accuracy.
 
-        `again` asks another solution for the same.
+        `again` asks another solution for the same; `of` is what is differentiated.
         """
         began, primal = time.perf_counter(), self.certificate
-        certified = CertifiedSweep(self.point, carry, width, units, self.policy.accuracy)
+        certified = CertifiedSweep(self.point, carry, width, units, self.policy.accuracy, of)
         taken = certified()
         found, sweep, error = taken.found, taken.sweep, taken.error
         self.spent.append((what, time.perf_counter() - began))
         read = {key: frozen(array) for key, array in found.items()}
-        sample: Callable[[], float] = lambda: 0.0
-        # A sum that overflows says nothing yet.
+        sample: Callable[[], float] = lambda: 0.0  # a sum that overflows says nothing yet
         if not all_finite(found.values()) and not all(np.isfinite(a).all() for a in found.values()):
             found, error = self._beside(found, carry, what, width)
             read = {key: frozen(array) for key, array in found.items()}

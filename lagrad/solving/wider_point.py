@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from lagrad.errors import SingularSystem
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.linear_solvers.base import ESTIMATE, Factors
 from lagrad.linear_solvers.jacobian import signed
@@ -31,6 +32,9 @@ from lagrad.typing import Array
 
 # A last correction that is longer is none of rounding: the factors do not lead to the solution.
 FAR_OFF = 1e-6
+# How often factors are made anew on the way there, and how many times a correction that none of
+# them makes shorter the solution may be away.
+REFACTORED, STALLED = 3, 10.0
 # What a block's unknowns are, for values of what comes before it.
 Found: TypeAlias = "Callable[[ImplicitRun, Mapping[Variable, Array]], Array]"
 
@@ -176,26 +180,44 @@ def carried_on(
 
 
 def root(run: ImplicitRun, values: Mapping[Variable, Array], here: Solved) -> tuple[Array, Array]:
-    """A block's unknowns in the wider precision, and their last correction."""
-    scale, factors, z = here.problem.scale, InDoubles(here.factors), widened(here.point)
+    """A block's unknowns in the wider precision, and their last correction.
+
+    The factors are of a Jacobian nearby, and made anew where that is too far off: of sin(x) at
+    1e14 the doubles around x know little.
+    """
+    scale, problem, z = here.problem.scale, here.problem, widened(here.point)
+    factors = InDoubles(here.factors)
     # Beside what it was: one that is zero has no size of its own.
-    before, sizes = np.inf, np.maximum(scale.largest(z), 1e-300)
-    for _ in range(POLISHED_AT_MOST):
-        step = -factors.solve(residual(run, values, z), tol=ESTIMATE)
-        z = z + step
-        length = scale.length(step, np.maximum(scale.largest(z), sizes))
-        if not length < 0.5 * before:
-            break
-        before = length
-    if not length <= FAR_OFF:
-        # Unless no more is left of it than rounding.
+    sizes = np.maximum(scale.largest(z), 1e-300)
+
+    def length_of(step: Array) -> float:
+        return scale.length(step, np.maximum(scale.largest(z), sizes))
+
+    for fresh in range(REFACTORED + 1):
+        before = np.inf
+        for _ in range(POLISHED_AT_MOST):
+            step = -factors.solve(residual(run, values, z), tol=ESTIMATE)
+            z = z + step
+            length = length_of(step)
+            if not length < 0.5 * before:
+                break
+            before = length
+        else:
+            return z, step
         other = residual(run, values, z, Roundings(0)) - residual(run, values, z)
-        noise = scale.length(
-            factors.solve(other, tol=ESTIMATE), np.maximum(scale.largest(z), sizes)
-        )
-        if not length <= TOLD * noise:
-            raise Narrow
-    return z, step
+        # Unless no more is left of it than rounding.
+        if length <= TOLD * length_of(factors.solve(other, tol=ESTIMATE)):
+            return z, step
+        if here.factors.iterative or fresh == REFACTORED:
+            break
+        near = problem.jacobian(problem.at(z.astype(here.point.dtype)))
+        try:
+            factors = InDoubles(problem.factor(near, "in a wider precision"))
+        except SingularSystem:
+            break
+    if not length <= FAR_OFF:
+        raise Narrow
+    return z, STALLED * step
 
 
 def residual(
