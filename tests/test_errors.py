@@ -237,7 +237,7 @@ def test_functions_without_a_rule_are_named_with_the_remedy(p):
         lambda: np.exp(v, where=[True, False]),
         lambda: np.linalg.norm(v, ord="nuc"),
         lambda: sparse.eye_array(2) * v,
-        lambda: np.reshape(v, (1, 2), order="F"),
+        lambda: np.reshape(v, (1, 2), order="K"),
     ):
         with pytest.raises(lg.UnsupportedFunction):
             call()

@@ -190,3 +190,15 @@ def test_steps_that_shrink_too_slowly_are_said_to_shrink():
         lg.fixed_point(lambda z: z + 1e-3 * (2.0 - z), 0.999, solver="picard")
     found = lg.fixed_point(lambda z: z + 1e-3 * (2.0 - z), 0.999, solver="newton")
     assert found == pytest.approx(2, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (24,), (-1, 4), (3, -1, 2), -1, 24])
+def test_reshaping_by_columns(shape):
+    x, w = np.arange(24.0).reshape(2, 3, 4), np.random.default_rng(0).standard_normal(24)
+    weights = w.reshape(np.reshape(x, shape, order="F").shape)
+    wanted = np.reshape(np.ravel(weights, order="F"), x.shape, order="F")
+    for f in (lambda x: np.reshape(x, shape, order="F"), lambda x: x.reshape(shape, order="F")):
+        np.testing.assert_array_equal(lg.compile(f)(x), np.reshape(x, shape, order="F"))
+        np.testing.assert_array_equal(lg.grad(lambda x, f=f: np.sum(weights * f(x)))(x), wanted)
+    flat = lambda x: np.sum(w * np.ravel(x, order="F")) + np.sum(w * x.flatten("F"))
+    np.testing.assert_array_equal(lg.grad(flat)(x), 2 * np.reshape(w, x.shape, order="F"))

@@ -269,8 +269,8 @@ class Expression(Public, NDArrayOperatorsMixin):
     def __index__(self) -> int:
         return int(self.graph.asked(self, "an index"))
 
-    def reshape(self, *shape: Any) -> Any:
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+    def reshape(self, *shape: Any, order: Any = "C") -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
 
     def transpose(self, *axes: Any) -> Any:
         return np.transpose(self, axes[0] if len(axes) == 1 else (axes or None))

@@ -93,8 +93,12 @@ def _pad(array: Any, pad_width: Any, mode: Any = "constant", **kwargs: Any) -> A
 def _traced_reshape(a: Any, /, shape: Any = None, order: str = "C", **rest: Any) -> Any:
     keyword_free("reshape", **rest)
     (x,) = lifted(a)
-    if order != "C":
-        raise UnsupportedFunction(f"np.reshape(order={order!r}) on traced values; only 'C'.")
+    if order == "F":  # entries by columns: those of the transpose by rows
+        back = shape if isinstance(shape, (int, np.integer)) else tuple(shape)[::-1]
+        return np.transpose(np.reshape(np.transpose(x), back))
+    if order not in ("C", "A"):
+        said = "only 'C', 'F' and 'A', which is 'C' for them"
+        raise UnsupportedFunction(f"np.reshape(order={order!r}) on traced values; {said}.")
     given = (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
     known = math.prod(n for n in given if n != -1)
     wanted = tuple(x.size // known if n == -1 and known else int(n) for n in given)
