@@ -12,11 +12,22 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from . import bratu, hyperparameters, linear, loops, peers, root_finders, speed, substitution
+from . import (
+    bratu,
+    elementwise,
+    hyperparameters,
+    linear,
+    loops,
+    peers,
+    root_finders,
+    speed,
+    substitution,
+)
 from .timing import Row
 
 PARTS = {
     "bratu": bratu,
+    "elementwise": elementwise,
     "substitution": substitution,
     "hyperparameters": hyperparameters,
     "linear": linear,
