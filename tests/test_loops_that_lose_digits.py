@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+from oracles import needs_wider
 
 import lagrad as lg
 
@@ -221,3 +222,56 @@ def test_enough_that_is_left_after_a_loop_is_right():
     assert lg.grad(euler)(1.0) == pytest.approx(-0.5 / 1.1, rel=1e-12)
     # By mpmath's differences of the same three steps, with 60 digits.
     assert lg.grad(lambda a: heron(a, 3))(2.0) == pytest.approx(5.90685849729521, rel=1e-8)
+
+
+WITHIN_A_STEP = {
+    "a versine": (lambda s: (1 - np.cos(s)) / s**2, (1e-8, 1e-7, 1e-5)),
+    "a root": (lambda s: (np.sqrt(1 + s) - 1) / s, (1e-7, 1e-6, 1e-5)),
+    "a sine's rest": (lambda s: (s - np.sin(s)) / s**3, (1e-7, 1e-5)),
+    "sinc": (lambda s: np.sin(s) / s, (1e-6,)),
+    "an exponential's rest": (lambda s: (np.expm1(s) - s) / s**2, (1e-6, 1e-5)),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN_A_STEP)
+def test_what_cancels_within_a_step(name):
+    """In states and in what is returned of each step, of values and of derivatives alone."""
+    law, places = WITHIN_A_STEP[name]
+    state = lambda x: lg.iterate(law, x, 1)
+    output = lambda x: np.sum(lg.scan(lambda s, u: (s, law(s)), x, np.ones(3))[1])
+    given = lambda x: lg.scan(lambda s, u: (s + law(u), None), 0 * x, np.ones(2) * x)[0]
+    for f in (state, output, given):
+        compiled = lg.compile(lg.grad(f))
+        for x in places:
+            for derivative in (lg.grad(f), lambda x, f=f: lg.jvp(f, (x,), (1.0,)), compiled):
+                with pytest.raises(lg.SingularSystem):
+                    derivative(x)
+        assert np.isfinite(lg.grad(f)(0.3))
+
+
+QUOTIENTS = {
+    "arctanh": (lambda x: np.arctanh(x) / x, 1e-8, 1),
+    "sinc": (lambda x: np.sin(x) / x, 1e-6, 50),
+    "many": (lambda x: np.sin(x) / x, 1e-6, 500),
+    "a rest": (lambda x: (np.expm1(x) - x) / x**2, 1e-5, 2000),
+}
+
+
+@pytest.mark.parametrize("name", QUOTIENTS)
+def test_derivatives_that_cancel_though_values_do_not(name):
+    """(cos x)/x - (sin x)/x², however often it has been called, and beside implicit functions."""
+    law, x, n = QUOTIENTS[name]
+    f = lambda x: np.sum(law(x))
+    compiled = lg.compile(lg.grad(f))
+    for _ in range(30):
+        compiled(np.full(n, 0.3))
+    for derivative in (lg.grad(f), compiled):
+        with pytest.raises(lg.SingularSystem):
+            derivative(np.full(n, x))
+
+
+@needs_wider
+def test_what_cancels_beside_an_implicit_function():
+    for law, x in ((lambda x: np.arctanh(x) / x, 1e-8), (lambda x: np.sin(x) / x, 1e-8)):
+        with pytest.raises(lg.SingularSystem):
+            lg.grad(lambda x, law=law: lg.root(lambda z: z - law(x), 1.0))(x)

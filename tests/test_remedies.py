@@ -308,6 +308,16 @@ REMEDIES = {
         lambda: pair(lambda x, y, a: [x + y == a, x == 0.0]).solve(),
         lambda: pair(lambda x, y, a: [x + y == a, 2 * x + 2 * y == 2 * a, x == 0.0]).solve(),
     ),
+    "use DenseLU or SparseLU": (
+        lambda: unsymmetric(lg.Cholesky()),
+        lambda: unsymmetric(lg.DenseLU()),
+        lambda: unsymmetric(lg.SparseLU()),
+    ),
+    "rule, lg.primitive(f, vjp=…), or make it smooth": (
+        lambda: lg.grad(lg.primitive(lambda x: np.round(x, 3), jvp="centered"))(1.2345),
+        lambda: lg.grad(lg.primitive(lambda x: np.round(x, 3), vjp=lambda c, y, x: (c,)))(1.2345),
+        lambda: lg.grad(lg.primitive(np.tanh, jvp="centered"))(1.2345),
+    ),
     "Start elsewhere, or write it so that nothing does": (
         lambda: saturated(lambda x: 1 / (1 + np.exp(-x)), 1.0, 0.0),
         lambda: saturated(lambda x: 1 / (1 + np.exp(-x)), 0.5, 0.5),
@@ -553,6 +563,14 @@ def log_program(start):
     z = p.unknown("z", start=start)
     p.subject_to(np.log(z - 1) == 2.0)
     return p
+
+
+def unsymmetric(solver):
+    """The gradient of a root whose Jacobian is not symmetric."""
+    residual = lambda z, x: z**3 + 2 * z - np.roll(z, 1) - x
+    return lg.grad(lambda x: np.sum(lg.root(lambda z: residual(z, x), np.ones(5), linear=solver)))(
+        1.0
+    )
 
 
 def saturated(logistic, *start):

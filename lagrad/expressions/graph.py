@@ -262,6 +262,12 @@ def given(value: Any) -> Any:
     return array if array.dtype.kind == "f" else array.astype(float)
 
 
+def divides(nodes: Iterable[Expression]) -> bool:
+    """Whether local partials among some nodes may be infinite, as of quotients and logarithms."""
+    pairs = ((n.primitive.singular, n) for n in nodes if n.primitive is not None)
+    return any(singular is not None and singular(node) for singular, node in pairs)
+
+
 def repeats(nodes: Iterable[Expression]) -> bool:
     """Whether loops are among some nodes."""
     return any(n.primitive is not None and n.primitive.repeats is not None for n in nodes)

@@ -12,8 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from lagrad.loops.adjoint_chains import AdjointChain
+from lagrad.errors import LagradError
+from lagrad.loops.adjoint_chains import AdjointChain, tangent_chain
 from lagrad.loops.chain import Chain, Execution
+from lagrad.loops.step_rounding import singular
 from lagrad.programs.program import Program
 from lagrad.solving.last_bits import DOUBTS
 from lagrad.solving.rounding_samples import STEPS, Roundings, stepping
@@ -132,7 +134,33 @@ class Watch:
             for plain, other in zip(after, others, strict=False):
                 if (np.abs(other - plain) > NOISY * np.abs(plain)).any():
                     return True
+            if is_off(*nodes.both(values)) or slopes_are_off(self.chain, values):
+                return True
         return self.grown
+
+
+def is_off(plain: Sequence[Array], finer: Sequence[Array]) -> bool:
+    """Whether arrays are more than rounding away from what a wider precision makes of them."""
+    pairs = ((a, b) for a, b in zip(plain, finer, strict=True) if a.dtype.kind == "f" and a.size)
+    return any(np.max(np.abs(b - a)) > NOISY * np.max(np.abs(a)) for a, b in pairs)
+
+
+def slopes_are_off(chain: Chain, values: Sequence[Array]) -> bool:
+    """Whether a step's derivatives are, along a direction; of steps that divide by nothing no."""
+    if not chain.step.compiled().once(singular, chain.step):
+        return False
+    ks = [k for k, name in enumerate(chain.given) if chain.variable(name).dtype.kind == "f"]
+    try:
+        along = tangent_chain(chain.once, tuple(ks))
+    except LagradError:  # it has none
+        return False
+    known, rng = dict(zip(chain.given, values, strict=True)), np.random.default_rng(0)
+    given = []
+    for name in along.given:
+        variable = along.variable(name)
+        drawn = rng.standard_normal(variable.shape).astype(variable.dtype)
+        given.append(known.get(name, drawn))
+    return is_off(*nodes_of(along).both(given))
 
 
 @lru_cache(256)

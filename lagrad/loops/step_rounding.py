@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lagrad.expressions.graph import divides
 from lagrad.loops.chain import Chain
 from lagrad.programs.program import Program
 from lagrad.solving.last_bits import DIVIDES, DOUBTS, MOVING, in_last_bits, steady
@@ -102,5 +103,4 @@ def weight(array: Array, multiplier: Array) -> float:
 
 def singular(step: Program) -> bool:
     """Whether a step divides by anything that could be rounding."""
-    traits = [(n, n.primitive.singular) for n in step.arena.nodes if n.primitive is not None]
-    return any(somewhere is not None and somewhere(node) for node, somewhere in traits)
+    return divides(step.arena.nodes)

@@ -169,8 +169,9 @@ def primitive(
     jvp : callable or "centered", optional
         `jvp(tangents, y, *x)` is the tangent of `y` for a tuple of one tangent for each argument.
         One of the two is enough for gradients; written in NumPy they serve second orders too.
-        "centered" takes differences of four values around each argument: for what cannot be
-        differentiated otherwise, at two to three digits less than the value has.
+        "centered" takes differences of four values around each argument, at two steps that agree
+        and more where these do not: for what cannot be differentiated otherwise, at two to three
+        digits less than the value has. NotFinite where no two steps agree.
     shape : callable, optional
         `shape(*shapes)` is the shape of `y`; found by calling `value` with ones by default.
     name : str, optional
@@ -200,7 +201,7 @@ def primitive(
     if isinstance(jvp, str):
         if jvp != "centered":
             raise UnsupportedFunction(f"primitive({named}, jvp={jvp!r}); a rule, or 'centered'.")
-        jvp = centred(value)
+        jvp = centred(value, named)
     if vjp is None and jvp is None:
         raise UnsupportedFunction(
             f"primitive({named}) needs a rule: vjp=… or jvp=…, or jvp='centered' for differences."

@@ -193,7 +193,9 @@ class Sweep(Carried):
         if self.near is not None:
             pieces = self._split(self.near.solutions[block], nodes)
             for node, piece in zip(nodes, pieces, strict=True):
-                slot = self.slots[node.index]
+                slot = self.slots.get(node.index)
+                if slot is None:  # a residual that is a constant, as that of |z - 1| + |z + 1|
+                    continue
                 values[slot] = plus(values[slot], piece)
                 if self.taken is not None:
                     self.taken[slot] = True

@@ -36,6 +36,8 @@ AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
 ENOUGH = SAMPLES + FURTHER
 # Variables that are differentiated, each looked at by itself.
 FEW = 8
+# Of the largest value: changes that a wider precision may tell from a zero's.
+BELOW = 1e-19
 # Changes that are none of rounding alone, but magnified.
 LITTLE = 1e-10
 
@@ -202,7 +204,7 @@ class CertifiedSweep:
                 return CLOSER * self.change(found, others, least=around), False
         if not near_zero or point.compiled.operations > TOO_MANY:
             return change, False
-        return change, hidden(found, others, self.units, self._scale(found)) > 0
+        return change, hidden(found, others, self.units, self._scale(found), BELOW) > 0
 
     def around(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried

@@ -40,6 +40,8 @@ UNEXPLAINED = 20.0
 CLEAR = FINER / 4
 # In how many samples, and by how many of their last bits, these move to tell.
 MOVED, FAR = 5, 300.0
+# Numbers of a program without wider ones that are rounded otherwise all the same.
+NUMBERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class ExplicitRounding:
         finer = self._finer() if where is not None or is_small(point.compiled) else None
         if finer is None:
             if where is None:
-                return self._magnified(), None, True
+                few = is_small(point.compiled, NUMBERS)
+                return max(self._magnified(), self._unexplained() if few else 0.0), None, True
             return self._unexplained(), where, False
         found, finer = flushed(self.found), flushed(finer)
         lost = relative_change(found, [finer], self.of.units, 0.0, sure=set(found))

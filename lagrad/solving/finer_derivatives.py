@@ -32,12 +32,12 @@ def plan_of(compiled: CompiledSystem) -> WideNodes:
     return compiled.once(wider_data, weakref.ref(compiled))
 
 
-def is_small(compiled: CompiledSystem) -> bool:
-    """Whether a program has few numbers, and all of them a wider precision."""
+def is_small(compiled: CompiledSystem, limit: int = SMALL) -> bool:
+    """Whether a program has few numbers; where very few, whether all have a wider precision."""
     if compiled.operations > TOO_MANY:
         return False  # to write them down again would take longer than to derive them
     plan = plan_of(compiled)
-    return plan.dtype is not None and plan.size <= SMALL
+    return plan.size <= limit and (limit > SMALL or plan.dtype is not None)
 
 
 def given(point: SolvedPoint) -> list[Array]:

@@ -26,19 +26,33 @@ UP_TO, SMALL = 300, 50
 EVALUATIONS, WORK = 400, 10_000
 # How far aside a start is moved, relative to its size and to one.
 ASIDE = (0.01, 0.3)
+# Unknowns that are measured as they are, and residuals with them.
+ORDINARY = 1e4
 
 
 def other_starts(equations: BlockEquations, outer: list[Array], start: Array) -> Iterator[Array]:
-    """Points from which Newton's method may arrive, the likeliest first."""
+    """Points from which Newton's method may arrive, the likeliest first.
+
+    As unknowns and residuals are, and then in units of their own, if those are far from one.
+    """
+    for unit, size in dict.fromkeys(((1.0, 1.0), units(equations, outer, start))):
+        yield from starts_in(unit, size, equations, outer, start)
+
+
+def starts_in(
+    unit: float, size: float, equations: BlockEquations, outer: list[Array], start: Array
+) -> Iterator[Array]:
+    """The same in a unit of unknowns and one of residuals."""
     n = equations.block.size
     at_most = max(20, min(EVALUATIONS, WORK // max(n, 1)))
 
     def residual(point: Array) -> Array:
-        return np.asarray(equations.residual(outer, point.astype(equations.dtype)), dtype=float)
+        there = (unit * point).astype(equations.dtype)
+        return np.asarray(equations.residual(outer, there), dtype=float) / size
 
     def jacobian(point: Array) -> Array:
-        there = LocalEquations(equations, outer, point.astype(equations.dtype))
-        return np.asarray(there.matrix(dense=True), dtype=float)
+        there = LocalEquations(equations, outer, (unit * point).astype(equations.dtype))
+        return np.asarray(there.matrix(dense=True), dtype=float) * (unit / size)
 
     def ended(method: Callable[[Array], Any], begin: Array) -> Array | None:
         """Where a method ends; None where that is no nearer to a root than it began."""
@@ -49,7 +63,7 @@ def other_starts(equations: BlockEquations, outer: list[Array], start: Array) ->
                 nearer = np.abs(residual(point)).max() < np.abs(residual(begin)).max()
             except (ValueError, ArithmeticError, np.linalg.LinAlgError):
                 return None
-        return point.astype(equations.dtype) if np.isfinite(point).all() and nearer else None
+        return point if np.isfinite(point).all() and nearer else None
 
     def hybrid(begin: Array) -> Any:
         options = {"maxfev": at_most, "factor": 1.0}
@@ -70,18 +84,44 @@ def other_starts(equations: BlockEquations, outer: list[Array], start: Array) ->
         return optimize.OptimizeResult(x=[sign_change(value, float(begin[0]))])
 
     methods = (hybrid, trust_region, lambda begin: trust_region(begin, "jac"))
-    begin, rng = start.astype(float), np.random.default_rng(0)
+    begin, rng = start.astype(float) / unit, np.random.default_rng(0)
+
+    def there(point: Array) -> Array:
+        return (unit * point).astype(equations.dtype)
+
     for method in (bracketed,) * (n == 1) + methods if n <= UP_TO else ():
         if (point := ended(method, begin)) is not None:
-            yield point
+            yield there(point)
     for share in ASIDE:
         aside = begin + share * rng.uniform(0.5, 1.0, n) * np.maximum(np.abs(begin), 1.0)
-        yield aside.astype(equations.dtype)
+        yield there(aside)
         for method in methods[:2] if n <= SMALL else ():
             if (point := ended(method, aside)) is not None:
-                yield point
+                yield there(point)
     parts = None if equations.pattern is None else parts_of(equations.pattern)
     if parts is not None and len(parts) > 1:
         found = part_by_part(residual, begin, parts)
         if found is not None:
-            yield found.astype(equations.dtype)
+            yield there(found)
+
+
+def units(equations: BlockEquations, outer: list[Array], start: Array) -> tuple[float, float]:
+    """What unknowns and residuals are large beside, where that is far from one.
+
+    The methods begin with steps of one, and stop at residuals of so much less.
+    """
+    point = start.astype(float)
+    if point.size > UP_TO:
+        return 1.0, 1.0
+    with np.errstate(all="ignore"):
+        here = LocalEquations(equations, outer, start)
+        size = float(np.abs(here.residual).max(initial=0.0))
+        try:
+            jacobian = np.asarray(here.matrix(dense=True), dtype=float)
+            step = np.linalg.lstsq(jacobian, here.residual.astype(float), rcond=None)[0]
+        except np.linalg.LinAlgError:
+            return 1.0, 1.0
+        unit = float(np.abs(point).max(initial=0.0) or np.abs(step).max(initial=0.0))
+    usual = 1 / ORDINARY < unit < ORDINARY
+    known = 0 < unit < np.inf and 0 < size < np.inf
+    return (1.0, 1.0) if usual or not known else (unit, size)

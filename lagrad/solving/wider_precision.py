@@ -104,9 +104,12 @@ class WideNodes:
         memory: dict[int, Any] = dict(self.constants) | self.rounded.otherwise(rounded)
         memory.update(zip((node.index for node in self.inputs), values, strict=True))
         for index, kernel, arguments, rounds in self._rounds:
-            found = kernel(*[memory[a] for a in arguments])
-            if rounds:  # but for whole numbers, which count and are compared
-                found = np.where(np.rint(found) == found, found, rounded(found))
+            given = [memory[a] for a in arguments]
+            found = kernel(*given)
+            if rounds:  # but for whole numbers of such, which count and are compared
+                whole = np.rint(found) == found
+                known = np.any(whole) and all(np.all(np.rint(a) == a) for a in given)
+                found = np.where(whole, found, rounded(found)) if known else rounded(found)
             memory[index] = found
         return [np.asarray(memory[node.index], node.dtype) for node in self.outputs]
 
@@ -122,6 +125,13 @@ class WideNodes:
             )
             for node, kernel, arguments in self.order
         ]
+
+    def both(self, values: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        """The outputs' values in the usual precision, and in the wider one or rounded otherwise."""
+        memory = self._evaluated(values, self.usual)
+        finer = self(values)
+        plain = [np.asarray(memory[node.index]) for node in self.outputs]
+        return plain, self.otherwise(values, Roundings(0)) if finer is None else finer
 
     def first_off(self, values: Sequence[Array], share: float) -> Expression | None:
         """The first operation of which rounding has taken more than a share."""
