@@ -57,6 +57,8 @@ class Taken:
     lost : float
         What rounding has spoilt of it where nothing was solved for, and `where`; `gradual` where
         no sum has cancelled at once.
+    excused : bool
+        Whether the error is that of a gradient that vanishes, beside what it is close by.
     """
 
     found: dict[Any, Array]
@@ -66,6 +68,7 @@ class Taken:
     lost: float = 0.0
     where: Expression | None = None
     gradual: bool = False
+    excused: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,11 @@ class CertifiedSweep:
         if not all(np.isfinite(array).all() for array in first.values()):
             return Taken(found, sweep, error, jump)  # there is nothing to compare with
         # Where any accuracy will do, rounding is looked at when the bound is asked for.
-        asked, unclear = self.accuracy < np.inf, False
+        asked, unclear, excused = self.accuracy < np.inf, False, False
         if point.doubtful and asked:
-            change, unclear = self._rounding(point, first, sweep)
+            change, unclear, excused = self._rounding(point, first, sweep)
             error += change
+        before = error
         if any(solved.at_kink for solved in point.solved.values()):
             error = np.inf
         if point.solved and (self.accuracy < error or unclear):
@@ -153,7 +157,7 @@ class CertifiedSweep:
             error += sweep.rounding
         if asked and not (point.doubtful or point.tied or point.side is not None):
             return Taken(found, sweep, error, jump, *ExplicitRounding(self, first, sweep).lost())
-        return Taken(found, sweep, error, jump)
+        return Taken(found, sweep, error, jump, excused=excused and error <= before)
 
     def _in_wider(self, point: SolvedPoint, found: Mapping[Any, Array]) -> Taken | None:
         """What is carried where blocks are solved in a wider precision, where there is one."""
@@ -178,10 +182,14 @@ class CertifiedSweep:
 
     def _rounding(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried
-    ) -> tuple[float, bool]:
-        """The same, and whether it leaves open what some of it is, of few numbers."""
+    ) -> tuple[float, bool, bool]:
+        """The same, and whether it leaves open what some of it is, of few numbers.
+
+        And whether it is to be excused, a gradient that vanishes: all that is left is rounding of
+        much larger numbers.
+        """
         if not point.doubtful and (point.tied or point.compiled.operations > SAMPLED_AT_MOST):
-            return 0.0, False
+            return 0.0, False, False
 
         def near(numbers: range) -> Iterator[dict[Any, Array]]:
             return (closer(found, self.near(point.sample(k), sweep)) for k in numbers)
@@ -199,12 +207,13 @@ class CertifiedSweep:
                 others += near(range(MANY, ENOUGH))
                 change = CLOSER * self.change(found, others)
             if self.accuracy < change < np.inf:
-                # Of a gradient that vanishes all that is left is rounding.
                 around = self.around(point, found, sweep)
-                return CLOSER * self.change(found, others, least=around), False
+                least = CLOSER * self.change(found, others, least=around)
+                return change, False, least <= self.accuracy
         if not near_zero or point.compiled.operations > TOO_MANY:
-            return change, False
-        return change, hidden(found, others, self.units, self._scale(found), BELOW) > 0
+            return change, False, False
+        unclear = hidden(found, others, self.units, self._scale(found), BELOW) > 0
+        return change, unclear, False
 
     def around(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried
