@@ -76,6 +76,7 @@ INSTEAD = {
     "np.linalg.lstsq, np.linalg.pinv": "`np.linalg.solve(A.T @ A, A.T @ b)`",
     "np.linalg.multi_dot": "`A @ B @ C`",
     "np.cov, np.corrcoef": "`y = X - np.mean(X, axis=1, keepdims=True)`, then `y @ y.T`",
+    "np.quantile, np.percentile": "of a list: `np.quantile(np.asarray(x), [q])[0]`",
     "np.mod, np.remainder": "`x - y * np.floor(x / y)`",
     "np.deg2rad, np.degrees": "`x * (np.pi / 180)`, `x * (180 / np.pi)`",
     "scipy.special.logsumexp": "`lg.logsumexp(x)`",

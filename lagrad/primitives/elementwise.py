@@ -124,7 +124,7 @@ sinh = elementwise(np.sinh, lambda y, x: np.cosh(x))
 cosh = elementwise(np.cosh, lambda y, x: np.sinh(x))
 tanh = elementwise(np.tanh, lambda y, x: tanh_slope(y, x), level=20.0)
 arcsinh = elementwise(np.arcsinh, lambda y, x: 1 / np.hypot(1, x))
-arccosh = elementwise(np.arccosh, lambda y, x: 1 / np.sqrt((x - 1) * (x + 1)))
+arccosh = elementwise(np.arccosh, lambda y, x: 1 / (np.sqrt(x - 1) * np.sqrt(x + 1)))
 arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
 hypot = elementwise(
     np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, commutative=True, singular=somewhere
