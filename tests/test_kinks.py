@@ -328,3 +328,18 @@ def test_no_kink_where_a_law_turns_smoothly(linear, ratio):
 def test_a_kink_is_one_however_steep(b):
     with pytest.raises(lg.SingularSystem, match="kink"):
         lg.grad(lambda drop: lg.root(lambda q: q + b * np.abs(q) - drop, 0.1))(0.0)
+
+
+def test_what_does_not_move_has_a_derivative_at_a_kink():
+    """Huber's location of 0, 1 and a point far away: z = 1 wherever that is."""
+
+    def location(x):
+        law = lambda z: np.clip(z, -1, 1) + np.clip(z - 1, -1, 1) + np.clip(z - x, -1, 1)
+        return lg.root(law, 0.0)
+
+    assert location(10.0) == 1.0
+    assert lg.grad(location)(10.0) == 0.0
+    still = lambda x: lg.root(lambda z: np.maximum(z, 0) + z + 0 * x, 1.0)
+    assert lg.grad(still)(3.0) == 0.0
+    with pytest.raises(lg.SingularSystem, match="kink"):
+        lg.grad(lambda x: lg.root(lambda z: np.maximum(z, 0) + z - x, 1.0))(0.0)

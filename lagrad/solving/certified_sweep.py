@@ -140,7 +140,7 @@ class CertifiedSweep:
             change, unclear, excused = self._rounding(point, first, sweep)
             error += change
         before = error
-        if any(solved.at_kink for solved in point.solved.values()):
+        if any(s.at_kink for s in point.solved.values()) and not self._is_still(first, sweep):
             error = np.inf
         if point.solved and (self.accuracy < error or unclear):
             finer = self._in_wider(point, first)
@@ -158,6 +158,11 @@ class CertifiedSweep:
         if asked and not (point.doubtful or point.tied or point.side is not None):
             return Taken(found, sweep, error, jump, *ExplicitRounding(self, first, sweep).lost())
         return Taken(found, sweep, error, jump, excused=excused and error <= before)
+
+    def _is_still(self, found: Mapping[Any, Array], sweep: Carried) -> bool:
+        """Whether derivatives are zero on both sides of a kink: what does not move has no jump."""
+        sides = (self.near(there, sweep) for there in self.point.beyond)
+        return not any(np.any(a) for side in (found, *sides) for a in side.values())
 
     def _in_wider(self, point: SolvedPoint, found: Mapping[Any, Array]) -> Taken | None:
         """What is carried where blocks are solved in a wider precision, where there is one."""
