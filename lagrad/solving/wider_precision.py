@@ -99,14 +99,18 @@ class WideNodes:
             return None
         return [memory[node.index] for node in self.outputs]
 
-    def otherwise(self, values: Iterable[Array], rounded: Roundings) -> list[Array]:
-        """The outputs' values in the usual precision, each operation rounded otherwise."""
-        memory: dict[int, Any] = dict(self.constants) | self.rounded.otherwise(rounded)
+    def otherwise(self, values: Iterable[Array], rounded: Roundings | None) -> list[Array]:
+        """The outputs' values in the usual precision, operations rounded otherwise, or as they are.
+
+        But for whole numbers of such, which count and are compared.
+        """
+        memory: dict[int, Any] = dict(self.constants)
+        memory.update({} if rounded is None else self.rounded.otherwise(rounded))
         memory.update(zip((node.index for node in self.inputs), values, strict=True))
         for index, kernel, arguments, rounds in self._rounds:
             given = [memory[a] for a in arguments]
             found = kernel(*given)
-            if rounds:  # but for whole numbers of such, which count and are compared
+            if rounds and rounded is not None:
                 whole = np.rint(found) == found
                 known = np.any(whole) and all(np.all(np.rint(a) == a) for a in given)
                 found = np.where(whole, found, rounded(found)) if known else rounded(found)
@@ -128,10 +132,9 @@ class WideNodes:
 
     def both(self, values: Sequence[Array]) -> tuple[list[Array], list[Array]]:
         """The outputs' values in the usual precision, and in the wider one or rounded otherwise."""
-        memory = self._evaluated(values, self.usual)
         finer = self(values)
-        plain = [np.asarray(memory[node.index]) for node in self.outputs]
-        return plain, self.otherwise(values, Roundings(0)) if finer is None else finer
+        other = self.otherwise(values, Roundings(0)) if finer is None else finer
+        return self.otherwise(values, None), [np.asarray(a) for a in other]
 
     def first_off(self, values: Sequence[Array], share: float) -> Expression | None:
         """The first operation of which rounding has taken more than a share."""
