@@ -38,6 +38,8 @@ ENOUGH = SAMPLES + FURTHER
 FEW = 8
 # Of the largest value: changes that a wider precision may tell from a zero's.
 BELOW = 1e-19
+# A change of no more than last bits: of differences a few samples are all zero by chance.
+UNMOVED = 2 * float(np.finfo(float).eps)
 # Changes that are none of rounding alone, but magnified.
 LITTLE = 1e-10
 
@@ -204,7 +206,7 @@ class CertifiedSweep:
             near_zero = set[Any]()
             more = near(range(SAMPLES, ENOUGH))
             change = SAFETY * self.change(found, others, more, near_zero=near_zero)
-            if LITTLE < change < np.inf:
+            if LITTLE < change < np.inf or change <= SAFETY * UNMOVED:
                 # By chance a few samples are small, all of them.
                 others += near(range(len(others), MANY))
                 change = SAFETY * self.change(found, others, near(range(MANY, ENOUGH)))
