@@ -145,7 +145,7 @@ class CertifiedSweep:
         if any(s.at_kink for s in point.solved.values()) and not self._is_still(first, sweep):
             error = np.inf
         if point.solved and (self.accuracy < error or unclear):
-            finer = self._in_wider(point, first)
+            finer = self._in_wider(point, first, sweep)
             if finer is not None:
                 return finer
         for there in point.beyond:
@@ -166,7 +166,9 @@ class CertifiedSweep:
         sides = (self.near(there, sweep) for there in self.point.beyond)
         return not any(np.any(a) for side in (found, *sides) for a in side.values())
 
-    def _in_wider(self, point: SolvedPoint, found: Mapping[Any, Array]) -> Taken | None:
+    def _in_wider(
+        self, point: SolvedPoint, found: Mapping[Any, Array], first: Carried
+    ) -> Taken | None:
         """What is carried where blocks are solved in a wider precision, where there is one."""
         there = wider_point(point)
         if there is None:
@@ -178,6 +180,9 @@ class CertifiedSweep:
             return None
         others = [closer(finer, self.near(other, sweep)) for other in there.others(range(ENOUGH))]
         change = self.change(finer, others)
+        if self.accuracy < change < np.inf:  # of a gradient that vanishes, say
+            around = self.around(point, found, first)
+            change = self.change(finer, others, least=around)
         # Nor is it known here what some of it is.
         change = max(change, hidden(finer, others, self.units, self._scale(finer), UNSEEN, EXACTLY))
         spacing = max(float(np.finfo(kind).eps) for kind in kinds.values())
@@ -216,7 +221,7 @@ class CertifiedSweep:
             if self.accuracy < change < np.inf:
                 around = self.around(point, found, sweep)
                 least = CLOSER * self.change(found, others, least=around)
-                return change, False, least <= self.accuracy
+                return least, False, False
         if not near_zero or point.compiled.operations > TOO_MANY:
             return change, False, False
         unclear = hidden(found, others, self.units, self._scale(found), BELOW) > 0

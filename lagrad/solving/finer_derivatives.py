@@ -33,11 +33,11 @@ def plan_of(compiled: CompiledSystem) -> WideNodes:
 
 
 def is_small(compiled: CompiledSystem, limit: int = SMALL) -> bool:
-    """Whether a program has few numbers; where very few, whether all have a wider precision."""
+    """Whether a program has few numbers, and all of them a wider precision."""
     if compiled.operations > TOO_MANY:
         return False  # to write them down again would take longer than to derive them
     plan = plan_of(compiled)
-    return plan.size <= limit and (limit > SMALL or plan.dtype is not None)
+    return plan.dtype is not None and plan.size <= limit
 
 
 def given(point: SolvedPoint) -> list[Array]:

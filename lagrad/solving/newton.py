@@ -39,8 +39,6 @@ CHORD_AT_START = 0.03
 NEAR = 0.1
 # Steps that may halve an unknown, from any number to the least that there is.
 FALLING = 1200
-# How many times smaller unknowns are after a step whose terms say nothing of the rounding there.
-FROM_AFAR = 1e6
 
 
 def newton(problem: BlockProblem, start: Array, options: Newton) -> "NewtonSearch":
@@ -188,11 +186,7 @@ class NewtonSearch:
         length = self.scale.length(following)
         if length > 1e-3 or self.newton.tol < length < KEPT_GAIN * before:
             return False
-        # A step from far away comes from much larger terms than those that are left.
-        far = largest(there.point) > FROM_AFAR * largest(self.here.point)
-        return self._is_rounding(following, there) and (
-            not far or self._is_rounding(following, self.here)
-        )
+        return self._is_rounding(following, there)
 
     def _is_rounding(self, following: Array, there: LocalEquations) -> bool:
         """Whether a correction is no more than what rounding of the equations makes of it."""

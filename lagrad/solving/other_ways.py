@@ -33,9 +33,9 @@ ORDINARY = 1e4
 def other_starts(equations: BlockEquations, outer: list[Array], start: Array) -> Iterator[Array]:
     """Points from which Newton's method may arrive, the likeliest first.
 
-    As unknowns and residuals are, and then in units of their own, if those are far from one.
+    In units of the unknowns and residuals, if those are far from one, and then as they are.
     """
-    for unit, size in dict.fromkeys(((1.0, 1.0), units(equations, outer, start))):
+    for unit, size in dict.fromkeys((units(equations, outer, start), (1.0, 1.0))):
         yield from starts_in(unit, size, equations, outer, start)
 
 
