@@ -9,11 +9,12 @@ import scipy.sparse as sparse
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.graph import given
 from lagrad.expressions.linear_maps import LinearMap, csr
+from lagrad.expressions.primitive import Primitive
 from lagrad.primitives import kernels
 from lagrad.primitives.kernels import logsumexp
 from lagrad.primitives.reduction import normal_axis, reduces, reduction, total_map
 from lagrad.primitives.registry import floating, unary
-from lagrad.typing import Indices, Value
+from lagrad.typing import Function, Indices, Value
 
 
 class LogShares(LinearMap):
@@ -147,6 +148,14 @@ _logsumexp = reduction(
 reduces(logsumexp)(lambda x, axes: _logsumexp(x.graph, x, parameters=(axes,)))
 
 
+def _over(primitive: Primitive, kernel: Function, x: Any, axis: Any) -> Any:
+    """A function of shares over some axes, of numbers or of a traced value."""
+    x = given(x)
+    if not isinstance(x, Expression):
+        return kernel(x, axis)
+    return primitive(x.graph, x, parameters=(normal_axis(axis, x.ndim),))
+
+
 def softmax(x: Any, axis: Any = None) -> Any:
     """Return `exp(x) / sum(exp(x))` over the given axes, without overflow.
 
@@ -167,10 +176,7 @@ def softmax(x: Any, axis: Any = None) -> Any:
     >>> lg.softmax([0.0, -float("inf")]).tolist()
     [1.0, 0.0]
     """
-    x = given(x)
-    if not isinstance(x, Expression):
-        return kernels.softmax(x, axis)
-    return softmax_(x.graph, x, parameters=(normal_axis(axis, x.ndim),))
+    return _over(softmax_, kernels.softmax, x, axis)
 
 
 def log_softmax(x: Any, axis: Any = None) -> Any:
@@ -196,7 +202,4 @@ def log_softmax(x: Any, axis: Any = None) -> Any:
     >>> lg.log_softmax([40.0, 0.0]).tolist()
     [-4.248354255291589e-18, -40.0]
     """
-    x = given(x)
-    if not isinstance(x, Expression):
-        return kernels.log_softmax(x, axis)
-    return log_softmax_(x.graph, x, parameters=(normal_axis(axis, x.ndim),))
+    return _over(log_softmax_, kernels.log_softmax, x, axis)

@@ -59,8 +59,6 @@ class Taken:
     lost : float
         What rounding has spoilt of it where nothing was solved for, and `where`; `gradual` where
         no sum has cancelled at once.
-    excused : bool
-        Whether the error is that of a gradient that vanishes, beside what it is close by.
     """
 
     found: dict[Any, Array]
@@ -70,7 +68,6 @@ class Taken:
     lost: float = 0.0
     where: Expression | None = None
     gradual: bool = False
-    excused: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,11 +134,10 @@ class CertifiedSweep:
         if not all(np.isfinite(array).all() for array in first.values()):
             return Taken(found, sweep, error, jump)  # there is nothing to compare with
         # Where any accuracy will do, rounding is looked at when the bound is asked for.
-        asked, unclear, excused = self.accuracy < np.inf, False, False
+        asked, unclear = self.accuracy < np.inf, False
         if point.doubtful and asked:
-            change, unclear, excused = self._rounding(point, first, sweep)
+            change, unclear = self._rounding(point, first, sweep)
             error += change
-        before = error
         if any(s.at_kink for s in point.solved.values()) and not self._is_still(first, sweep):
             error = np.inf
         if point.solved and (self.accuracy < error or unclear):
@@ -159,7 +155,7 @@ class CertifiedSweep:
             error += sweep.rounding
         if asked and not (point.doubtful or point.tied or point.side is not None):
             return Taken(found, sweep, error, jump, *ExplicitRounding(self, first, sweep).lost())
-        return Taken(found, sweep, error, jump, excused=excused and error <= before)
+        return Taken(found, sweep, error, jump)
 
     def _is_still(self, found: Mapping[Any, Array], sweep: Carried) -> bool:
         """Whether derivatives are zero on both sides of a kink: what does not move has no jump."""
@@ -194,14 +190,10 @@ class CertifiedSweep:
 
     def _rounding(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried
-    ) -> tuple[float, bool, bool]:
-        """The same, and whether it leaves open what some of it is, of few numbers.
-
-        And whether it is to be excused, a gradient that vanishes: all that is left is rounding of
-        much larger numbers.
-        """
+    ) -> tuple[float, bool]:
+        """The same, and whether it leaves open what some of it is, of few numbers."""
         if not point.doubtful and (point.tied or point.compiled.operations > SAMPLED_AT_MOST):
-            return 0.0, False, False
+            return 0.0, False
 
         def near(numbers: range) -> Iterator[dict[Any, Array]]:
             return (closer(found, self.near(point.sample(k), sweep)) for k in numbers)
@@ -219,13 +211,14 @@ class CertifiedSweep:
                 others += near(range(MANY, ENOUGH))
                 change = CLOSER * self.change(found, others)
             if self.accuracy < change < np.inf:
+                # Of a gradient that vanishes all that is left is rounding.
                 around = self.around(point, found, sweep)
                 least = CLOSER * self.change(found, others, least=around)
-                return least, False, False
+                return least, False
         if not near_zero or point.compiled.operations > TOO_MANY:
-            return change, False, False
+            return change, False
         unclear = hidden(found, others, self.units, self._scale(found), BELOW) > 0
-        return change, unclear, False
+        return change, unclear
 
     def around(
         self, point: SolvedPoint, found: Mapping[Any, Array], sweep: Carried

@@ -242,7 +242,7 @@ class SolvedSystem:
             said = magnified if taken.gradual else cancelled
             self.policy.fail(said(what, taken.lost, taken.where))
             return read, certificate
-        if self.point.doubtful and not taken.excused:
+        if self.point.doubtful:
             self.policy.require(certificate, what, lambda: self.point.hints(error))
         return read, certificate
 
