@@ -16,19 +16,22 @@ import lagrad as lg
 from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import Graph, ancestors
+from lagrad.primitives.cofactors import cofactor, cofactor_change
 from lagrad.primitives.kernels import (
     Index,
     branch_share,
-    cofactor,
     embed,
     exp_ratio,
     extreme_share,
     gather,
     hurwitz_zeta,
+    hypot_share,
+    inverse_mills,
     larger_share,
     logistic_share,
     scatter,
     tanh_slope,
+    unit_complement,
 )
 from lagrad.primitives.registry import PRIMITIVES
 from lagrad.primitives.repeated_eigenvalues import equal_shares, inverse_gaps, spread_of
@@ -96,6 +99,9 @@ CASES = {
     "arccosh": [(np.arccosh, POS + 1)],
     "arctanh": [(np.arctanh, UNIT)],
     "hypot": [(np.hypot, A34, B34)],
+    "hypot_share": [(hypot_share, A34, B34)],
+    "unit_complement": [(unit_complement, UNIT)],
+    "inverse_mills": [(inverse_mills, 3 * A34)],
     "logistic_share": [(logistic_share, A34, ROW), (logistic_share, A34, 0.5)],
     "tanh_slope": [(lambda x: tanh_slope(np.tanh(x), x), 3 * A34)],
     "larger_share": [(larger_share, A34, ROW), (larger_share, A34, 0.5)],
@@ -283,6 +289,7 @@ CASES = {
     "inv": [(np.linalg.inv, S3), (np.linalg.inv, STACK)],
     "det": [(np.linalg.det, S3), (np.linalg.det, STACK), (np.linalg.det, np.ones((1, 1)))],
     "cofactor": [(cofactor, S3), (cofactor, STACK)],
+    "cofactor_change": [(cofactor_change, S3, S3.T + 1), (cofactor_change, STACK, STACK + 1)],
     "logabsdet": [
         (lambda x: np.linalg.slogdet(x)[1], S3),
         (lambda x: np.linalg.slogdet(x).logabsdet, STACK),

@@ -454,6 +454,8 @@ REMEDIES = {
     # --- models --------------------------------------------------------------------------------
     "use loss='squared_epsilon_insensitive'": None,  # below
     "use fewer folds, or stratified ones": None,  # below
+    "leave it out, or search without gradients": None,  # below
+    "use another solver, as solver='lbfgs'": None,  # below
     # --- loops ---------------------------------------------------------------------------------
     "Use a smaller rate, or lg.Unrolled": (
         lambda: by_momentum(lg.Reversible, 1e9),
@@ -632,11 +634,11 @@ def test_a_remedy_runs(said):
 
 def test_the_remedies_of_searches_over_hyperparameters():
     pytest.importorskip("sklearn")
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import KFold
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.model_selection import GridSearchCV, KFold
     from sklearn.svm import LinearSVR
 
-    from lagrad.sklearn import GradientSearchCV
+    from lagrad.sklearn import GradientSearchCV, Range
 
     rng = np.random.default_rng(0)
     samples, noise = rng.standard_normal((40, 3)), rng.standard_normal(40)
@@ -649,6 +651,14 @@ def test_the_remedies_of_searches_over_hyperparameters():
     with pytest.raises(lg.LagradError, match="use fewer folds, or stratified ones"):
         search(LogisticRegression(), cv=KFold(10)).fit(samples, classes)
     search(LogisticRegression(), cv=2, max_iter=3).fit(samples, classes)
+    with pytest.raises(lg.InvalidValue, match="leave it out, or search without gradients"):
+        search(Ridge(positive=True)).fit(samples, target)
+    search(Ridge(), max_iter=3).fit(samples, target)
+    GridSearchCV(Ridge(positive=True), {"alpha": [0.1, 1.0]}).fit(samples, target)
+    each = {"C": Range(0.1, 1.0, per="feature")}
+    with pytest.raises(lg.InvalidValue, match="use another solver, as solver='lbfgs'"):
+        search(LogisticRegression(solver="liblinear"), parameters=each).fit(samples, target > 0)
+    search(LogisticRegression(solver="lbfgs"), parameters=each, max_iter=3).fit(samples, target > 0)
 
 
 ADVICE = re.compile(

@@ -83,6 +83,63 @@ def test_logistic_regression_of_two_and_of_three_classes():
         assert search.score(X, y) > 0.95
 
 
+CLASSIFIED = np.random.default_rng(1).standard_normal((60, 4))
+TWO = (CLASSIFIED @ [1.0, -1.0, 0.0, 0.3] + 0.5 * CLASSIFIED[::-1, 0] > -1.5).astype(int)
+
+
+@pytest.mark.parametrize("scaling", [1.0, 0.3, 20.0])
+@pytest.mark.parametrize("bounds", [(1e-3, 1e-1), (1e-2, 1e2)])
+def test_liblinear_penalizes_its_intercept(scaling, bounds):
+    model = LogisticRegression(
+        solver="liblinear", intercept_scaling=scaling, tol=1e-10, max_iter=10_000
+    )
+    search = GradientSearchCV(model, {"C": bounds}, cv=3).fit(CLASSIFIED, TWO)
+
+    def loss(value):
+        model.set_params(C=value)
+        return -cross_val_score(model, CLASSIFIED, TWO, cv=3, scoring="neg_log_loss").mean()
+
+    best = search.best_params_["C"]
+    assert search.best_loss_ == pytest.approx(loss(best), rel=1e-6)
+    inside = [v for v in (0.8 * best, 1.25 * best) if bounds[0] <= v <= bounds[1]]
+    assert all(search.best_loss_ <= loss(value) * (1 + 1e-7) for value in inside)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Ridge(positive=True), "positive=True is not supported"),
+        (Lasso(positive=True), "positive=True is not supported"),
+        (ElasticNet(positive=True), "positive=True is not supported"),
+        (LogisticRegression(class_weight="balanced"), "class_weight='balanced' is not supported"),
+        (LogisticRegression(penalty=None), "C changes nothing"),
+    ],
+)
+def test_what_changes_the_solution_and_is_not_in_the_objective_is_named(model, message):
+    with pytest.raises(lg.InvalidValue, match=message):
+        GradientSearchCV(model).fit(CLASSIFIED, TWO)
+
+
+def test_what_only_steers_a_solver_is_let_through():
+    for model in (
+        Ridge(solver="lsqr", max_iter=1000, copy_X=True, random_state=0, tol=1e-10),
+        Lasso(selection="random", random_state=0, precompute=True, warm_start=True, **TIGHT),
+        LogisticRegression(solver="newton-cholesky", verbose=0, **TIGHT),
+    ):
+        assert GradientSearchCV(model, cv=3).fit(CLASSIFIED, TWO).best_loss_ > 0
+
+
+def test_liblinear_has_one_penalty_for_its_intercept():
+    search = GradientSearchCV(
+        LogisticRegression(solver="liblinear"), {"C": Range(0.1, 1, per="feature")}
+    )
+    with pytest.raises(lg.InvalidValue, match="solver='lbfgs'"):
+        search.fit(CLASSIFIED, TWO)
+    model = LogisticRegression(solver="liblinear", fit_intercept=False)
+    ranges = {"C": Range(0.1, 1, per="feature")}
+    assert GradientSearchCV(model, ranges).fit(CLASSIFIED, TWO).best_loss_ > 0
+
+
 def test_one_penalty_for_each_feature_beats_one_for_all():
     single = GradientSearchCV(Ridge(), {"alpha": (1e-4, 1e4)}).fit(*DIABETES)
     each = GradientSearchCV(Ridge(), {"alpha": Range(1e-4, 1e4, per="feature")}).fit(*DIABETES)

@@ -21,9 +21,11 @@ from lagrad.expressions.linear_maps import Scale
 from lagrad.primitives.kernels import (
     branch_share,
     exp_ratio,
+    hypot_share,
     larger_share,
     logistic_share,
     tanh_slope,
+    unit_complement,
 )
 from lagrad.primitives.registry import elementwise, entrywise, graph_of, implements, promoted, unary
 from lagrad.typing import Function, Value
@@ -111,8 +113,8 @@ log1p = elementwise(np.log1p, lambda y, x: 1 / (1 + x))
 sin = elementwise(np.sin, lambda y, x: np.cos(x))
 cos = elementwise(np.cos, lambda y, x: -np.sin(x))
 tan = elementwise(np.tan, lambda y, x: 1 + np.square(y))
-arcsin = elementwise(np.arcsin, lambda y, x: 1 / np.sqrt((1 - x) * (1 + x)))
-arccos = elementwise(np.arccos, lambda y, x: -1 / np.sqrt((1 - x) * (1 + x)))
+arcsin = elementwise(np.arcsin, lambda y, x: 1 / np.sqrt(unit_complement(x)))
+arccos = elementwise(np.arccos, lambda y, x: -1 / np.sqrt(unit_complement(x)))
 arctan = elementwise(np.arctan, lambda y, x: 1 / (1 + np.square(x)))
 arctan2 = elementwise(
     np.arctan2,
@@ -125,9 +127,13 @@ cosh = elementwise(np.cosh, lambda y, x: np.sinh(x))
 tanh = elementwise(np.tanh, lambda y, x: tanh_slope(y, x), level=20.0)
 arcsinh = elementwise(np.arcsinh, lambda y, x: 1 / np.hypot(1, x))
 arccosh = elementwise(np.arccosh, lambda y, x: 1 / (np.sqrt(x - 1) * np.sqrt(x + 1)))
-arctanh = elementwise(np.arctanh, lambda y, x: 1 / ((1 - x) * (1 + x)))
+arctanh = elementwise(np.arctanh, lambda y, x: 1 / unit_complement(x))
 hypot = elementwise(
-    np.hypot, lambda y, a, b: a / y, lambda y, a, b: b / y, commutative=True, singular=somewhere
+    np.hypot,
+    lambda y, a, b: hypot_share(a, b),
+    lambda y, a, b: hypot_share(b, a),
+    commutative=True,
+    singular=somewhere,
 )
 
 
@@ -141,6 +147,26 @@ def pairwise(
     FUNCTIONS[kernel] = lambda a, b: made(graph_of(a, b), a, b)
 
 
+# Of a/h with h = √(a² + b²): by a it is b²/h³, where 1/h − a²/h³ would cancel.
+pairwise(
+    "hypot_share",
+    hypot_share,
+    lambda s, a, b: np.square(hypot_share(b, a)) / np.hypot(a, b),
+    lambda s, a, b: -s * hypot_share(b, a) / np.hypot(a, b),
+    singular=somewhere,
+)
+
+
+def single(name: str, kernel: Function, partial: Function) -> None:
+    """A function of one array, entry by entry, that is no ufunc."""
+    plain = getattr(kernel, "__wrapped__", kernel)
+    dtype = lambda kind: promoted(kind, np.float32)
+    made = entrywise(name, plain, (partial,), dtype, f"_{name}")
+    FUNCTIONS[kernel] = lambda x: made(graph_of(x), x)
+
+
+# (1 − x)(1 + x), whose factors' changes would cancel.
+single("unit_complement", unit_complement, lambda y, x: -2 * x)
 # All of the change of 1 − y² with y = tanh x is said to be x's.
 pairwise(
     "tanh_slope",

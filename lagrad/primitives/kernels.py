@@ -196,6 +196,24 @@ def tanh_slope(y: Array, x: Array) -> Array:
 
 
 @overridable
+def inverse_mills(x: Array) -> Array:
+    """φ(x)/Φ(x) of the normal distribution."""
+    return math.sqrt(2 / math.pi) / special.erfcx(np.divide(x, -math.sqrt(2)))
+
+
+@overridable
+def hypot_share(a: Array, b: Array) -> Array:
+    """a/√(a² + b²)."""
+    return np.divide(a, np.hypot(a, b))
+
+
+@overridable
+def unit_complement(x: Array) -> Array:
+    """1 − x², which keeps its digits at ±1."""
+    return (1 - x) * (1 + x)
+
+
+@overridable
 def exp_ratio(x: Array, y: Array) -> Array:
     """exp(x − y), zero where both are −∞."""
     return np.exp(
@@ -223,19 +241,6 @@ def extreme_share(x: Array, axes: Shape, largest: bool) -> Array:
     top = (np.max if largest else np.min)(x, axis=axes, keepdims=True)
     hit = np.equal(x, top).astype(x.dtype)
     return hit / np.sum(hit, axis=axes, keepdims=True)
-
-
-@overridable
-def cofactor(x: Array) -> Array:
-    """The matrix of cofactors, det(x) x⁻ᵀ, of singular matrices too: (…, n, n).
-
-    With x = U S Vᵀ it is det(U) det(V) U S′ Vᵀ, S′ the products of all singular values but one.
-    """
-    u, s, vt = np.linalg.svd(x)
-    sign = np.linalg.det(u) * np.linalg.det(vt)
-    others = np.where(np.eye(s.shape[-1], dtype=bool), 1.0, s[..., None, :])
-    left_out = np.prod(others, axis=-1) * sign[..., None]
-    return np.asarray((u * left_out[..., None, :]) @ vt, dtype=x.dtype)
 
 
 @overridable

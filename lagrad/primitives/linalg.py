@@ -11,10 +11,10 @@ from lagrad.expressions.dispatch import FUNCTIONS
 from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Compose, LinearMap, Reindex, Scale, Sum
 from lagrad.expressions.primitive import Primitive
+from lagrad.primitives.cofactors import CofactorChange, cofactor, cofactor_change
 from lagrad.primitives.elementwise import somewhere
-from lagrad.primitives.kernels import cofactor
 from lagrad.primitives.product_maps import Solve, left_product, stacked_product
-from lagrad.primitives.registry import call, floating, implements, lifted, nary, unary
+from lagrad.primitives.registry import call, floating, graph_of, implements, lifted, nary, unary
 from lagrad.primitives.repeated_eigenvalues import (
     equal_shares,
     gaps_there,
@@ -118,16 +118,49 @@ def _trace_with_inverse(x: Expression) -> LinearMap:
     return stacked_product("ij,ji,", np.linalg.inv(x), x.shape, x.shape[:-2])
 
 
-def _cofactor_partial(y: Expression, x: Expression) -> LinearMap:
-    # C = det(A) A⁻ᵀ: dC = tr(A⁻¹ dA) C − C dAᵀ A⁻ᵀ.
-    shape = x.shape
-    first = Compose(stacked_product(",ij,ij", y, shape[:-2], shape), _trace_with_inverse(x))
-    right = stacked_product("ij,kj,ik", np.linalg.inv(x), shape)
-    second = Compose(Scale(-1, shape, shape), left_product(y, shape), right, _turned(shape))
-    return Sum(first, second)
+def _cofactor_change_partial(node: Expression, k: int) -> LinearMap:
+    """By the direction the map itself; by the matrix, of a regular one only, by its inverse.
+
+    The value is tr(A⁻¹E) C − C Eᵀ A⁻ᵀ, of which A changes by H: with C′ the change of C it is
+    −tr(A⁻¹H A⁻¹E) C + tr(A⁻¹E) C′ − C′ Eᵀ A⁻ᵀ + C Eᵀ A⁻ᵀ Hᵀ A⁻ᵀ.
+    """
+    x, e = node.arguments
+    shape, stack = node.shape, node.shape[:-2]
+    if k == 1:
+        return CofactorChange(x, shape)
+    inverted, change = np.linalg.inv(x), CofactorChange(x, shape)
+    turned = np.swapaxes(e, -1, -2) @ np.swapaxes(inverted, -1, -2)
+    by_trace = stacked_product("ij,ji,", inverted @ e @ inverted, shape, stack)
+    trace = np.trace(inverted @ e, axis1=-2, axis2=-1)
+    spread = np.broadcast_to(np.expand_dims(trace, (-2, -1)), shape)
+    minus = Scale(-1, shape, shape)
+    right = stacked_product("ij,kj,ik", inverted, shape)
+    return Sum(
+        Compose(minus, stacked_product(",ij,ij", cofactor(x), stack, shape), by_trace),
+        Compose(Scale(spread, shape, shape), change),
+        Compose(minus, _right_product(turned, shape), change),
+        Compose(left_product(cofactor(x) @ turned, shape), right, _turned(shape)),
+    )
 
 
-cofactors = _of_matrices("cofactor", cofactor, _cofactor_partial, code="_cofactor({0})")
+cofactor_changes = nary(
+    "cofactor_change",
+    lambda parameters: _nan_where_singular(
+        cofactor_change.__wrapped__,  # type: ignore[attr-defined]
+        lambda x, e: x,
+    ),
+    lambda shapes: np.broadcast_shapes(*shapes),
+    _cofactor_change_partial,
+    call("_cofactor_change"),
+)
+FUNCTIONS[cofactor_change] = lambda x, e: cofactor_changes(graph_of(x, e), x, e)
+cofactors = _of_matrices(
+    "cofactor",
+    cofactor,
+    lambda y, x: CofactorChange(x, y.shape),
+    code="_cofactor({0})",
+    conditioned=None,
+)
 FUNCTIONS[cofactor] = lambda x: cofactors(x.graph, x)
 determinant = _of_matrices(
     "det",

@@ -7,8 +7,8 @@ import numpy as np
 from scipy import special
 
 from lagrad.errors import UnsupportedFunction
-from lagrad.primitives.elementwise import pairwise
-from lagrad.primitives.kernels import hurwitz_zeta
+from lagrad.primitives.elementwise import pairwise, single
+from lagrad.primitives.kernels import hurwitz_zeta, inverse_mills
 from lagrad.primitives.registry import elementwise
 from lagrad.typing import Value
 
@@ -61,6 +61,14 @@ def _erfcx_slope(y: Value, x: Value) -> Value:
 
 # exp(x²) erfc(x): what is left of erfc where both underflow.
 erfcx = of_scipy(special.erfcx, _erfcx_slope)
-log_ndtr = of_scipy(
-    special.log_ndtr, lambda y, x: math.sqrt(2 / math.pi) / special.erfcx(x / -math.sqrt(2))
-)
+
+
+def _mills_slope(y: Value, x: Value) -> Value:
+    """−y(x + y), which cancels below zero: there by erfcx, which overflows above it."""
+    u = np.minimum(x, 0) / -math.sqrt(2)
+    below = 0.5 * math.sqrt(math.pi) * np.square(y) * _erfcx_slope(special.erfcx(u), u)
+    return np.where(np.less(x, 0), below, -y * (x + y))
+
+
+single("inverse_mills", inverse_mills, _mills_slope)
+log_ndtr = of_scipy(special.log_ndtr, lambda y, x: inverse_mills(x))

@@ -21,6 +21,7 @@ from lagrad.expressions.graph import ancestors
 from lagrad.expressions.notation import Rendered
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.primitives import kernels
+from lagrad.primitives.cofactors import cofactor, cofactor_change
 from lagrad.primitives.repeated_eigenvalues import equal_shares, inverse_gaps
 from lagrad.programs import source_runtime
 from lagrad.solving.compiled_system import CompiledSystem, ExplicitRun
@@ -33,8 +34,9 @@ HELPERS: dict[str, Function] = {
     f"_{function.__name__}": function
     for function in (
         *(source_runtime.array, source_runtime.gather, source_runtime.scatter),
-        *(source_runtime.embed, kernels.cofactor, kernels.logistic_share, kernels.exp_ratio),
-        kernels.tanh_slope,
+        *(source_runtime.embed, cofactor, kernels.logistic_share, kernels.exp_ratio),
+        *(kernels.tanh_slope, kernels.hypot_share, kernels.unit_complement),
+        *(kernels.inverse_mills, cofactor_change),
         *(kernels.logsumexp, kernels.softmax, kernels.log_softmax, equal_shares, inverse_gaps),
         *(kernels.larger_share, kernels.extreme_share, kernels.branch_share),
         *(source_runtime.root, source_runtime.linear, source_runtime.chain, source_runtime.settled),

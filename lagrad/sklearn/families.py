@@ -3,6 +3,7 @@
 Each is `weight · Σᵢ loss(ηᵢ, yᵢ) + Σⱼ l1ⱼ |wⱼ| + ½ Σⱼ l2ⱼ wⱼ²` with η = X w + b.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -18,6 +19,13 @@ from lagrad.typing import Array
 
 Values = Mapping[str, Any]
 PENALTY = Range(1e-6, 1e6)
+# Parameters on which the way to a solution depends, and not the solution.
+STEERING = frozenset(
+    [
+        *("copy_X", "dual", "max_iter", "n_jobs", "precompute", "random_state"),
+        *("selection", "solver", "tol", "verbose", "warm_start"),
+    ]
+)
 
 
 class Family:
@@ -32,12 +40,30 @@ class Family:
     """
 
     tunable: ClassVar[Mapping[str, Range]] = {"alpha": PENALTY}
+    # What else of an estimator the objective has.
+    stated: ClassVar[frozenset[str]] = frozenset(["fit_intercept"])
     proximal = False
 
     def __init__(self, estimator: Any, y: Array) -> None:
         self.estimator = estimator
+        self._is_stated(estimator)
         self.intercept = bool(estimator.fit_intercept)
         self.outputs: int | None = None  # the number of columns of w, None for a vector
+
+    def _is_stated(self, estimator: Any) -> None:
+        """Whatever changes the solution is in the objective, or at its default."""
+        known = STEERING | self.stated | set(self.tunable)
+        for name, usual in inspect.signature(type(estimator)).parameters.items():
+            value = getattr(estimator, name)
+            if name not in known and not (value is usual.default or value == usual.default):
+                raise InvalidValue(
+                    f"{estimator!r}: {name}={value!r} is not supported; leave it out, or search "
+                    "without gradients, by sklearn.model_selection.GridSearchCV."
+                )
+
+    def _penalized_intercept(self, z: Any) -> Any:
+        """The penalty of liblinear, whose intercept is the coefficient of a constant feature."""
+        return 0.5 * (self.offset(z) / self.estimator.intercept_scaling) ** 2
 
     def coded(self, y: Array) -> Array:
         """Targets as floats."""
@@ -130,6 +156,7 @@ class SupportVectorFamily(Family):
     """`LinearSVR` with its smooth loss; its intercept is penalised as liblinear does."""
 
     tunable: ClassVar[Mapping[str, Range]] = {"C": PENALTY, "epsilon": Range(0.0, 1e3, log=False)}
+    stated = Family.stated | {"loss", "intercept_scaling"}
 
     def __init__(self, estimator: Any, y: Array) -> None:
         super().__init__(estimator, y)
@@ -152,19 +179,20 @@ class SupportVectorFamily(Family):
         return 0.0, 1.0 if np.ndim(values["C"]) == 0 else 1.0 / values["C"]
 
     def training(self, z: Any, X: Any, y: Any, values: Values) -> Any:
-        extra = self.offset(z) / self.estimator.intercept_scaling
-        return super().training(z, X, y, values) + 0.5 * extra**2
+        return super().training(z, X, y, values) + self._penalized_intercept(z)
 
 
 class LogisticFamily(Family):
     tunable: ClassVar[Mapping[str, Range]] = {"C": PENALTY}
+    stated = Family.stated | {"penalty", "l1_ratio", "intercept_scaling"}
 
     def __init__(self, estimator: Any, y: Array) -> None:
         super().__init__(estimator, y)
-        if estimator.l1_ratio or getattr(estimator, "penalty", None) in ("l1", "elasticnet"):
+        penalty = getattr(estimator, "penalty", "l2")
+        if estimator.l1_ratio or penalty in ("l1", "elasticnet"):
             raise InvalidValue(f"{estimator!r} has an l1 penalty; only l2 is tuned by gradient.")
-        if estimator.class_weight is not None:
-            raise InvalidValue(f"{estimator!r}: class_weight is not supported.")
+        if penalty is None:
+            raise InvalidValue(f"{estimator!r} has no penalty, so that C changes nothing.")
         self.classes = np.unique(y)
         if self.classes.size < 2:
             raise InvalidValue(f"y has one class only, {self.classes[0]!r}; expected two or more.")
@@ -184,16 +212,22 @@ class LogisticFamily(Family):
     def penalties(self, values: Values) -> tuple[Any, Any]:
         return 0.0, 1.0 / values["C"]
 
+    def training(self, z: Any, X: Any, y: Any, values: Values) -> Any:
+        found = super().training(z, X, y, values)
+        if self.estimator.solver != "liblinear" or not self.intercept:
+            return found
+        if np.ndim(values["C"]):
+            raise InvalidValue(
+                f"{self.estimator!r} has one C for its intercept, and not one per feature; "
+                "use another solver, as solver='lbfgs'."
+            )
+        return found + self._penalized_intercept(z) / values["C"]
+
 
 class LassoFamily(Family):
     """Squares with an l1 penalty: a proximal fixed point, that coordinate descent leads to."""
 
     proximal = True
-
-    def __init__(self, estimator: Any, y: Array) -> None:
-        super().__init__(estimator, y)
-        if estimator.positive:
-            raise InvalidValue(f"{estimator!r}: positive=True is not supported.")
 
     def penalties(self, values: Values) -> tuple[Any, Any]:
         ratio = values.get("l1_ratio", 1.0)
