@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import re
 import statistics
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -13,11 +15,13 @@ from scipy import special
 
 import lagrad as lg
 
+from . import elementwise_bank
 from .elementwise_bank import BANK, Problem
 from .timing import Row, once, ratio
 
 SPECIAL = ("erf", "expit", "gammaln", "ndtr")
-NUMPY = SimpleNamespace(**{name: getattr(np, name) for name in dir(np) if name[0] != "_"})
+NAMES = sorted(set(re.findall(r"\bm\.(\w+)", inspect.getsource(elementwise_bank))) - set(SPECIAL))
+NUMPY = SimpleNamespace(**{name: getattr(np, name) for name in NAMES})
 for name in SPECIAL:
     setattr(NUMPY, name, getattr(special, name))
 
@@ -27,7 +31,7 @@ def by_jax(problem: Problem, arguments: list[np.ndarray]) -> Callable[[], object
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    module = SimpleNamespace(**{n: getattr(jax.numpy, n) for n in dir(jax.numpy) if n[0] != "_"})
+    module = SimpleNamespace(**{name: getattr(jax.numpy, name) for name in NAMES})
     for name in SPECIAL:
         setattr(module, name, getattr(jax.scipy.special, name))
     places = tuple(range(len(arguments)))
@@ -38,8 +42,8 @@ def by_jax(problem: Problem, arguments: list[np.ndarray]) -> Callable[[], object
 
 def by_lagrad(problem: Problem, arguments: list[np.ndarray]) -> Callable[[], object]:
     """The same by lagrad, as often called as pays."""
-    places = tuple(range(len(arguments)))
-    function = lambda *args: problem.function(NUMPY, *args)
+    places, plain = tuple(range(len(arguments))), problem.function
+    function = lambda *args: plain(NUMPY, *args)
     compiled = lg.compile(lg.value_and_grad(function, places))
     for _ in range(15):
         compiled(*arguments)

@@ -1,8 +1,9 @@
 """Nested values and their leaves: dicts, lists, tuples and dataclasses of arrays."""
 
 import dataclasses
+import operator
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,15 @@ class Tree:
         value = self._built(stream)
         assert not list(stream)
         return value
+
+    @property
+    def builder(self) -> Callable[[Sequence[Any]], Any]:
+        """The same as a function, short for one leaf and for a tuple of leaves."""
+        if self.kind is None:
+            return operator.itemgetter(0)
+        if self.kind is tuple and all(child.kind is None for child in self.children):
+            return tuple
+        return self.unflatten
 
     def _built(self, leaves: Iterator[Any]) -> Any:
         kind = self.kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from unittest import mock
 
@@ -12,11 +13,8 @@ from hypothesis import strategies as st
 
 import lagrad as lg
 from lagrad.compiler import fusion as fusing
-from lagrad.compiler import scalar_opcodes as loops
 from lagrad.compiler.lowering import Lowered
-from lagrad.compiler.mkl import log1p
-from lagrad.compiler.plan import OFTEN, Plan
-from lagrad.compiler.vector_program import Lanes
+from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Variable
 from lagrad.expressions.graph import Graph
 from lagrad.programs.explicit_gradient import direct
@@ -24,7 +22,7 @@ from lagrad.transforms.trace import trace
 
 RNG = np.random.default_rng(11)
 DOUBLE = np.dtype(float)
-FAST = pytest.mark.skipif(loops.compiled() is None, reason="extra fast")
+FAST = pytest.mark.skipif(fusing.native() is None, reason="extra fast")
 
 
 def variables(*shapes):
@@ -44,7 +42,11 @@ def test_what_changes_nothing_is_left_out():
     x, y = variables((3,), (3,))
     assert names([x, y], (x * 1.0 + 0.0) / 1 - 0) == []
     assert names([x, y], np.reshape(np.reshape(x, (3, 1)), (3,))) == []
-    assert names([x, y], np.transpose(np.transpose(np.outer(x, y)))) == ["contract"]
+    assert names([x, y], np.transpose(np.transpose(np.outer(x, y)))) == [
+        "reshape",
+        "reshape",
+        "multiply",
+    ]
     assert names([x, y], x + -y) == ["subtract"]
     assert names([x, y], x - -y) == ["add"]
     assert names([x, y], -1 * (-1 * x)) == []
@@ -52,6 +54,9 @@ def test_what_changes_nothing_is_left_out():
     assert names([x, y], x**1) == []
     assert names([x, y], np.broadcast_to(np.float64(2.0), (3,)) * x) == ["multiply"]
     assert names([x, y], x * np.ones(()), y) == []
+    (row,) = variables((1, 3))
+    assert names([row], np.max(row, axis=0)) == ["reshape"]
+    assert names([row], np.sum(row[0], axis=())) == ["getitem"]
 
 
 def test_what_would_change_something_stays():
@@ -88,18 +93,19 @@ def test_value_and_gradient_share_what_they_have_in_common():
     assert len(plan.steps) <= 31
 
 
-def test_large_arrays_are_one_group_and_its_intermediates_are_never_whole():
+@FAST
+def test_large_arrays_are_one_call_and_its_intermediates_are_never_whole():
     n = 1_000_000
     x, w = RNG.standard_normal((2, n))
-    plan = plan_of(the_example, x, w)
-    assert len(plan.steps) == 1
+    plan = hot(plan_of(the_example, x, w))
+    assert len(kernels(plan)) == 1
     plan([x, w])
     tracemalloc.start()
     plan([x, w])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # The two gradients are 16 MB.
-    assert peak < 1.5 * 16e6
+    assert peak < 1.2 * 16e6
 
 
 def test_a_chain_of_products_holds_what_the_gradient_needs():
@@ -112,20 +118,23 @@ def test_a_chain_of_products_holds_what_the_gradient_needs():
         return np.sum(x * x)
 
     x = RNG.standard_normal((n, n))
-    plan = plan_of(f, x)
+    plan = hot(plan_of(f, x))
     values = [x, A] if len(plan.inputs) == 2 else [x]
     plan(values)
     tracemalloc.start()
     plan(values)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # Each layer's tanh is needed by the gradient, and nothing else of a layer's size for long.
-    assert peak < 1.5 * depth * n * n * 8
+    # Each layer's slope is needed by the gradient, and nothing else of a layer's size for long; by
+    # NumPy's calls one by one what it is made of stays.
+    assert peak < (1.5 if fusing.native() else 2.5) * depth * n * n * 8
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_results_have_the_same_bits_with_any_number_of_threads(threads):
     x, w = RNG.standard_normal((2, 200_001))
+    for _ in range(5):  # from here on in machine code, where that is installed
+        lg.value_and_grad(the_example, (0, 1))(x, w)
     with lg.threads(1):
         value, gradients = lg.value_and_grad(the_example, (0, 1))(x, w)
     with lg.threads(threads):
@@ -173,12 +182,14 @@ def recipes(draw):
 
 
 def hot(plan):
-    """A plan as it is once it was called very often, numba installed."""
-    plan.calls = OFTEN
-    with mock.patch("lagrad.compiler.plan.loops", return_value=True):
-        if plan.lowered is not None:
-            plan._hasten(plan.lowered)
+    """A plan as it is once it was called very often."""
+    plan.hasten()
     return plan
+
+
+def kernels(plan):
+    """The calls of machine code that a hot plan makes."""
+    return [step.function for step in plan.steps if type(step.function).__name__ == "Kernel"]
 
 
 @pytest.mark.parametrize("lanes", [False, pytest.param(True, marks=FAST)])
@@ -208,7 +219,11 @@ def test_random_programs_are_numpys(lanes, recipe):
     ]
     outputs = [graph.lift(o) for o in program(*leaves)]
     # Several blocks, the last one shorter.
-    with np.errstate(all="ignore"), mock.patch("lagrad.compiler.fusion.BLOCK", 700):
+    small = ("lagrad.compiler.native.kernel.BLOCK", "lagrad.compiler.native.kernel.THREADED_FROM")
+    patches = [mock.patch(name, 700) for name in small if lanes]
+    with np.errstate(all="ignore"), contextlib.ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(patch)
         plan = Plan(leaves, outputs)
         expected = program(*values)
         for _ in range(2):
@@ -221,18 +236,14 @@ def test_random_programs_are_numpys(lanes, recipe):
 
 
 @FAST
-@pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 4095, 5000, 40_000])
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 255, 256, 257, 5000, 40_000])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_a_hot_plan_computes_by_rows_and_says_the_same(n, dtype):
+def test_a_hot_plan_is_one_call_and_says_the_same(n, dtype):
     x, w = RNG.standard_normal((2, n)).astype(dtype)
     plan = plan_of(the_example, x, w)
     expected = plan([x, w])
     found = hot(plan)([x, w])
-    few = [k for k in plan.run.__globals__.values() if isinstance(k, (Lanes, fusing.Group))]
-    assert len(few) == (0 if n < 4096 and dtype == np.float32 else 1)
-    if n >= 4096:  # the arithmetic between five functions is three runs at most
-        names = plan.run.__globals__["f0"].run.__globals__
-        assert sum(name.startswith("p") for name in names) <= 3
+    assert len(kernels(plan)) == 1
     for a, b in zip(found, expected, strict=True):
         close = 100 * np.finfo(dtype).eps
         np.testing.assert_allclose(a, b, rtol=close, atol=close * np.max(np.abs(b)))
@@ -240,7 +251,7 @@ def test_a_hot_plan_computes_by_rows_and_says_the_same(n, dtype):
 
 
 @pytest.mark.parametrize("lanes", [False, pytest.param(True, marks=FAST)])
-def test_memory_of_what_dies_is_taken_only_when_all_have_read_it(lanes):
+def test_arguments_are_not_written_over(lanes):
     A, B = RNG.standard_normal((2, 300, 300))
 
     def program(A, B):
@@ -261,10 +272,6 @@ def test_memory_of_what_dies_is_taken_only_when_all_have_read_it(lanes):
             np.testing.assert_allclose(a, b, rtol=1e-11)
     assert np.array_equal(A, before[0])
     assert np.array_equal(B, before[1])
-    sole = Plan(leaves, [graph.lift((leaves[0] @ leaves[1]) * 2.0 + leaves[0])])
-    (group,) = [s.function for s in sole.steps if isinstance(s.function, fusing.Group)]
-    assert len(group.recycled) == 1
-    np.testing.assert_allclose(sole([A, B])[0], (A @ B) * 2.0 + A)
 
 
 @FAST
@@ -286,12 +293,10 @@ def test_a_number_first_met_late_has_a_row_of_its_own():
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("lanes", [False, pytest.param(True, marks=FAST)])
-def test_a_repeated_call_allocates_its_results_and_a_few_blocks(lanes):
+@FAST
+def test_a_repeated_call_allocates_its_results_alone():
     x, w = RNG.standard_normal((2, 10**6))
-    plan = plan_of(the_example, x, w)
-    if lanes:
-        hot(plan)
+    plan = hot(plan_of(the_example, x, w))
     with lg.threads(2):
         plan([x, w])
         tracemalloc.start()
@@ -300,25 +305,7 @@ def test_a_repeated_call_allocates_its_results_and_a_few_blocks(lanes):
         left, peak = (size - before for size in tracemalloc.get_traced_memory())
         tracemalloc.stop()
     assert left < 1.01 * sum(a.nbytes for a in found[1:])
-    # Each thread has some fifteen arrays of a block, and a logarithm two of its own.
-    assert peak < left + 2 * 20 * fusing.BLOCK * 8
-
-
-def test_a_logarithm_by_rows_keeps_the_special_values():
-    special = np.array([0.0, -1.0, -2.0, np.inf, np.nan, 1e-30, -1e-9, 1e9])
-    tiny = np.concatenate(
-        [10.0 ** RNG.uniform(-20, 5, 5000), -(10.0 ** RNG.uniform(-20, -0.01, 5000))]
-    )
-    for x in (special, tiny, *(special[k : k + 1] for k in range(special.size))):
-        for single in (x, x.astype(np.float32)):
-            out = np.empty_like(single)
-            with np.errstate(all="ignore"):
-                expected = np.log1p(single)
-                np.testing.assert_allclose(
-                    log1p(single, out), expected, rtol=4 * np.finfo(single.dtype).eps
-                )
-                again = single.copy()
-                np.testing.assert_array_equal(log1p(again, again), out)
+    assert peak < left + 1e6
 
 
 def test_nothing_is_computed_in_place_of_an_argument():
@@ -342,8 +329,8 @@ def test_a_compiled_function_of_bare_arrays_takes_the_short_way(monkeypatch):
     expected = f(x, w)
     monkeypatch.setattr("lagrad.transforms.compile.Call", None)
     value, gradients = f(x, w)
-    assert value == expected[0]
-    assert all(np.array_equal(a, b) for a, b in zip(gradients, expected[1], strict=True))
+    assert value == pytest.approx(expected[0], rel=1e-14)
+    np.testing.assert_allclose(gradients, expected[1], rtol=1e-13)
     monkeypatch.undo()
     with pytest.raises(lg.InvalidValue, match="NaN"):
         f(np.full(50, np.nan), w)
@@ -351,7 +338,7 @@ def test_a_compiled_function_of_bare_arrays_takes_the_short_way(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(100, 100), (3, 60, 60)])
-def test_a_product_of_matrices_is_not_taken_entry_by_entry(shape):
+def test_a_product_of_matrices_among_elementwise_work(shape):
     A, B, x = RNG.standard_normal((3, *shape))
 
     def f(A, B, x):
@@ -361,14 +348,9 @@ def test_a_product_of_matrices_is_not_taken_entry_by_entry(shape):
     assert value == pytest.approx(f(A, B, x), rel=1e-12)
     expected = (x * (1 - np.tanh(A @ B + x) ** 2)) @ np.swapaxes(B, -1, -2)
     np.testing.assert_allclose(by_a, expected, rtol=1e-10, atol=1e-12)
-    plan = plan_of(f, A, B, x)
-    groups = [s.function for s in plan.steps if isinstance(s.function, fusing.Group)]
-    assert groups
-    made = [k for g in groups for k in g.run.__globals__.values()]
-    assert np.matmul not in made
 
 
-@pytest.mark.skipif(loops.compiled() is None, reason="extra fast")
+@FAST
 @pytest.mark.parametrize("n", [1, 3, 8, 100, 1000])
 def test_a_short_plan_sees_what_is_not_finite_as_it_makes_it(n):
     f = lg.compile(lg.value_and_grad(lambda x: np.sum(np.exp(x) * x + np.sqrt(x) / x)))

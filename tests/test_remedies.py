@@ -685,7 +685,8 @@ def messages():
                 text = "".join(map(str, parts))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 text = node.value
-            if path.name != "cli.py" and len(text) > 40 and ADVICE.search(text):
+            spoken = path.name != "cli.py" and "native" not in path.parts  # that speaks to LLVM
+            if spoken and len(text) > 40 and ADVICE.search(text):
                 yield path.relative_to(LAGRAD), text
 
 

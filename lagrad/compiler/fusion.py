@@ -1,35 +1,27 @@
-"""Elementwise operations over one shape, run block by block while a block is in cache.
+"""The calls that compute a lowered program: NumPy's one by one, or loops in machine code.
 
-Operations are grouped so that no group waits for itself: one that needs a value from elsewhere,
-or of another shape, is a level above it, and a group is what has one shape and one level. Sums
-of a group's values are taken on the way. What only the group needs is never stored whole.
+Elementwise operations are grouped so that no group waits for itself: one that needs a value from
+elsewhere, or of another shape, is a level above it, and a group is what has one shape and one
+level. Reductions of a group's values are taken on the way. What only the group needs is never
+stored. Groups in a row are one call.
 """
 
+from __future__ import annotations
+
+import functools
+import importlib.util
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from lagrad.compiler.block_codegen import Out, Writer
 from lagrad.compiler.lowering import Lowered, Operation, is_elementwise
-from lagrad.compiler.threads import run_in_parts
-from lagrad.compiler.vector_program import Lanes, in_lanes
 from lagrad.expressions.expression import Expression
-from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import Array, Function, Indices, Shape
 
-Key = tuple[Shape, int]  # of a group: the shape, and the level
-# Arrays with fewer entries than this are in cache anyway.
-FUSED_FROM = 4096
-# A compiled call of a group costs as much as so many of NumPy's.
-LANES_FROM = 5
-DOUBLE = np.dtype(float)
-# The entries of a block: ten arrays of them are in a core's caches.
-BLOCK = 16_384
-# Longer rows are no blocks.
-LONGEST_ROW = 4 * BLOCK
+Key = tuple[Shape, int, int]  # of a group: the shape, the level, and what it is alone with
+# Fewer operations, on fewer entries, are quicker by NumPy's own calls.
+WORTH, LITTLE = 3, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,220 +55,199 @@ def needed(lowered: Lowered) -> list[int]:
 def lowered_steps(
     inputs: Sequence[Expression], outputs: Sequence[Expression], defined: dict[int, Expression]
 ) -> tuple[Lowered, list[Step]]:
-    """The operations that lead from inputs to outputs, and the calls that compute them."""
+    """The operations that lead from inputs to outputs, and NumPy's calls that compute them."""
     lowered = Lowered(inputs, outputs, defined)
-    return lowered, steps_of(lowered)
-
-
-def steps_of(lowered: Lowered, lanes: bool = False) -> list[Step]:
-    """The calls that compute the outputs, in an order in which they can be made.
-
-    Groups are of large arrays, and with `lanes` of small ones too.
-    """
     operations = lowered.operations
     order = [p for p in needed(lowered) if operations[p].primitive is not None]
-    grouped = {p for p in order if fusible(p, operations, lanes)}
-    if not grouped:
-        return [plain_step(p, operations[p]) for p in order]
+    return lowered, [plain_step(p, operations[p]) for p in order]
+
+
+@functools.cache
+def native() -> Any:
+    """The package of loops in machine code; None without llvmlite (extra `fast`)."""
+    if importlib.util.find_spec("llvmlite") is None:
+        return None
+    found: Any = importlib.import_module("lagrad.compiler.native.kernel")
+    machine: Any = importlib.import_module("lagrad.compiler.native.machine")
+    return found if machine.multiplies_and_adds() and machine.data_offset() is not None else None
+
+
+def native_steps(lowered: Lowered) -> list[Step] | None:
+    """The calls that compute the outputs, elementwise work in machine code; None without any."""
+    if native() is None:
+        return None
+    operations = lowered.operations
+    order = [p for p in needed(lowered) if operations[p].primitive is not None]
+    groups, level = grouped(operations, order)
+    return Calls(lowered, order, groups, level).steps if groups else None
+
+
+VIEWS = frozenset(["reshape", "broadcast_to"])
+
+
+def grouped(
+    operations: list[Operation], order: list[int]
+) -> tuple[dict[Key, list[int]], dict[int, int]]:
+    """The groups, and how far each operation's value is from the inputs."""
+    rules: Any = importlib.import_module("lagrad.compiler.native.loop")
     level: dict[int, int] = {}
     groups: dict[Key, list[int]] = {}
     member: dict[int, Key] = {}  # the group that an elementwise operation belongs to
-    unit: dict[int, Any] = {}  # the group, or the operation itself, that computes a value
     for place in order:
         operation = operations[place]
-        key = reduced_in(place, operations, member)
-        if key is not None:
-            level[place], unit[place] = key[1] + 1, key
-            groups[key].append(place)
+        able = operation.size > 0 and rules.has_rule(operation, operations)
+        height = 0
+        if able and not is_elementwise(operation):
+            shape = operations[operation.arguments[0]].shape
+            way = rules.reducible(operation, operations, shape) if shape else False
+            if able := way is not False:
+                for a in operation.arguments:
+                    if a in level:
+                        height = max(height, level[a] + (way is None or a not in member))
+                key = (shape, height, place if way is None else 0)
+                groups.setdefault(key, []).append(place)
+                level[place] = height
+                continue
+        if operation.name in VIEWS:
+            level[place] = level.get(operation.arguments[0], -1)
             continue
-        inside, height = place in grouped, 0
         for a in operation.arguments:
             if a in level:
-                same = inside and a in member and member[a][0] == operation.shape
+                same = able and a in member and member[a][0] == operation.shape
                 height = max(height, level[a] + (0 if same else 1))
-        level[place], unit[place] = height, place
-        if inside:
-            unit[place] = member[place] = key = (operation.shape, height)
+        level[place] = height
+        if able:
+            member[place] = key = (operation.shape, height, 0)
             groups.setdefault(key, []).append(place)
-    kept = set(lowered.outputs)
-    for place in order:
-        kept.update(a for a in operations[place].arguments if unit.get(a) != unit[place])
-        if unit[place] in groups and place not in member:
-            kept.add(place)
-    steps = []
-    firsts = {
-        u: place for place, u in reversed(list(zip(order, map(unit.get, order), strict=True)))
-    }
-    for u in sorted(firsts, key=lambda u: (level[firsts[u]], firsts[u])):
-        if u in groups:
-            steps += fused(operations, groups[u], [p for p in groups[u] if p in kept], u[0], lanes)
-        else:
-            steps.append(plain_step(u, operations[u]))
-    return steps
+    return groups, level
 
 
-def reduced_in(place: int, operations: list[Operation], member: dict[int, Key]) -> Key | None:
-    """The group on the way of which a sum or an inner product is taken, if there is one."""
-    operation = operations[place]
-    product = operation.name == "contract" and operation.parameters == ("a,a->",)
-    if operation.name != "sum" and not product:
-        return None
-    keys = {member.get(a) for a in operation.arguments if operations[a].primitive is not None}
-    key = keys.pop() if len(keys) == 1 else None
-    if key is None or any(operations[a].shape != key[0] for a in operation.arguments):
-        return None
-    if is_short(key[0]) and (not key[0] or operation.shape or operation.dtype != DOUBLE):
-        return None
-    return key
+class Calls:
+    """A lowered program in calls: loops in a row are one, what else there is stands between.
 
-
-def is_short(shape: Shape) -> bool:
-    return math.prod(shape) < FUSED_FROM
-
-
-def fusible(place: int, operations: list[Operation], lanes: bool) -> bool:
-    """Whether an operation is worth a group."""
-    operation = operations[place]
-    if is_short(operation.shape):
-        return lanes and in_lanes(operation, operations, DOUBLE)
-    if not is_elementwise(operation):
-        return False
-    rows = operation.shape[0]
-    return rows > 1 or operation.size == rows
-
-
-def fused(
-    operations: list[Operation], places: list[int], kept: list[int], shape: Shape, lanes: bool
-) -> list[Step]:
-    """A group as one step; as several where its rows are too long for blocks."""
-    inside = set(places)
-    arguments = list(
-        dict.fromkeys(a for p in places for a in operations[p].arguments if a not in inside)
-    )
-    if is_short(shape):
-        if len(places) < LANES_FROM:
-            return [plain_step(p, operations[p]) for p in places]
-        short = Lanes(operations, places, kept, arguments, shape)
-        return [Step(short, tuple(arguments), tuple(kept), True)]
-    spread = any(operations[a].shape != shape and operations[a].size != 1 for a in arguments)
-    partly = any(
-        operations[p].name == "sum" and len(operations[p].parameters[0]) < len(shape)
-        for p in places
-    )
-    rows = spread or partly
-    if rows and math.prod(shape[1:]) > LONGEST_ROW:
-        return [plain_step(p, operations[p]) for p in places]
-    group = Group(operations, places, kept, arguments, shape, rows, lanes)
-    return [Step(group, tuple(arguments), tuple(kept), True)]
-
-
-class Group:
-    """A group of operations as a function of whole arrays.
-
-    Parameters
-    ----------
-    operations : list of Operation
-    places : list of int
-        Those of the group, in order.
-    kept : list of int
-        Those that are asked for.
-    arguments : list of int
-        What comes from outside.
-    shape : tuple
-        The common shape.
-    by_row : bool
-        Whether blocks are of rows; of entries, the arrays laid flat, otherwise.
-    lanes : bool
-        Whether runs of arithmetic are compiled.
+    Arrays that are only spread or reshaped are read where they are; such a view is made for NumPy
+    and for who asks for it alone.
     """
 
     def __init__(
         self,
-        operations: list[Operation],
-        places: list[int],
-        kept: list[int],
-        arguments: list[int],
-        shape: Shape,
-        by_row: bool,
-        lanes: bool,
+        lowered: Lowered,
+        order: list[int],
+        groups: dict[Key, list[int]],
+        level: dict[int, int],
     ) -> None:
-        self.shape, self.by_row = shape, by_row
-        self.row = row = shape[1:] if by_row else ()
-        self.count = shape[0] if by_row else math.prod(shape)
-        self.block = max(1, min(self.count, BLOCK // max(1, math.prod(row))))
-        self.blocks = -(-self.count // self.block)
-        self.work = len(places) * math.prod(shape)
-        self.arguments = arguments
-        self.like = {a: (operations[a].shape, operations[a].dtype) for a in arguments}
-        self.recycled: dict[int, int] = {}  # from a value to the argument whose memory it takes
-        # The shape in which each argument is cut: flat, or a number of no dimensions.
-        self.given = [
-            None if by_row else (-1,) if operations[a].shape == shape else () for a in arguments
-        ]
-        writer = Writer(operations, places, kept, arguments, shape, by_row, lanes)
-        self.run = writer.compiled()
-        self.scratch, self.outs = writer.scratch, writer.outs
-        self.fixed = writer.fixed
-        number = {place: i for i, place in enumerate(writer.order)}
-        self.written = [number[place] for place in kept]
-        self.last_read = {a: number[writer.last[a]] for a in arguments}
-        self.matrix = (writer.rows.count, self.block * math.prod(row)), writer.dtype
+        self.operations, self.steps = lowered.operations, list[Step]()
+        self.loops: Any = importlib.import_module("lagrad.compiler.native.loop")
+        operations = lowered.operations
+        unit = {p: key for key, places in groups.items() for p in places}
+        plain = [p for p in order if p not in unit and operations[p].name not in VIEWS]
+        views = [p for p in order if p not in unit and operations[p].name in VIEWS]
+        # What has to be an array: outputs, what NumPy is given, what groups give one another.
+        self.asked = {*lowered.outputs, *(a for p in plain for a in operations[p].arguments)}
+        early = {a for p in plain for a in operations[p].arguments}
+        # Where an array is spread, reshaped and spread again it has to be one in between.
+        sources = {
+            self.loops.source_of(a, operations)[0] for p in unit for a in operations[p].arguments
+        }
+        early |= sources.intersection(views)
+        self.asked |= early
+        for p in reversed(views):
+            if p in self.asked:
+                self.asked.update(operations[p].arguments)
+            if p in early:
+                early.update(operations[p].arguments)
+        self.kept = set(self.asked)
+        for p, key in unit.items():
+            for a in operations[p].arguments:
+                if unit.get(a) != key:
+                    self.kept.add(self.loops.source_of(a, operations)[0])
+        turns: list[tuple[int, int, int, Any]] = [(level[p], 0, p, None) for p in plain]
+        turns += [(key[1], 1, places[0], key) for key, places in groups.items()]
+        turns += [(level[p], 2, p, None) for p in views if p in early]
+        waiting: list[Any] = []
+        for _, _, place, key in sorted(turns, key=lambda turn: turn[:3]):
+            if key is not None:
+                waiting.append(self._loop(groups[key], key[0]))
+                continue
+            self._flush(waiting)
+            self.steps.append(plain_step(place, operations[place]))
+        self._flush(waiting)
+        late = [p for p in views if p in self.asked and p not in early]
+        self.steps += [plain_step(p, operations[p]) for p in late]
 
-    def recycle(self, places: Sequence[int]) -> None:
-        """Take the memory of arguments that nothing needs afterwards, for values like them.
+    def _loop(self, places: list[int], shape: Shape) -> Any:
+        operations, inside = self.operations, set(places)
+        outside = dict.fromkeys(
+            a for p in places for a in operations[p].arguments if a not in inside
+        )
+        arguments = [a for a in outside if not self._is_number(a)]
+        return self.loops.Loop(
+            operations, places, [p for p in places if p in self.kept], arguments, shape
+        )
 
-        Only of those that are cut as the group is: what is spread over rows, every block reads.
-        """
-        free = [p for p in places if p in self.arguments and self.like[p][0] == self.shape]
-        for i, out in enumerate(self.outs):
-            for place in free:
-                # No operation of a block may read what another one has written over.
-                read = self.last_read[place] <= self.written[i]
-                if read and not out.parts and self.like[place] == (out.shape, out.dtype):
-                    self.recycled[i] = self.arguments.index(place)
-                    free.remove(place)
-                    break
+    def _is_number(self, place: int) -> bool:
+        source = self.operations[self.loops.source_of(place, self.operations)[0]]
+        return source.value is not None and source.size == 1
 
-    def __call__(self, *arguments: Array) -> tuple[Array, ...]:
-        # A number of Python's stays one, and takes the dtype of what it meets.
-        given = [
-            a if shape is None or type(a) in NUMBERS else np.reshape(a, shape)
-            for a, shape in zip(arguments, self.given, strict=True)
-        ]
-        outs = [
-            self._empty(out) if (k := self.recycled.get(i)) is None else self._memory(given[k], out)
-            for i, out in enumerate(self.outs)
-        ]
+    def _flush(self, waiting: list[Any]) -> None:
+        """Loops in a row as one call; as NumPy's where those are few."""
+        if not waiting:
+            return
+        operations, inside = self.operations, sorted(p for loop in waiting for p in loop.places)
+        # With the views that the loops read through, for NumPy.
+        places = sorted({*inside, *self._views(waiting)})
+        plain = [plain_step(p, operations[p]) for p in places]
+        work = sum(len(loop.places) * math.prod(loop.shape) for loop in waiting)
+        if len(inside) < WORTH and work < LITTLE:
+            self.steps += plain
+        else:
+            made = {o.place for loop in waiting for o in loop.outputs}
+            results = [p for p in made if p in self.asked or self._is_read_later(p, waiting)]
+            kernel = native().Kernel(list(waiting), results, None)
+            kernel.reference = in_turn(plain, kernel.arguments, results, operations)
+            self.steps.append(Step(kernel, tuple(kernel.arguments), tuple(results), True))
+        waiting.clear()
 
-        def work(numbers: Iterator[int]) -> None:
-            with np.errstate(all="ignore"):
-                full = [np.empty((self.block, *self.row), dtype) for dtype in self.scratch]
-                matrix = np.empty(*self.matrix)
-                for row, k in self.fixed.items():
-                    matrix[row] = given[k]
-                rows = [r.reshape(self.block, *self.row) for r in matrix]
-                for k in numbers:
-                    low = k * self.block
-                    high = min(low + self.block, self.count)
-                    if high - low < self.block:
-                        full = [s[: high - low] for s in full]
-                        rows = [r[: high - low] for r in rows]
-                    self.run(low, high, k, given, outs, full, matrix, rows)
+    def _views(self, loops: list[Any]) -> set[int]:
+        found = set[int]()
+        for loop in loops:
+            for access in loop.inputs:
+                place = access.place
+                while place != access.root:
+                    found.add(place)
+                    (place,) = self.operations[place].arguments
+        return found
 
-        run_in_parts(work, self.blocks, self.work)
-        return tuple([self._whole(out, a) for out, a in zip(self.outs, outs, strict=True)])
+    def _is_read_later(self, place: int, loops: list[Any]) -> bool:
+        """Whether a value that groups read is read by groups of a later call."""
+        own = {p for loop in loops for p in loop.places}
+        return any(p not in own for p in self.readers.get(place, ()))
 
-    def _memory(self, array: Array, out: Out) -> Array:
-        """The memory of an argument, read before it is written, block by block."""
-        fits = array.flags.c_contiguous and array.flags.writeable and array.dtype == out.dtype
-        return array if fits else self._empty(out)
+    @functools.cached_property
+    def readers(self) -> dict[int, list[int]]:
+        """The operations that read each array, through views too."""
+        found: dict[int, list[int]] = {}
+        for p, operation in enumerate(self.operations):
+            for a in operation.arguments:
+                found.setdefault(self.loops.source_of(a, self.operations)[0], []).append(p)
+        return found
 
-    def _empty(self, out: Out) -> Array:
-        if out.parts:
-            return np.empty((self.blocks, *out.shape), out.dtype)
-        return np.empty(out.shape if self.by_row else math.prod(out.shape), out.dtype)
 
-    def _whole(self, out: Out, array: Array) -> Array:
-        if out.parts:
-            return np.add.reduce(array, axis=0)
-        return array if self.by_row else array.reshape(out.shape)
+def in_turn(
+    steps: Sequence[Step], arguments: Sequence[int], results: Sequence[int], operations: Any
+) -> Callable[..., tuple[Array, ...]]:
+    """Steps as a function of the values at some places."""
+    constants = {
+        a: operations[a].value
+        for step in steps
+        for a in step.arguments
+        if operations[a].value is not None
+    }
+
+    def run(*values: Array) -> tuple[Array, ...]:
+        memory = constants | dict(zip(arguments, values, strict=True))
+        for step in steps:
+            memory[step.results[0]] = step.function(*[memory[a] for a in step.arguments])
+        return tuple([memory[p] for p in results])
+
+    return run

@@ -125,6 +125,10 @@ class Lowered:
         value = self._number(place)
         return value is not None and bool(np.all(value == number))
 
+    def placed(self, operation: Operation) -> int:
+        """Where the value of an operation is that a rule has come to."""
+        return self._simplified(operation)
+
     def _simplified(self, operation: Operation) -> int:
         """Where the value of an operation is: that of an equal one, or its own."""
         if is_elementwise(operation):
@@ -135,6 +139,8 @@ class Lowered:
             found = rule(self, operation)
             if isinstance(found, int):
                 return found
+            if found.primitive not in (primitive, operation.primitive):
+                return self._simplified(found)
             operation = found
         # Of the operation as it is now: a sum with minus something has become a difference.
         primitive, arguments = operation.primitive, operation.arguments

@@ -12,8 +12,6 @@ import numpy as np
 from lagrad.typing import Array
 
 njit: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
-# Lanes computed at a time: a dozen rows of them are in a core's first cache.
-LANES = 256
 
 
 def _slope(y: float, x: float) -> Any:
@@ -121,100 +119,6 @@ def _tangent(
         sums[i] += g
 
 
-def _sum(x: Array) -> float:
-    total = 0.0
-    for i in range(x.size):
-        total += x[i]
-    return total
-
-
-def _nothing(x: Array) -> float:
-    """Zero, or NaN where an entry is not finite."""
-    total = 0.0
-    for i in range(x.size):
-        total += x[i] * 0.0
-    return total
-
-
-def _inner(x: Array, y: Array) -> float:
-    total = 0.0
-    for i in range(x.size):
-        total += x[i] * y[i]
-    return total
-
-
-# Sums in any order: by vectors.
-total, inner, nothing = (
-    numba.njit(cache=True, fastmath={"reassoc", "nsz"})(f) for f in (_sum, _inner, _nothing)
-)
-
-
-def _lanes(program: Array, rows: Array, count: int, totals: Array) -> None:
-    """Compute functions of vectors, some lanes of all of them at a time.
-
-    Parameters
-    ----------
-    program : ndarray
-        A line for each function: its code, the rows of its operands, and the row of its value.
-        Past the codes of functions, two add up what they make of their operands in an entry of
-        `totals`: the sum, and the inner product.
-    rows : ndarray
-        Vectors, of which the first `count` entries are used.
-    """
-    totals[:] = 0.0
-    for low in range(0, count, LANES):
-        high = min(low + LANES, count)
-        for j in range(program.shape[0]):
-            c, out = program[j, 0], program[j, 3]
-            x, y = rows[program[j, 1], low:high], rows[program[j, 2], low:high]
-            if c == 29:
-                totals[out] += total(x)
-                continue
-            if c == 30:
-                totals[out] += inner(x, y)
-                continue
-            if c == 31:
-                totals[out] += nothing(x)
-                continue
-            z = rows[out, low:high]
-            if c == 0:
-                for i in range(z.size):
-                    z[i] = x[i] + y[i]
-            elif c == 1:
-                for i in range(z.size):
-                    z[i] = x[i] - y[i]
-            elif c == 2:
-                for i in range(z.size):
-                    z[i] = x[i] * y[i]
-            elif c == 3:
-                for i in range(z.size):
-                    z[i] = x[i] / y[i]
-            elif c == 9:
-                far = 0
-                for i in range(z.size):
-                    z[i] = (1.0 - x[i]) * (1.0 + x[i])
-                    far += z[i] < 1e-4
-                if far:
-                    for i in range(z.size):
-                        if z[i] < 1e-4:
-                            z[i] = slope(x[i], y[i])
-            elif c == 10:
-                for i in range(z.size):
-                    z[i] = -x[i]
-            elif c == 11:
-                for i in range(z.size):
-                    z[i] = x[i] * x[i]
-            elif c == 12:
-                for i in range(z.size):
-                    z[i] = np.sqrt(x[i])
-            elif c == 14:
-                for i in range(z.size):
-                    z[i] = np.abs(x[i])
-            else:
-                for i in range(z.size):
-                    z[i] = value(c, x[i], y[i])
-
-
 def _repeat(
     code: Array,
     first: Array,
@@ -247,6 +151,4 @@ def _repeat(
             memory[state[k]] = held[k]
 
 
-forward, backward, tangent, lanes, repeat = map(
-    njit, (_forward, _backward, _tangent, _lanes, _repeat)
-)
+forward, backward, tangent, repeat = map(njit, (_forward, _backward, _tangent, _repeat))

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.compiler.fusion import Group, Step, lowered_steps, steps_of
+from lagrad.compiler.fusion import Step, lowered_steps, native_steps
 from lagrad.compiler.lowering import Lowered, Operation
-from lagrad.compiler.scalar_opcodes import loops
-from lagrad.compiler.vector_program import Lanes
 from lagrad.expressions.expression import Expression
 from lagrad.typing import Array, Shape
 
@@ -31,12 +29,13 @@ class Plan:
     """
 
     __slots__ = (
-        "alone",
         "calls",
+        "compiled",
         "constants",
         "inputs",
         "last",
         "lowered",
+        "native",
         "outputs",
         "run",
         "shared",
@@ -56,11 +55,7 @@ class Plan:
         self.inputs = tuple(inputs)
         self.outputs = tuple(lowered.outputs)
         self.width = len(operations)
-        self.constants = [
-            (place, operations[place].value)
-            for place in {*lowered.outputs, *(a for s in self.steps for a in s.arguments)}
-            if operations[place].value is not None
-        ]
+        self.constants = self._constants(self.steps, operations)
         asked = Counter(lowered.outputs)
         # Which outputs may be another value's memory, or not of their node's dtype.
         self.shared = [
@@ -68,13 +63,19 @@ class Plan:
             for place, node in zip(lowered.outputs, outputs, strict=True)
         ]
         self.last = self._releases(self.steps, operations)
-        self.alone: Callable[[Sequence[Array]], tuple[list[Array], bool]] | None = None
         self.calls = 0
-        # In calls of NumPy, each of which costs as much as a thousand entries.
-        self.work = sum(1 + getattr(step.function, "work", 0) // 1000 for step in self.steps)
+        # In nanoseconds, roughly: a call of NumPy, and what it does to each entry.
+        self.work = sum(500 + 2 * operations[step.results[0]].size for step in self.steps)
         self.run: Callable[[Sequence[Array]], list[Array]] | None = None
+        self.compiled = False
+        self.native: Callable[[Sequence[Array]], list[Array]] | None = None
         # What it is made again from, where it turns out to be called often.
-        self.lowered = lowered if 0 < len(self.steps) <= STRAIGHT_AT_MOST else None
+        self.lowered = lowered if 0 < len(self.steps) <= AT_MOST else None
+
+    def _constants(self, steps: list[Step], operations: list[Operation]) -> list[tuple[int, Any]]:
+        """The constants that steps, or who asks for outputs, are given, with their places."""
+        used = {*self.outputs, *(a for step in steps for a in step.arguments)}
+        return [(p, operations[p].value) for p in used if operations[p].value is not None]
 
     def _releases(self, steps: list[Step], operations: list[Operation]) -> list[Shape]:
         """For each step the large values that nothing needs after it."""
@@ -88,12 +89,6 @@ class Plan:
             size = operations[place].size * operations[place].dtype.itemsize
             if place not in held and size >= RELEASED_FROM:
                 last[k] = (*last[k], place)
-        # Arrays that the plan made, and that no other value may be a view of.
-        viewed = {a for o in operations if not o.owns for a in o.arguments}
-        for step, dying in zip(steps, last, strict=True):
-            if isinstance(step.function, Group):
-                alone = [p for p in dying if operations[p].owns and p not in viewed]
-                step.function.recycle(alone)
         return last
 
     def __call__(self, values: Sequence[Array]) -> list[Array]:
@@ -108,23 +103,45 @@ class Plan:
             self._hasten(self.lowered)
         return (self.run or self.interpreted)(values)
 
+    def quietly(self, values: Sequence[Array]) -> list[Array]:
+        """The same by machine code alone, which never warns, where that is all there is."""
+        return self.native(values) if self.native is not None else self(values)
+
     def checked(self, values: Sequence[Array]) -> tuple[list[Array], bool]:
         """The same, without warnings, and whether all of it is finite."""
-        if self.alone is not None:
-            return self.alone(values)
         found = self(values)
         return found, all_finite(found)
 
+    def hasten(self) -> None:
+        """Be compiled now, since it will be called again, but for what takes long to compile."""
+        if self.lowered is not None and len(self.steps) <= AT_ONCE:
+            self._compile(self.lowered)
+
     def _hasten(self, lowered: Lowered) -> None:
-        """Become a function of its own, and that of lanes, as calls add up."""
+        """Become a function of its own, and then machine code, as calls add up."""
         self.calls += 1
-        if self.calls == OFTEN:
+        if self.calls == OFTEN and len(self.steps) <= STRAIGHT_AT_MOST:
             self.run = straight(self, self.steps, self.last)
-        if self.calls >= OFTEN and loops(self.calls * self.work):
-            steps = steps_of(lowered, lanes=True)
-            self.run = straight(self, steps, self._releases(steps, lowered.operations))
-            self.alone = alone(self, steps)
-            self.lowered = None
+        if self.calls * self.work >= PRICE * len(self.steps):
+            self._compile(lowered)
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it is machine code; asking counts as a call."""
+        if self.lowered is not None:
+            self._hasten(self.lowered)
+        return self.compiled
+
+    def _compile(self, lowered: Lowered) -> None:
+        self.lowered = None
+        steps = native_steps(lowered)
+        if steps is not None:
+            self.compiled = True
+            self.constants = self._constants(steps, lowered.operations)
+            self.steps, self.last = steps, self._releases(steps, lowered.operations)
+            self.run = straight(self, steps, self.last)
+            if all(step.several for step in steps):
+                self.native = self.run
 
     def interpreted(self, values: Sequence[Array]) -> list[Array]:
         """The same, step by step, by the same calls however often."""
@@ -148,6 +165,9 @@ class Plan:
 # bookkeeping of a step costs as much as an operation on a hundred numbers.
 OFTEN = 12
 STRAIGHT_AT_MOST = 1000
+# Nanoseconds that an operation takes to be compiled, and has to take in calls before it is; so many
+# are compiled at once where that is asked for, and more than so many never.
+PRICE, AT_ONCE, AT_MOST = 600_000, 1_000, 5_000
 # Bytes from which an array is let go as soon as nothing needs it.
 RELEASED_FROM = 1 << 16
 
@@ -160,7 +180,8 @@ def straight(
     given = ", ".join(f"v{place}" for place in range(len(plan.inputs)))
     lines = ["def run(values):", *([f"    {given}, = values"] if given else [])]
     for k, (step, last) in enumerate(zip(steps, releases, strict=True)):
-        names[f"f{k}"] = step.function
+        # A kernel's own function, without the one around it.
+        names[f"f{k}"] = getattr(step.function, "direct", step.function)
         results = ", ".join(f"v{place}" for place in step.results) + "," * step.several
         called = f"f{k}({', '.join(f'v{place}' for place in step.arguments)})"
         lines.append(f"    {results} = {called}" if step.results else f"    {called}")
@@ -169,22 +190,3 @@ def straight(
     exec("\n".join(lines), names)
     found: Callable[[Sequence[Array]], list[Array]] = names["run"]
     return found
-
-
-def alone(
-    plan: Plan, steps: list[Step]
-) -> Callable[[Sequence[Array]], tuple[list[Array], bool]] | None:
-    """A plan that is one call of lanes, which see whether results are finite as they make them."""
-    if len(steps) != 1 or not isinstance(steps[0].function, Lanes):
-        return None
-    (step,), lanes = steps, steps[0].function
-    count = len(plan.inputs)
-    if any(a >= count for a in step.arguments) or not set(step.results).issuperset(plan.outputs):
-        return None
-    order = [step.results.index(place) for place in plan.outputs]
-
-    def run(values: Sequence[Array]) -> tuple[list[Array], bool]:
-        found, finite = lanes.checked(*[values[k] for k in step.arguments])
-        return [found[k] for k in order], finite
-
-    return run

@@ -23,8 +23,6 @@ NAMES = (
     *("sin", "cos", "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"),
     "copy",  # of a right side, to the variable that it defines
 )
-# What lanes make of whole vectors, beside.
-TOTALS = {"sum": len(NAMES), "contract": len(NAMES) + 1}
 # The first ten take two numbers.
 BINARY = 10
 CODES = {name: code for code, name in enumerate(NAMES)}
@@ -38,7 +36,7 @@ def compiled() -> tuple[Callable[..., None], ...] | None:
     if importlib.util.find_spec("numba") is None:
         return None
     jitted: Any = importlib.import_module("lagrad.compiler.numba_kernels")
-    return jitted.forward, jitted.backward, jitted.tangent, jitted.lanes, jitted.repeat
+    return jitted.forward, jitted.backward, jitted.tangent, jitted.repeat
 
 
 FUNCTIONS: dict[str, Callable[..., float]] = {

@@ -127,6 +127,41 @@ def back(transpose: str) -> Rule:
     return rule
 
 
+def nothing_reduced(lowered: Any, operation: Any) -> Any:
+    """A reduction over axes of one entry moves its entries only."""
+    (axes,), (a,) = operation.parameters, operation.arguments
+    argument = lowered.operations[a]
+    if argument.dtype != operation.dtype or any(argument.shape[k] != 1 for k in axes):
+        return operation
+    moved = replace(operation, primitive=indexing.reshape, parameters=(operation.shape,))
+    return shaped(lowered, moved)
+
+
+def without_sums(lowered: Any, operation: Any) -> Any:
+    """A contraction that adds nothing up, of arguments whose axes are in order: a product."""
+    given, out = operation.parameters[0].split("->")
+    places = []
+    for labels, a in zip(given.split(","), operation.arguments, strict=True):
+        argument = lowered.operations[a]
+        ordered = [c for c in out if c in labels] == list(labels)
+        if not ordered or len(set(labels)) < len(labels) or argument.dtype != operation.dtype:
+            return operation
+        sizes = dict(zip(labels, argument.shape, strict=True))
+        shape = tuple(sizes.get(c, 1) for c in out)
+        if shape != argument.shape:
+            moved = replace(
+                argument,
+                primitive=indexing.reshape,
+                parameters=(shape,),
+                arguments=(a,),
+                shape=shape,
+                value=None,
+            )
+            a = lowered.placed(moved)
+        places.append(a)
+    return product(lowered, as_other(operation, "multiply", *places))
+
+
 def itself(lowered: Any, operation: Any) -> Any:
     return operation.arguments[0]
 
@@ -145,4 +180,6 @@ RULES: dict[Primitive, Rule] = {
     PRIMITIVES["gather"]: back("scatter"),
     PRIMITIVES["getitem"]: back("embed"),
     PRIMITIVES["stop_gradient"]: itself,
+    **{PRIMITIVES[name]: nothing_reduced for name in ("sum", "max", "min")},
+    PRIMITIVES["contract"]: without_sums,
 }

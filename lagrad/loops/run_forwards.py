@@ -66,7 +66,7 @@ def compiled_step(chain: Chain) -> tuple[Scalarised, Any] | None:
     chain.evaluation.work += chain.length * 10 * max(1, len(plan.steps))
     loop = loops(chain.evaluation.work)
     scalars = None if loop is None else chain.evaluation.scalars
-    return None if scalars is None or loop is None else (scalars, loop[4])
+    return None if scalars is None or loop is None else (scalars, loop[3])
 
 
 def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat: Any) -> Array:

@@ -6,7 +6,7 @@ many scalars are swept on their tape. What comes out not finite is left to the s
 which says where it comes from.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Expression, Variable
 from lagrad.expressions.graph import ancestors, conditioned, divides, repeats, selects
 from lagrad.programs.derived_programs import Derivable, adjoint
+from lagrad.programs.quick_gradient import QuickGradient, turned
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
 from lagrad.solving.kinks import Kinks, Side, directions, moved
 from lagrad.solving.last_bits import DIVIDES, STEADY, doubting, in_last_bits, moving, rounded
@@ -32,8 +33,6 @@ from lagrad.typing import Array
 
 # What of a sum's terms a wider precision knows by few digits.
 NOTHING = 1e-11
-# Of a gradient: how much of it other roundings may change.
-TURNED = 5e-7
 # Numbers of a gradient whose own sums are looked at in every call.
 LOOKED_AT = 10_000
 # Operations of a program, from which rounding may be magnified on the way, however often it is run.
@@ -101,7 +100,7 @@ class ExplicitGradient:
         self.loops = repeats(system.arena.nodes)
         with system.arena.reopened():
             matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
-        self.tie_count = len(ties)
+        self.tie_count, self.ties, self.matrices = len(ties), list(ties), bool(matrices)
         self.wide = self._wide(results, definitions(system))
         if self.differences is not None:
             roots = [system.constraints[name].root for name in compiled.system.constraints]
@@ -124,6 +123,17 @@ class ExplicitGradient:
             dtype if shared or dtype != v.dtype else None
             for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=False)
         ]
+
+    def quick(self, given: Collection[str]) -> QuickGradient | None:
+        """The same with what is to be looked at in one number, of values `given` by a caller.
+
+        None where it is looked at otherwise.
+        """
+        plain = self.of is not None and self.compiled.flat is None and not self.matrices
+        if not plain or self.loops or self.kinked_loops:
+            return None
+        results = [self.system.variables[name] for name in self.names]
+        return QuickGradient(self, results, self.ties, given, self.compiled.operations > LONG)
 
     def _asked_inside(self) -> list[Expression]:
         """The derivatives that the function itself asks for, and makes its results of."""
@@ -245,7 +255,7 @@ class ExplicitGradient:
         for plan in self._coarse:
             for plain, other in zip(slopes, plan(values), strict=True):
                 change = SAFETY / COARSE * size_of(other - plain)
-                if not change <= TURNED * size_of(plain):
+                if not change <= turned(self.given) * size_of(plain):
                     return True
         return False
 

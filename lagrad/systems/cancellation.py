@@ -193,6 +193,37 @@ class Differences:
         return first, top
 
 
+def margin(found: Differences) -> list[Any]:
+    """Numbers that are positive where `found.first` has nothing to say, as expressions."""
+    limits = []
+    for node in found.functions:
+        (a,) = node.arguments
+        # |log a| is less than a share where a is nearly that close to one.
+        limits.append(np.min(np.abs(1 - np.abs(a))) - 1.02 * found.least)
+    for total in found.sums:
+        size = largest_of(*total.terms) if total.size is largest_of else squares_of(total)
+        limits.append(np.min(np.abs(total.node) - found.least * size))
+    return limits
+
+
+def as_doubles(node: Any) -> Any:
+    return np.astype(node, float)
+
+
+def squares_of(total: Sum) -> Any:
+    """The root sum of squares of the terms of an operation on arrays, as `size_of` has it."""
+    node, parameters = total.node, total.node.parameters
+    assert node.primitive is not None
+    if name_of(node) == "sum" and node.dtype == np.float32:
+        # No less than that, Σa² ≤ max |a|·Σ|a|, and within the range of single precision.
+        (axes,), size = parameters, np.abs(node.arguments[0])
+        return np.sqrt(np.max(size, axis=axes)) * np.sqrt(np.sum(size, axis=axes))
+    squares = tuple(np.square(as_doubles(a)) for a in node.arguments)
+    if name_of(node) == "sparse_product":
+        parameters = (parameters[0].squared(),)
+    return np.sqrt(node.graph.apply(node.primitive, squares, parameters))
+
+
 def stands_out(value: Array, terms: Sequence[Array], share: float) -> bool:
     """Whether a large array's entries are all more than a share of any of their terms.
 

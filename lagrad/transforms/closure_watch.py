@@ -101,10 +101,6 @@ class Namespace:
             return False
         return True
 
-    def unchanged(self, state: Mapping[str, Any]) -> bool:
-        found: list[Any] = []
-        return self.read_into(found, state) and alike(found, self.values)
-
 
 class Owner:
     """The attributes of an object, a class or a module that count, as they are."""
@@ -114,7 +110,8 @@ class Owner:
         self.keys = list(owner.__dict__)
         self.space = Namespace(owner.__dict__, reached.attributes(owner))
 
-    def unchanged(self) -> bool:
+    def read_into(self, found: list[Any]) -> bool:
+        """Add their values; whether they are those of the same names, of the same class."""
         state = self.owner.__dict__
         if type(self.owner) is not self.kind:
             return False
@@ -122,7 +119,7 @@ class Owner:
             if sorted(self.reached.attributes(self.owner)) != self.space.names:
                 return False
             self.keys = list(state)
-        return self.space.unchanged(state)
+        return self.space.read_into(found, state)
 
 
 def state_of(generator: Any) -> Any:
@@ -157,6 +154,8 @@ class Watch:
             self.found += space.values
         self.contexts = reached.contexts
         self.found += [variable.get(None) for variable in self.contexts]
+        for owner in self.owners:
+            self.found += owner.space.values
         arrays = [(a, copies(a)) for a in reached.arrays if not a.dtype.hasobject]
         self.objects = [(a, a.ravel().tolist()) for a in reached.arrays if a.dtype.hasobject]
         self.copies = Copies(arrays)
@@ -176,11 +175,11 @@ class Watch:
                 return False
         if self.contexts:
             found += [variable.get(None) for variable in self.contexts]
+        for owner in self.owners:
+            if not owner.read_into(found):
+                return False
         if not alike(found, self.found):
             return False
-        for owner in self.owners:
-            if not owner.unchanged():
-                return False
         for table, keys in self.dicts:
             if not alike(list(table), keys):
                 return False

@@ -190,8 +190,13 @@ def straight_way(
     # Of each input, its place among the arguments' leaves, or its value.
     inputs = [(place.get(name), trace.values.get(name)) for name in line.inputs]
     arranged = transform.arrangement(trace)
+    quick = line.quick([name for name in line.inputs if name in place])
 
     def express(args: Sequence[Array]) -> Any:
+        if quick is not None:
+            found = quick([value if k is None else args[k] for k, value in inputs])
+            if found is not None:
+                return arranged(found)
         if not all_finite(args):
             return OTHER_BRANCH
         found = line([value if k is None else args[k] for k, value in inputs], hot=True)

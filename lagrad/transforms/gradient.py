@@ -55,11 +55,11 @@ class FunctionGradient(Straight):
         return scalar_output(trace, name_of(self.function), "grad")
 
     def arrangement(self, trace: Trace) -> Callable[[list[Any]], Any]:
-        structure = self.structure(trace)
+        gradients, value, both = self.structure(trace).builder, trace.tree.builder, self.with_value
 
         def arranged(found: list[Any]) -> Any:
-            gradient = structure.unflatten(found[1:])
-            return (trace.tree.unflatten(found[:1]), gradient) if self.with_value else gradient
+            gradient = gradients(found[1:])
+            return (value(found[:1]), gradient) if both else gradient
 
         return arranged
 
