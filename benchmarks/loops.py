@@ -103,7 +103,7 @@ def small_states(full: bool) -> Iterator[Row]:
         for _ in range(max(3, 10**5 // n)):  # hot: loops are compiled when they have run a while
             f(W)
         each[n] = min(once(lambda f=f: f(W)) for _ in range(3)) / n
-        limit = 6.0 if installed("numba") else 25.0
+        limit = 6.0 if installed("llvmlite") else 25.0
         yield Row(f"state of 10, {n:.0e} steps", "gradient, µs a step", 1e6 * each[n], limit)
     growth = each[max(each)] / each[10**3]
     yield Row("state of 10", "growth of a step's time with length", growth, 1.5)

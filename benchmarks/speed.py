@@ -52,7 +52,7 @@ def vectors(full: bool) -> Iterator[Row]:
         fast, value = lg.compile(plain), lg.compile(f)
         turns = max(7, min(301, 10**6 // n))
         work = f"elementwise, n = {n:.0e}"
-        # Short ones too become hot: numba compiles what was called often.
+        # Short ones too become hot: what was called often is compiled.
         for _ in range(40_000 if n < 10**4 else 600 if n < 10**5 else 50):
             fast(x, w), value(x, w)
         if installed("jax"):
@@ -172,7 +172,7 @@ def scalars(full: bool) -> Iterator[Row]:
             target = 0.35 if n in (10**5, 10**6) else None
             yield Row(work, "declare, solve, gradient / CasADi", r, target, note)
             r, a, b = ratio(again, lambda run=run, xs=xs: run(xs), 21)
-            target = (1.0 if installed("numba") else 10.0) if target else None
+            target = (1.0 if installed("llvmlite") else 10.0) if target else None
             note = f"{seconds(a)} / {seconds(b)}"
             yield Row(work, "value and gradient again / CasADi", r, target, note)
         r, a, b = ratio(again, value, 21)

@@ -1,4 +1,4 @@
-"""Settings for every test, and packages that are taken to be missing: `--without llvmlite,numba`."""
+"""Settings for every test, and packages that are taken to be missing: `--without llvmlite`."""
 
 import importlib.util
 import sys

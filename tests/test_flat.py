@@ -19,14 +19,16 @@ ENGINES = [
     "python",
     "written",
     "levels",
-    pytest.param("numba", marks=pytest.mark.skipif(loops.compiled() is None, reason="extra fast")),
+    pytest.param(
+        "machine code", marks=pytest.mark.skipif(loops.compiled() is None, reason="extra fast")
+    ),
 ]
 
 
 @pytest.fixture
 def engine(request, monkeypatch):
     """One of the four ways to run a tape, whatever its size."""
-    chosen = loops.compiled() if request.param == "numba" else None
+    chosen = loops.compiled() if request.param == "machine code" else None
     monkeypatch.setattr("lagrad.compiler.scalar_tape.loops", lambda size: chosen)
     if request.param in ("python", "written"):
         monkeypatch.setattr("lagrad.compiler.scalar_tape.levels", lambda *tape: None)

@@ -1,13 +1,12 @@
 """Loops over operations in a row, each a code with the places of its operands.
 
-numba compiles them where that installs and they have run long enough; Python runs them elsewhere.
+In machine code, where that is installed and they have run long enough; Python runs them elsewhere.
 """
 
 import functools
 import importlib.util
 import math
 import operator
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,17 +25,18 @@ NAMES = (
 # The first ten take two numbers.
 BINARY = 10
 CODES = {name: code for code, name in enumerate(NAMES)}
-# Numba takes up to half a second to load, and Python a tenth of a microsecond for a step.
+# To compile them takes a tenth of a second, and Python a tenth of a microsecond for a step.
 COMPILED_FROM = 1_000_000
 
 
 @functools.cache
 def compiled() -> tuple[Callable[..., None], ...] | None:
-    """The loops that `jitted` holds, compiled; None without numba (extra `fast`)."""
-    if importlib.util.find_spec("numba") is None:
+    """The loops of `native/interpreter.py`; None without llvmlite (extra `fast`)."""
+    if importlib.util.find_spec("llvmlite") is None:
         return None
-    jitted: Any = importlib.import_module("lagrad.compiler.numba_kernels")
-    return jitted.forward, jitted.backward, jitted.tangent, jitted.repeat
+    interpreter: Any = importlib.import_module("lagrad.compiler.native.interpreter")
+    found: tuple[Callable[..., None], ...] = interpreter.loops()
+    return found
 
 
 FUNCTIONS: dict[str, Callable[..., float]] = {
@@ -118,7 +118,7 @@ def tangent_in_python(
 
 def loops(steps: int) -> tuple[Callable[..., None], ...] | None:
     """Forward, backward and tangent compiled, for so many steps in all; None where they are not."""
-    return compiled() if steps >= COMPILED_FROM or "numba" in sys.modules else None
+    return compiled() if steps >= COMPILED_FROM or compiled.cache_info().currsize else None
 
 
 IN_PYTHON = (forward_in_python, backward_in_python, tangent_in_python)

@@ -1,8 +1,8 @@
 """Programs of many scalars as a flat tape: for each node a code, and where its operands are.
 
 Local partials are those that the primitives declare, computed by one call of NumPy for all nodes
-of one function; what is left for a loop is to add up their products in order. Without numba the
-loop is NumPy's where levels of the tape are wide, or Python's statements where tapes run often.
+of one function; what is left for a loop is to add up their products in order. Without machine code
+it is NumPy's where levels of the tape are wide, or Python's statements where tapes run often.
 """
 
 from collections.abc import Callable, Sequence
@@ -156,7 +156,7 @@ class ScalarTape:
     def _loops(self) -> tuple[Callable[..., None], ...]:
         """Loops compiled once the steps that Python has made would have paid for it.
 
-        Without numba, statements of Python, where levels are narrow.
+        Without machine code, statements of Python, where levels are narrow.
         """
         self._made += self.size
         if (compiled := loops(self._made)) is not None:
