@@ -123,7 +123,9 @@ class Lowered:
     def is_number(self, place: int, number: float) -> bool:
         """Whether a value is a small constant, that number throughout."""
         value = self._number(place)
-        return value is not None and bool(np.all(value == number))
+        if value is None:
+            return False
+        return bool(value == number) if type(value) in NUMBERS else value.item() == number
 
     def placed(self, operation: Operation) -> int:
         """Where the value of an operation is that a rule has come to."""
@@ -131,7 +133,9 @@ class Lowered:
 
     def _simplified(self, operation: Operation) -> int:
         """Where the value of an operation is: that of an equal one, or its own."""
-        if is_elementwise(operation):
+        if is_elementwise(operation) and any(
+            self.operations[a].name == "broadcast_to" for a in operation.arguments
+        ):
             operation = self._unspread(operation)
         primitive = operation.primitive
         assert primitive is not None

@@ -9,6 +9,7 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.fusion import Step, lowered_steps, native_steps
 from lagrad.compiler.lowering import Lowered, Operation
+from lagrad.compiler.scalar_plan import FROM, scalar_plan
 from lagrad.expressions.expression import Expression
 from lagrad.typing import Array, Shape
 
@@ -120,9 +121,15 @@ class Plan:
     def _hasten(self, lowered: Lowered) -> None:
         """Become a function of its own, and then machine code, as calls add up."""
         self.calls += 1
+        if self.calls == AGAIN and len(self.steps) >= FROM:
+            order = [step.results[0] for step in self.steps]
+            self.run = scalar_plan(lowered, len(self.inputs), order)
+            if self.run is not None:
+                self.lowered = None
+                return
         if self.calls == OFTEN and len(self.steps) <= STRAIGHT_AT_MOST:
             self.run = straight(self, self.steps, self.last)
-        if self.calls * self.work >= PRICE * len(self.steps):
+        if len(self.steps) <= LONGEST and self.calls * self.work >= PRICE * len(self.steps):
             self._compile(lowered)
 
     @property
@@ -165,9 +172,13 @@ class Plan:
 # bookkeeping of a step costs as much as an operation on a hundred numbers.
 OFTEN = 12
 STRAIGHT_AT_MOST = 1000
+# One of many single numbers is a tape from this call on.
+AGAIN = 2
 # Nanoseconds that an operation takes to be compiled, and has to take in calls before it is; so many
 # are compiled at once where that is asked for, and more than so many never.
-PRICE, AT_ONCE, AT_MOST = 600_000, 1_000, 5_000
+PRICE, AT_ONCE, AT_MOST = 600_000, 1_000, 2_000_000
+# Longer ones LLVM takes too long for.
+LONGEST = 5_000
 # Bytes from which an array is let go as soon as nothing needs it.
 RELEASED_FROM = 1 << 16
 

@@ -211,7 +211,7 @@ class Sweep(Carried):
 
     def _back_through(self, run: ImplicitRun, stretch: Stretch) -> None:
         block, residuals = run.block, run.equations.residuals
-        inner = {self.linearization.steps[k].target for k in stretch.steps}
+        inner = {self.linearization.tape.steps[k].target for k in stretch.steps}
         slots = inner.union(self.slots[v.index] for v in block.unknowns)
         if self.near is not None:
             idle = block not in self.near.solutions

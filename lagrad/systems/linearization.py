@@ -5,6 +5,8 @@ it carries tangents (`push`), backwards cotangents (`pull`); with matrices in th
 vectors it gives Jacobians. The maps' data are expressions, evaluated once for each point.
 """
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -13,12 +15,14 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy.sparse as sparse
 
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import ancestors
 from lagrad.expressions.linear_maps import Chosen, Joint, LinearMap, Reindex, Scale
-from lagrad.systems.sparsity import Entries, Patterns, added, is_small
+from lagrad.systems import scalar_partials
+from lagrad.systems.choices_taken import restricted
+from lagrad.systems.scalar_partials import ScalarPartials, Weights, weights_of
+from lagrad.systems.sparsity import Blocks, Entries, Patterns, added, is_small
 from lagrad.typing import Array, Shape
 
 Nodes: TypeAlias = Sequence[Expression]
@@ -38,7 +42,7 @@ class LocalPartial:
     source: int
     map: LinearMap | None  # None is the identity, from a right side to the variable it defines
 
-    def over(self, linear: LinearMap | None) -> "LocalPartial":
+    def over(self, linear: LinearMap | None) -> LocalPartial:
         """The same one with another map."""
         return LocalPartial(self.target, self.source, linear)
 
@@ -141,19 +145,33 @@ class Tape:
                 found.append((k, step.map, where))
         return found
 
-    def at(self, values: Sequence[Array], rounded: Rounded | None = None) -> "Linearization":
+    @cached_property
+    def weights(self) -> Weights | None:
+        """The partials as numbers, where all are of scalars, and many."""
+        return weights_of(self) if len(self.steps) >= scalar_partials.MANY else None
+
+    def at(self, values: Sequence[Array], rounded: Rounded | None = None) -> Linearization:
         """The tape with the values of its data, in the order of `data`."""
+        if self.weights is None or any(np.asarray(v).dtype != float for v in values[:1]):
+            return Linearization(self, self.steps_at(values), rounded)
+        numbers = ScalarPartials(self.weights, self.weights.at(values))
+        return Linearization(self, lambda: self.steps_at(values), rounded, numbers)
+
+    def steps_at(self, values: Sequence[Array]) -> list[LocalPartial]:
+        """The steps with the values of their data."""
         steps = list(self.steps)
         for k, linear, where in self._open:
             own = linear.data
             data = tuple(own[n] if i is None else values[i] for n, i in enumerate(where))
             steps[k] = steps[k].over(linear.with_data(data))
-        return Linearization(self, steps, rounded)
+        return steps
 
-    def pattern(self) -> "Linearization":
+    def pattern(self) -> Linearization:
         """The tape with ones for its numbers: where entries can be."""
-        steps = [s if s.map is None else s.over(s.map.pattern()) for s in self.steps]
-        return Linearization(self, steps)
+        steps = lambda: [s if s.map is None else s.over(s.map.pattern()) for s in self.steps]
+        own = self.weights
+        numbers = None if own is None else ScalarPartials(own, own.pattern())
+        return Linearization(self, steps, None, numbers)
 
 
 def plus(a: Any, b: Any) -> Any:
@@ -187,16 +205,27 @@ def accumulate(
 
 
 class Linearization:
-    """A tape at one point: nothing is evaluated again for another direction."""
+    """A tape at one point: nothing is evaluated again for another direction.
 
-    __slots__ = ("rounded", "steps", "tape")
+    Of many scalars there are numbers in arrays, and steps only where they are asked for.
+    """
 
     def __init__(
-        self, tape: Tape, steps: list[LocalPartial], rounded: Rounded | None = None
+        self,
+        tape: Tape,
+        steps: list[LocalPartial] | Callable[[], list[LocalPartial]],
+        rounded: Rounded | None = None,
+        numbers: ScalarPartials | None = None,
     ) -> None:
-        self.tape = tape
-        self.steps = steps
-        self.rounded = rounded
+        self.tape, self.rounded, self.numbers = tape, rounded, numbers
+        self._steps = steps
+
+    @property
+    def steps(self) -> list[LocalPartial]:
+        """The tape's steps with numbers in their maps."""
+        if callable(self._steps):
+            self._steps = self._steps()
+        return self._steps
 
     def taken(self, where: Places) -> list[LocalPartial]:
         return self.steps if where is None else [self.steps[k] for k in where]
@@ -207,6 +236,9 @@ class Linearization:
         A tangent is an array of its node's shape, or with `matrices` a matrix of one tangent in
         each column.
         """
+        if self.numbers is not None and not matrices:
+            self.numbers.carry(values, where, False, self.rounded)
+            return
         for step in self.taken(where):
             value = values[step.source]
             if isinstance(step.map, Joint) and not matrices:
@@ -231,6 +263,9 @@ class Linearization:
         With `taken`, a list of what is used at all, partials of what no choice takes are zero,
         whatever they are: NaN in the branch that `np.where` leaves aside.
         """
+        if self.numbers is not None and not matrices and taken is None:
+            self.numbers.carry(values, where, True, self.rounded)
+            return
         product: Product = lambda linear, value: linear.rmv(value)
         if matrices:
             product = lambda linear, value: linear.rlmul(value)
@@ -245,7 +280,7 @@ class Linearization:
         """A list with nothing in any slot."""
         return [None] * len(self.tape.shapes)
 
-    def reached(self, sources: Nodes) -> "Linearization":
+    def reached(self, sources: Nodes) -> Linearization:
         """The same with zero for partials by what no choice lets depend on the sources.
 
         So of sqrt(maximum(x, 0)) below zero, where the square root's own is infinite.
@@ -276,6 +311,9 @@ class Linearization:
 
     def jacobian(self, outputs: Nodes, sources: Nodes, dense: bool) -> Any:
         """The matrix of all outputs by all sources: an ndarray, or a `csr_array`."""
+        if self.numbers is not None:
+            found = self.numbers.jacobian(self.tape.slots, outputs, sources)
+            return found.toarray() if dense else found
         if not dense:
             return self.blocks(sources).assembled(outputs, sources)
         slots, width = self.tape.slots, sum(node.size for node in sources)
@@ -289,12 +327,12 @@ class Linearization:
             linear.as_dense() if held is unit else linear.lmul(held)
         )
         accumulate(matrices, self.steps, product)
-        found = [(n, matrices[slots[n.index]] if n.index in slots else None) for n in outputs]
+        rows_of = [(n, matrices[slots[n.index]] if n.index in slots else None) for n in outputs]
         return np.concatenate(
-            [np.zeros((node.size, width)) if rows is None else rows for node, rows in found]
+            [np.zeros((node.size, width)) if rows is None else rows for node, rows in rows_of]
         )
 
-    def blocks(self, sources: Nodes, through: bool = True) -> "Blocks":
+    def blocks(self, sources: Nodes, through: bool = True) -> Blocks:
         """The matrix of each slot by each source that it depends on.
 
         Small ones are dense, others sparse. `through` says whether a defined variable is its
@@ -327,59 +365,6 @@ class Linearization:
             for k, matrix in moved.items():
                 held[k] = added(held[k], matrix) if k in held else matrix
         return Blocks(self.tape.slots, found, patterns)
-
-
-def restricted(step: LocalPartial, values: list[Any], taken: list[Any]) -> LinearMap | None:
-    """A step's map where its target is taken; notes in `taken` where its source is.
-
-    An entry of `taken` is True, for the whole array, or says which of its entries; None until
-    something is known to use the slot.
-    """
-    linear = step.map
-    if values[step.target] is None:
-        return linear
-    here = True if taken[step.target] is None else taken[step.target]
-    there: Any = here if linear is None else True
-    if isinstance(linear, Scale) and linear.data:
-        weight = linear.weights().reshape(linear.target)
-        kept: Any = np.ones(linear.target, bool) if here is True else here
-        if isinstance(linear, Chosen):
-            kept = kept & (weight != 0)
-        if here is not True:
-            linear = linear.with_data((np.where(here, weight, 0.0),))
-        there = Scale(1.0, linear.source, linear.target).rmv(np.asarray(kept, float)) > 0
-    elif isinstance(linear, (Scale, Reindex)):
-        used = np.ones(linear.target) if here is True else np.asarray(here, float)
-        there = np.abs(linear.rmv(used)) > 0
-    before = taken[step.source]
-    if there is not True and there.all():
-        there = True
-    taken[step.source] = (
-        True if before is True or there is True else (there if before is None else before | there)
-    )
-    return linear
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """For each slot its matrix by each source that it depends on, by the source's slot."""
-
-    slots: dict[int, int]
-    found: list[dict[int, Any]]
-    patterns: Patterns
-
-    def assembled(self, outputs: Nodes, sources: Nodes) -> sparse.csr_array:
-        """The matrix of outputs by sources."""
-        starts = np.cumsum([0, *(node.size for node in sources)]).tolist()
-        places = zip(sources, starts, strict=False)
-        column = {self.slots[n.index]: start for n, start in places if n.index in self.slots}
-        parts, row = [], 0
-        for node in outputs:
-            slot = self.slots.get(node.index)
-            if slot is not None:
-                parts += [(row, column[k], m) for k, m in self.found[slot].items()]
-            row += node.size
-        return self.patterns.assembled(parts, (row, starts[-1]))
 
 
 def split(vector: Array, nodes: Nodes) -> list[Array]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from lagrad.expressions.expression import Expression
 from lagrad.expressions.linear_maps import Chosen, LinearMap, Scale, kept
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import Array
@@ -178,3 +179,27 @@ class Patterns:
         _, pattern, gathering = known
         data = [m.data if isinstance(m, Entries) else m.ravel() for _, _, m in parts]
         return Entries(pattern, gathering(np.concatenate([np.zeros(0), *data]))).csr()
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """For each slot its matrix by each source that it depends on, by the source's slot."""
+
+    slots: dict[int, int]
+    found: list[dict[int, Any]]
+    patterns: Patterns
+
+    def assembled(
+        self, outputs: Sequence[Expression], sources: Sequence[Expression]
+    ) -> sparse.csr_array:
+        """The matrix of outputs by sources."""
+        starts = np.cumsum([0, *(node.size for node in sources)]).tolist()
+        places = zip(sources, starts, strict=False)
+        column = {self.slots[n.index]: start for n, start in places if n.index in self.slots}
+        parts, row = [], 0
+        for node in outputs:
+            slot = self.slots.get(node.index)
+            if slot is not None:
+                parts += [(row, column[k], m) for k, m in self.found[slot].items()]
+            row += node.size
+        return self.patterns.assembled(parts, (row, starts[-1]))
