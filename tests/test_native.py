@@ -199,6 +199,15 @@ def test_large_angles_are_numpys(x):
         assert np.array_equal(hot(f, array)([array])[0], f(array))
 
 
+def test_constants_that_are_spread_are_there_for_numpy_too(monkeypatch):
+    array = np.array([0.5, 1e10, 1.0])
+    f = lambda v: np.sin(v) * np.broadcast_to(np.full(1, 2.5), (3,)) - np.broadcast_to(3.0, (3,))
+    assert np.array_equal(hot(f, array)([array])[0], f(array))
+    monkeypatch.setattr(fusion, "WORTH", 100)  # NumPy's calls in the place of a loop
+    small = lambda v: -np.broadcast_to(np.full(1, 2.5), (3,)) * v
+    assert np.array_equal(hot(small, array)([array])[0], small(array))
+
+
 def test_what_a_function_is_not_written_for_is_numpys():
     x = np.array([-0.5, 2.0, -3.7])
     for f in (special.gammaln, special.digamma):

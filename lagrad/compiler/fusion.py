@@ -209,13 +209,14 @@ class Calls:
         waiting.clear()
 
     def _views(self, loops: list[Any]) -> set[int]:
+        """The views that loops read through: of arrays, and of numbers."""
         found = set[int]()
-        for loop in loops:
-            for access in loop.inputs:
-                place = access.place
-                while place != access.root:
-                    found.add(place)
-                    (place,) = self.operations[place].arguments
+        for place in (
+            a for loop in loops for p in loop.places for a in self.operations[p].arguments
+        ):
+            while self.operations[place].name in VIEWS and place not in found:
+                found.add(place)
+                (place,) = self.operations[place].arguments
         return found
 
     def _is_read_later(self, place: int, loops: list[Any]) -> bool:

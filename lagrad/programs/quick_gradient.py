@@ -87,8 +87,11 @@ class QuickGradient:
         limits = [*limits, *(0.5 - np.sum(np.where(tie, 1.0, 0.0)) for tie in self.ties)]
         limits += self._magnified() if self.long else []
         least = functools.reduce(np.minimum, limits, 1.0)
+        alike: dict[Any, list[Any]] = {}
         for node in (*self.results, *self.given):
-            least = least + np.sum(0.0 * node)
+            alike.setdefault((node.shape, node.dtype), []).append(node)
+        for nodes in alike.values():  # NaN where one is not finite
+            least = least + np.sum(0.0 * functools.reduce(np.add, nodes))
         return least
 
     def _magnified(self) -> list[Any]:

@@ -194,16 +194,23 @@ class Differences:
 
 
 def margin(found: Differences) -> list[Any]:
-    """Numbers that are positive where `found.first` has nothing to say, as expressions."""
-    limits = []
+    """Numbers that are positive where `found.first` has nothing to say, as expressions.
+
+    What is asked is a truth for each entry; those of one shape are asked together.
+    """
+    fine: dict[Any, list[Any]] = {}
     for node in found.functions:
         (a,) = node.arguments
         # |log a| is less than a share where a is nearly that close to one.
-        limits.append(np.min(np.abs(1 - np.abs(a))) - 1.02 * found.least)
+        fine.setdefault(a.shape, []).append(np.greater(np.abs(1 - np.abs(a)), 1.02 * found.least))
     for total in found.sums:
-        size = largest_of(*total.terms) if total.size is largest_of else squares_of(total)
-        limits.append(np.min(np.abs(total.node) - found.least * size))
-    return limits
+        left, of = np.abs(total.node), fine.setdefault(total.node.shape, [])
+        if total.size is largest_of:
+            of += [np.greater(left, found.least * np.abs(term)) for term in total.terms]
+        else:
+            of.append(np.greater(left, found.least * squares_of(total)))
+    together = (functools.reduce(np.logical_and, truths) for truths in fine.values())
+    return [0.5 - np.sum(np.where(truth, 0.0, 1.0)) for truth in together]
 
 
 def as_doubles(node: Any) -> Any:

@@ -18,6 +18,10 @@ from lagrad.typing import Array, Shape
 
 # The entries of a block: of a fixed size, so that bits do not depend on the number of threads.
 BLOCK = 1 << 14
+# The C library of Linux gives memory back to the system whenever more than 128 kB of it are free,
+# and gets it again page by page, which takes ten times as long as to fill it, until it has seen a
+# larger array come and go: this one, whose pages nobody touches.
+np.empty(1 << 22)
 COMBINED = {"fadd": np.add, "fmaximum": np.maximum, "fminimum": np.minimum}
 # Work for which Python's lock is kept: letting it go costs as much.
 SHORT = 200_000

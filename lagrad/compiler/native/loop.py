@@ -182,8 +182,10 @@ class Loop:
 
         self.inputs = [access(p, way) for p, way in given.items()]
         self.outputs = [access(p, way) for p, way in found.items()]
-        kinds = {kind_of(operations[p].dtype) for p in (*places, *arguments)}
-        self.lanes = lanes("double" if "double" in kinds else "float") if self.sizes else 1
+        # A vector of as many floats as fit, where most of the work is theirs.
+        kinds = [kind_of(operations[p].dtype) for p in places]
+        single = kinds.count("float") >= max(1, kinds.count("double"))
+        self.lanes = lanes("float" if single else "double") if self.sizes else 1
         self.flags = False
 
     def _kept(self, place: int) -> tuple[bool, ...]:

@@ -205,7 +205,7 @@ class Writer:
             code.lines.append(self._masked("store", own, place, found.text))
             return
         had = Value(code, f"%total{len(self.totals)}", kind)
-        found = rule.step(had, self.mask.choose(value, value.like(rule.start)))
+        found = self.mask.choose(rule.step(had, value), had)
         self.totals.append(Total(rule, address, had, found, any(access.along), access.kind))
 
     def _assembled(self) -> str:
