@@ -42,7 +42,7 @@ def hot(f, *arrays):
 
 
 def kernels(plan):
-    return [step.function for step in plan.steps if type(step.function).__name__ == "Kernel"]
+    return [step.function for step in plan.fast if type(step.function).__name__ == "Kernel"]
 
 
 def native(f, *arrays):
@@ -318,6 +318,56 @@ def test_sizes_of_zero_are_left_to_numpy():
     x = np.empty((0, 3))
     found = hot(lambda a: (np.exp(a), np.sum(a * 2, axis=0), np.sum(a)), x)([x])
     assert [np.shape(a) for a in found] == [(0, 3), (3,), ()]
+
+
+@pytest.mark.parametrize("shape", [(600_001,), (3, 250_000), (250_000, 3)])
+def test_sums_of_many_lose_no_more_digits_than_numpys(shape):
+    x = np.full(shape, 0.1)
+    plan = hot(lambda v: (np.sum(np.sqrt(v) * v), np.sum(np.sqrt(v) * v, axis=-1)), x)
+    whole, rows = plan([x])
+    term = np.sqrt(np.longdouble(0.1)) * np.longdouble(0.1)
+    assert abs(whole / (term * x.size) - 1) < 3e-13
+    assert np.max(np.abs(rows / (term * shape[-1]) - 1)) < 3e-13
+
+
+@pytest.mark.parametrize("kind", [">f8", ">f4", ">i4", "<f8"])
+def test_bytes_in_the_other_order_are_left_to_numpy(kind):
+    f = lambda x, w: np.sum(np.tanh(x) * w + np.sin(x * w) + w * w)
+    for given, w in (
+        (np.arange(1.0, 5.0), np.arange(1.0, 5.0).astype(kind)),
+        (np.arange(1.0, 5.0).astype(kind.replace("i", "f")), np.arange(1.0, 5.0)),
+    ):
+        compiled = lg.compile(lg.value_and_grad(lambda x, w=w: f(x, w)))
+        for k in range(5):
+            x = given + k if given.dtype.isnative else (given + k).astype(given.dtype)
+            value, slope = compiled(x)
+            plain = x.astype(float)
+            assert value == pytest.approx(f(plain, w.astype(float)), rel=1e-5)
+            exact = w * (1 - np.tanh(plain) ** 2) + w * np.cos(plain * w)
+            np.testing.assert_allclose(slope, exact, rtol=2e-4, atol=2e-5)
+
+
+def test_the_normal_distribution_at_its_ends():
+    x = np.array([-INF, INF, np.nan, -38.0, 9.0, 0.0])
+    np.testing.assert_allclose(native(special.ndtr, x), special.ndtr(x), rtol=1e-13, atol=1e-300)
+
+
+@pytest.mark.parametrize("exponent", [-8.0, -7.5, -2.0])
+def test_powers_that_are_nearly_nothing(exponent):
+    x = np.array([77625.5, 2e19, 1e4, INF, -3e10]).astype(np.float32)
+    with np.errstate(all="ignore"):
+        expected = np.power(x.astype(float), exponent).astype(np.float32)
+    np.testing.assert_allclose(
+        hot(lambda v: v**exponent * 1.0, x)([x])[0], expected, rtol=1e-5, atol=3e-45
+    )
+
+
+def test_what_is_run_can_be_looked_at():
+    x = np.linspace(0, 1, 11)
+    plan = hot(lambda a: np.sum(np.exp(a) * np.sin(a)), x)
+    assert "(11,): exp sin" in str(plan)
+    assert "@llvm.masked.load" in plan.source("llvm")
+    assert "define void @loop0" in plan.source("llvm")
 
 
 def test_one_form_is_compiled_once():

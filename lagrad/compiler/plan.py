@@ -33,6 +33,7 @@ class Plan:
         "calls",
         "compiled",
         "constants",
+        "fast",
         "inputs",
         "last",
         "lowered",
@@ -68,7 +69,7 @@ class Plan:
         # In nanoseconds, roughly: a call of NumPy, and what it does to each entry.
         self.work = sum(500 + 2 * operations[step.results[0]].size for step in self.steps)
         self.run: Callable[[Sequence[Array]], list[Array]] | None = None
-        self.compiled = False
+        self.compiled, self.fast = False, list[Step]()
         self.native: Callable[[Sequence[Array]], list[Array]] | None = None
         # What it is made again from, where it turns out to be called often.
         self.lowered = lowered if 0 < len(self.steps) <= AT_MOST else None
@@ -128,7 +129,7 @@ class Plan:
                 self.lowered = None
                 return
         if self.calls == OFTEN and len(self.steps) <= STRAIGHT_AT_MOST:
-            self.run = straight(self, self.steps, self.last)
+            self.run = straight(self, self.steps, self.last, self.constants)
         if len(self.steps) <= LONGEST and self.calls * self.work >= PRICE * len(self.steps):
             self._compile(lowered)
 
@@ -143,12 +144,31 @@ class Plan:
         self.lowered = None
         steps = native_steps(lowered)
         if steps is not None:
-            self.compiled = True
-            self.constants = self._constants(steps, lowered.operations)
-            self.steps, self.last = steps, self._releases(steps, lowered.operations)
-            self.run = straight(self, steps, self.last)
+            constants = self._constants(steps, lowered.operations)
+            last = self._releases(steps, lowered.operations)
+            # Other threads may be half way through the calls of NumPy.
+            self.fast, run = steps, straight(self, steps, last, constants)
             if all(step.several for step in steps):
-                self.native = self.run
+                self.native = run
+            self.run, self.compiled = run, True
+
+    def source(self, kind: str = "calls") -> str:
+        """What is run, as text: the `calls` in order, or what `llvm` compiled."""
+        if kind == "llvm":
+            texts = (getattr(step.function, "text", None) for step in self.fast)
+            return "\n".join(text for text in texts if text is not None)
+        lines = []
+        for step in self.fast or self.steps:
+            made, given = (", ".join(f"v{p}" for p in s) for s in (step.results, step.arguments))
+            name = str(step.function) if step.several else self._name(step)
+            lines.append(f"{made} = {name}({given})")
+        return "\n".join(lines)
+
+    def _name(self, step: Step) -> str:
+        return str(getattr(step.function, "__name__", type(step.function).__name__))
+
+    def __str__(self) -> str:
+        return self.source()
 
     def interpreted(self, values: Sequence[Array]) -> list[Array]:
         """The same, step by step, by the same calls however often."""
@@ -184,10 +204,10 @@ RELEASED_FROM = 1 << 16
 
 
 def straight(
-    plan: Plan, steps: list[Step], releases: list[Shape]
+    plan: Plan, steps: list[Step], releases: list[Shape], constants: list[tuple[int, Any]]
 ) -> Callable[[Sequence[Array]], list[Array]]:
     """Steps as the statements of one function."""
-    names: dict[str, Any] = {f"v{place}": value for place, value in plan.constants}
+    names: dict[str, Any] = {f"v{place}": value for place, value in constants}
     given = ", ".join(f"v{place}" for place in range(len(plan.inputs)))
     lines = ["def run(values):", *([f"    {given}, = values"] if given else [])]
     for k, (step, last) in enumerate(zip(steps, releases, strict=True)):

@@ -152,10 +152,12 @@ class Tape:
 
     def at(self, values: Sequence[Array], rounded: Rounded | None = None) -> Linearization:
         """The tape with the values of its data, in the order of `data`."""
-        if self.weights is None or any(np.asarray(v).dtype != float for v in values[:1]):
-            return Linearization(self, self.steps_at(values), rounded)
-        numbers = ScalarPartials(self.weights, self.weights.at(values))
-        return Linearization(self, lambda: self.steps_at(values), rounded, numbers)
+        if self.weights is not None:
+            data = np.asarray(values)  # of a wider precision where one of them is
+            if data.dtype == float or not data.size:
+                numbers = ScalarPartials(self.weights, self.weights.at(data))
+                return Linearization(self, lambda: self.steps_at(values), rounded, numbers)
+        return Linearization(self, self.steps_at(values), rounded)
 
     def steps_at(self, values: Sequence[Array]) -> list[LocalPartial]:
         """The steps with the values of their data."""

@@ -57,6 +57,7 @@ class Weights:
         self.where, self.data = np.array(where, np.intp), np.array(data, np.intp)
         self.absent = np.array(absent, np.intp)
         self.chosen = np.array([isinstance(step.map, Chosen) for step in steps])
+        self.same = np.array([step.map is None for step in steps])
 
     def pattern(self) -> Array:
         """One for each that may be anything but zero."""
@@ -65,10 +66,11 @@ class Weights:
         found[self.absent] = 0.0
         return found
 
-    def at(self, values: Sequence[Array]) -> Array:
+    def at(self, data: Array) -> Array:
+        """With the values of the tape's data."""
         found = self.fixed.copy()
         if self.where.size:
-            found[self.where] = np.asarray(values, float)[self.data]
+            found[self.where] = data[self.data]
         return found
 
 
@@ -101,6 +103,7 @@ class Level:
     factors: Array  # entries
     steps: Array
     chosen: Array | None  # products that are zero where the step's weight is
+    same: Array  # no products at all: of a right side, and the variable that it defines
 
 
 class ScalarJacobian:
@@ -108,21 +111,20 @@ class ScalarJacobian:
 
     Parameters
     ----------
-    steps : sequence of LocalPartial
+    weights : Weights
     slots : dict
         The slot of each node, by its index.
     outputs, sources : sequences of nodes
-    chosen : ndarray
     """
 
     def __init__(
         self,
-        steps: Sequence[Any],
+        weights: Weights,
         slots: dict[int, int],
         outputs: Sequence[Expression],
         sources: Sequence[Expression],
-        chosen: Array,
     ) -> None:
+        steps = weights.steps
         of: dict[int, dict[int, int]] = {}  # for each slot its entries by source
         height: list[int] = []
         for column, node in enumerate(sources):
@@ -145,7 +147,7 @@ class ScalarJacobian:
                 height[target] = max(height[target], height[source] + 1)
                 made.append((target, source, k))
         self.size = len(height)
-        self.levels = levels_of(np.array(made, np.intp).reshape(-1, 3), np.array(height), chosen)
+        self.levels = levels_of(np.array(made, np.intp).reshape(-1, 3), np.array(height), weights)
         rows, columns, taken = [], [], []
         for row, node in enumerate(outputs):
             for column, e in of.get(slots.get(node.index, -1), {}).items():
@@ -178,26 +180,23 @@ class ScalarSweep:
 
     Parameters
     ----------
-    steps : sequence of LocalPartial
+    weights : Weights
     where : sequence of int
-        Which of them, in order.
+        Over which steps, in order.
     size : int
         The number of slots.
     backwards : bool
-    chosen : ndarray
     """
 
-    def __init__(
-        self, steps: Sequence[Any], where: Sequence[int], size: int, backwards: bool, chosen: Array
-    ) -> None:
-        height = [0] * size
+    def __init__(self, weights: Weights, where: Sequence[int], size: int, backwards: bool) -> None:
+        steps, height = weights.steps, [0] * size
         made = []
         for k in reversed(where) if backwards else where:
             step = steps[k]
             ends = (step.source, step.target) if backwards else (step.target, step.source)
             made.append((*ends, k))
             height[ends[0]] = max(height[ends[0]], height[ends[1]] + 1)
-        self.levels = levels_of(np.array(made, np.intp).reshape(-1, 3), np.array(height), chosen)
+        self.levels = levels_of(np.array(made, np.intp).reshape(-1, 3), np.array(height), weights)
 
     def __call__(self, values: list[Any], weights: Array, rounded: Any) -> None:
         """In place; None, where nothing has arrived, stays."""
@@ -208,7 +207,8 @@ class ScalarSweep:
             products = found[level.factors] * weight
             if level.chosen is not None:
                 known = known & ~(level.chosen & (weight == 0))
-            products = products if rounded is None else rounded(products)
+            if rounded is not None:
+                products = np.where(level.same, products, rounded(products))
             products[~known] = 0.0
             found[level.entries] += np.add.reduceat(products, level.starts)
             there[level.entries] |= np.logical_or.reduceat(there[level.factors], level.starts)
@@ -216,7 +216,7 @@ class ScalarSweep:
         values[:] = [v if t else None for v, t in zip(arrived, there.tolist(), strict=True)]
 
 
-def levels_of(made: Array, height: Array, chosen: Array) -> list[Level]:
+def levels_of(made: Array, height: Array, weights: Weights) -> list[Level]:
     """Products in levels, from lines of what is made, of what, and by which step."""
     if not made.size:
         return []
@@ -226,9 +226,9 @@ def levels_of(made: Array, height: Array, chosen: Array) -> list[Level]:
     found = []
     for part in np.split(made, np.flatnonzero(np.diff(heights)) + 1):
         entries, starts = np.unique(part[:, 0], return_index=True)
-        of_choice = chosen[part[:, 2]]
+        of_choice, same = weights.chosen[part[:, 2]], weights.same[part[:, 2]]
         kept = of_choice if of_choice.any() else None
-        found.append(Level(entries, starts, part[:, 1], part[:, 2], kept))
+        found.append(Level(entries, starts, part[:, 1], part[:, 2], kept, same))
     return found
 
 
@@ -247,7 +247,7 @@ class ScalarPartials:
         found = own.sweeps.get(key)
         if found is None:
             places = range(len(own.steps)) if where is None else where
-            found = ScalarSweep(own.steps, places, len(values), backwards, own.chosen)
+            found = ScalarSweep(own, places, len(values), backwards)
             own.sweeps[key] = found
         found(values, self.numbers, rounded)
 
@@ -259,6 +259,6 @@ class ScalarPartials:
         key = (tuple(n.index for n in outputs), tuple(n.index for n in sources))
         found = own.jacobians.get(key)
         if found is None:
-            found = ScalarJacobian(own.steps, slots, outputs, sources, own.chosen)
+            found = ScalarJacobian(own, slots, outputs, sources)
             own.jacobians[key] = found
         return found(self.numbers)

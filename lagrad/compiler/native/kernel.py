@@ -104,6 +104,12 @@ class Kernel:
         self.run = self.machine.builtin("entry") if quick else None
         self.call = None if quick else self.machine.function(name, count + 1)
 
+    def __str__(self) -> str:
+        """Its loops, with what each computes."""
+        names = [[k.operations[p].name for p in k.places] for k in self.loops]
+        loops = zip(self.loops, names, strict=True)
+        return "; ".join(f"{k.shape}: {' '.join(own)}" for k, own in loops)
+
     def _made(self, loop: Loop, output: Access) -> tuple[Shape, Any, Any]:
         """The shape in memory of an output, its dtype, and what puts its parts together."""
         operation = loop.operations[output.place]

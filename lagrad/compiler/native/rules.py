@@ -27,7 +27,9 @@ KINDS = {"d": "double", "f": "float", "?": "i1", "b": "i8", "i": "i32", "l": "i6
 
 
 def kind_of(dtype: Any) -> str | None:
-    return KINDS.get(np.dtype(dtype).char)
+    """The kind of an array's numbers; None of what has none, bytes in the other order included."""
+    found = np.dtype(dtype)
+    return KINDS.get(found.char) if found.isnative else None
 
 
 def larger(a: Value, b: Value, missing: bool = False) -> Value:
@@ -177,7 +179,15 @@ def constant_power(x: Value, exponent: float) -> Value | None:
         root = square_root(x)
         found = root if found is None else found * root
     assert found is not None
-    return 1.0 / found if exponent < 0 else found
+    if exponent >= 0:
+        return found
+    # Where the power leaves the range its reciprocal may be a number still.
+    over = magnitude(found).equals(INFINITY) & (magnitude(x) < INFINITY)
+    if exponent >= -1:
+        return 1.0 / found
+    other = constant_power(1.0 / x, -exponent)
+    assert other is not None
+    return over.choose(other, 1.0 / found)
 
 
 def promoted(value: Value, kind: str) -> Value:

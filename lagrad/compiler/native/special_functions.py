@@ -16,7 +16,7 @@ from lagrad.compiler.native.code import (
     with_sign,
 )
 from lagrad.compiler.native.exponential import exp_times
-from lagrad.compiler.native.formats import INFINITY, NAN, coefficients, constant
+from lagrad.compiler.native.formats import INFINITY, NAN, coefficients, constant, within
 from lagrad.compiler.native.logarithm import log, log_in_two
 
 
@@ -58,6 +58,7 @@ def erfc(x: Value) -> Value:
 def ndtr(x: Value) -> Value:
     """½ erfc(−x/√2)."""
     root, low = constant("SQRT_HALF", x)
+    x = within(x, -40.0, 40.0)  # beyond it is zero, or one
     return 0.5 * erfc(-fma(x, root, x * low))
 
 

@@ -18,6 +18,8 @@ from lagrad.compiler.native.reductions import REDUCTIONS, WITH_START, Reduction
 from lagrad.compiler.native.rules import RULES, constant_power, kind_of
 from lagrad.expressions.real_arrays import NUMBERS
 
+# The entries whose sum is taken before it is added to that of others.
+STRETCH = 4096
 ARGUMENTS = "ptr %sizes, i64 %low, i64 %high, i64 %block, ptr noalias %flags"
 
 
@@ -90,7 +92,7 @@ class Writer:
             f"declare {mask} @llvm.get.active.lane.mask.v{code.lanes}i1.i64(i64, i64)"
         )
         code.lines.append(
-            f"%mask = call {mask} @llvm.get.active.lane.mask.v{code.lanes}i1.i64(i64 %i, i64 %last)"
+            f"%mask = call {mask} @llvm.get.active.lane.mask.v{code.lanes}i1.i64(i64 %i, i64 %stop)"
         )
         self.mask = Value(code, "%mask", "i1")
         starts = [self._offset(a, self.rows) for a in (*loop.inputs, *loop.outputs)]
@@ -213,14 +215,20 @@ class Writer:
         dims, loops = len(loop.sizes), self.totals
         outside = code.outside
         self.loop.flags = bool(outside)
-        phis, row_phis = [], []
+        phis, row_phis, chunk_phis, sums = [], [], [], []
         for k, total in enumerate(loops):
-            own, had = code.type_of(total.had.kind), total.had.text
+            own, had, found = code.type_of(total.had.kind), total.had.text, total.found.text
             start = code.number(total.rule.start, total.had.kind).text
             before = start if total.of_row else f"%across{k}"
-            phis.append(f"{had} = phi {own} [{before}, %rowhead], [{total.found.text}, %body]")
+            chunk_phis.append(f"%mid{k} = phi {own} [{before}, %rowhead], [%sum{k}, %chunkend]")
+            # Each stretch has a sum of its own: so few terms are added one after the other.
+            adds = total.rule.across == "fadd"
+            begin = start if adds else f"%mid{k}"
+            phis.append(f"{had} = phi {own} [{begin}, %chunkhead], [{found}, %body]")
+            both = f"fadd {own} %mid{k}, {found}"
+            sums.append(f"%sum{k} = {both if adds else f'bitcast {own} {found} to {own}'}")
             if not total.of_row:
-                ways = f"[{start}, %entry], [{total.found.text}, %rowend]"
+                ways = f"[{start}, %entry], [%sum{k}, %rowend]"
                 row_phis.append(f"%across{k} = phi {own} {ways}")
         bits = code.type_of("i1")
         if outside:
@@ -228,7 +236,10 @@ class Writer:
             for truth in outside:
                 seen = seen | truth
             seen = self.mask.choose(seen, Value(code, "%seen", "i1"))
-            phis.append(f"%seen = phi {bits} [%seenacross, %rowhead], [{seen.text}, %body]")
+            phis.append(f"%seen = phi {bits} [%seenmid, %chunkhead], [{seen.text}, %body]")
+            chunk_phis.append(
+                f"%seenmid = phi {bits} [%seenacross, %rowhead], [{seen.text}, %chunkend]"
+            )
             row_phis.append(
                 f"%seenacross = phi {bits} [zeroinitializer, %entry], [{seen.text}, %rowend]"
             )
@@ -239,9 +250,9 @@ class Writer:
             zeros = f"<{code.lanes} x i32> zeroinitializer"
             self.rows.append(f"%beginning = shufflevector {bits} {spread}, {bits} poison, {zeros}")
         ends: list[str] = []
-        for total in loops:
+        for k, total in enumerate(loops):
             lines = self.after if total.of_row else ends
-            one = self._across(lines, total)
+            one = self._across(lines, total, f"%sum{k}")
             if total.kind != total.had.kind:
                 one = self._set(lines, f"fptrunc {total.had.kind} {one} to {total.kind}")
             place = total.address
@@ -275,13 +286,24 @@ entry:
 rowhead:
   %row = phi i64 [{first_row}, %entry], [%nextrow, %rowend]
   {tab.join([*row_phis, *self.rows])}
+  br label %chunkhead
+chunkhead:
+  %base = phi i64 [{first}, %rowhead], [%stop, %chunkend]
+  {tab.join(chunk_phis)}
+  %far = add i64 %base, {STRETCH}
+  %within = icmp slt i64 %far, %last
+  %stop = select i1 %within, i64 %far, i64 %last
   br label %body
 body:
-  %i = phi i64 [{first}, %rowhead], [%next, %body]
+  %i = phi i64 [%base, %chunkhead], [%next, %body]
   {tab.join([*phis, *code.lines])}
   %next = add i64 %i, {code.lanes}
-  %more = icmp slt i64 %next, %last
-  br i1 %more, label %body, label %rowend
+  %more = icmp slt i64 %next, %stop
+  br i1 %more, label %body, label %chunkend
+chunkend:
+  {tab.join(sums)}
+  %rest = icmp slt i64 %stop, %last
+  br i1 %rest, label %chunkhead, label %rowend
 rowend:
   {tab.join(self.after)}
   %nextrow = add i64 %row, 1
@@ -293,7 +315,7 @@ done:
 }}
 """
 
-    def _across(self, lines: list[str], total: Total) -> str:
+    def _across(self, lines: list[str], total: Total, vector: str) -> str:
         """The lanes of a vector as one number."""
         kind, rule = total.found.kind, total.rule
         own = self.code.type_of(kind)
@@ -301,7 +323,7 @@ done:
         if rule.across in WITH_START:
             self.code.declared[full] = f"declare {kind} {full}({kind}, {own})"
             start = literal(-0.0, kind)
-            text = f"call reassoc {kind} {full}({kind} {start}, {own} {total.found.text})"
+            text = f"call reassoc {kind} {full}({kind} {start}, {own} {vector})"
             return self._set(lines, text)
         self.code.declared[full] = f"declare {kind} {full}({own})"
-        return self._set(lines, f"call {kind} {full}({own} {total.found.text})")
+        return self._set(lines, f"call {kind} {full}({own} {vector})")
