@@ -150,7 +150,7 @@ def table() -> tuple[dict[str, tuple[list[float], list[float], float, float]], d
         "ARCSIN": (of_root(mp.asin, mpf(1)), linear, mpf(0), mpf("0.25"), 12, 5),
         "ARCTAN": (of_root(mp.atan, mpf(1)), linear, mpf(0), tangent, 10, 4),
         "ERF": (lambda z: of_root(mp.erf)(z) - 1, one, mpf(0), mpf(1), 13, 6),
-        "ERFCX": (erfcx, lambda t: 1 / erfcx(t), to_quotient("0.45"), to_quotient("27.5"), 22, 9),
+        "ERFCX": (erfcx, lambda t: 1 / erfcx(t), to_quotient("0.45"), to_quotient("27.5"), 22, 10),
         "GAMMALN": (gamma, one, -half, half, 19, 8),
         "STIRLING": (of_reciprocal(stirling), one, mpf(10) ** -7, mpf(1) / 16, 9, 3),
         "DIGAMMA": (psi, lambda w: 1 / psi(w), -half, half, 22, 9),

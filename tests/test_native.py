@@ -115,7 +115,7 @@ SPECIAL += [1e300, -1e300, 1e-300, TINY, -TINY, 1e-45, 1e38, 710.0, -746.0, 89.0
 def drawn(rng, bounds, count, dtype):
     low, high = bounds[-2:]
     if dtype == np.float32:
-        low, high = max(low, -1e37), min(high, 1e37)
+        low, high = max(low, -4e36), min(high, 4e36)
     if bounds[0] == "log":
         low = max(low, 1e-44) if dtype == np.float32 else low
         return np.exp(rng.uniform(np.log(low), np.log(high), count)).astype(dtype)

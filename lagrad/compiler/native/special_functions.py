@@ -64,7 +64,9 @@ def ndtr(x: Value) -> Value:
 
 def gammaln(x: Value) -> Value:
     """log Γ(2 + v) ± log p with |v| ≤ ½, some steps away, up to 4; Stirling's series beyond."""
-    x.code.outside.append(x < 0.0)
+    # Before log Γ leaves the range of floats x log x does.
+    end = 1e306 if x.kind == "double" else 4.03e36
+    x.code.outside.append((x < 0.0) | ((x > end) & (x < INFINITY)))
     far, low, lower, up, upper = x >= 4.0, x < 1.5, x < 0.5, x >= 2.5, x >= 3.5
     up_v = upper.choose(x - 4.0, x - 3.0)
     low_v = lower.choose(x, x - 1.0)
@@ -89,7 +91,7 @@ def gammaln(x: Value) -> Value:
     c, c_low = constant("HALF_LOG_2_PI", x)
     total, more = two_sum(total, x.like(c))
     beyond = total + (more + (lost + (fma(m, rest, q_low) + (tail + c_low))))
-    ends = x.equals(0.0) | (x > (1e306 if x.kind == "double" else 4e36))
+    ends = x.equals(0.0) | x.equals(INFINITY)
     return ends.choose(INFINITY, far.choose(beyond, near))
 
 
