@@ -67,9 +67,10 @@ def native() -> Any:
     """The package of loops in machine code; None without llvmlite (extra `fast`)."""
     if importlib.util.find_spec("llvmlite") is None:
         return None
-    found: Any = importlib.import_module("lagrad.compiler.native.kernel")
-    machine: Any = importlib.import_module("lagrad.compiler.native.machine")
-    return found if machine.multiplies_and_adds() and machine.data_offset() is not None else None
+    package: Any = importlib.import_module("lagrad.compiler.native")
+    importlib.import_module("lagrad.compiler.native.kernel")  # with all that it stands on
+    able = package.machine.multiplies_and_adds() and package.machine.data_offset() is not None
+    return package if able else None
 
 
 def native_steps(lowered: Lowered) -> list[Step] | None:
@@ -89,7 +90,7 @@ def grouped(
     operations: list[Operation], order: list[int]
 ) -> tuple[dict[Key, list[int]], dict[int, int]]:
     """The groups, and how far each operation's value is from the inputs."""
-    rules: Any = importlib.import_module("lagrad.compiler.native.loop")
+    rules = native().loop
     level: dict[int, int] = {}
     groups: dict[Key, list[int]] = {}
     member: dict[int, Key] = {}  # the group that an elementwise operation belongs to
@@ -137,7 +138,7 @@ class Calls:
         level: dict[int, int],
     ) -> None:
         self.operations, self.steps = lowered.operations, list[Step]()
-        self.loops: Any = importlib.import_module("lagrad.compiler.native.loop")
+        self.loops: Any = native().loop
         operations = lowered.operations
         unit = {p: key for key, places in groups.items() for p in places}
         plain = [p for p in order if p not in unit and operations[p].name not in VIEWS]
@@ -203,7 +204,7 @@ class Calls:
         else:
             made = {o.place for loop in waiting for o in loop.outputs}
             results = [p for p in made if p in self.asked or self._is_read_later(p, waiting)]
-            kernel = native().Kernel(list(waiting), results, None)
+            kernel = native().kernel.Kernel(list(waiting), results, None)
             kernel.reference = in_turn(plain, kernel.arguments, results, operations)
             self.steps.append(Step(kernel, tuple(kernel.arguments), tuple(results), True))
         waiting.clear()

@@ -51,16 +51,16 @@ def scalar_plan(
         known = CODES.get(operation.name)
         if known is None or operation.shape != () or operation.dtype != DOUBLE:
             return None
-        arguments = [placed(a) for a in operation.arguments]
-        if None in arguments:
+        arguments = [at for a in operation.arguments if (at := placed(a)) is not None]
+        if len(arguments) < len(operation.arguments):
             return None
         place[p] = given + len(code)
         code.append(known)
-        first.append(arguments[0])  # type: ignore[arg-type]
-        second.append(arguments[-1])  # type: ignore[arg-type]
-    asked = [placed(p) for p in lowered.outputs]
+        first.append(arguments[0])
+        second.append(arguments[-1])
+    asked = [at for p in lowered.outputs if (at := placed(p)) is not None]
     loops = compiled()
-    if None in asked or loops is None:
+    if len(asked) < len(lowered.outputs) or loops is None:
         return None
     count, start = len(numbers), given + len(numbers)
 
@@ -74,7 +74,7 @@ def scalar_plan(
     firsts, seconds = (
         np.concatenate([lead, final(row).astype(np.int32)]) for row in (first, second)
     )
-    wanted = final(asked)  # type: ignore[arg-type]
+    wanted = final(asked)
     memory = np.concatenate([np.zeros(given), numbers, np.zeros(len(code))])
     forward = loops[0]
 

@@ -146,8 +146,7 @@ def _cofactor_change_partial(node: Expression, k: int) -> LinearMap:
 cofactor_changes = nary(
     "cofactor_change",
     lambda parameters: _nan_where_singular(
-        cofactor_change.__wrapped__,  # type: ignore[attr-defined]
-        lambda x, e: x,
+        getattr(cofactor_change, "__wrapped__", cofactor_change), lambda x, e: x
     ),
     lambda shapes: np.broadcast_shapes(*shapes),
     _cofactor_change_partial,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from lagrad.compiler.native.code import FLOAT, Value, fma
 from lagrad.compiler.native.coefficients import CONSTANTS, POLYNOMIALS
@@ -115,8 +114,3 @@ def whole(x: Value) -> Value:
 
 
 INFINITY, NAN = math.inf, math.nan
-
-
-def infinite(x: Any) -> Value:
-    found: Value = x.equals(INFINITY)
-    return found

@@ -173,44 +173,6 @@ done:
   ret void
 }
 
-define void @take(ptr %to, ptr %from, ptr %places, i64 %count) {
-entry:
-  %some = icmp sgt i64 %count, 0
-  br i1 %some, label %step, label %done
-step:
-  %k = phi i64 [0, %entry], [%next, %step]
-  %pp = getelementptr i64, ptr %places, i64 %k
-  %p = load i64, ptr %pp
-  %px = getelementptr double, ptr %from, i64 %p
-  %x = load double, ptr %px
-  %py = getelementptr double, ptr %to, i64 %k
-  store double %x, ptr %py
-  %next = add i64 %k, 1
-  %more = icmp slt i64 %next, %count
-  br i1 %more, label %step, label %done
-done:
-  ret void
-}
-
-define void @put(ptr %to, ptr %from, ptr %places, i64 %count) {
-entry:
-  %some = icmp sgt i64 %count, 0
-  br i1 %some, label %step, label %done
-step:
-  %k = phi i64 [0, %entry], [%next, %step]
-  %pp = getelementptr i64, ptr %places, i64 %k
-  %p = load i64, ptr %pp
-  %px = getelementptr double, ptr %from, i64 %k
-  %x = load double, ptr %px
-  %py = getelementptr double, ptr %to, i64 %p
-  store double %x, ptr %py
-  %next = add i64 %k, 1
-  %more = icmp slt i64 %next, %count
-  br i1 %more, label %step, label %done
-done:
-  ret void
-}
-
 define void @repeat(ptr %code, ptr %first, ptr %second, ptr %memory, i64 %start, i64 %stop,
                     ptr %state, ptr %after, i64 %states, ptr %given, i64 %inputs,
                     ptr %asked, i64 %outputs, ptr %rows, ptr %made, ptr %held,
@@ -242,6 +204,30 @@ done:
 """
 
 
+# Between a row and the places of a memory, one of which is at %k and the other one at %p.
+MOVE = """define void @{name}(ptr %to, ptr %from, ptr %places, i64 %count) {{
+entry:
+  %some = icmp sgt i64 %count, 0
+  br i1 %some, label %step, label %done
+step:
+  %k = phi i64 [0, %entry], [%next, %step]
+  %pp = getelementptr i64, ptr %places, i64 %k
+  %p = load i64, ptr %pp
+  %px = getelementptr double, ptr %from, i64 {read}
+  %x = load double, ptr %px
+  %py = getelementptr double, ptr %to, i64 {written}
+  store double %x, ptr %py
+  %next = add i64 %k, 1
+  %more = icmp slt i64 %next, %count
+  br i1 %more, label %step, label %done
+done:
+  ret void
+}}
+"""
+MOVES = MOVE.format(name="take", read="%p", written="%k")
+MOVES += MOVE.format(name="put", read="%k", written="%p")
+
+
 def text() -> str:
     """The functions: `value` of a code, and the loops that call it."""
     two = dict.fromkeys(OF_TWO, ", double")
@@ -263,7 +249,7 @@ def text() -> str:
             "}",
         ]
     )
-    return "\n".join([*declared, SLOPE, value, LOOPS])
+    return "\n".join([*declared, SLOPE, value, MOVES, LOOPS])
 
 
 def library() -> ctypes.CDLL:
@@ -277,17 +263,22 @@ def address(array: Array) -> int:
 
 
 @functools.cache
-def loops() -> tuple[Any, ...]:
-    """`forward`, `backward`, `tangent` and `repeat` as functions of arrays."""
+def machine() -> Machine:
+    """The machine code of all of it, which is kept: functions do not hold it."""
     functions = library()
     for name in LIBRARY.values():
-        found = ctypes.cast(getattr(functions, name), ctypes.c_void_p).value
-        llvm.add_symbol(name, found)
-    machine = Machine(text())
+        llvm.add_symbol(name, ctypes.cast(getattr(functions, name), ctypes.c_void_p).value)
+    return Machine(text())
+
+
+@functools.cache
+def loops() -> tuple[Any, ...]:
+    """`forward`, `backward`, `tangent` and `repeat` as functions of arrays."""
+    made = machine()
     run, back, along = (
-        machine.function(name, n) for name, n in (("forward", 6), ("backward", 8), ("tangent", 8))
+        made.function(name, n) for name, n in (("forward", 6), ("backward", 8), ("tangent", 8))
     )
-    again = machine.function("repeat", 18)
+    again = made.function("repeat", 18)
 
     def forward(code: Array, first: Array, second: Array, values: Array, start: int) -> None:
         run(*map(address, (code, first, second, values)), start, values.size)
@@ -325,6 +316,4 @@ def loops() -> tuple[Any, ...]:
             *(inputs.shape[0], int(backwards)),
         )
 
-    # The machine code lives as long as what runs it.
-    repeat.machine = machine  # type: ignore[attr-defined]
     return forward, swept(back), swept(along), repeat

@@ -74,8 +74,6 @@ def has_rule(operation: Operation, operations: Sequence[Operation]) -> bool:
         return all(kind == "i1" for kind in kinds)
     if operation.name in COMPARING:
         return any(kind in INTEGER for kind in kinds)
-    if operation.name == "astype":
-        return own in INTEGER
     return own in INTEGER
 
 

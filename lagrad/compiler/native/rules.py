@@ -11,15 +11,7 @@ from lagrad.compiler.native import exponential as e
 from lagrad.compiler.native import logarithm as log
 from lagrad.compiler.native import special_functions as special
 from lagrad.compiler.native import trigonometry as trig
-from lagrad.compiler.native.code import (
-    INTEGER,
-    Value,
-    ceil,
-    floor,
-    magnitude,
-    square_root,
-    with_sign,
-)
+from lagrad.compiler.native.code import Value, ceil, floor, magnitude, square_root, with_sign
 from lagrad.compiler.native.formats import INFINITY
 
 # What a file of numbers is to LLVM.
@@ -188,8 +180,3 @@ def constant_power(x: Value, exponent: float) -> Value | None:
     other = constant_power(1.0 / x, -exponent)
     assert other is not None
     return over.choose(other, 1.0 / found)
-
-
-def promoted(value: Value, kind: str) -> Value:
-    """An argument as of the kind that an operation computes in."""
-    return value if value.kind == kind or kind not in INTEGER else value.to(kind)
