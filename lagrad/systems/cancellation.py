@@ -206,9 +206,9 @@ def margin(found: Differences) -> list[Any]:
     for total in found.sums:
         left, of = np.abs(total.node), fine.setdefault(total.node.shape, [])
         if total.size is largest_of:
-            of += [np.greater(left, found.least * np.abs(term)) for term in total.terms]
+            of += [np.greater_equal(left, found.least * np.abs(term)) for term in total.terms]
         else:
-            of.append(np.greater(left, found.least * squares_of(total)))
+            of.append(np.greater_equal(left, found.least * squares_of(total)))
     together = (functools.reduce(np.logical_and, truths) for truths in fine.values())
     return [0.5 - np.sum(np.where(truth, 0.0, 1.0)) for truth in together]
 
