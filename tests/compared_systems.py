@@ -117,14 +117,13 @@ class Truth:
         return {names[k]: by(k) for k in scalar}
 
 
-def farthest(found, true, least=0, bound=0.0):
+def farthest(found, true, least=0, bound=0.0, noise=0):
     """The largest error among arrays; one that is zero in truth is measured by the others.
 
     So is one that a bound, relative to these, does not tell from zero.
 
-    Of second derivatives, as differences of first ones, nothing is known below `least` in 10²⁰.
+    Of second derivatives, as differences of first ones, nothing is known below `noise`.
     """
-    noise = least * mpmath.mpf(10) ** -20
     true = {n: [v if abs(v) > noise else mpmath.mpf(0) for v in row] for n, row in true.items()}
     whole = max((abs(v) for row in true.values() for v in row), default=0)
     whole = whole if whole > least * ZERO else least
@@ -180,12 +179,14 @@ def expected(truth, system, use):
 def differentiated(at, truth, system, use):
     """The errors of one kind of derivative, and its certificate."""
     found, certificate = asked(at, system, use)
-    true, least = expected(truth, system, use), 0
+    true, least, noise = expected(truth, system, use), 0, 0
     if use == "hessian_vector":
         least = max(abs(row[0]) for row in truth.slopes(["f"]).values())
+        # Differences over 10⁻²⁰ of slopes to 45 digits, less those that the condition takes.
+        noise = least * max(mpmath.mpf(10) ** -20, mpmath.mpf(10) ** -26 * min(truth.condition, 1e16))
     bound = certificate.error_bound
     # Where that is too much, something was told from zero, and is not known.
-    return farthest(found, true, least, bound if bound <= WRONG else 0.0), bound
+    return farthest(found, true, least, bound if bound <= WRONG else 0.0, noise), bound
 
 
 def condition_of(truth, system, use):
