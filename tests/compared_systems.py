@@ -183,7 +183,7 @@ def differentiated(at, truth, system, use):
     if use == "hessian_vector":
         least = max(abs(row[0]) for row in truth.slopes(["f"]).values())
         # Differences over 10⁻²⁰ of slopes to 45 digits, less those that the condition takes.
-        noise = least * max(mpmath.mpf(10) ** -20, mpmath.mpf(10) ** -26 * min(truth.condition, 1e16))
+        noise = least * mpmath.mpf(10) ** -26 * max(1e6, min(truth.condition, 1e16))
     bound = certificate.error_bound
     # Where that is too much, something was told from zero, and is not known.
     return farthest(found, true, least, bound if bound <= WRONG else 0.0, noise), bound

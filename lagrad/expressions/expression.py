@@ -334,7 +334,7 @@ class Variable(Expression):
     """A named value of a program: a parameter, an unknown, or a defined one."""
 
     PUBLIC = ("name",)
-    __slots__ = ("derivative", "name", "role", "scale", "start")
+    __slots__ = ("apart", "derivative", "name", "role", "scale", "start")
 
     def __init__(
         self, graph: Graph, name: str, role: str, shape: Shape, dtype: DType, start: Any
@@ -343,7 +343,9 @@ class Variable(Expression):
         self.name = name
         self.role = role
         self.start = start
-        self.scale = 0.0  # below which an unknown is as good as zero
+        self.scale: Any = 0.0  # below which an unknown is as good as zero
+        # Where each entry counts for itself, as a scalar does: which block it would be in.
+        self.apart: Any = None
         self.derivative = False  # whether it is a multiplier, or a derivative otherwise
 
     def __repr__(self) -> str:

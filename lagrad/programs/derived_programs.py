@@ -183,16 +183,16 @@ class PullBack(SymbolicRun):
     def run(self, names: dict[str, str]) -> Adjoint:
         """The adjoint program; `names` are those of the seeds that are data, by output."""
         for stretch in reversed(self.compiled.stretches):
-            if isinstance(stretch.run, ImplicitRun):
-                self._begin_block(stretch.run, stretch)
+            run = stretch.run
+            idle = isinstance(run, ImplicitRun) and self._begin_block(run, stretch)
             for k in reversed(stretch.steps):
                 step = self.tape.steps[k]
                 if step.map is None and (v := self.by_slot[step.target]).name not in self.defined:
                     self.values[step.target] = self.define(v.name, v.shape, self.value(v))
                 self.symbolic.pull(self.values, (k,))
-            if isinstance(stretch.run, ImplicitRun):
+            if isinstance(run, ImplicitRun) and not idle:
                 # Nothing flows back to the unknowns in sum.
-                for unknown in stretch.run.block.unknowns:
+                for unknown in run.block.unknowns:
                     if (total := self.value(unknown)) is not None:
                         self.vanishes(unknown.name, total)
         for constraint in self.constraints:
@@ -213,8 +213,8 @@ class PullBack(SymbolicRun):
             cotangent = self.seeds.get(variable)
         self.define(variable.name, variable.shape, cotangent)
 
-    def _begin_block(self, run: ImplicitRun, stretch: Stretch) -> None:
-        """Seed the residuals with new unknowns, or with zero where nothing flows back."""
+    def _begin_block(self, run: ImplicitRun, stretch: Stretch) -> bool:
+        """Seed the residuals with new unknowns, or with zero where nothing flows back: if so."""
         slots = self.tape.slots
         touched = {self.tape.steps[k].target for k in stretch.steps}
         touched |= {slots[v.index] for v in run.block.unknowns}
@@ -227,6 +227,7 @@ class PullBack(SymbolicRun):
             name = self.name(constraint.name)
             seed = derivative(self.system.unknown(name, shape=constraint.shape))
             self.values[slot] = plus(self.values[slot], seed)
+        return idle
 
 
 class PushForward(SymbolicRun):

@@ -18,6 +18,9 @@ from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.iterations import Newton
 from lagrad.solving.solve import solve
+from lagrad.solving.solved_system import SolvedSystem
+from lagrad.solving.solved_together import Together
+from lagrad.systems import as_arrays
 from lagrad.systems.constraint import Constraint
 from lagrad.systems.printing import latex, text
 from lagrad.systems.rewriting import copied
@@ -57,10 +60,26 @@ class Program(System):
     def __init__(self, name: str = "program") -> None:
         super().__init__(name)
         self._compiled: tuple[tuple[int, int], CompiledSystem] | None = None
+        self._together: tuple[tuple[int, int], Together | None] | None = None
+
+    @property
+    def _stamp(self) -> tuple[int, int]:
+        return len(self.variables), len(self.constraints)
+
+    def together(self) -> Together | None:
+        """The program as one of arrays, where it was declared by many scalars."""
+        stamp = self._stamp
+        if sum(v.size for v in self.with_role("unknown")) < as_arrays.UNKNOWNS:
+            return None
+        if self._together is None or self._together[0] != stamp:
+            arrays = as_arrays.as_arrays(self.snapshot())
+            found = None if arrays is None else Together(arrays, CompiledSystem(arrays.system))
+            self._together = (stamp, found)
+        return self._together[1]
 
     def compiled(self) -> CompiledSystem:
         """The program's structure and plans, made again after a new declaration only."""
-        stamp = (len(self.variables), len(self.constraints))
+        stamp = self._stamp
         if self._compiled is None or self._compiled[0] != stamp:
             compiled = CompiledSystem(self)
             _ = compiled.runs  # what cannot be solved is said at once
@@ -130,9 +149,21 @@ class Program(System):
             raise UnsupportedType(f"solve({values!r}); expected a mapping of parameters, or names.")
         parameters = self.parameter_values({**(values or {}), **named})
         begin = self._start_values(start)
-        compiled = self.compiled()
-        others = {v: v.start for v in compiled.system.with_role("unknown") if v not in begin}
-        found = solve(compiled, parameters, begin | others, newton or Newton(), linear, policy)
+        together, stamp = self.together(), self._stamp
+
+        def one_by_one(start: Mapping[Variable, Any]) -> SolvedSystem:
+            if together is not None and self._stamp != stamp:
+                compiled = together.scalars
+            else:
+                compiled = self.compiled()
+            others = {v: v.start for v in compiled.system.with_role("unknown") if v not in start}
+            method = newton or Newton()
+            return solve(compiled, parameters, {**start, **others}, method, linear, policy)
+
+        if together is None:
+            return Solution(one_by_one(begin))
+        method = newton or Newton()
+        found = together.solve(parameters, begin, method, linear, policy, one_by_one)
         return Solution(found)
 
     def solve_many(

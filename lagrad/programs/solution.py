@@ -13,6 +13,7 @@ from lagrad.solving.derivative_mapping import Derivatives, Entry, Gradient, entr
 from lagrad.solving.profile import BlockReport, Profile
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
+from lagrad.solving.solved_together import SolvedTogether
 from lagrad.systems.system import System, fitted
 from lagrad.typing import Array
 
@@ -29,7 +30,7 @@ class Solution(Public):
         *("hessian_vector", "adjoint_system", "profile"),
     )
 
-    def __init__(self, solved: SolvedSystem) -> None:
+    def __init__(self, solved: SolvedSystem | SolvedTogether) -> None:
         self._solved = solved
 
     @property
@@ -53,7 +54,7 @@ class Solution(Public):
         return self._solved.by_name()
 
     def __getitem__(self, key: str | Variable) -> Entry:
-        return entry(self.point.values[self.system.variable(key)])
+        return entry(self._solved.values[self.system.variable(key)])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.system.variables)
@@ -73,9 +74,9 @@ class Solution(Public):
 
     def __repr__(self) -> str:
         lines = [f"Solution of {self.system.name}:"]
-        lines += [f"  {v.name} = {shortened(a)}" for v, a in list(self.point.values.items())[:20]]
-        if len(self.point.values) > 20:
-            lines.append(f"  … {len(self.point.values) - 20} more")
+        lines += [f"  {v.name} = {shortened(a)}" for v, a in list(self._solved.values.items())[:20]]
+        if len(self) > 20:
+            lines.append(f"  … {len(self) - 20} more")
         return "\n".join(lines)
 
     def profile(self) -> Profile:
@@ -302,7 +303,9 @@ class Solution(Public):
         18.0
         """
         variable = self.system.scalar(output)
-        return hessian_vector(self._solved, variable, self._directions(directions, named))
+        return hessian_vector(
+            self._solved.one_by_one, variable, self._directions(directions, named)
+        )
 
 
 def fitting(

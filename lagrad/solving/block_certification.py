@@ -209,8 +209,8 @@ def at_zero(problem: BlockProblem, here: LocalEquations) -> LocalEquations:
 
     At a voltage of 1e-58 on its way to zero an angle has a derivative of 1e56, and at zero none.
     """
-    tops = np.repeat(problem.scale.top, problem.scale.sizes)
-    nothing = (np.abs(here.point) < GONE * problem.scale.epsilon * tops) & (here.point != 0)
+    tiny = GONE * problem.scale.epsilon * problem.scale.units
+    nothing = (np.abs(here.point) < tiny) & (here.point != 0)
     if not nothing.any():
         return here
     there = problem.at(np.where(nothing, 0, here.point).astype(here.point.dtype))
@@ -237,7 +237,8 @@ def polished(problem: BlockProblem, here: LocalEquations, factors: Factors) -> L
             here, fresh = nearer, False
             continue
         rounding = scale.epsilon * here.terms
-        steps = errors(factors, rounding, factors.solve(signed(rounding), tol=ESTIMATE))
+        sample = factors.solve(signed(rounding), tol=ESTIMATE)
+        steps = errors(factors, rounding, sample, scale.units)
         near = problem.equations.opaque or not length > ABOVE * scale.length(steps)
         holds = not before > 10 * largest(rounding)
         if near and (holds or (fresh and not is_left(here, 10 * largest(rounding)))):

@@ -246,12 +246,14 @@ class Measure:
     """Lengths of vectors of unknowns, each measured against its own size."""
 
     def __init__(self, equations: BlockEquations) -> None:
-        self.sizes = [v.size for v in equations.unknowns]
+        unknowns = equations.unknowns
+        parts = [[v.size] if v.apart is None else [1] * v.size for v in unknowns]
+        self.sizes = [size for sizes in parts for size in sizes]
         self.starts = np.cumsum([0, *self.sizes[:-1]])
         # A few numbers: in Python, since calls of NumPy would cost more than what they do.
         self.numbers = len(self.sizes) <= FEW and set(self.sizes) == {1}
         self.epsilon = float(np.finfo(equations.dtype).eps)
-        self.declared = np.array([v.scale for v in equations.unknowns])
+        self.declared = np.concatenate([np.atleast_1d(v.scale) for v in unknowns])
         self.top: Array = np.zeros(len(self.sizes))  # the largest values on the way
 
     def largest(self, vector: Array) -> Array:
@@ -267,6 +269,11 @@ class Measure:
     def see(self, point: Array) -> None:
         """Take note of how large the unknowns have been."""
         self.top = np.maximum(self.top, self.largest(point))
+
+    @property
+    def units(self) -> Array:
+        """The largest value seen of the unknown that each number belongs to."""
+        return np.repeat(self.top, self.sizes)
 
     def length(self, vector: Array, against: Array | None = None) -> float:
         """The length of a vector, against the largest values seen unless told otherwise."""

@@ -126,7 +126,7 @@ class PathEnd:
         if not (self.doubt.any() or self._off.any()):
             return ErrorBound(direction.astype(kind), scale.top, 0.0, 0.0, 0 * scale.top, scale.top)
         if self.sampled is None:
-            spread = errors(factors, self.doubt, direction) + np.abs(self._off)
+            spread = errors(factors, self.doubt, direction, scale.units) + np.abs(self._off)
         else:
             spread = self.sampled + np.abs(self._off)
         own, sizes = scale.largest(here.point), self._sizes(spread)
@@ -300,9 +300,11 @@ def without_bound(direction: Array, sizes: Array) -> ErrorBound:
     return ErrorBound(direction, sizes, np.inf, np.inf, unknown, sizes)
 
 
-def errors(factors: Factors, doubt: Array, sample: Array) -> Array:
+def errors(factors: Factors, doubt: Array, sample: Array, units: Array) -> Array:
     """|J⁻¹| doubt, entry by entry: exact for small systems, from one sample for large ones."""
     if doubt.size <= SMALL:
         return np.abs(factors.solve(np.eye(doubt.size))) @ doubt
-    # No entry of a sample is trusted to be small by chance.
-    return np.maximum(np.abs(sample), np.median(np.abs(sample)))
+    # No entry of a sample is trusted to be small by chance, each in its own unit.
+    found = np.abs(sample)
+    share = np.median(found[units > 0] / units[units > 0]) if (units > 0).any() else 0.0
+    return np.maximum(found, share * units)

@@ -70,7 +70,13 @@ def blocks_at_fault(kinked: Sequence[str], free: Sequence[str]) -> str:
         "depends on which of them was found has no derivative.\n",
     )
     pairs = zip(said, (kinked, free), strict=True)
-    return "".join(line.format(", ".join(labels)) for line, labels in pairs if labels)
+    return "".join(line.format(first_of(labels)) for line, labels in pairs if labels)
+
+
+def first_of(labels: Sequence[str]) -> str:
+    """The first six of some labels, and how many more there are."""
+    rest = f" and {len(labels) - 6} more" if len(labels) > 6 else ""
+    return ", ".join(labels[:6]) + rest
 
 
 REMEDY = (

@@ -192,7 +192,8 @@ class NewtonSearch:
         """Whether a correction is no more than what rounding of the equations makes of it."""
         here = np.abs(self.here.point)
         doubt = self.scale.epsilon * np.maximum(there.terms, self.jacobian.absolute_mv(here))
-        noise = errors(self.factors, doubt, self.factors.solve(signed(doubt), tol=ESTIMATE))
+        sample = self.factors.solve(signed(doubt), tol=ESTIMATE)
+        noise = errors(self.factors, doubt, sample, self.scale.units)
         return bool((np.abs(following) <= np.maximum(self.newton.tol * here, 10 * noise)).all())
 
     def _chord(self, following: Array, before: float) -> bool:

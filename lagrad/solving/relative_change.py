@@ -1,10 +1,11 @@
 """How far two results differ, relative to their size, and what is measured by something else."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
 
+from lagrad.expressions.expression import Variable
 from lagrad.solving.block_equations import largest
 from lagrad.typing import Array, DType
 
@@ -139,14 +140,18 @@ def precision(key: Any, array: Any) -> DType:
     return np.asarray(array).dtype if dtype is None else np.dtype(dtype)
 
 
-def worst_share(pairs: Iterable[tuple[float, float]], floor: float) -> float:
-    """The largest of some changes, each over its size.
+def worst_share(pairs: Iterable[tuple[Any, Any]], floor: float) -> float:
+    """The largest of some changes, each over its size: numbers, or arrays of such.
 
     A size that cannot be told from zero is taken as no less than the floor. NaN, of a point that
     left the equations' domain, says nothing of the others, and is infinitely large.
     """
     worst = 0.0
     for change, size in pairs:
+        if isinstance(change, np.ndarray):
+            told = np.where(size <= TOLD * change, np.maximum(size, floor), size)
+            worst = max(worst, largest(shares(change, told)))
+            continue
         if size <= TOLD * change:
             size = max(size, floor)
         worst = max(worst, share(change, size))
@@ -158,3 +163,35 @@ def share(change: float, size: float) -> float:
     if not change:
         return 0.0
     return change / size if size and not np.isnan(change) else np.inf
+
+
+def shares(changes: Any, sizes: Any) -> Any:
+    """The same of many, where they are."""
+    if not isinstance(changes, np.ndarray):
+        return share(changes, sizes)
+    with np.errstate(all="ignore"):
+        found = changes / sizes
+    return np.where(changes == 0, 0.0, np.where((sizes == 0) | np.isnan(changes), np.inf, found))
+
+
+def parts(variable: Variable, array: Any) -> Any:
+    """The largest entry of a variable's array; all of them where each counts for itself."""
+    if variable.apart is not None:
+        return np.abs(np.ravel(array)).astype(float, copy=False)
+    return largest(array)
+
+
+def sized(part: Any, scale: float) -> Any:
+    """The size of a part; another one where it has none of its own."""
+    return np.where(part > 0, part, scale) if isinstance(part, np.ndarray) else part or scale
+
+
+def of_each(unknowns: Iterable[Variable], measures: Array) -> Iterator[tuple[Variable, Any]]:
+    """What is measured of unknowns in a row, by unknown: a number, or one for each entry."""
+    place = 0
+    for v in unknowns:
+        if v.apart is not None:
+            yield v, measures[place : (place := place + v.size)]
+        else:
+            yield v, float(measures[place])
+            place += 1

@@ -64,8 +64,11 @@ class Roundings:
         self.place, self.times = 7919 * number, times
         self.moves = np.random.default_rng(number)
 
-    def share(self) -> float:
-        """A random number of a half to one in size, of either sign."""
+    def share(self, parts: Array | None = None) -> Any:
+        """A random number of a half to one in size, of either sign; one for each of some parts."""
+        if parts is not None:
+            each = self.moves.random(int(parts.max()) + 1)
+            return (each - (each < 0.5))[parts]
         found = float(self.moves.random())
         return found - (found < 0.5)
 

@@ -16,12 +16,20 @@ from lagrad.solving.adjoint_sweep import Carried, ScalarPoint, ScalarSweep, Swee
 from lagrad.solving.block_certification import Solved
 from lagrad.solving.block_equations import largest, nudge
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
-from lagrad.solving.failure_messages import blocks_at_fault
 from lagrad.solving.kinks import Side
 from lagrad.solving.last_bits import by_a_share, in_last_bits
 from lagrad.solving.matrix_conditions import HARMLESS
-from lagrad.solving.not_finite import mended, without_slope
-from lagrad.solving.relative_change import ALL_BUT_ZERO, NEGLIGIBLE, UNSEEN, share, worst_share
+from lagrad.solving.not_finite import mended
+from lagrad.solving.relative_change import (
+    ALL_BUT_ZERO,
+    NEGLIGIBLE,
+    UNSEEN,
+    of_each,
+    parts,
+    shares,
+    sized,
+    worst_share,
+)
 from lagrad.solving.rounding_samples import COARSE, SAMPLES, SPACINGS, Roundings, stepping
 from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
@@ -123,12 +131,14 @@ class SolvedPoint:
         """
         # The error of one block alone has nothing to cancel with.
         with np.errstate(all="ignore"):
-            return tuple(self.sample(k) for k in range(1 if len(self.solved) == 1 else SAMPLES))
+            alone = len(self.solved) == 1 and all(b.parts is None for b in self.solved)
+            return tuple(self.sample(k) for k in range(1 if alone else SAMPLES))
 
     def sample(self, number: int) -> "SolvedPoint":
         rounded = Roundings(number, SPACINGS)
         directions = {
-            b: s.bound.direction * (SPACINGS * rounded.share()) for b, s in self.solved.items()
+            b: s.bound.direction * (SPACINGS * rounded.share(b.parts))
+            for b, s in self.solved.items()
         }
         with stepping(rounded):
             there = self.moved_by(directions, {})
@@ -239,32 +249,43 @@ class SolvedPoint:
 
     def bounds(self) -> dict[str, float]:
         """The relative error of each variable but those given, by its name."""
-        found = {v.name: 0.0 for v in self.values if v.role not in GIVEN}
-        named = [v for v in self.values if v.name in found]
-        sizes = {v: largest(self.values[v]) or self.scale for v in named}
+        return {v.name: float(np.max(error, initial=0.0)) for v, error in self.errors().items()}
+
+    def errors(self) -> dict[Variable, Any]:
+        """The same by variable: of one whose entries count for themselves an array."""
+        named = [v for v in self.values if v.role not in GIVEN]
+        sizes = {v: parts(v, self.values[v]) for v in named}
+        sizes = {v: sized(a, self.scale) for v, a in sizes.items()}
+        found: dict[Variable, Any] = {v: 0.0 * sizes[v] for v in named}
         for block, solved in self.solved.items():
-            bound = solved.bound
-            for v, error, size in zip(block.unknowns, bound.each, bound.sizes, strict=True):
-                found[v.name], sizes[v] = float(error), float(size)
+            sizes |= of_each(block.unknowns, solved.bound.sizes)
+            found |= of_each(block.unknowns, solved.bound.each)
         for other in self.samples:
             for v, size in sizes.items():
-                change = largest(other.values[v] - self.values[v]) / SPACINGS
-                found[v.name] = max(found[v.name], share(change, size))
+                change = parts(v, other.values[v] - self.values[v]) / SPACINGS
+                found[v] = np.maximum(found[v], shares(change, size))
         return found
 
     def spoils_definitions(self, accuracy: float) -> bool:
         """Whether what is defined changes more, relative to itself, where all is rounded."""
-        defined = self.compiled.rounded.variables
-        pairs = ((v, s.values[v] - self.values[v]) for s in self.samples for v in defined)
-        return any(largest(c) > SPACINGS * accuracy * largest(self.values[v]) for v, c in pairs)
+        limit, here = SPACINGS * accuracy, self.values
+        pairs = (
+            (v, s.values[v] - here[v])
+            for s in self.samples
+            for v in self.compiled.rounded.variables
+        )
+        return any(np.any(parts(v, c) > limit * parts(v, here[v])) for v, c in pairs)
 
     def matters(self, block: Block) -> Array:
         """The sizes that a block's unknowns would have to be felt."""
         # Or than the program's values, of what has no other multipliers beside it.
         others = (largest(a) for v, a in self.values.items() if v.derivative)
         top = max([1e-3 * self.scale, *others])
+        felt = self.solved[block].bound.matters
+        if not any(v.derivative for v in block.unknowns):
+            return felt
         nothing = [v.derivative and largest(self.values[v]) <= UNSEEN * top for v in block.unknowns]
-        return np.where(nothing, np.inf, self.solved[block].bound.matters)
+        return np.where(nothing, np.inf, felt)
 
     def drift(self, felt: bool = False) -> float:
         """The largest relative change of an unknown when errors are carried from block to block.
@@ -276,11 +297,14 @@ class SolvedPoint:
         return max(self._change_to(sample, felt) for sample in self.samples)
 
     def _change_to(self, other: "SolvedPoint", felt: bool) -> float:
+        def moved(v: Variable) -> Any:
+            return parts(v, other.values[v] - self.values[v]) / SPACINGS
+
         pairs = (
-            (largest(other.values[unknown] - self.values[unknown]) / SPACINGS, size)
+            (moved(unknown), size)
             for block, solved in self.solved.items()
-            for unknown, size in zip(
-                block.unknowns, self.matters(block) if felt else solved.bound.sizes, strict=True
+            for unknown, size in of_each(
+                block.unknowns, self.matters(block) if felt else solved.bound.sizes
             )
         )
         if self.solved and self.compiled.conditioned is None:
@@ -288,7 +312,7 @@ class SolvedPoint:
         here, there, known = self.values, other.values, self.compiled.rounded.variables
         if self.compiled.parted:  # what equal eigenvalues leave open is found beside them
             known = [v for v in known if not np.isnan(there[v]).any()]
-        changes = ((largest(there[v] - here[v]) / SPACINGS, largest(here[v])) for v in known)
+        changes = ((moved(v), parts(v, here[v])) for v in known)
         floor = self.scale * (NEGLIGIBLE if self.solved else ALL_BUT_ZERO)
         return worst_share([*pairs, *changes], floor)
 
@@ -331,31 +355,6 @@ class SolvedPoint:
             for at in (self.values, values)
         )
         return -solved.factors.solve(there - here, tol=ESTIMATE)
-
-    def culprit(self) -> tuple[str, str]:
-        """The first constraint whose local partials are not finite, and the operation in it."""
-        slots, steps = self.compiled.tape.slots, self.linearization.steps
-        for stretch in self.compiled.stretches:
-            constraints = [c for block in stretch.run.blocks for c in block.constraints]
-            for step in (steps[k] for k in stretch.steps):
-                data = () if step.map is None else step.map.data
-                if all(np.isfinite(value).all() for value in data):
-                    continue
-                for constraint in constraints:
-                    if slots.get(constraint.root.index, -1) >= step.target:
-                        where = f"the constraint {constraint.name!r}"
-                        nodes = self.compiled.system.arena.nodes
-                        node = without_slope(nodes, self.compiled.tape, step.target)
-                        return f"at this point {f'{node}, in {where},' if node else where}", node
-        return "the program", ""
-
-    def hints(self, error: float) -> str:
-        """Lines that name blocks with kinks or free directions, of a large error."""
-        solved = self.solved.items() if error > 1e-3 else ()
-        return blocks_at_fault(
-            [block.label for block, s in solved if s.jump is not None],
-            [block.label for block, s in solved if s.free is not None],
-        )
 
 
 def finite_data(found: Linearization) -> bool:

@@ -12,23 +12,22 @@ from typing import Any
 import numpy as np
 
 from lagrad.compiler.finite import all_finite
-from lagrad.compiler.plan import Plan
 from lagrad.errors import LagradError, NotFinite, SingularSystem
-from lagrad.expressions.expression import Equation, Expression, Variable
+from lagrad.expressions.expression import Variable
 from lagrad.primitives.repeated_eigenvalues import beside, undefined
+from lagrad.solving import at_fault
 from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.certified_sweep import Carry, CertifiedSweep
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.derivative_mapping import Derivatives, Gradient, frozen
 from lagrad.solving.failure_messages import cancelled, magnified
+from lagrad.solving.iterations_replaced import implicit
 from lagrad.solving.last_bits import rounded
 from lagrad.solving.profile import BlockReport, DerivativeReport, Profile
 from lagrad.solving.relative_change import Units
 from lagrad.solving.solved_point import GIVEN, SolvedPoint
-from lagrad.systems.constraint import Constraint, definitions
-from lagrad.systems.iterate_limit import APPROACHED, Statement, labels
-from lagrad.systems.rewriting import Instead, copied, inlined
+from lagrad.systems.constraint import Constraint
 from lagrad.systems.system import System
 from lagrad.typing import Array
 
@@ -65,9 +64,19 @@ class SolvedSystem:
     def __getitem__(self, name: str) -> Array:
         return self.point.values[self.system.variables[name]]
 
+    @property
+    def one_by_one(self) -> "SolvedSystem":
+        """The same by the variables that were declared: itself."""
+        return self
+
+    @property
+    def values(self) -> Values:
+        """The value of each variable."""
+        return self.point.values
+
     def by_name(self) -> dict[str, Array]:
         """The value of each variable, by its name."""
-        return {v.name: array for v, array in self.point.values.items()}
+        return {v.name: array for v, array in self.values.items()}
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -243,7 +252,7 @@ class SolvedSystem:
             self.policy.fail(said(what, taken.lost, taken.where))
             return read, certificate
         if self.point.doubtful:
-            self.policy.require(certificate, what, lambda: self.point.hints(error))
+            self.policy.require(certificate, what, lambda: at_fault.hints(self.point, error))
         return read, certificate
 
     def _beside(
@@ -269,9 +278,9 @@ class SolvedSystem:
         scalars = self.point.flat is not None  # which have no matrices
         limit = None if scalars else beside(compute, unit, self.policy.accuracy)
         if limit is None or not all_finite(limit.found.values()):
-            culprit, operation = self.point.culprit()
-            at_fault = f"{culprit} is not differentiable there, or overflows"
-            error = NotFinite(f"{what} is NaN or infinite: {at_fault}.")
+            culprit, operation = at_fault.culprit(self.point)
+            said = f"{culprit} is not differentiable there, or overflows"
+            error = NotFinite(f"{what} is NaN or infinite: {said}.")
             error.operation = operation
             self.policy.fail(error)
             return found, 0.0
@@ -337,64 +346,3 @@ def received(sweep: Any, variable: Variable) -> Array:
     """What a sweep brought to a variable, in its dtype and shape."""
     found = np.asarray(sweep.value(variable), dtype=variable.dtype)
     return found if found.shape == variable.shape else found.reshape(variable.shape)
-
-
-def implicit(system: System, values: Mapping[Variable, Array]) -> System | None:
-    """The system with the equations that iterations approach the solution of, in their place.
-
-    `values` are those at the solution; iterations start from there. None where an iteration came
-    with no equation, or stands within a loop.
-    """
-    ends = [node for node in system.arena.nodes if node.primitive is APPROACHED]
-    within = [node for node in system.arena.nodes if node.primitive is not APPROACHED]
-    if any(node.parameters[0].system is None for node in ends) or labels(within):
-        return None
-    plan = Plan(list(values), ends, definitions(system))
-    starts = dict(zip([node.index for node in ends], plan(list(values.values())), strict=True))
-
-    def instead(copy: System) -> Instead:
-        stated: dict[Any, list[Variable]] = {}
-
-        def other(old: Expression, node: dict[int, Expression]) -> Expression | None:
-            if old.primitive is not APPROACHED:
-                return None
-            statement, k = old.parameters
-            key = (statement, *(a.index for a in old.arguments))
-            if key not in stated:
-                stated[key] = state(copy, system, statement, old, node)
-            unknown = stated[key][k]
-            unknown.start = np.array(starts[old.index])
-            return unknown
-
-        return other
-
-    found = copied(system, f"{system.name}_solved", instead=instead)
-    for k, group in enumerate(found.groups):
-        if group.approach.differentiate is not None or group.approach.damping:
-            exact = replace(group.approach, differentiate=None, damping=0.0)
-            found.groups[k] = replace(group, approach=exact)
-    return found
-
-
-def state(
-    copy: System, system: System, statement: Statement, old: Expression, node: dict[int, Expression]
-) -> list[Variable]:
-    """New unknowns, and the equations that they solve."""
-    assert statement.system is not None
-    count = len(statement.values)
-
-    def free(stem: str) -> str:
-        name = copy.free(stem)
-        while name in system.variables or name in system.constraints:
-            name = copy.free(f"{name}_")
-        return name
-
-    unknowns = [
-        copy.unknown(free("approached"), a.shape, 0.0, a.dtype) for a in old.arguments[:count]
-    ]
-    others = [node[a.index] for a in old.arguments[count:]]
-    given = dict(zip((*statement.values, *statement.others), [*unknowns, *others], strict=True))
-    found = inlined(statement.system, copy, given, {})
-    for name in statement.residuals:
-        copy.subject_to(Equation(copy.arena.constant(0.0), found[name]), name=free("stationary"))
-    return unknowns

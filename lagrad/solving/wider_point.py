@@ -5,6 +5,7 @@ there as well, and is a thousand times smaller. Unknowns go on from doubles by N
 residuals in the wider precision and its factors in doubles; multipliers are refined likewise.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +23,18 @@ from lagrad.solving.block_equations import BlockEquations, LocalEquations, large
 from lagrad.solving.block_problem import BlockProblem
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun, Run
 from lagrad.solving.finer_derivatives import plan_of
-from lagrad.solving.relative_change import EXACTLY, NEGLIGIBLE, TOLD, UNSEEN, share, worst_share
+from lagrad.solving.relative_change import (
+    EXACTLY,
+    NEGLIGIBLE,
+    TOLD,
+    UNSEEN,
+    of_each,
+    parts,
+    share,
+    shares,
+    sized,
+    worst_share,
+)
 from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAMPLES, SPACINGS, Roundings
 from lagrad.solving.solved_point import GIVEN, SAMPLED_AT_MOST, RoundedPoint, SolvedPoint
 from lagrad.solving.wider_precision import WideNodes, wider_than
@@ -135,7 +147,9 @@ class WiderPoint(RoundedPoint):
             solved = self.solved[run.block]
             left = residual(run, values, solved.point, rounded)
             z = solved.point - solved.factors.solve(left, tol=ESTIMATE)
-            found: Array = rounded(z + SPACINGS * rounded.share() * self.last[run.block])
+            found: Array = rounded(
+                z + SPACINGS * rounded.share(run.block.parts) * self.last[run.block]
+            )
             return found
 
         return carried_on(self, moved, self.solved, rounded)
@@ -235,19 +249,20 @@ def residual(
 class RefinedPoint(SolvedPoint):
     """A point that was rounded from a wider precision, and how far each variable may be off."""
 
-    spread: Mapping[Variable, float] = field(default_factory=dict)
+    spread: Mapping[Variable, Any] = field(default_factory=dict)
 
-    def bounds(self) -> dict[str, float]:
-        sizes = {v: largest(self.values[v]) or self.scale for v in self.spread}
+    def errors(self) -> dict[Variable, Any]:
+        sizes = {v: parts(v, self.values[v]) for v in self.spread}
+        sizes = {v: sized(a, self.scale) for v, a in sizes.items()}
         for block, solved in self.solved.items():
-            sizes.update(zip(block.unknowns, map(float, solved.bound.sizes), strict=True))
-        return {v.name: share(self.spread[v], size) for v, size in sizes.items()}
+            sizes |= of_each(block.unknowns, solved.bound.sizes)
+        return {v: shares(self.spread[v], size) for v, size in sizes.items()}
 
     def spoilt_derivatives(self) -> float:
         """How far off, relative, a value that is a derivative may be, and no zero."""
         found = 0.0
         for v, off in self.spread.items():
-            size = largest(self.values[v])
+            size = parts(v, self.values[v])
             if v.derivative and v.role == "defined" and off > UNSEEN * self.scale:
                 found = max(found, share(off, size) if size >= EXACTLY * off else 0.0)
         return found
@@ -255,15 +270,15 @@ class RefinedPoint(SolvedPoint):
     def matters(self, block: Block) -> Array:
         sizes = super().matters(block)
         # What the wider precision cannot tell from zero is no smaller number.
-        zero = [largest(self.values[v]) <= TOLD * self.spread[v] for v in block.unknowns]
-        return np.maximum(sizes, np.where(zero, NEGLIGIBLE * self.scale, 0.0))
+        zero = [parts(v, self.values[v]) <= TOLD * self.spread[v] for v in block.unknowns]
+        return np.maximum(sizes, np.where(np.hstack(zero), NEGLIGIBLE * self.scale, 0.0))
 
     def drift(self, felt: bool = False) -> float:
         pairs = (
-            (self.spread[v], float(size))
+            (self.spread[v], size)
             for block, solved in self.solved.items()
-            for v, size in zip(
-                block.unknowns, self.matters(block) if felt else solved.bound.sizes, strict=True
+            for v, size in of_each(
+                block.unknowns, self.matters(block) if felt else solved.bound.sizes
             )
         )
         return worst_share(pairs, NEGLIGIBLE * self.scale)
@@ -281,8 +296,8 @@ def refined(point: SolvedPoint) -> RefinedPoint | None:
         if v.role in GIVEN:
             continue
         values[v] = np.asarray(a, dtype=v.dtype)
-        away = max(largest(other.values[v] - a) for other in others)
-        spread[v] = CLOSER / SPACINGS * away + largest(values[v] - a)
+        away = functools.reduce(np.maximum, [parts(v, o.values[v] - a) for o in others])
+        spread[v] = CLOSER / SPACINGS * away + parts(v, values[v] - a)
     solved = {
         run.block: rounded_end(run, values, point.solved[run.block], spread)
         for run in point.compiled.runs
@@ -295,7 +310,7 @@ def rounded_end(
     run: ImplicitRun,
     values: Mapping[Variable, Array],
     before: Solved,
-    spread: Mapping[Variable, float],
+    spread: Mapping[Variable, Any],
 ) -> Solved:
     """A block at values rounded from a wider precision, where it was `before`."""
     equations = run.equations
@@ -303,7 +318,7 @@ def rounded_end(
     problem.scale, problem.history = before.problem.scale, before.problem.history
     here = problem.at(equations.vector(values))
     jacobian, factors, gain = at_the_end(problem, here, before.factors)
-    off = np.array([spread[v] for v in run.block.unknowns])
+    off = np.hstack([spread[v] for v in run.block.unknowns])
     each = off / np.maximum(before.bound.sizes, 1e-300)
     direction = signed(np.repeat(off, problem.scale.sizes))
     return replace(

@@ -65,7 +65,7 @@ def copied(
     def leaf(old: Variable, node: dict[int, Expression]) -> Variable:
         role = (roles or {}).get(old.name, old.role)
         new = copy.leaf(old.name, role, old.shape, old.dtype, old.start)
-        new.scale, new.derivative = old.scale, old.derivative
+        new.scale, new.derivative, new.apart = old.scale, old.derivative, old.apart
         if old.role == "unknown":
             new.unknown = new.index
         elif old.index in defined:

@@ -59,6 +59,18 @@ class Block:
         """The number of scalar unknowns."""
         return sum(v.size for v in self.unknowns)
 
+    @cached_property
+    def parts(self) -> Array | None:
+        """Which of several independent parts each unknown's entries belong to; None of one."""
+        if all(v.apart is None for v in self.unknowns):
+            return None
+        rows = [
+            np.full(v.size, -1 - k) if v.apart is None else v.apart
+            for k, v in enumerate(self.unknowns)
+        ]
+        found, parts = np.unique(np.concatenate(rows), return_inverse=True)
+        return parts if found.size > 1 else None
+
     @property
     def label(self) -> str:
         names = [v.name for v in self.variables]

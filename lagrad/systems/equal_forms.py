@@ -1,0 +1,239 @@
+"""Nodes of equal form, found in one pass over a graph: each form is one array of rows.
+
+Whoever declares a grid or a network one scalar at a time writes the same few equations again and
+again, of other variables and other numbers. Two nodes have one form where the same primitive is
+applied to arguments of one form; unknowns are one form, parameters another, numbers a third. So a
+form is a row of columns, which say in which rows of other forms the arguments stand. Sums of three
+terms and more are one form, however many terms each of them has: their terms are rows of others.
+
+What has no form, as a product of matrices in between, makes none of it worth while.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lagrad.expressions.expression import Constant, Expression, Variable
+from lagrad.expressions.graph import ancestors
+from lagrad.expressions.primitive import Primitive
+from lagrad.primitives.elementwise import add, power, subtract
+from lagrad.systems.constraint import definitions
+from lagrad.systems.system import System
+from lagrad.typing import Array, Parameters
+
+DOUBLE = np.dtype(float)
+# Sums of fewer terms are differences as they are written.
+TERMS = 3
+# What moves entries about, through which a number is found in the array that it is an entry of.
+MOVES = frozenset(["getitem", "gather", "reshape", "transpose"])
+
+
+class Irregular(Exception):
+    """A node that has no form."""
+
+
+@dataclass(eq=False)
+class Form:
+    """Rows of one form.
+
+    Attributes
+    ----------
+    primitive : Primitive or None
+        None of what is given or defined, of numbers, and of sums.
+    arguments : tuple of Form
+        Of a sum those of its terms.
+    columns : list of lists
+        For each argument, the rows that it has; of a sum the row, its term's row and its sign.
+    values : list
+        Numbers, of a form of such.
+    made : list
+        What they are in another precision, each where it is rounded.
+    of : Variable or None
+        The array whose entries its rows are.
+    scalars : list of Variable
+        Of scalars that are given, or defined, each row's.
+    """
+
+    primitive: Primitive | None = None
+    parameters: Parameters = ()
+    arguments: tuple[Form, ...] = ()
+    columns: list[Any] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    made: list[Any] = field(default_factory=list)
+    of: Variable | None = None
+    scalars: list[Variable] = field(default_factory=list)
+    length: int = 0
+
+    @property
+    def is_sum(self) -> bool:
+        return self.primitive is None and bool(self.arguments) and not self.scalars
+
+    @property
+    def is_defined(self) -> bool:
+        return bool(self.scalars) and bool(self.arguments)
+
+    @property
+    def is_number(self) -> bool:
+        return bool(self.values)
+
+
+class Forms:
+    """The forms of the nodes that some roots are made of.
+
+    Attributes
+    ----------
+    all : list of Form
+        Each after those of its arguments.
+    at : dict
+        The form of each node and its row there, by the node's index.
+    """
+
+    def __init__(
+        self, system: System, roots: Iterable[Expression], level: Mapping[int, int]
+    ) -> None:
+        self.all: list[Form] = []
+        self.at: dict[int, tuple[Form, int]] = {}
+        self._level = level  # of unknowns that are found one after the other
+        self._found: dict[Any, Form] = {}
+        self._places: dict[int, tuple[Form, Array]] = {}
+        self._terms: dict[int, list[tuple[float, Expression]]] = {}
+        defined, roots = definitions(system), list(roots)
+        order = ancestors(roots, lambda node: False, defined)
+        inner = inner_sums(order, roots)
+        for node in order:
+            if node.index in defined:
+                self._define(node, *self.at[defined[node.index].index])
+            elif type(node) is Constant:
+                if not node.shape:
+                    self._number(node)
+            elif node.primitive is None:
+                self._given(node)
+            elif node.shape:
+                self._part(node)
+            elif node.primitive is add or node.primitive is subtract:
+                self._sum(node, node.index in inner)
+            else:
+                self._apply(node)
+
+    def _form(self, key: Any, **what: Any) -> Form:
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = Form(**what)
+            self.all.append(found)
+        return found
+
+    def _number(self, node: Constant) -> None:
+        form = self._form(type(node.value))
+        self.at[node.index] = form, len(form.values)
+        form.values.append(node.value)
+        form.made.append(node.made)
+        form.length += 1
+
+    def _given(self, node: Expression) -> None:
+        """A variable: the rows of an array, or of the scalars of its role."""
+        if not isinstance(node, Variable) or node.dtype != DOUBLE:
+            raise Irregular
+        if node.shape:
+            form = self._form(node.index, of=node, length=node.size)
+            self._places[node.index] = form, np.arange(node.size).reshape(node.shape)
+        else:
+            form = self._form((node.role, self._level.get(node.index, 0)))
+            form.scalars.append(node)
+            self.at[node.index] = form, form.length
+            form.length += 1
+
+    def _define(self, node: Expression, kind: Form, row: int) -> None:
+        """A variable that equals a row of some form."""
+        assert isinstance(node, Variable)
+        form = self._form(("defined", kind), arguments=(kind,), columns=[[]])
+        form.columns[0].append(row)
+        form.scalars.append(node)
+        self.at[node.index] = form, form.length
+        form.length += 1
+
+    def _part(self, node: Expression) -> None:
+        """What only moves the entries of an array: where each of them stands in that."""
+        primitive = node.primitive
+        if primitive is None or primitive.name not in MOVES:
+            raise Irregular
+        form, places = self._places.get(node.arguments[0].index) or irregular()
+        self._places[node.index] = form, primitive.kernel(node.parameters)(places)
+
+    def _sum(self, node: Expression, inner: bool) -> None:
+        """A sum, its terms found in what it adds up; one that only another sum needs waits."""
+        left, right = node.arguments
+        terms = self._terms.pop(left.index, None) or [(1.0, left)]
+        sign = 1.0 if node.primitive is add else -1.0
+        others = self._terms.pop(right.index, None) or [(1.0, right)]
+        terms += [(sign * s, term) for s, term in others]
+        if inner:
+            self._terms[node.index] = terms
+            return
+        if len(terms) < TERMS:
+            if left.index not in self.at or right.index not in self.at:
+                raise Irregular
+            self._apply(node)
+            return
+        placed = [(sign, *self.at[term.index]) for sign, term in terms]
+        # A zero that a loop starts from is no term.
+        placed = [p for p in placed if not (p[1].is_number and p[1].values[p[2]] == 0)]
+        kinds = tuple(sorted({form for _, form, _ in placed}, key=id))
+        form = self._form(("sum", kinds), arguments=kinds, columns=[[] for _ in kinds])
+        column = {id(kind): c for kind, c in zip(kinds, form.columns, strict=True)}
+        for sign, kind, row in placed:
+            column[id(kind)].append((form.length, row, sign))
+        self.at[node.index] = form, form.length
+        form.length += 1
+
+    def _apply(self, node: Expression) -> None:
+        primitive = node.primitive
+        assert primitive is not None
+        if primitive.name in MOVES:
+            form, places = self._places.get(node.arguments[0].index) or irregular()
+            row = primitive.kernel(node.parameters)(places)
+            self.at[node.index] = form, int(row)
+            return
+        if not primitive.elementwise or primitive.rules or primitive.joint is not None:
+            raise Irregular
+        found = [self.at.get(a.index) or irregular() for a in node.arguments]
+        kinds = tuple([form for form, _ in found])
+        key = (primitive, node.parameters, *map(id, kinds))
+        if primitive is power and kinds[1].is_number:
+            # The slope by the base depends on what number the exponent is.
+            key = (*key, node.arguments[1].index)
+        form = self._found.get(key)
+        if form is None:
+            columns: list[Any] = [[] for _ in kinds]
+            form = self._form(
+                key,
+                primitive=primitive,
+                parameters=node.parameters,
+                arguments=kinds,
+                columns=columns,
+            )
+        for column, (_, row) in zip(form.columns, found, strict=True):
+            column.append(row)
+        self.at[node.index] = form, form.length
+        form.length += 1
+
+
+def irregular() -> Any:
+    raise Irregular
+
+
+def inner_sums(order: Sequence[Expression], roots: Iterable[Expression]) -> set[int]:
+    """The sums that nothing but one other sum needs."""
+    uses = Counter(root.index for root in roots)
+    within: set[int] = set()
+    for node in order:
+        is_sum = node.primitive is add or node.primitive is subtract
+        for a in node.arguments:
+            uses[a.index] += 1
+            if is_sum and (a.primitive is add or a.primitive is subtract):
+                within.add(a.index)
+    return {k for k in within if uses[k] == 1}
