@@ -210,8 +210,7 @@ def as_arrays(system: System) -> AsArrays | None:
     constraints = list(system.constraints.values())
     if any(c.shape for c in constraints):
         return None
-    roots = [*system.variables.values(), *(c.root for c in constraints)]
-    roots = [node for node in roots if getattr(node, "role", "") not in ("parameter", "unknown")]
+    roots = [*system.with_role("defined"), *(c.root for c in constraints)]
     try:
         forms = Forms(system, roots, {})
         levels = Levels(system, forms)

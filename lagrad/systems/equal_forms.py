@@ -30,6 +30,7 @@ DOUBLE = np.dtype(float)
 # Sums of fewer terms are differences as they are written.
 TERMS = 3
 # What moves entries about, through which a number is found in the array that it is an entry of.
+MOVED, APPLIED = "moved", "applied"
 MOVES = frozenset(["getitem", "gather", "reshape", "transpose"])
 
 
@@ -68,6 +69,7 @@ class Form:
     of: Variable | None = None
     scalars: list[Variable] = field(default_factory=list)
     length: int = 0
+    place: dict[Form, Any] = field(default_factory=dict)  # of a sum, the column of each kind
 
     @property
     def is_sum(self) -> bool:
@@ -100,6 +102,7 @@ class Forms:
         self.at: dict[int, tuple[Form, int]] = {}
         self._level = level  # of unknowns that are found one after the other
         self._found: dict[Any, Form] = {}
+        self._takes: dict[Any, str] = {}
         self._places: dict[int, tuple[Form, Array]] = {}
         self._terms: dict[int, list[tuple[float, Expression]]] = {}
         defined, roots = definitions(system), list(roots)
@@ -179,31 +182,37 @@ class Forms:
                 raise Irregular
             self._apply(node)
             return
-        placed = [(sign, *self.at[term.index]) for sign, term in terms]
-        # A zero that a loop starts from is no term.
-        placed = [p for p in placed if not (p[1].is_number and p[1].values[p[2]] == 0)]
-        kinds = tuple(sorted({form for _, form, _ in placed}, key=id))
-        form = self._form(("sum", kinds), arguments=kinds, columns=[[] for _ in kinds])
-        column = {id(kind): c for kind, c in zip(kinds, form.columns, strict=True)}
-        for sign, kind, row in placed:
-            column[id(kind)].append((form.length, row, sign))
-        self.at[node.index] = form, form.length
-        form.length += 1
+        placed = []
+        for sign, term in terms:
+            kind, row = self.at[term.index]
+            # A zero that a loop starts from is no term.
+            if not (kind.values and kind.values[row] == 0):
+                placed.append((kind, row, sign))
+        kinds = frozenset([kind for kind, _, _ in placed])
+        form = self._found.get(kinds)
+        if form is None:
+            inside = tuple(dict.fromkeys([kind for kind, _, _ in placed]))
+            form = self._form(kinds, arguments=inside, columns=[[] for _ in inside])
+            form.place = dict(zip(inside, form.columns, strict=True))
+        row_here = form.length
+        for kind, row, sign in placed:
+            form.place[kind].append((row_here, row, sign))
+        self.at[node.index] = form, row_here
+        form.length = row_here + 1
 
     def _apply(self, node: Expression) -> None:
-        primitive = node.primitive
-        assert primitive is not None
-        if primitive.name in MOVES:
+        primitive: Any = node.primitive
+        if primitive not in self._takes:
+            self._takes[primitive] = taken(primitive)
+        if self._takes[primitive] == MOVED:
             form, places = self._places.get(node.arguments[0].index) or irregular()
             row = primitive.kernel(node.parameters)(places)
             self.at[node.index] = form, int(row)
             return
-        if not primitive.elementwise or primitive.rules or primitive.joint is not None:
-            raise Irregular
         found = [self.at.get(a.index) or irregular() for a in node.arguments]
         kinds = tuple([form for form, _ in found])
-        key = (primitive, node.parameters, *map(id, kinds))
-        if primitive is power and kinds[1].is_number:
+        key: Any = (primitive, node.parameters, kinds)
+        if primitive is power and kinds[1].values:
             # The slope by the base depends on what number the exponent is.
             key = (*key, node.arguments[1].index)
         form = self._found.get(key)
@@ -220,6 +229,15 @@ class Forms:
             column.append(row)
         self.at[node.index] = form, form.length
         form.length += 1
+
+
+def taken(primitive: Any) -> str:
+    """Whether a primitive moves entries, or is of one entry of each argument; else Irregular."""
+    if primitive.name in MOVES:
+        return MOVED
+    if not primitive.elementwise or primitive.rules or primitive.joint is not None:
+        raise Irregular
+    return APPLIED
 
 
 def irregular() -> Any:
