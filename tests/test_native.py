@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 
 import minimax
@@ -276,6 +277,29 @@ def test_what_is_spread_reshaped_and_spread_again():
 
     for found, expected in zip(hot(f, x, row)([x, row]), f(x, row), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+SPREAD = [
+    (own, axes)
+    for own in itertools.product((1, 2), (1, 3), (1, 4))
+    for count in (1, 2, 3)
+    for axes in itertools.combinations(range(3), count)
+]
+
+
+@pytest.mark.parametrize(("own", "axes"), SPREAD)
+def test_what_is_added_up_may_have_been_spread_along_some_dimensions(own, axes):
+    # Of an index space of three, any; of the other array too, which keeps others apart.
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal(own), rng.standard_normal(own[1:])
+
+    def f(x, y):
+        spread = np.broadcast_to(x, (2, 3, 4))
+        several = np.sum(spread, axes), np.sum(spread * y, axes), np.max(np.cosh(spread), axes)
+        return tuple(np.sin(total) * 2 for total in several)
+
+    for found, exact in zip(hot(f, x, y)([x, y]), f(x, y), strict=True):
+        np.testing.assert_allclose(found, exact, rtol=1e-13)
 
 
 def layouts(x):

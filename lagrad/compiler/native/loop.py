@@ -90,8 +90,12 @@ def reducible(operation: Operation, operations: Sequence[Operation], shape: Shap
     changes = sum(a != b for a, b in itertools.pairwise(along))
     if changes > 1:
         return False
-    alone = changes and (along.count(False) > 1 or (not along[0] and len(along) > 2))
-    return None if alone else True
+    if not changes or not (along.count(False) > 1 or (not along[0] and len(along) > 2)):
+        return True
+    # What is spread from fewer dimensions may keep those apart.
+    kept = tuple(d not in axes for d in range(len(shape)))
+    given = [pattern(source_of(a, operations)[1], shape) for a in operation.arguments]
+    return None if len(merged([kept, *given], shape)) == 2 else False
 
 
 def pattern(shape: Shape, whole: Shape) -> tuple[bool, ...]:
