@@ -18,6 +18,7 @@ from . import (
     hyperparameters,
     linear,
     loops,
+    one_by_one,
     peers,
     root_finders,
     speed,
@@ -34,6 +35,7 @@ PARTS = {
     "peers": peers,
     "speed": speed,
     "loops": loops,
+    "one_by_one": one_by_one,
     "root_finders": root_finders,
 }
 HEAD = ["| work | measured | ratio | target | | seconds |", "|---|---|---|---|---|---|"]

@@ -69,11 +69,11 @@ class Program(System):
     def together(self) -> Together | None:
         """The program as one of arrays, where it was declared by many scalars."""
         stamp = self._stamp
-        if sum(v.size for v in self.with_role("unknown")) < as_arrays.UNKNOWNS:
-            return None
         if self._together is None or self._together[0] != stamp:
-            arrays = as_arrays.as_arrays(self.snapshot())
-            found = None if arrays is None else Together(arrays, CompiledSystem(arrays.system))
+            found = None
+            if sum(v.size for v in self.with_role("unknown")) >= as_arrays.UNKNOWNS:
+                arrays = as_arrays.as_arrays(self.snapshot())
+                found = None if arrays is None else Together(arrays, CompiledSystem(arrays.system))
             self._together = (stamp, found)
         return self._together[1]
 
@@ -218,22 +218,24 @@ class Program(System):
         (2.0, 'NotConverged')
         """
         policy = Policy(self.accuracy() if accuracy is None else accuracy, on_failure)
-        batch = Batch(self.solve, self.compiled(), policy, options, values)
+        together = self.together() if processes is None else None
+        compiled = self.compiled() if together is None else together.compiled
+        batch = Batch(self.solve, compiled, policy, options, values)
         return solve_all(batch, threads, processes, warm)
 
     def _start_values(self, start: Solution | Mapping[Any, Any] | None) -> dict[Variable, Any]:
         unknowns = {v.name: v for v in self.with_role("unknown")}
-        begin: dict[Variable, Any] = {v: v.start for v in unknowns.values()}
         if isinstance(start, Solution):
-            begin.update((unknowns[n], start[n]) for n in start if n in unknowns)
+            given = {unknowns[n]: start[n] for n in start if n in unknowns}
         elif start is None or isinstance(start, Mapping):
-            begin.update((self.variable_of(k, "unknown"), v) for k, v in (start or {}).items())
+            given = {self.variable_of(k, "unknown"): v for k, v in (start or {}).items()}
         else:
             raise UnsupportedType(
                 f"start={start!r}; expected a Solution or a mapping. (A parameter of that name "
                 "is given in a dict: solve({'start': …}).)"
             )
-        return {v: fitted(f"the start of {v.name!r}", value, v) for v, value in begin.items()}
+        fit = {v: fitted(f"the start of {v.name!r}", value, v) for v, value in given.items()}
+        return {v: v.start for v in unknowns.values()} | fit
 
     def adjoint(self, output: Any) -> Program:
         """Return the program of the constraints and of the multipliers for one output.

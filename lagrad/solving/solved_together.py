@@ -16,6 +16,7 @@ import numpy as np
 
 from lagrad.errors import LagradError
 from lagrad.expressions.expression import Variable
+from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.derivative_mapping import Derivatives, Gradient
@@ -73,11 +74,16 @@ class Together:
 
     def _filled(self, values: Values, role: str) -> dict[Variable, Array]:
         """Values of scalars, in the arrays where they stand."""
-        found = {v: np.zeros(v.size) for v in self.compiled.system.with_role(role)}
-        for v, place in self.arrays.variables.items():
-            if v.role == role and place.variable in found:
-                found[place.variable][place.entries] = values[v]
-        return {v: a.reshape(v.shape) for v, a in found.items()}
+        found = {}
+        for array in self.compiled.system.with_role(role):
+            scalars = self.arrays.scalars_of[array]
+            if len(scalars) == 1 or array.apart is None or any(v.shape for v in scalars):
+                pieces = [np.ravel(values[v]) for v in scalars]
+                flat = np.concatenate(pieces) if pieces else np.zeros(0)
+            else:
+                flat = np.array([values[v] for v in scalars], dtype=float)
+            found[array] = flat.reshape(array.shape)
+        return found
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -179,7 +185,8 @@ class SolvedTogether:
 
     def _size(self, variable: Variable) -> float:
         """The largest entry of a value; one where that is as good as zero."""
-        size = float(np.abs(self.values[variable]).max(initial=0.0))
+        place = self._places[variable]
+        size = largest(np.ravel(self.solved.values[place.variable])[place.entries])
         return size if size > 1e-12 * self.solved.point.scale else 1.0
 
     def _carried(

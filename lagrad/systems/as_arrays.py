@@ -52,6 +52,8 @@ class AsArrays:
         That of the arrays.
     variables, constraints : dict
         The place of each variable and of each equation of the scalars.
+    scalars_of : dict
+        The variables that stand in each array, in order.
     """
 
     def __init__(self, scalars: System, forms: Forms, levels: Levels) -> None:
@@ -64,6 +66,11 @@ class AsArrays:
             self._made[form] = self._emitted(form)
         self._unused()
         self._equations()
+        self.scalars_of: dict[Variable, list[Variable]] = {
+            v: [] for v in self.system.variables.values()
+        }
+        for v, place in self.variables.items():
+            self.scalars_of[place.variable].append(v)
 
     def _emitted(self, form: Form) -> Any:
         """The array of a form's rows."""
