@@ -44,6 +44,7 @@ class Carried(ABC):
     def __init__(self, compiled: CompiledSystem) -> None:
         self.compiled = compiled
         self.solved_for: dict[Constraint, Array] = {}  # multipliers of the blocks' equations
+        self.solutions: dict[Block, Array] = {}  # of each block through which something went
 
     @abstractmethod
     def seed(self, node: Expression, value: Array) -> None:
@@ -97,7 +98,6 @@ class Sweep(Carried):
         self.slots = compiled.tape.slots
         self.values = linearization.empty()
         self.seeds: list[tuple[int, Array]] = []
-        self.solutions: dict[Block, Array] = {}
         matrices = width is not None
         self.careful: bool = careful or (near is not None and near.careful)
         self.taken = linearization.empty() if self.careful else None

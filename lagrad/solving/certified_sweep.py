@@ -30,8 +30,6 @@ from lagrad.typing import Array
 Carry: TypeAlias = Callable[[Any], dict[Any, Array]]
 # Of what the sides of a kink differ by: a jump.
 JUMPED = 1e-2
-# What the same derivatives differ by between the sides of a kink that they do not see.
-STILL = 1e-7
 # How far around it is seen whether something vanishes at a point; relative, by moves of last bits.
 AROUND, STEP = 1e-3, 8 * float(np.finfo(float).eps)
 # So many samples tell whether something is zero, and what rounding does at the most.
@@ -140,7 +138,9 @@ class CertifiedSweep:
         if point.doubtful and asked:
             change, unclear = self._rounding(point, first, sweep)
             error += change
-        if any(s.at_kink for s in point.solved.values()) and not self._is_still(first, sweep):
+        # A block through which nothing was carried has no part in it.
+        passed = [s for b, s in point.solved.items() if b in sweep.solutions]
+        if any(s.at_kink for s in passed) and not self._is_still(first, sweep):
             error = np.inf
         if point.solved and (self.accuracy < error or unclear):
             finer = self._in_wider(point, first, sweep)
@@ -160,9 +160,9 @@ class CertifiedSweep:
         return Taken(found, sweep, error, jump)
 
     def _is_still(self, found: Mapping[Any, Array], sweep: Carried) -> bool:
-        """Whether derivatives are the same on both sides of a kink: what does not move has none."""
-        sides = [self.near(there, sweep) for there in self.point.beyond]
-        return self.change(found, sides) <= STILL
+        """Whether derivatives are zero on both sides of a kink: what does not move has no jump."""
+        sides = (self.near(there, sweep) for there in self.point.beyond)
+        return not any(np.any(a) for side in (found, *sides) for a in side.values())
 
     def _in_wider(
         self, point: SolvedPoint, found: Mapping[Any, Array], first: Carried

@@ -9,12 +9,14 @@ import numpy as np
 from lagrad.compiler.plan import Plan
 from lagrad.errors import NotConverged
 from lagrad.expressions.expression import Variable
+from lagrad.linear_solvers.selection import DENSE_FRACTION
 from lagrad.solving.certificate import Policy
 from lagrad.solving.compiled_system import CompiledSystem
 from lagrad.solving.solve import solve_named
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.constraint import definitions
 from lagrad.systems.linearization import joined, split
+from lagrad.systems.reduced_block import SMALL
 from lagrad.systems.system import System, fitted
 from lagrad.typing import Array
 
@@ -62,6 +64,7 @@ class Problem:
         self.data = dict(zip(approach.data, arguments, strict=True))
         self.solution: SolvedSystem | None = None  # the last one of a program with unknowns
         self.place = b""  # where that is
+        self._sparse: dict[tuple[str, ...], bool] = {}
 
     @cached_property
     def plan(self) -> Plan:
@@ -99,12 +102,28 @@ class Problem:
 
     def jacobian(self, point: Array, outputs: Sequence[Variable]) -> Array:
         """That of outputs by all that varies."""
-        found = self.at(point).jacobian(outputs, self.varied)
+        solution = self.at(point)
+        if self._is_sparse(outputs) and not solution.point.tied:
+            matrix = solution.point.linearization.jacobian(outputs, self.varied, dense=False)
+            if np.isfinite(matrix.data).all():
+                return np.asarray(matrix.toarray())
+        found = solution.jacobian(outputs, self.varied)
 
         def block(output: Variable, by: Variable) -> Array:
             return np.reshape(found[output.name][by.name], (output.size, by.size))
 
         return np.block([[block(g, v) for v in self.varied] for g in outputs])
+
+    def _is_sparse(self, outputs: Sequence[Variable]) -> bool:
+        """Whether entries of a Jacobian, of an explicit program's, cost less than its columns."""
+        compiled = self.compiled()
+        if not compiled.explicit or sum(v.size for v in self.varied) <= SMALL:
+            return False
+        key = tuple(v.name for v in outputs)
+        if key not in self._sparse:
+            entries, size = compiled.tape.entries, sum(v.size for v in self.varied)
+            self._sparse[key] = entries < DENSE_FRACTION * size * size
+        return self._sparse[key]
 
     def __call__(self, point: Array) -> list[Array]:
         """The outputs' values at a point."""

@@ -105,9 +105,15 @@ class Forms:
         self._takes: dict[Any, str] = {}
         self._places: dict[int, tuple[Form, Array]] = {}
         self._terms: dict[int, list[tuple[float, Expression]]] = {}
+        # Equations that are sums are one form, whatever they add up, at each level.
+        equations = [c for c in system.constraints.values() if c.variable is None]
+        self._roots = {c.root.index: level.get(id(c), 0) for c in equations}
+        self._last: dict[int, Form] = {}
         defined, roots = definitions(system), list(roots)
         order = ancestors(roots, lambda node: False, defined)
-        inner = inner_sums(order, roots)
+        uses, within = uses_of(order, roots)
+        inner = {k for k in within if uses[k] == 1}
+        self._roots = {k: at for k, at in self._roots.items() if uses[k] == 1}
         for node in order:
             if node.index in defined:
                 self._define(node, *self.at[defined[node.index].index])
@@ -122,6 +128,9 @@ class Forms:
                 self._sum(node, node.index in inner)
             else:
                 self._apply(node)
+        for form in self._last.values():
+            form.arguments, form.columns = tuple(form.place), list(form.place.values())
+            self.all.append(form)
 
     def _form(self, key: Any, **what: Any) -> Form:
         found = self._found.get(key)
@@ -188,17 +197,26 @@ class Forms:
             # A zero that a loop starts from is no term.
             if not (kind.values and kind.values[row] == 0):
                 placed.append((kind, row, sign))
-        kinds = frozenset([kind for kind, _, _ in placed])
-        form = self._found.get(kinds)
-        if form is None:
-            inside = tuple(dict.fromkeys([kind for kind, _, _ in placed]))
-            form = self._form(kinds, arguments=inside, columns=[[] for _ in inside])
-            form.place = dict(zip(inside, form.columns, strict=True))
+        if node.index in self._roots:
+            form = self._last.setdefault(self._roots[node.index], Form())
+            for kind, _, _ in placed:
+                form.place.setdefault(kind, [])
+        else:
+            form = self._sum_of(tuple(dict.fromkeys([kind for kind, _, _ in placed])))
         row_here = form.length
         for kind, row, sign in placed:
             form.place[kind].append((row_here, row, sign))
         self.at[node.index] = form, row_here
         form.length = row_here + 1
+
+    def _sum_of(self, kinds: tuple[Form, ...]) -> Form:
+        """The form of sums of terms of some forms, in whichever order."""
+        key = frozenset(kinds)
+        form = self._found.get(key)
+        if form is None:
+            form = self._form(key, arguments=kinds, columns=[[] for _ in kinds])
+            form.place = dict(zip(kinds, form.columns, strict=True))
+        return form
 
     def _apply(self, node: Expression) -> None:
         primitive: Any = node.primitive
@@ -244,8 +262,10 @@ def irregular() -> Any:
     raise Irregular
 
 
-def inner_sums(order: Sequence[Expression], roots: Iterable[Expression]) -> set[int]:
-    """The sums that nothing but one other sum needs."""
+def uses_of(
+    order: Sequence[Expression], roots: Iterable[Expression]
+) -> tuple[Counter[int], set[int]]:
+    """How often each node is needed, and which sums another sum needs."""
     uses = Counter(root.index for root in roots)
     within: set[int] = set()
     for node in order:
@@ -254,4 +274,4 @@ def inner_sums(order: Sequence[Expression], roots: Iterable[Expression]) -> set[
             uses[a.index] += 1
             if is_sum and (a.primitive is add or a.primitive is subtract):
                 within.add(a.index)
-    return {k for k in within if uses[k] == 1}
+    return uses, within
