@@ -5,6 +5,8 @@ import pytest
 import scipy.optimize as optimize
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sparse_linalg
+from generate import run
+from random_systems import SCALINGS
 
 import lagrad as lg
 from lagrad.solving.solved_system import SolvedSystem
@@ -277,3 +279,13 @@ def test_second_derivatives_beside_blocks_that_an_output_does_not_need():
     assert at.gradient("i1")["v"] == pytest.approx(slope, rel=1e-12)
     assert at.hessian_vector("i1", v=1.0)["v"] == pytest.approx(second, rel=1e-10)
     assert p.adjoint("i1").solve()["λ_v"] == pytest.approx(slope, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", SCALINGS)
+def test_random_systems_as_arrays_beside_mpmath(kind, monkeypatch):
+    # However few they are: what is found is right, or has a bound that says so, or is refused.
+    monkeypatch.setattr(as_arrays, "UNKNOWNS", 1)
+    monkeypatch.setattr(as_arrays, "NODES", 0)
+    for seed in range(900, 905):
+        for outcome in run(f"systems/{kind}", seed, 1):
+            assert outcome.verdict != "silent", (kind, seed, outcome)
