@@ -245,11 +245,43 @@ def test_numbers_that_were_rounded_are_wider_ones_where_that_is_asked_for():
     assert p.solve().gradient("z9")["a"] == pytest.approx(0.5, rel=1e-12)
 
 
-def test_one_parameter_that_nothing_needs_and_one_array():
+def test_what_no_equation_needs():
     p = grid(13)
     p.parameter("idle", value=[1.0, 2.0])
-    gradient = p.solve().gradient("trace")
+    p.parameter("single", value=3.0)
+    p.parameter("none", value=np.zeros((0, 3)))
+    p.unknown("empty", (0,))
+    p.define("number", 2.0)
+    at = p.solve()
+    assert isinstance(at._solved, SolvedTogether)
+    gradient = at.gradient("trace")
     assert gradient["idle"].tolist() == [0.0, 0.0]
+    assert (gradient["single"], gradient["none"].shape) == (0.0, (0, 3))
+    assert (at["empty"].shape, at["number"]) == ((0,), 2.0)
+
+
+TRUTHS = {
+    "or": lambda x, y, z: 0.3 * ((x > 0.1) + (y > 0.1) + (z > 0.1)),
+    "or beside a number": lambda x, y, z: ((x > 0.1) + (y > 0.1)) + 0.1 * z + 0.2,
+    "and": lambda x, y, z: (x > 0.1) * (y > 0.1) + 0.1 * z + 0.2,
+    "counted": lambda x, y, z: 0.1 * ((x > 0.1) * 1 + (y > 0.1) * 2 + (z > 9.0) * 3),
+}
+
+
+@pytest.mark.parametrize("case", TRUTHS)
+def test_a_sum_of_truths_is_or(case):
+    # As NumPy has it, of two and of three; a sum that one is a term of adds up one of them.
+    p, n, of = lg.Program(), 160, TRUTHS[case]
+    a = p.parameter("a", value=1.0)
+    u = [p.unknown(f"u{k}", start=0.5) for k in range(n)]
+    for k in range(n):
+        p.subject_to(2 * u[k] + 0.1 * np.sin(u[k - 1]) == a + of(u[k - 1], u[(k + 1) % n], u[k]))
+    at = p.solve()
+    assert isinstance(at._solved, SolvedTogether)
+    x = np.float64(0.5)
+    for _ in range(200):  # all alike
+        x = (1 + of(x, x, x) - 0.1 * np.sin(x)) / 2
+    assert [at[f"u{k}"] for k in (0, 3, n - 1)] == pytest.approx([x] * 3, rel=1e-12)
 
 
 def test_starts_and_many_solutions():

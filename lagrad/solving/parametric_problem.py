@@ -64,7 +64,6 @@ class Problem:
         self.data = dict(zip(approach.data, arguments, strict=True))
         self.solution: SolvedSystem | None = None  # the last one of a program with unknowns
         self.place = b""  # where that is
-        self._sparse: dict[tuple[str, ...], bool] = {}
 
     @cached_property
     def plan(self) -> Plan:
@@ -103,7 +102,7 @@ class Problem:
     def jacobian(self, point: Array, outputs: Sequence[Variable]) -> Array:
         """That of outputs by all that varies."""
         solution = self.at(point)
-        if self._is_sparse(outputs) and not solution.point.tied:
+        if self.sparse and not solution.point.tied:
             matrix = solution.point.linearization.jacobian(outputs, self.varied, dense=False)
             if np.isfinite(matrix.data).all():
                 return np.asarray(matrix.toarray())
@@ -114,16 +113,12 @@ class Problem:
 
         return np.block([[block(g, v) for v in self.varied] for g in outputs])
 
-    def _is_sparse(self, outputs: Sequence[Variable]) -> bool:
-        """Whether entries of a Jacobian, of an explicit program's, cost less than its columns."""
-        compiled = self.compiled()
-        if not compiled.explicit or sum(v.size for v in self.varied) <= SMALL:
-            return False
-        key = tuple(v.name for v in outputs)
-        if key not in self._sparse:
-            entries, size = compiled.tape.entries, sum(v.size for v in self.varied)
-            self._sparse[key] = entries < DENSE_FRACTION * size * size
-        return self._sparse[key]
+    @cached_property
+    def sparse(self) -> bool:
+        """Whether entries of Jacobians, of an explicit program's, cost less than their columns."""
+        size, compiled = sum(v.size for v in self.varied), self.compiled()
+        few = size > SMALL and compiled.tape.entries < DENSE_FRACTION * size * size
+        return few and compiled.explicit
 
     def __call__(self, point: Array) -> list[Array]:
         """The outputs' values at a point."""

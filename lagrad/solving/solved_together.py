@@ -76,13 +76,8 @@ class Together:
         """Values of scalars, in the arrays where they stand."""
         found = {}
         for array in self.compiled.system.with_role(role):
-            scalars = self.arrays.scalars_of[array]
-            if len(scalars) == 1 or array.apart is None or any(v.shape for v in scalars):
-                pieces = [np.ravel(values[v]) for v in scalars]
-                flat = np.concatenate(pieces) if pieces else np.zeros(0)
-            else:
-                flat = np.array([values[v] for v in scalars], dtype=float)
-            found[array] = flat.reshape(array.shape)
+            pieces = [values[v] for v in self.arrays.scalars_of[array]]
+            found[array] = np.array(pieces, dtype=float).reshape(array.shape)
         return found
 
 
@@ -177,11 +172,9 @@ class SolvedTogether:
             place = self.arrays.variables[v]
             whole = found.get(place.variable)
             if whole is None:
-                shape = (place.variable.size, width) if width else (place.variable.size,)
-                whole = found[place.variable] = np.zeros(shape)
-            entries = np.ravel(place.entries)
-            whole[entries] += np.reshape(value, (-1, width)) if width else np.ravel(value)
-        return found
+                whole = found[place.variable] = np.zeros((place.variable.size, max(width, 1)))
+            whole[np.ravel(place.entries)] += np.reshape(value, (-1, max(width, 1)))
+        return found if width else {v: a.reshape(v.shape) for v, a in found.items()}
 
     def _size(self, variable: Variable) -> float:
         """The largest entry of a value; one where that is as good as zero."""
@@ -189,25 +182,24 @@ class SolvedTogether:
         size = largest(np.ravel(self.solved.values[place.variable])[place.entries])
         return size if size > 1e-12 * self.solved.point.scale else 1.0
 
+    def _swept(self, sweep: Any, seeds: Mapping[Variable, Array], forward: bool) -> None:
+        """Seed the arrays, and run."""
+        for v, a in seeds.items():
+            sweep.seed(v, a)
+        (sweep.forth if forward else sweep.back)()
+
     def _carried(
-        self,
-        seeds: Mapping[Variable, Array],
-        ends: Iterable[Any],
-        places: Mapping[Any, Place],
-        forward: bool,
+        self, seeds: Mapping[Variable, Array], ends: Iterable[Variable], forward: bool
     ) -> Callable[[Any], dict[Any, Array]]:
         """What seeds, reads, and tells apart by scalars."""
-        pairs = [(thing, places[thing]) for thing in ends]
+        pairs = [(v, self._places[v]) for v in ends]
 
         def carry(sweep: Any) -> dict[Any, Array]:
-            for v, a in seeds.items():
-                sweep.seed(v, a.reshape(v.shape))
-            (sweep.forth if forward else sweep.back)()
-            known: dict[Variable, Array] = {}
-            for _, place in pairs:
-                if place.variable not in known:
-                    known[place.variable] = np.ravel(sweep.value(place.variable))
-            return {t: np.asarray(known[p.variable][p.entries]) for t, p in pairs}
+            self._swept(sweep, seeds, forward)
+            known = {
+                array: np.ravel(sweep.value(array)) for array in {p.variable for _, p in pairs}
+            }
+            return {v: np.asarray(known[p.variable][p.entries]) for v, p in pairs}
 
         return carry
 
@@ -219,7 +211,7 @@ class SolvedTogether:
         """The transposed Jacobian times cotangents of some variables."""
         parameters = self.system.with_role("parameter")
         seeds = self._seeds(cotangents)
-        carry = self._carried(seeds, parameters, self._places, False)
+        carry = self._carried(seeds, parameters, False)
         units = {v: (1.0, self._size(v)) for v in parameters}
 
         def arrays() -> Gradient:
@@ -233,7 +225,7 @@ class SolvedTogether:
     ) -> Derivatives[Array]:
         """The derivative of some variables, or of all, along a direction of the parameters."""
         variables = list(self.system.variables.values() if of is None else of)
-        carry = self._carried(self._seeds(directions), variables, self._places, True)
+        carry = self._carried(self._seeds(directions), variables, True)
         units = {v: (self._size(v), 1.0) for v in variables}
         outputs = tuple({self._places[v].variable: None for v in variables})
 
@@ -249,9 +241,7 @@ class SolvedTogether:
         seeds, places = self._seeds(cotangent_of(output)), self.arrays.constraints
 
         def carry(sweep: Any) -> dict[Any, Array]:
-            for v, a in seeds.items():
-                sweep.seed(v, a.reshape(v.shape))
-            sweep.back()
+            self._swept(sweep, seeds, False)
             found = {c: np.ravel(a) for c, a in sweep.multipliers().items()}
             return {
                 c: np.asarray(found[places[c].variable][places[c].entries])
@@ -278,9 +268,7 @@ class SolvedTogether:
         units = {(o, i): (self._size(o), self._size(i)) for o in outputs for i in inputs}
 
         def carry(sweep: Any) -> dict[Any, Array]:
-            for v, a in given.items():
-                sweep.seed(v, a)
-            (sweep.forth if forward else sweep.back)()
+            self._swept(sweep, given, forward)
             found = {}
             for node in ends:
                 place = self._places[node]

@@ -57,7 +57,7 @@ class AsArrays:
     """
 
     def __init__(self, scalars: System, forms: Forms, levels: Levels) -> None:
-        self.scalars, self.forms, self._levels = scalars, forms, levels
+        self.scalars, self._forms, self._levels = scalars, forms, levels
         self.system = type(scalars)(f"{scalars.name}, as arrays")
         self.variables: dict[Variable, Place] = {}
         self.constraints: dict[Constraint, Place] = {}
@@ -71,6 +71,7 @@ class AsArrays:
         }
         for v, place in self.variables.items():
             self.scalars_of[place.variable].append(v)
+        del self._forms, self._levels, self._made  # as large as the graph, and done with
 
     def _emitted(self, form: Form) -> Any:
         """The array of a form's rows."""
@@ -121,13 +122,10 @@ class AsArrays:
         return new
 
     def _unused(self) -> None:
-        """Parameters that nothing depends on."""
-        rest = [v for v in self.scalars.with_role("parameter") if v not in self.variables]
-        begin = np.cumsum([0, *(v.size for v in rest)]).tolist()
-        new = self._leaf("unused", "parameter", (begin[-1],), np.zeros(begin[-1]))
-        new.apart = np.zeros(new.size, dtype=int)
-        for v, start in zip(rest, begin, strict=False):
-            self.variables[v] = Place(new, start + np.arange(v.size).reshape(v.shape))
+        """What no equation depends on: parameters, and unknowns of size zero."""
+        for v in self.scalars.with_role("parameter", "unknown"):
+            if v not in self.variables:
+                self._given(Form(of=v, length=v.size))
 
     def _leaf(self, name: str, role: str, shape: Any, start: Any) -> Variable:
         new = self.system.leaf(self.system.free(name), role, shape, DOUBLE, start)
@@ -187,10 +185,10 @@ class AsArrays:
         alike: dict[Any, list[Constraint]] = {}
         for c in self.scalars.constraints.values():
             if c.variable is None:
-                key = self.forms.at[c.root.index][0], self._levels.of.get(id(c), 0)
+                key = self._forms.at[c.root.index][0], self._levels.of.get(id(c), 0)
                 alike.setdefault(key, []).append(c)
         for (form, _), equations in alike.items():
-            rows = np.array([self.forms.at[c.root.index][1] for c in equations])
+            rows = np.array([self._forms.at[c.root.index][1] for c in equations])
             root: Any = np.broadcast_to(self._rows(form, rows), rows.shape)
             name = self.system.free("equations")
             residual: Any = root if not isinstance(root, Variable) else root + 0.0

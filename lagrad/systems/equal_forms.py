@@ -124,7 +124,7 @@ class Forms:
                 self._given(node)
             elif node.shape:
                 self._part(node)
-            elif node.primitive is add or node.primitive is subtract:
+            elif is_sum(node):
                 self._sum(node, node.index in inner)
             else:
                 self._apply(node)
@@ -187,13 +187,11 @@ class Forms:
             self._terms[node.index] = terms
             return
         if len(terms) < TERMS:
-            if left.index not in self.at or right.index not in self.at:
-                raise Irregular
             self._apply(node)
             return
         placed = []
         for sign, term in terms:
-            kind, row = self.at[term.index]
+            kind, row = self.at.get(term.index) or irregular()
             # A zero that a loop starts from is no term.
             if not (kind.values and kind.values[row] == 0):
                 placed.append((kind, row, sign))
@@ -235,14 +233,8 @@ class Forms:
             key = (*key, node.arguments[1].index)
         form = self._found.get(key)
         if form is None:
-            columns: list[Any] = [[] for _ in kinds]
-            form = self._form(
-                key,
-                primitive=primitive,
-                parameters=node.parameters,
-                arguments=kinds,
-                columns=columns,
-            )
+            what = {"primitive": primitive, "parameters": node.parameters}
+            form = self._form(key, arguments=kinds, columns=[[] for _ in kinds], **what)
         for column, (_, row) in zip(form.columns, found, strict=True):
             column.append(row)
         self.at[node.index] = form, form.length
@@ -262,6 +254,11 @@ def irregular() -> Any:
     raise Irregular
 
 
+def is_sum(node: Expression) -> bool:
+    """Whether a node adds numbers up: of truths `+` is "or", and a sum of those is no such sum."""
+    return (node.primitive is add or node.primitive is subtract) and node.dtype == DOUBLE
+
+
 def uses_of(
     order: Sequence[Expression], roots: Iterable[Expression]
 ) -> tuple[Counter[int], set[int]]:
@@ -269,9 +266,9 @@ def uses_of(
     uses = Counter(root.index for root in roots)
     within: set[int] = set()
     for node in order:
-        is_sum = node.primitive is add or node.primitive is subtract
+        adds = is_sum(node)
         for a in node.arguments:
             uses[a.index] += 1
-            if is_sum and (a.primitive is add or a.primitive is subtract):
+            if adds and is_sum(a):
                 within.add(a.index)
     return uses, within
