@@ -15,7 +15,7 @@ import numpy as np
 from lagrad.compiler.finite import all_finite
 from lagrad.compiler.plan import Plan
 from lagrad.expressions.expression import Expression, Variable
-from lagrad.expressions.graph import ancestors, conditioned, divides, repeats, selects
+from lagrad.expressions.graph import ancestors, conditioned, repeats, selects
 from lagrad.programs.derived_programs import Derivable, adjoint
 from lagrad.programs.quick_gradient import QuickGradient, turned
 from lagrad.solving.adjoint_sweep import ScalarPoint, ScalarSweep
@@ -34,7 +34,7 @@ from lagrad.typing import Array
 # What of a sum's terms a wider precision knows by few digits.
 NOTHING = 1e-11
 # Numbers of a gradient whose own sums are looked at in every call.
-LOOKED_AT = 10_000
+LOOKED_AT = 1_000_000
 # Operations of a program, from which rounding may be magnified on the way, however often it is run.
 LONG = 100
 # The roles of variables whose values are given.
@@ -105,8 +105,7 @@ class ExplicitGradient:
         if self.differences is not None:
             roots = [system.constraints[name].root for name in compiled.system.constraints]
             slopes = own or results[len(outputs) :]
-            few = sum(v.size for v in slopes) <= LOOKED_AT
-            if few and divides(compiled.system.arena.nodes):  # of 1/x what is left may be little
+            if sum(v.size for v in slopes) <= LOOKED_AT:
                 roots += [definitions(system).get(v.index, v) for v in slopes]
             needed = ancestors(slopes, lambda node: False, definitions(system))
             within = {node.index for node in needed}

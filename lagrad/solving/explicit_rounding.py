@@ -41,7 +41,7 @@ CLEAR = FINER / 4
 # In how many samples, and by how many of their last bits, these move to tell.
 MOVED, FAR = 5, 300.0
 # Numbers of a program without wider ones that are rounded otherwise all the same.
-NUMBERS = 100_000
+NUMBERS = 2_000_000
 
 
 @dataclass(frozen=True)

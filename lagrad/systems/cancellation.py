@@ -25,8 +25,10 @@ from lagrad.typing import Array
 # What is left of a sum, relative to its terms, from which a derivative may be spoilt: of n random
 # differences the smallest is about 1/n, and says nothing.
 LEFT = 1e-2
+# What is left of many at once is no chance: of n random differences a share of 1e-4 is less.
+ROUGH, OFTEN = 1e-4, 1e-2
 # Entries and operations beyond which nobody looks.
-ENTRIES, OPERATIONS = 1_000_000, 2_000
+ENTRIES, OPERATIONS = 20_000_000, 2_000
 # Entries of arrays that are looked at as a whole first.
 LARGE = 4096
 # Products of numbers within one contraction, beyond which it is not looked at.
@@ -39,6 +41,7 @@ OF_ONE: dict[str, Callable[[Array], Array]] = {
 # What adds two terms up, and what entries, or products of entries of two arrays.
 OF_TWO = frozenset(("add", "subtract"))
 OF_MANY = frozenset(("sum", "cumsum", "contract", "sparse_product", "convolve", "scatter"))
+ADDING = frozenset(OF_ONE) | OF_TWO | OF_MANY
 # Of the values of terms, how large what they add up to may be.
 Size: TypeAlias = Callable[..., Array]
 
@@ -169,17 +172,17 @@ class Differences:
         least = self.least if share is None else share
         with np.errstate(all="ignore"):
             for node, value in zip(self.functions, arguments, strict=False):
-                if first is None and (OF_ONE[name_of(node)](value) < least).any():
+                left = OF_ONE[name_of(node)](value)
+                if first is None and little(left, 1.0, least):
                     first = node
             for found in self.sums[: len(self.sums) - len(self.together)]:
                 end = place + 1 + len(found.terms)
                 value, terms = arguments[place], arguments[place + 1 : end]
                 place = end
-                if found.size is largest_of and stands_out(value, terms, least):
+                if found.size is largest_of and stands_out(value, terms, max(least, ROUGH)):
                     continue
                 size = found.size(*terms)
-                small = abs(value) < least * size
-                if small if small.shape == () else small.any():
+                if little(abs(value), size, least):
                     first = found.node if first is None else first
                     top = max(top, float(np.max(size)))
             if self.together:
@@ -193,24 +196,49 @@ class Differences:
         return first, top
 
 
+def little(left: Any, size: Any, least: float) -> bool:
+    """Whether less than a share is left of one sum, or a little more of many."""
+    small = left < least * size
+    if small if small.shape == () else small.any():
+        return True
+    many = OFTEN * left.size
+    return many > 1 and least < ROUGH and np.count_nonzero(left < ROUGH * size) > many
+
+
 def margin(found: Differences) -> list[Any]:
     """Numbers that are positive where `found.first` has nothing to say, as expressions.
 
     What is asked is a truth for each entry; those of one shape are asked together.
     """
     fine: dict[Any, list[Any]] = {}
+    rough: dict[Any, list[Any]] = {}
+
+    def enough(left: Any, size: Any) -> None:
+        fine.setdefault(left.shape, []).append(np.greater_equal(left, found.least * size))
+        if found.least < ROUGH and OFTEN * left.size > 1:
+            rough.setdefault(left.shape, []).append(np.greater_equal(left, ROUGH * size))
+
     for node in found.functions:
         (a,) = node.arguments
-        # |log a| is less than a share where a is nearly that close to one.
-        fine.setdefault(a.shape, []).append(np.greater(np.abs(1 - np.abs(a)), 1.02 * found.least))
+        enough(np.abs(1 - np.abs(a)), 1.02)  # |log a| is less where a is nearly that close to one
     for total in found.sums:
-        left, of = np.abs(total.node), fine.setdefault(total.node.shape, [])
+        left = np.abs(total.node)
         if total.size is largest_of:
-            of += [np.greater_equal(left, found.least * np.abs(term)) for term in total.terms]
+            for term in total.terms:
+                enough(left, np.abs(term))
         else:
-            of.append(np.greater_equal(left, found.least * squares_of(total)))
-    together = (functools.reduce(np.logical_and, truths) for truths in fine.values())
-    return [0.5 - np.sum(np.where(truth, 0.0, 1.0)) for truth in together]
+            enough(left, squares_of(total))
+    limits = []
+    for shape, truths in fine.items():
+        limits.append(0.5 - missed(truths))
+        if shape in rough:
+            limits.append(OFTEN * math.prod(shape) + 0.5 - missed(rough[shape]))
+    return limits
+
+
+def missed(truths: Sequence[Any]) -> Any:
+    """At how many entries some of the truths are none."""
+    return np.sum(np.where(functools.reduce(np.logical_and, truths), 0.0, 1.0))
 
 
 def as_doubles(node: Any) -> Any:
@@ -329,5 +357,9 @@ def differences(
     All of them, or those `within` a set of nodes, by index: a sum that partials are not made of
     has the same derivatives whatever is left of it.
     """
+    if within is not None:
+        nodes = ancestors(roots, lambda node: False, defined)
+        if not any(node.index in within and name_of(node) in ADDING for node in nodes):
+            return None
     found = Differences(roots, defined, within)
     return found if found.arguments else None
