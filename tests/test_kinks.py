@@ -343,3 +343,41 @@ def test_what_does_not_move_has_a_derivative_at_a_kink():
     assert lg.grad(still)(3.0) == 0.0
     with pytest.raises(lg.SingularSystem, match="kink"):
         lg.grad(lambda x: lg.root(lambda z: np.maximum(z, 0) + z - x, 1.0))(0.0)
+
+
+# What all of these gain along ones is what the values do, whatever the order of equal entries is:
+# shares add up to one where entries are equal on all sides, since they are the same ones.
+EQUAL_EVERYWHERE = {
+    "max of min(x, reversed)": (lambda x: np.max(np.minimum(x, x[::-1])), 1),
+    "min of max(x, reversed)": (lambda x: np.min(np.maximum(x, x[::-1])), 1),
+    "min of max(x, rolled)": (lambda x: np.min(np.maximum(x, np.roll(x, 1))), 1),
+    "max of min of neighbours": (lambda x: np.max(np.minimum(x[1:], x[:-1])), 1),
+    "max of what is doubled": (lambda x: np.max(np.concatenate([x, x])) ** 2, 2),
+    "max and max of min": (lambda x: np.max(x) + np.max(np.minimum(x, np.max(x))), 2),
+    "distance from the mean": (lambda x: np.max(np.abs(x - np.mean(x))), 0),
+    "spread": (lambda x: np.max(x) - np.min(x[::-1]), 0),
+}
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9, 40])
+@pytest.mark.parametrize("case", EQUAL_EVERYWHERE)
+def test_shares_of_entries_that_are_equal_on_all_sides(case, n):
+    f, gain = EQUAL_EVERYWHERE[case]
+    x = np.ones(n)
+    compiled = lg.compile(lg.grad(f))
+    for _ in range(3):
+        compiled(x)
+    for slope in (lg.grad(f), compiled):
+        assert S(slope(x)) == pytest.approx(gain, abs=1e-12)
+    assert lg.jvp(f, (x,), (x,))[1] == pytest.approx(gain, abs=1e-12)
+
+
+@pytest.mark.parametrize("side", [lambda z: np.maximum(z, 0) + z, lambda z: np.abs(z) + 2 * z])
+def test_a_solution_that_only_touches_its_kink(side):
+    """z + max(z, 0) = x², z = x²/2: at zero its derivative is zero on both sides."""
+    z = lambda x: lg.root(lambda z: side(z) - x**2, 0.5)
+    for x in (0.0, 0.1, -0.3):
+        steep = side(1.0)
+        assert lg.grad(z)(x) == pytest.approx(2 * x / steep, abs=1e-12)
+    with pytest.raises(lg.SingularSystem, match="kink"):
+        lg.grad(lambda x: lg.root(lambda z: side(z) - x, 0.5))(0.0)

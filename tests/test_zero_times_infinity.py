@@ -161,3 +161,31 @@ def test_a_starved_network_with_a_dead_end(start):
     gradient = at.gradient("last")
     assert gradient["H"] == pytest.approx(1.0, rel=1e-9)
     np.testing.assert_allclose(gradient["r"], [-1.0, 0.0], atol=1e-9)
+
+
+# Powers whose derivative tends to its value at zero, and faster than a logarithm: 1e-6 is theirs.
+SLOW = {
+    "x·|x|^0.8": (lambda x: 1e-6 * x + x * np.abs(x) ** 0.8, 1e-6),
+    "x·sqrt|x|": (lambda x: x * np.sqrt(np.abs(x)), 0.0),
+    "x·cbrt|x|": (lambda x: 2 * x + x * np.cbrt(np.abs(x)), 2.0),
+    "(x²)^0.75": (lambda x: (x * x) ** 0.75, 0.0),
+    "sin of it": (lambda x: np.sin(x + 3 * x * np.abs(x) ** 0.3) + np.cos(x), 1.0),
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_powers_that_tend_to_a_derivative_slowly(case):
+    f, right = SLOW[case]
+    assert lg.grad(f)(0.0) == pytest.approx(right, rel=1e-9, abs=1e-15)
+    assert lg.jvp(f, (0.0,), (1.0,))[1] == pytest.approx(right, rel=1e-9, abs=1e-15)
+    compiled = lg.compile(lg.grad(lambda x: np.sum(f(x))))
+    for n in (1, 1, 1, 300):
+        np.testing.assert_allclose(compiled(np.zeros(n)), right, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: np.abs(x) ** 0.9, lambda x: np.sqrt(np.abs(x)) * np.cos(x)]
+)
+def test_powers_that_tend_to_none(f):
+    with pytest.raises(lg.NotFinite):
+        lg.grad(f)(0.0)

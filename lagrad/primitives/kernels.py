@@ -225,7 +225,7 @@ def exp_ratio(x: Array, y: Array) -> Array:
 def larger_share(a: Array, b: Array) -> Array:
     """One where `a` is larger, zero where `b` is, and half where both are equal."""
     share = np.add(np.greater(a, b), np.greater_equal(a, b), dtype=np.result_type(a, b, np.float32))
-    return np.multiply(share, 0.5, dtype=share.dtype)
+    return np.multiply(share, 0.5, dtype=share.dtype.type)
 
 
 @overridable
@@ -276,7 +276,7 @@ def logsumexp(a: Array, axis: Any = None, keepdims: bool = False) -> Array:
     a = a if a.dtype.kind == "f" else a.astype(float)
     top = np.max(a, axis=axis, keepdims=True, initial=-math.inf)
     largest = np.equal(a, top)
-    ties = np.maximum(np.sum(largest, axis=axis, keepdims=True, dtype=a.dtype), 1)
+    ties = np.maximum(np.sum(largest, axis=axis, keepdims=True, dtype=a.dtype.type), 1)
     shift = np.where(np.isfinite(top), top, top.dtype.type(0))
     others = np.sum(np.exp(np.where(largest, -math.inf, a - shift)), axis=axis, keepdims=True)
     # What others add to the largest is kept where it is next to nothing.
@@ -364,7 +364,7 @@ def log_softmax(x: Array, axis: Any = None) -> Array:
     x = x if x.dtype.kind == "f" else x.astype(float)
     top = np.max(x, axis=axis, keepdims=True, initial=-math.inf)
     largest = np.equal(x, top)
-    ties = np.maximum(np.sum(largest, axis=axis, keepdims=True, dtype=x.dtype), 1)
+    ties = np.maximum(np.sum(largest, axis=axis, keepdims=True, dtype=x.dtype.type), 1)
     with np.errstate(invalid="ignore"):
         below = x - np.where(np.equal(top, -math.inf), top.dtype.type(0), top)
     others = np.sum(np.exp(np.where(largest, -math.inf, below)), axis=axis, keepdims=True)

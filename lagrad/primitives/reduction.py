@@ -93,9 +93,22 @@ def reduces(function: Function, *options: str) -> Callable[[Function], Function]
     return register
 
 
+# Terms of one sum from which single precision needs them in pairs, or a wider precision.
+MANY = 1024
+
+
+def total(a: Any, axes: Axes) -> Any:
+    """A sum over axes; NumPy adds row to row where it does not add neighbours, these in pairs."""
+    if a.ndim > 1 and a.dtype == np.float32 and a.size >= MANY:
+        neighbours = a.flags.c_contiguous and axes in (tuple(range(a.ndim)), (a.ndim - 1,))
+        if not neighbours and math.prod(a.shape[k] for k in axes) >= MANY:
+            return np.add.reduce(a, axes, dtype=float).astype(np.float32)[()]
+    return np.add.reduce(a, axes)
+
+
 sum_ = reduction(
     "sum",
-    np.add.reduce,
+    total,
     lambda y, x, axes: total_map(x.shape, axes),
     dtype=lambda dtype, axes: dtype if dtype.kind == "f" else np.sum(np.zeros(1, dtype)).dtype,
     fresh=True,
@@ -238,8 +251,18 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
     )
 
 
+def running_sums(a: Any, axis: int) -> Any:
+    """Cumulative sums; of single precision rounded at the end, since they have no pairs to add."""
+    if getattr(a, "dtype", None) == np.float32:
+        return np.cumsum(a, axis, dtype=float).astype(np.float32)
+    return np.cumsum(a, axis)
+
+
 cumsum = unary(
-    "cumsum", np.cumsum, lambda y, x, axis: Running(axis, x.shape), code="np.cumsum({0}, axis={1})"
+    "cumsum",
+    running_sums,
+    lambda y, x, axis: Running(axis, x.shape),
+    code="np.cumsum({0}, axis={1})",
 )
 
 

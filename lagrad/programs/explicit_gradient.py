@@ -33,6 +33,8 @@ from lagrad.typing import Array
 
 # What of a sum's terms a wider precision knows by few digits.
 NOTHING = 1e-11
+# What is left of a few sums among many, from which a gradient that is asked for once is looked at.
+FEW = 1e-5
 # Numbers of a gradient whose own sums are looked at in every call.
 LOOKED_AT = 1_000_000
 # Operations of a program, from which rounding may be magnified on the way, however often it is run.
@@ -230,7 +232,8 @@ class ExplicitGradient:
             return False
         known = agrees is not None and all(map(np.any, slopes))
         with np.errstate(all="ignore"):
-            if self.differences.first(terms, NOTHING if known else None)[0] is None:
+            few = None if hot else max(FEW, self.differences.least)
+            if self.differences.first(terms, NOTHING if known else few)[0] is None:
                 return False
             return known or self._turns(values, slopes)
 

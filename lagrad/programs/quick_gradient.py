@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 # Of a gradient: how much of it other roundings may change.
 TURNED, TURNED_OF_SINGLES = 5e-7, 5e-4
-# After so many calls of which little was left of a sum, derivatives are compared at each.
-FAILURES = 2
+# After so many calls of which little was left of a sum, and one in so many, derivatives are
+# compared at each.
+FAILURES, OFTEN = 2, 20
 
 
 class QuickGradient:
     """The plan of a straight line's results, and of the number that says whether they are sound.
 
-    Little may be left of a sum by chance, or always, and derivatives be what they are. So where
-    that was the reason a few times, they are computed with the sums' terms rounded otherwise too,
-    and compared: in the same plan again.
+    Little may be left of a sum by chance, or often, and derivatives be what they are. So where
+    that was the reason again and again, they are computed with the sums' terms rounded otherwise
+    too, and compared: in the same plan again.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class QuickGradient:
             )
             if shared or dtype != v.dtype
         ]
-        self.failed = 0
+        self.calls, self.failed, self.compared = 0, 0, False
 
     def _plan(self, compared: bool) -> Plan:
         line, system = self.line, self.line.system
@@ -73,10 +74,12 @@ class QuickGradient:
         if not self.plan.compiled and not self.plan.is_fast:
             return None  # by NumPy's calls the long way is shorter
         found = self.plan.quietly(values)
+        self.calls += 1
         if not found.pop() > 0:
             self.failed += 1
-            if self.failed == FAILURES and self.line.differences is not None:
-                self.plan = self._plan(True)
+            often = self.failed >= max(FAILURES, self.calls / OFTEN)
+            if often and not self.compared and self.line.differences is not None:
+                self.plan, self.compared = self._plan(True), True
             return None
         for k, dtype in self.copied:
             found[k] = np.array(found[k], dtype)[()]

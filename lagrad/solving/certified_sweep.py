@@ -40,6 +40,8 @@ FEW = 8
 BELOW = 1e-19
 # A change of no more than last bits: of differences a few samples are all zero by chance.
 UNMOVED = 2 * float(np.finfo(float).eps)
+# So many times as far from a kink: what share of derivatives there is left, where they vanish.
+FURTHER_OFF, ALIKE = 8, 0.2
 # Changes that are none of rounding alone, but magnified.
 LITTLE = 1e-10
 
@@ -160,9 +162,21 @@ class CertifiedSweep:
         return Taken(found, sweep, error, jump)
 
     def _is_still(self, found: Mapping[Any, Array], sweep: Carried) -> bool:
-        """Whether derivatives are zero on both sides of a kink: what does not move has no jump."""
-        sides = (self.near(there, sweep) for there in self.point.beyond)
-        return not any(np.any(a) for side in (found, *sides) for a in side.values())
+        """Whether derivatives are zero on both sides of a kink: what does not move has no jump.
+
+        There they are in proportion to how far parameters are moved.
+        """
+        if any(np.any(a) for a in found.values()):
+            return False
+        sides, further = (
+            [self.near(there, sweep) for there in self.point.sides(times)]
+            for times in (1.0, FURTHER_OFF)
+        )
+        return all(
+            largest(a) <= ALIKE * largest(far[key])
+            for side, far in zip(sides, further, strict=True)
+            for key, a in side.items()
+        )
 
     def _in_wider(
         self, point: SolvedPoint, found: Mapping[Any, Array], first: Carried

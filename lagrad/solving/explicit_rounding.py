@@ -146,9 +146,12 @@ class ExplicitRounding:
 
     def _unexplained(self) -> float:
         """What rounding changes, where moves of what was given explain nothing of the kind."""
+        if at_kink(self.of.point):  # other roundings fall to its sides
+            return 0.0
         found, spoilt = self.found, self._spoilt(self.others)
         others = [{k: a if k in spoilt else found[k] for k, a in o.items()} for o in self.others]
-        return SAFETY * self.of.change(found, others)
+        own = {k: self.units[k] for k in spoilt}
+        return SAFETY * self.of.change(found, others, spoilt=own)
 
     def _spoilt(self, others: Sequence[Mapping[Any, Array]]) -> set[Any]:
         """Of which moves of what was given do not explain how others differ."""

@@ -175,14 +175,22 @@ class Kinks:
         return self._plans[1]([*values, *chosen])
 
     def side(self, *points: Sequence[Array]) -> Side:
-        """The selectors at the first of some points; where one is tied there, at the next."""
+        """The selectors at the first of some points; where one is tied there, at the next.
+
+        Shares of an extreme are of all its entries together: those that are tied there, as some
+        are that are equal everywhere, are chosen among at the next point if one of them is the
+        extreme there too, and elsewhere have equal shares.
+        """
         count, side, undecided = len(self.selectors), Side(), dict[int, Array]()
         for values in points:
             found = self._plans[0](values)
             for n, here, tie in zip(self.selectors, found[:count], found[count:], strict=True):
                 still = np.logical_or(tie, np.isnan(here))
                 if (open_ := undecided.get(n.index)) is not None:
-                    here, still = np.where(open_, here, side[n.index]), still & open_
+                    old = side[n.index]
+                    here, still = np.where(open_, here, old), still & open_
+                    if is_share(n) and not np.isclose(np.sum(here), np.sum(old)):
+                        here = old
                 side[n.index], undecided[n.index] = here, still
         return side
 
@@ -194,8 +202,7 @@ class Kinks:
         """
         found = Side()
         for n in self.selectors:
-            assert n.primitive is not None
-            if here is not None and not n.primitive.elementwise:
+            if here is not None and is_share(n):
                 found[n.index] = here[n.index]
             else:
                 found[n.index] = (up[n.index] + down[n.index]) / 2
@@ -214,6 +221,11 @@ class Kinks:
             return self.between(up, down, here if fair else None)
 
         return mean(plain, pairs, evaluate, between)
+
+
+def is_share(node: Expression) -> bool:
+    """Whether a selector tells which of the entries of an array are its extreme."""
+    return node.primitive is not None and not node.primitive.elementwise
 
 
 def mean(

@@ -1,5 +1,6 @@
 """What is taken of a solved system on the sides of its kinks."""
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,12 @@ from lagrad.typing import Array
 
 if TYPE_CHECKING:
     from lagrad.solving.solved_point import SolvedPoint
+
+# By what differences grow where distances double, along powers that are told from logarithms and
+# from jumps, and how far from that they may be.
+SLOWEST, FASTEST, STRAYS = 1.05, 8.0, 1e-2
+# Of derivatives: differences that are rounding. Of differences: what is left of them.
+UNSEEN, ZERO = 1e-11, 1e-8
 
 
 def sides_of(point: "SolvedPoint") -> Iterator[tuple[Side, Side]]:
@@ -124,12 +131,12 @@ def mean_around(
     parameters = point.compiled.moving
 
     def evaluate(way: Array) -> list[Array]:
-        near, far = (
+        at = [
             taken(point.moved_by({}, dict(zip(parameters, there, strict=True))))
-            for share in (1.0, 2.0)
+            for share in (1.0, 2.0, 4.0, 8.0)
             for there in [moved([point.values[v] for v in parameters], way, share)]
-        )
-        return [limit(np.asarray(a, float), b) for a, b in zip(near, far, strict=True)]
+        ]
+        return [limit(*(np.asarray(a, float) for a in along)) for along in zip(*at, strict=True)]
 
     ways = directions(sum(v.size for v in parameters))
     found, jump = mean(plain, ((way, -way) for way in ways), evaluate)
@@ -139,7 +146,20 @@ def mean_around(
     return [np.where(np.isfinite(a), a, b) for a, b in pairs], jump
 
 
-def limit(near: Array, far: Array) -> Array:
-    """What a derivative tends to, from those at distances h and 2h, to h²; NaN where to nothing."""
-    alike = 1e-4 * np.abs(near) + 1e-6 * max(1.0, largest(near[np.isfinite(near)]))
-    return np.where(np.abs(near - far) <= alike, 2.0 * near - far, np.nan)
+def limit(near: Array, far: Array, *further: Array) -> Array:
+    """What a derivative tends to, from those at distances h, 2h, 4h and 8h; NaN where to nothing.
+
+    Along a + b·hᵖ, as of x·√|x|, differences grow by 2ᵖ from distance to distance (Aitken); those
+    that do not are rounding, or of what is smooth, and a straight line leads to its limit, to h².
+    """
+    size = max(1.0, largest(near[np.isfinite(near)]))
+    alike = np.abs(near - far) <= 1e-4 * np.abs(near) + 1e-6 * size
+    straight = np.where(alike, 2.0 * near - far, np.nan)
+    first, second, third = (b - a for a, b in itertools.pairwise((near, far, *further)))
+    with np.errstate(all="ignore"):
+        growth, again = second / first, third / second
+        power = (growth > SLOWEST) & (growth < FASTEST) & (np.abs(again / growth - 1) < STRAYS)
+        power &= np.abs(first) > UNSEEN * size
+        found = near - first / (growth - 1.0)
+        found = np.where(np.abs(found) > ZERO * np.abs(first), found, 0.0)
+        return np.where(power, found, straight)

@@ -187,13 +187,18 @@ class SolvedPoint:
     @cached_property
     def beyond(self) -> "tuple[SolvedPoint, ...]":
         """The points on both sides of the kinks at which this one may be."""
+        return self.sides()
+
+    def sides(self, times: float = 1.0) -> "tuple[SolvedPoint, ...]":
+        """The same, with parameters moved so many times as far."""
         if all(solved.jump is None for solved in self.solved.values()):
             return ()
         jumps = {b: s.bound.direction if s.jump is None else s.jump for b, s in self.solved.items()}
         back = {block: -jump for block, jump in jumps.items()}
         of_zero = OF_ZERO * min(s.share for s in self.solved.values())
         given = {v: self.values[v] for v in self.compiled.system.with_role("parameter")}
-        forth, short = ({v: by_a_share(a, s, of_zero) for v, a in given.items()} for s in STEPS)
+        steps = (times * s for s in STEPS)
+        forth, short = ({v: by_a_share(a, s, of_zero) for v, a in given.items()} for s in steps)
         return self.moved_by(jumps, forth), self.moved_by(back, short)
 
     def in_last_bits(self, rng: np.random.Generator, times: float = 1.0) -> "SolvedPoint":

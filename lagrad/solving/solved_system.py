@@ -163,7 +163,10 @@ class SolvedSystem:
             sweep.forth()
             return {v: np.asarray(sweep.value(v)).reshape(v.shape) for v in variables}
 
-        units = {v: (size, 1.0) for v, size in self._sizes(variables).items()}
+        # By how much of a parameter: of the one that moves by the largest share of itself.
+        moves = ((v, largest(np.asarray(way))) for v, way in directions.items())
+        by = max(1.0, min((self._size(v) / move for v, move in moves if move), default=1.0))
+        units = {v: (size, by) for v, size in self._sizes(variables).items()}
         values, certificate = self._certified(carry, "the tangent", units)
         return Derivatives(values, "variable", certificate)
 
@@ -318,9 +321,9 @@ class SolvedSystem:
         return {v: self._size(v) for v in variables}
 
     def _size(self, variable: Variable) -> float:
-        """The largest entry of a variable's value; one where that is zero, or as good as zero."""
+        """The largest entry of a variable's value; no less than one where it is as good as zero."""
         size = largest(self.point.values[variable])
-        return size if size > 1e-12 * self.point.scale else 1.0
+        return size if size > 1e-12 * self.point.scale else max(size, 1.0)
 
 
 def cotangent_of(variable: Variable) -> dict[Variable, Array]:

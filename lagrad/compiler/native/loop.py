@@ -24,6 +24,8 @@ COMPARING = frozenset(
 )
 OF_TRUTHS = {"multiply": "logical_and", "add": "logical_or"}
 LOGICAL = frozenset(["logical_and", "logical_or", "logical_xor", "logical_not"])
+# Rows of single precision that one added to the other would lose digits: doubles add them up.
+ROWS = 1024
 
 
 def source_of(place: int, operations: Sequence[Operation]) -> tuple[int, Shape]:
@@ -89,6 +91,9 @@ def reducible(operation: Operation, operations: Sequence[Operation], shape: Shap
     along = [d not in axes for d, n in enumerate(shape) if n != 1]
     changes = sum(a != b for a, b in itertools.pairwise(along))
     if changes > 1:
+        return False
+    rows = math.prod(shape[d] for d in axes)
+    if changes and not along[0] and operation.dtype.char == "f" and rows >= ROWS:
         return False
     if not changes or not (along.count(False) > 1 or (not along[0] and len(along) > 2)):
         return True
