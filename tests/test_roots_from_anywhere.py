@@ -113,6 +113,25 @@ def test_systems_of_more_garbow_and_hillstrom():
     assert not [o for o in said if o.said == "wrong"]
 
 
+@pytest.mark.parametrize("times", [1, 3, 10, 30, 100])
+def test_a_multiple_root_at_zero_is_said_to_be_one(times):
+    """Powell's singular function: its unknowns halve until their squares are subnormal."""
+
+    def residual(x):
+        pairs = [x[0] + 10 * x[1], np.sqrt(5) * (x[2] - x[3])]
+        return np.stack([*pairs, (x[1] - 2 * x[2]) ** 2, np.sqrt(10) * (x[0] - x[3]) ** 2])
+
+    start = times * np.array([3.0, -1.0, 0.0, 1.0])
+    with pytest.raises(lg.SingularSystem, match="multiple root"):
+        lg.root(residual, start)
+    p = lg.Program("powell")
+    x = p.unknown("x", shape=4, start=start)
+    p.subject_to(residual(x) == 0)
+    with pytest.warns(lg.AccuracyWarning, match="multiple root"):
+        at = p.solve(on_failure="warn")  # where it has arrived all the same
+    np.testing.assert_allclose(at["x"], 0, atol=1e-100)
+
+
 @pytest.mark.parametrize("start", [-1.0, -0.3, 0.0, 0.5, 1.3, 2.0, 10.0])
 def test_a_single_unknown_between_poles(start):
     # Rachford and Rice's equation of a flash: from most starts Newton runs off.

@@ -39,6 +39,8 @@ CHORD_AT_START = 0.03
 NEAR = 0.1
 # Steps that may halve an unknown, from any number to the least that there is.
 FALLING = 1200
+# How many times rounding of the equations residuals are that tell nothing.
+ROUNDED = 1e3
 
 
 def newton(problem: BlockProblem, start: Array, options: Newton) -> "NewtonSearch":
@@ -143,11 +145,11 @@ class NewtonSearch:
         else:
             # Steps that shrink slowly towards a point, not those of a point that runs away.
             if history and history[-1].correction < 1e-4:
-                require_quadratic(problem, ended=False)
+                require_quadratic(problem, self.here, ended=False)
             steps = self.newton.max_steps
             self.lost = steps >= Newton().max_steps  # nobody asked for fewer
             raise NotConverged(problem.story(f"did not converge in {steps} steps"))
-        require_quadratic(problem)
+        require_quadratic(problem, self.here)
 
     def _steps(self) -> Iterator[int]:
         """As many as were asked for, and more while each halves x, far from x² = 1e-80."""
@@ -300,7 +302,7 @@ class NewtonSearch:
         )
 
 
-def require_quadratic(problem: BlockProblem, ended: bool = True) -> None:
+def require_quadratic(problem: BlockProblem, here: LocalEquations, ended: bool = True) -> None:
     """SingularSystem where the last full steps shrank by a constant factor.
 
     At a root of multiplicity m they shrink by 1 − 1/m: the Jacobian is singular there, and
@@ -319,7 +321,9 @@ def require_quadratic(problem: BlockProblem, ended: bool = True) -> None:
     steeper = fall < 0.1 * shrink
     # A path that has no end, its residual rounding already, tells it by a ratio that stays.
     steady = not ended and max(ratios[-5:]) - min(ratios[-5:]) < 0.01
-    if min(ratios[-5:]) > 0.3 and (steeper or steady):
+    # One that falls to zero has residuals that are all rounding of other equations, at last.
+    falling = min(step.each for step in steps) > 0.1
+    if min(ratios[-5:]) > 0.3 and (steeper or steady or falling):
         if not shrink < 0.9:
             raise NotConverged(
                 problem.story(
@@ -328,7 +332,8 @@ def require_quadratic(problem: BlockProblem, ended: bool = True) -> None:
                 )
             )
         # |x|^p falls with the p-th power of what its steps do.
-        flatter = shrink**0.9 < fall < 0.9  # and not the rounding of other equations
+        hidden = steps[-1].residual <= ROUNDED * problem.scale.epsilon * largest(here.terms)
+        flatter = shrink**0.9 < fall < 0.9 and not hidden
         said = (
             "the equations have an infinite slope at the solution, as |x|**0.5 has at zero. "
             "State them by the inverse, y**2 for x in the place of x**0.5 for y"
