@@ -103,7 +103,7 @@ def small_states(full: bool) -> Iterator[Row]:
         for _ in range(max(3, 10**5 // n)):  # hot: loops are compiled when they have run a while
             f(W)
         each[n] = min(once(lambda f=f: f(W)) for _ in range(3)) / n
-        limit = 6.0 if installed("llvmlite") else 25.0
+        limit = 1.5 if installed("llvmlite") else 25.0
         yield Row(f"state of 10, {n:.0e} steps", "gradient, µs a step", 1e6 * each[n], limit)
     growth = each[max(each)] / each[10**3]
     yield Row("state of 10", "growth of a step's time with length", growth, 1.5)
@@ -148,7 +148,7 @@ def kalman(full: bool) -> Iterator[Row]:
             lambda: ours(A, C, Q, R), lambda: jax.block_until_ready(theirs(A, C, Q, R)), 7
         )
         note = f"{seconds(a)} / {seconds(b)}"
-        yield Row(f"Kalman, 4 states, {n:.0e} steps", "compiled / JAX's scan", r, 1.0, note)
+        yield Row(f"Kalman, 4 states, {n:.0e} steps", "compiled / JAX's scan", r, 0.7, note)
 
 
 def reversed_momentum(full: bool) -> Iterator[Row]:

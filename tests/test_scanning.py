@@ -26,7 +26,8 @@ RNG = np.random.default_rng(5)
 FAST = pytest.mark.skipif(loops.compiled() is None, reason="extra fast")
 ROADS = [
     {},
-    pytest.param({"compiled": True}, marks=FAST),
+    pytest.param({"compiled": "straight"}, marks=FAST),
+    pytest.param({"compiled": "in turn"}, marks=FAST),
     {"checkpoints": 1},
     {"checkpoints": 3},
     {"checkpoints": 99},
@@ -39,8 +40,11 @@ ROADS = [
 @pytest.fixture(params=ROADS, ids=str)
 def road(request, tmp_path, monkeypatch):
     how = dict(request.param)
-    compiled = loops.compiled() if how.pop("compiled", False) else None
-    monkeypatch.setattr("lagrad.loops.run_forwards.loops", lambda steps: compiled)
+    compiled = how.pop("compiled", "") if loops.compiled() else ""
+    monkeypatch.setattr("lagrad.loops.run_forwards.pays", lambda work: bool(compiled))
+    monkeypatch.setattr("lagrad.compiler.repetition.COMPILED_FROM", 0)
+    if compiled == "in turn":
+        monkeypatch.setattr("lagrad.compiler.repetition.straight", lambda *step: None)
     return {k: str(tmp_path) if k == "disk" else v for k, v in how.items()}
 
 

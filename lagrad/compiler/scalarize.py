@@ -15,10 +15,11 @@ import numpy as np
 from lagrad.compiler.lowering import Lowered, Operation
 from lagrad.compiler.scalar_opcodes import CODES
 from lagrad.expressions.real_arrays import NUMBERS
-from lagrad.typing import Array, Indices, Shape
+from lagrad.typing import Array, DType, Indices, Shape
 
-DOUBLE = np.dtype(float)
-# Operations on single numbers from which calls of NumPy are better, for each of these.
+FLOATS = np.dtype(float), np.dtype(np.float32)
+# Operations on single numbers from which calls of NumPy are better: read one by one, for each of
+# these calls; and at all.
 PER_CALL, AT_MOST = 150, 20_000
 MOVES = frozenset(["reshape", "transpose", "getitem", "gather", "broadcast_to", "concatenate"])
 
@@ -28,12 +29,21 @@ class Scalarised:
 
     Attributes
     ----------
+    dtype : dtype
+        Of all of them.
+    few : bool
+        Whether they are so few that to read them one by one pays.
+    groups : list of int
+        How many operations in a row are of one function, on the entries of an array.
     given, asked : arrays of places
         Where the entries of what a step is given are, and of what it is asked for, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: DType) -> None:
+        self.dtype, self.few = dtype, False
+        self.repeated: dict[Any, Any] = {}  # what runs it over and over
         self.numbers: list[float] = []
+        self.groups: list[int] = []
         self.code: list[Array] = []
         self.first: list[Array] = []
         self.second: list[Array] = []
@@ -55,19 +65,21 @@ class Scalarised:
     def emit(self, code: int, first: Array, second: Array) -> Array:
         """A function of entries, or of pairs of them."""
         self.code.append(np.full(first.size, code))
+        self.groups.append(first.size)
         self.first.append(first.ravel())
         self.second.append(second.ravel())
         return self.fresh(first.shape)
 
     def total(self, places: Array, axes: Indices) -> Array:
-        """Sums over axes, as chains of additions."""
+        """Sums over axes, by pairs."""
         rest = [k for k in range(places.ndim) if k not in axes]
         shape = [places.shape[k] for k in rest]
-        moved = places.transpose(*rest, *axes).reshape(*shape, -1)
-        found = moved[..., 0]
-        for k in range(1, moved.shape[-1]):
-            found = self.emit(CODES["add"], found, moved[..., k])
-        return found
+        left = places.transpose(*rest, *axes).reshape(*shape, -1)
+        while (count := left.shape[-1]) > 1:
+            half = count // 2
+            pairs = self.emit(CODES["add"], left[..., :half], left[..., half : 2 * half])
+            left = np.concatenate([pairs, left[..., 2 * half :]], axis=-1)
+        return left[..., 0]
 
     def product(self, subscripts: str, a: Array, b: Array) -> Array | None:
         """A sum of products, as of `einsum`; None where an index is repeated in an operand."""
@@ -88,9 +100,18 @@ class Scalarised:
             full = tuple(sizes[c] if c in own else 1 for c in letters)
             return np.broadcast_to(places.transpose(order).reshape(full), shape)
 
-        terms = self.emit(CODES["multiply"], spread(a, first), spread(b, second))
-        axes = tuple(range(len(out), len(letters)))
-        return self.total(terms, axes) if summed else terms
+        x, y = spread(a, first), spread(b, second)
+        kept, terms = shape[: len(out)], math.prod(shape[len(out) :])
+        if terms > math.prod(kept):
+            axes = tuple(range(len(out), len(letters)))
+            return self.total(self.emit(CODES["multiply"], x, y), axes)
+        # Term after term of all sums: of each sum, and of its terms, the entries are neighbours.
+        x, y = (places.reshape(*kept, terms) for places in (x, y))
+        found = self.emit(CODES["multiply"], x[..., 0], y[..., 0])
+        for k in range(1, terms):
+            term = self.emit(CODES["multiply"], x[..., k], y[..., k])
+            found = self.emit(CODES["add"], found, term)
+        return found
 
     def finish(self, given: Array, asked: Array) -> None:
         """Places counted from the constants on."""
@@ -108,7 +129,7 @@ class Scalarised:
         row = [final(joined(part)).astype(np.int32) for part in (self.first, self.second)]
         self.codes = np.concatenate([lead, joined(self.code).astype(np.int32)])
         self.firsts, self.seconds = (np.concatenate([lead, r]) for r in row)
-        self.memory = np.concatenate([self.numbers, np.zeros(self.size)])
+        self.memory = np.concatenate([self.numbers, np.zeros(self.size)]).astype(self.dtype)
 
 
 def scalarised(lowered: Lowered, given: int) -> Scalarised | None:
@@ -117,11 +138,12 @@ def scalarised(lowered: Lowered, given: int) -> Scalarised | None:
     The first `given` operations are inputs.
     """
     operations = lowered.operations
-    if any(o.dtype != DOUBLE and type(o.value) not in NUMBERS for o in operations):
+    kinds = {o.dtype for o in operations if type(o.value) not in NUMBERS}
+    if len(kinds) != 1 or not kinds.issubset(FLOATS):
         return None
     if any(math.prod(o.shape) == 0 for o in operations):
         return None
-    found = Scalarised()
+    found = Scalarised(*kinds)
     places = [found.fresh(o.shape) for o in operations[:given]]
     if found.size > AT_MOST:
         return None
@@ -133,11 +155,12 @@ def scalarised(lowered: Lowered, given: int) -> Scalarised | None:
             continue
         calls += 1
         made = stated(found, operation, [places[a] for a in operation.arguments])
-        if made is None or found.size > min(AT_MOST, PER_CALL * calls + 400 + inputs.size):
+        if made is None or found.size > AT_MOST:
             return None
         places.append(made)
     asked = [places[k].ravel() for k in lowered.outputs]
     found.finish(inputs, np.concatenate([np.zeros(0, int), *asked]))
+    found.few = found.size <= PER_CALL * calls + 400 + inputs.size
     return found
 
 

@@ -4,12 +4,11 @@ import importlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import accumulate, takewhile
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from lagrad.compiler.scalar_opcodes import loops
-from lagrad.compiler.scalarize import Scalarised
+from lagrad.compiler.repetition import pays, repetition
 from lagrad.loops.accumulate import RunningChain
 from lagrad.loops.chain import Chain
 from lagrad.loops.checkpoint_schedules import Advance, reversal
@@ -54,42 +53,42 @@ def ran(chain: Chain, arguments: Sequence[Array]) -> Array:
         return recorded(joined(record.end), record)
     if how.recording and chain.length:
         return recorded(*recorded_run(chain, arguments))
-    fast = compiled_step(chain)
-    return swept(chain, arguments)[0] if fast is None else repeated(chain, arguments, *fast)
+    fast = repeated(chain, arguments)
+    return swept(chain, arguments)[0] if fast is None else fast
 
 
-def compiled_step(chain: Chain) -> tuple[Scalarised, Any] | None:
-    """The step on single numbers, and the loop that repeats it, where that pays."""
+def repeated(chain: Chain, arguments: Sequence[Array]) -> Array | None:
+    """The chain's value by one compiled loop over single numbers; None where that does not pay."""
     plan = chain.evaluation.plan
     if plan is None or chain.length == 0 or chain.execution.progress:
         return None
-    chain.evaluation.work += chain.length * 10 * max(1, len(plan.steps))
-    loop = loops(chain.evaluation.work)
-    scalars = None if loop is None else chain.evaluation.scalars
-    return None if scalars is None or loop is None else (scalars, loop[3])
-
-
-def repeated(chain: Chain, arguments: Sequence[Array], step: Scalarised, repeat: Any) -> Array:
-    """The chain's value by one compiled loop over single numbers."""
-    state, inputs, constants = chain.split(arguments)
+    work = chain.evaluation.work = chain.evaluation.work + chain.length * 10 * max(
+        1, len(plan.steps)
+    )
+    step = chain.evaluation.scalars if pays(work) else None
+    if step is None:
+        return None
+    given = (chain.states, chain.inputs)
+    states, inputs = (sum(chain.variable(name).size for name in names) for names in given)
+    repeat = repetition(step, states, inputs, work)
+    if repeat is None:
+        return None
+    state, stacks, constants = chain.split(arguments)
     m, n = len(state), chain.length
     memory = step.memory.copy()
-    given = (chain.states, chain.inputs)
-    sizes = [sum(chain.variable(name).size for name in names) for names in given]
-    at_state, at_inputs, at_constants = np.split(step.given, np.cumsum(sizes))
-    after, asked = np.split(step.asked, sizes[:1])
+    at_state, at_inputs, at_constants = np.split(step.given, [states, states + inputs])
     memory[np.concatenate([at_state, at_constants])] = joined([*state, *constants])
-    rows, outputs = np.empty((n, at_inputs.size)), np.empty((n, asked.size))
-    for columns, array in zip(columns_of(chain, rows, chain.inputs), inputs, strict=True):
+    rows = np.empty((n, inputs), step.dtype)
+    outputs = np.empty((n, step.asked.size - states), step.dtype)
+    for columns, array in zip(columns_of(chain, rows, chain.inputs), stacks, strict=True):
         columns[:] = np.reshape(array, columns.shape)
-    places = (at_state, after, at_inputs, asked)
-    codes = (step.codes, step.firsts, step.seconds)
-    repeat(*codes, memory, step.start, places, rows, outputs, chain.backwards)
-    value = np.empty(chain.size)
-    value[: sizes[0]] = memory[at_state]
-    stacks = chain.pieces(value)[m:]
-    for stack, columns in zip(stacks, columns_of(chain, outputs, chain.outputs), strict=True):
-        stack[...] = columns.reshape(stack.shape)
+    if not repeat(memory, rows, outputs, chain.backwards):
+        return None
+    value = np.empty(chain.size, step.dtype)
+    value[:states] = memory[at_state]
+    pieces = zip(chain.pieces(value)[m:], columns_of(chain, outputs, chain.outputs), strict=True)
+    for piece, columns in pieces:
+        piece[...] = columns.reshape(piece.shape)
     return value
 
 

@@ -34,6 +34,8 @@ class Code:
     ----------
     lanes : int
         How many numbers a value holds.
+    prefix : str
+        What names begin with.
 
     Attributes
     ----------
@@ -44,8 +46,8 @@ class Code:
         Where a function is computed outside of the range that it has been written for.
     """
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: int, prefix: str = "v") -> None:
+        self.lanes, self.prefix = lanes, prefix
         self.lines: list[str] = []
         self.known: dict[str, Value] = {}
         self.declared: dict[str, str] = {}
@@ -61,7 +63,7 @@ class Code:
         """The value of an instruction, appended, where it is not there already."""
         known = self.known.get(instruction)
         if known is None:
-            name = f"%v{len(self.lines)}"
+            name = f"%{self.prefix}{len(self.lines)}"
             self.lines.append(f"{name} = {instruction}")
             known = self.known[instruction] = Value(self, name, kind)
         return known
