@@ -90,17 +90,49 @@ class Jacobian:
         return self.one_norm() * factors.inverse_norm()
 
     def scaled_condition(self, factors: Factors) -> float:
-        """The condition number that is left when rows and columns are scaled to largest entry one.
+        """The condition number that is left when rows and columns are scaled.
 
         Bad units make a large condition number, and no system singular.
         """
         size = abs(self.matrix)
-        rows = 1.0 / np.maximum(np.ravel(dense(size.max(axis=1))), 1e-300)
-        by_rows = rows[:, None]
-        size = sparse.csr_array(size.multiply(by_rows)) if sparse.issparse(size) else size * by_rows
-        columns = 1.0 / np.maximum(np.ravel(dense(size.max(axis=0))), 1e-300)
-        norm = float((size.sum(axis=0) * columns).max())
-        return norm * Equilibrated(factors, rows, columns).inverse_norm()
+        found = np.inf
+        for scaling in (to_largest_one, to_sizes_of_one):
+            rows, columns = scaling(size)
+            scaled = size * rows[:, None] * columns
+            norm = float(scaled.sum(axis=0).max())
+            found = min(found, norm * Equilibrated(factors, rows, columns).inverse_norm())
+            if found < GOOD:
+                break
+        return found
+
+
+# A condition number for which no better scaling is looked for.
+GOOD = 1e14
+
+
+def to_largest_one(size: Any) -> tuple[Array, Array]:
+    """Factors of rows, then of columns, that make the largest entry of each one."""
+    rows = 1.0 / np.maximum(np.ravel(dense(size.max(axis=1))), 1e-300)
+    columns = 1.0 / np.maximum(np.ravel(dense((size * rows[:, None]).max(axis=0))), 1e-300)
+    return rows, columns
+
+
+def to_sizes_of_one(size: Any) -> tuple[Array, Array]:
+    """Factors of rows and columns with which entries are as near to one as they can be.
+
+    The sum of squares of their logarithms is least (Curtis and Reid, On the Automatic Scaling of
+    Matrices for Gaussian Elimination, 1972): what units alone have made is undone.
+    """
+    entries = sparse.coo_array(size)
+    entries.eliminate_zeros()
+    count, (n, m) = entries.nnz, entries.shape
+    each = np.arange(count)
+    places = np.concatenate([entries.coords[0], n + entries.coords[1]])
+    ones = np.ones(2 * count)
+    which = sparse.csr_array((ones, (np.tile(each, 2), places)), shape=(count, n + m))
+    found = sparse_linalg.lsmr(which, -np.log(entries.data), atol=1e-9, btol=1e-9)[0]
+    factors = np.exp(np.clip(found, -600, 600))
+    return factors[:n], factors[n:]
 
 
 class Operator(Jacobian):

@@ -44,6 +44,8 @@ GONE = 1e-4
 GOOD, BENT = 1e-8, 0.1
 # Unknowns so much larger than where they started, and than all that is given, went far.
 FAR = 1e6
+# How far, of itself, a multiplier is moved to look beyond kinks.
+BEYOND = 1e-9
 # A relative error of 1e-13 is rounding in all but name: no further solve is spent on it.
 ROUNDING = 500
 
@@ -118,9 +120,14 @@ class Solved:
 
     def transposed(self, point: Array, sizes: Array) -> "Solved":
         """The linear block, at its solution, whose Jacobian is the transpose of this one's."""
+        jump = self.jump
+        if jump is not None:  # beyond kinks multipliers are looked at by their own size
+            own = np.where(point != 0, np.abs(point), largest(point))
+            jump = signed(own) * max(BEYOND, 1e3 * self.problem.scale.epsilon)
         return replace(
             self,
             point=point,
+            jump=jump,
             bound=replace(self.bound, direction=np.zeros_like(point), sizes=sizes),
             jacobian=self.jacobian.transposed,
             factors=Transposed(self.factors),

@@ -20,7 +20,7 @@ from lagrad.solving.finer_derivatives import TOO_MANY
 from lagrad.solving.last_bits import DIVIDES, doubting, in_last_bits, moving
 from lagrad.solving.relative_change import EXACTLY, MANY, UNSEEN, Units, hidden, relative_change
 from lagrad.solving.rounding_samples import CLOSER, FURTHER, SAFETY, SAMPLES, closer, stepping
-from lagrad.solving.sides import first_side
+from lagrad.solving.sides import first_side, sweep_around
 from lagrad.solving.solved_point import SAMPLED_AT_MOST, SolvedPoint
 from lagrad.solving.values_on_the_way import scale_of
 from lagrad.solving.wider_point import wider_point
@@ -123,7 +123,8 @@ class CertifiedSweep:
         lost = not (point.solved or point.parted or all_finite(found.values()))
         if point.tied or lost:
             taken = lambda there: list(carry(there.sweep(width)).values())
-            arrays, jump = point.mean(list(found.values()), taken)
+            around = lambda there: list(carry(sweep_around(there, width)).values())
+            arrays, jump = point.mean(list(found.values()), taken, around)
             found = dict(zip(found, arrays, strict=True))
             if point.solved:
                 point = first_side(point)

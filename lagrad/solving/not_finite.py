@@ -7,6 +7,7 @@ import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors
+from lagrad.expressions.linear_maps import Scale
 from lagrad.expressions.notation import ATOM
 from lagrad.plain_text import printable
 from lagrad.systems.constraint import definitions
@@ -73,4 +74,28 @@ def mended(found: Linearization, there: Linearization) -> Linearization:
             data = tuple(np.where(np.isfinite(a), a, b) for a, b in pairs)
             step = step.over(linear.with_data(data))
         steps.append(step)
+    return Linearization(found.tape, steps, found.rounded)
+
+
+def unmoved(found: Linearization, moving: Iterable[Variable]) -> Linearization:
+    """The same with zeros for infinite partials by what does not move.
+
+    A point's distance from itself is zero wherever the point is; that its square root has an
+    infinite slope there leads nowhere. What moves is seen by a tangent in no special direction.
+    """
+    rng, tangents, steps = np.random.default_rng(0), found.empty(), []
+    for v in moving:
+        if v.index in found.tape.slots:
+            tangents[found.tape.slots[v.index]] = rng.standard_normal(v.shape)
+    for step in found.steps:
+        here, linear = tangents[step.source], step.map
+        if here is not None and isinstance(linear, Scale) and linear.data:
+            weight = linear.weights().reshape(linear.target)
+            moves = Scale(1.0, linear.source, linear.target).mv(here) != 0
+            linear = linear.with_data((np.where(moves | np.isfinite(weight), weight, 0.0),))
+        steps.append(step.over(linear))
+        if here is not None:
+            there = here if linear is None else linear.mv(here)
+            before = tangents[step.target]
+            tangents[step.target] = there if before is None else before + there
     return Linearization(found.tape, steps, found.rounded)

@@ -4,27 +4,35 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from lagrad.compiler.plan import Plan
 from lagrad.errors import LagradError
 from lagrad.expressions.graph import selects
+from lagrad.solving.adjoint_sweep import Carried, Sweep
 from lagrad.solving.block_equations import largest
 from lagrad.solving.block_problem import BlockProblem
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.kinks import Kinks, Side, directions, mean, moved
+from lagrad.solving.not_finite import unmoved
 from lagrad.systems.constraint import definitions
-from lagrad.systems.linearization import split
+from lagrad.systems.linearization import Linearization, split
 from lagrad.typing import Array
 
 if TYPE_CHECKING:
     from lagrad.solving.solved_point import SolvedPoint
 
+# What is taken of a point.
+Take: TypeAlias = "Callable[[SolvedPoint], Sequence[Array]]"
 # By what differences grow where distances double, along powers that are told from logarithms and
 # from jumps, and how far from that they may be.
 SLOWEST, FASTEST, STRAYS = 1.05, 8.0, 1e-2
+# How far from a point others are that are looked at, of the distance at which rounding is as large
+# as what bends; and how well limits from these agree, at the best and at the worst.
+SHARES = tuple(10.0**-k for k in range(9))
+AGREE, ALIKE = 1e-9, 1e-7
 # Of derivatives: differences that are rounding. Of differences: what is left of them.
 UNSEEN, ZERO = 1e-11, 1e-8
 
@@ -107,7 +115,7 @@ def first_side(point: "SolvedPoint") -> "SolvedPoint":
 
 
 def mean_of_sides(
-    point: "SolvedPoint", plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
+    point: "SolvedPoint", plain: Sequence[Array], taken: Take
 ) -> tuple[list[Array], float]:
     """The mean of what is taken of a point over the sides of its kinks, and the jump."""
     kinks = point.compiled.kinks
@@ -122,7 +130,7 @@ def mean_of_sides(
 
 
 def mean_around(
-    point: "SolvedPoint", plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
+    point: "SolvedPoint", plain: Sequence[Array], taken: Take
 ) -> tuple[list[Array], float]:
     """The same of points around, where selectors are in the steps of loops.
 
@@ -130,13 +138,22 @@ def mean_around(
     """
     parameters = point.compiled.moving
 
+    def at(way: Array, share: float) -> list[Array]:
+        there = moved([point.values[v] for v in parameters], way, share)
+        found = taken(point.moved_by({}, dict(zip(parameters, there, strict=True))))
+        return [np.asarray(a, float) for a in found]
+
     def evaluate(way: Array) -> list[Array]:
-        at = [
-            taken(point.moved_by({}, dict(zip(parameters, there, strict=True))))
-            for share in (1.0, 2.0, 4.0, 8.0)
-            for there in [moved([point.values[v] for v in parameters], way, share)]
-        ]
-        return [limit(*(np.asarray(a, float) for a in along)) for along in zip(*at, strict=True)]
+        limits: list[list[Array]] = []
+        for share in SHARES:
+            along = [at(way, share * times) for times in (1.0, 2.0, 4.0, 8.0)]
+            limits.append([limit(*arrays) for arrays in zip(*along, strict=True)])
+            if len(limits) == 1 and all(map(constant, *along[:2])):
+                return limits[0]
+            found = [settled(*arrays) for arrays in zip(*limits, strict=True)]
+            if len(limits) > 1 and all(np.isfinite(a).all() for a in found):
+                break
+        return found
 
     ways = directions(sum(v.size for v in parameters))
     found, jump = mean(plain, ((way, -way) for way in ways), evaluate)
@@ -144,6 +161,41 @@ def mean_around(
         return found, jump
     pairs = zip(plain, found, strict=True)
     return [np.where(np.isfinite(a), a, b) for a, b in pairs], jump
+
+
+def settled(*limits: Array) -> Array:
+    """The first of some limits that the next, from closer by, agrees with; NaN where there is none.
+
+    From afar what is steep has another one, and from nearby rounding is most of one: of limits that
+    never agree that well those are taken after which they part again, when all are known.
+    """
+    size = max([1.0, *(largest(a[np.isfinite(a)]) for a in limits[:2])])
+    found, most = np.full((2, *limits[0].shape), np.nan), np.full(limits[0].shape, np.inf)
+    parting = np.zeros(limits[0].shape, bool)
+    for a, b in itertools.pairwise(limits):
+        apart = np.where(np.isnan(b - a), np.inf, np.abs(b - a)) / size
+        found[0] = np.where(np.isnan(found[0]) & (apart <= AGREE), a, found[0])
+        parting |= (apart > most) & (most <= ALIKE)
+        nearer = ~parting & (apart < most)
+        found[1], most = np.where(nearer, a, found[1]), np.where(nearer, apart, most)
+    if len(limits) < len(SHARES):
+        return found[0]
+    return np.where(np.isnan(found[0]) & (most <= ALIKE), found[1], found[0])
+
+
+def constant(near: Array, far: Array) -> bool:
+    """Whether a derivative is the same at two distances."""
+    return bool((np.abs(near - far) <= UNSEEN * max(1.0, largest(near))).all())
+
+
+def around(point: "SolvedPoint") -> Linearization:
+    """The tape at a point beside the one that was asked for, where only what moves counts."""
+    found = point.linearization
+    return found if point.solved else unmoved(found, point.compiled.moving)
+
+
+def sweep_around(point: "SolvedPoint", width: int | None) -> Carried:
+    return Sweep(point.compiled, around(point), point.solved, width)
 
 
 def limit(near: Array, far: Array, *further: Array) -> Array:

@@ -1,7 +1,7 @@
 """A system at its solution: where sweeps start from, and how far their results can be trusted."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -31,7 +31,7 @@ from lagrad.solving.relative_change import (
     worst_share,
 )
 from lagrad.solving.rounding_samples import COARSE, SAMPLES, SPACINGS, Roundings, stepping
-from lagrad.solving.sides import at_kink, mean_around, mean_of_sides
+from lagrad.solving.sides import Take, at_kink, mean_around, mean_of_sides
 from lagrad.systems.linearization import Linearization, split
 from lagrad.systems.structure import Block
 from lagrad.typing import Array
@@ -238,19 +238,17 @@ class SolvedPoint:
         def taken(there: SolvedPoint) -> list[Array]:
             return [there.values[v] for v in found]
 
-        means, _ = self.mean(taken(self), taken)
+        means, _ = self.mean(taken(self), taken, taken)
         return replace(self, values=self.values | dict(zip(found, means, strict=True)))
 
-    def mean(
-        self, plain: Sequence[Array], taken: "Callable[[SolvedPoint], Sequence[Array]]"
-    ) -> tuple[list[Array], float]:
-        """The mean of what is taken of the point over the sides of its kinks, and the jump."""
+    def mean(self, plain: Sequence[Array], taken: Take, around: Take) -> tuple[list[Array], float]:
+        """The mean of what is taken over the sides of kinks, or around, and the jump."""
         with np.errstate(all="ignore"):
             if self.tied and not self.in_loops:
                 plain, jump = mean_of_sides(self, plain, taken)
                 if self.solved or all_finite(plain):
                     return list(plain), jump
-            return mean_around(self, plain, taken)
+            return mean_around(self, plain, around)
 
     def bounds(self) -> dict[str, float]:
         """The relative error of each variable but those given, by its name."""

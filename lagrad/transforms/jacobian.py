@@ -9,6 +9,7 @@ import scipy.sparse as sparse_matrices
 
 from lagrad.errors import InvalidFunction, NotFinite
 from lagrad.expressions.expression import Variable
+from lagrad.solving.sides import around
 from lagrad.solving.solved_point import SolvedPoint
 from lagrad.solving.solved_system import SolvedSystem
 from lagrad.systems.linearization import Linearization
@@ -182,5 +183,7 @@ def sparse_mean(point: SolvedPoint, here: Any, output: Variable, parameter: Vari
     rows, columns = assembled(point.compiled.tape.pattern()).nonzero()
     if not rows.size:
         return here
-    (found,), _ = point.mean(entries(here), lambda at: entries(assembled(at.linearization)))
+    taken = lambda at: entries(assembled(at.linearization))
+    beside = lambda at: entries(assembled(around(at)))
+    (found,), _ = point.mean(entries(here), taken, beside)
     return sparse_matrices.csr_array((found, (rows, columns)), shape=here.shape)
