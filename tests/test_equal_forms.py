@@ -321,3 +321,24 @@ def test_random_systems_as_arrays_beside_mpmath(kind, monkeypatch):
     for seed in range(900, 905):
         for outcome in run(f"systems/{kind}", seed, 1):
             assert outcome.verdict != "silent", (kind, seed, outcome)
+
+
+@pytest.mark.parametrize("parameter", [False, True])
+def test_all_unknowns_in_all_equations(parameter):
+    """An input-output table of 160 sectors: no matrix on the way has more entries than it."""
+    n = 160
+    table = np.random.default_rng(9).uniform(0, 1, (n, n)) / n / 1.6
+    p = lg.Program("sectors")
+    d = p.parameter("d", value=1.0)
+    A = p.parameter("A", value=table) if parameter else table
+    x = [p.unknown(f"x{i}", start=10.0) for i in range(n)]
+    for i in range(n):
+        p.subject_to(x[i] == sum(A[i, j] * x[j] for j in range(n)) + d / np.sqrt(x[i]))
+    assert p.together() is not None
+    at = p.solve(d=1.1)
+    found = np.array([float(at[f"x{i}"]) for i in range(n)])
+    residual = found - table @ found - 1.1 / np.sqrt(found)
+    np.testing.assert_allclose(residual, 0, atol=1e-12)
+    jacobian = np.eye(n) - table + np.diag(0.55 * found**-1.5)
+    slope = np.linalg.solve(jacobian, 1 / np.sqrt(found))
+    assert at.gradient("x3")["d"] == pytest.approx(slope[3], rel=1e-9)

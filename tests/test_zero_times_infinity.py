@@ -189,3 +189,55 @@ def test_powers_that_tend_to_a_derivative_slowly(case):
 def test_powers_that_tend_to_none(f):
     with pytest.raises(lg.NotFinite):
         lg.grad(f)(0.0)
+
+
+# Kernels of distances between all points, those of each from itself among them: a loss by all
+# pairs' kernels, and the same by pairs of different points alone.
+KERNELS = {
+    "squares": lambda r: r**2,
+    "exponential": lambda r: np.exp(-r),
+    "Matérn 3/2": lambda r: (1 + r) * np.exp(-r),
+    "the distances": lambda r: r,
+}
+DISTANCES = {
+    "norm": lambda d: np.linalg.norm(d, axis=-1),
+    "square root": lambda d: np.sqrt(np.sum(d**2, -1)),
+}
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_distances_of_all_points(kernel, distance):
+    points = np.random.default_rng(0).standard_normal((6, 2))
+    of, far = KERNELS[kernel], DISTANCES[distance]
+    one, other = np.triu_indices(6, 1)
+
+    def loss(x, scales):
+        return np.sum(of(far((x[:, None] - x[None]) / scales)))
+
+    def apart(x, scales):
+        return 2 * np.sum(of(far((x[one] - x[other]) / scales)))
+
+    given = points, np.array([0.7, 1.3])
+    right = lg.grad(apart, (0, 1))(*given)
+    compiled = lg.compile(lg.grad(loss, (0, 1)))
+    for _ in range(3):
+        compiled(*given)
+    for slopes in (lg.grad(loss, (0, 1))(*given), compiled(*given)):
+        for found, wanted in zip(slopes, right, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+    ways = points + 1, np.array([0.2, -0.5])
+    along = lg.jvp(loss, given, ways)[1]
+    assert along == pytest.approx(lg.jvp(apart, given, ways)[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("k", [1.0, 1e3, 1e4, 1e5, 1e6])
+def test_what_bends_within_a_short_way(k):
+    """A Matérn kernel and a wave at the tip of a norm's cone: −k² and 2 on the diagonal."""
+    norm, z = np.linalg.norm, np.zeros(2)
+    matern = lambda x: (1 + k * norm(x)) * np.exp(-k * norm(x))
+    np.testing.assert_allclose(lg.hessian(matern)(z) / k**2, -np.eye(2), atol=1e-7)
+    wave = lambda x: norm(x) ** 2 * np.cos(k * x[0])
+    np.testing.assert_allclose(lg.hessian(wave)(z), 2 * np.eye(2), atol=1e-7)
+    steep = lambda x: np.sin(k * x) + np.sqrt(x**2)
+    assert lg.grad(steep)(0.0) == pytest.approx(k, rel=1e-9)

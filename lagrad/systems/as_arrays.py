@@ -24,8 +24,10 @@ from lagrad.typing import Array
 
 # From so many unknowns on, and so many nodes to a form, arrays cost less.
 UNKNOWNS, NODES = 150, 4
-# Entries of the incidence, for each unknown, and blocks in a row, beyond which all is one block.
-ENTRIES, LEVELS = 60, 40
+# Entries of the incidence, for each unknown and in all, that are too many.
+ENTRIES, AT_LEAST = 60, 4_000_000
+# Blocks in a row beyond which all is one block.
+LEVELS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +297,7 @@ class Levels:
                     if depends[kind] is not None
                 ]
                 depends[form] = sum(parts[1:], parts[0]).astype(bool) if parts else None
-                if parts and depends[form].nnz > ENTRIES * (n + form.length):
+                if parts and depends[form].nnz > max(AT_LEAST, ENTRIES * (n + form.length)):
                     raise Irregular
                 continue
             entries = self._entries(form, columns)

@@ -38,7 +38,7 @@ def dense_jacobian(tape: Tape, output: Expression, source: Expression) -> Expres
     n = source.size
     if output.size != n or n > AT_MOST or output.index not in tape.slots:
         return None
-    if not all(step.map is None or has_form(step.map) for step in tape.steps):
+    if not all(step.map is None or has_form(step.map) for step in tape.steps) or tape.is_tall(n):
         return None
     carried: list[Any] = [None] * len(tape.shapes)
     carried[tape.slots[source.index]] = ScaledRows(1.0)

@@ -19,6 +19,7 @@ import numpy as np
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import ancestors
 from lagrad.expressions.linear_maps import Chosen, Joint, LinearMap, Reindex, Scale
+from lagrad.primitives.product_maps import Contract
 from lagrad.systems import scalar_partials
 from lagrad.systems.choices_taken import restricted
 from lagrad.systems.scalar_partials import ScalarPartials, Weights, weights_of
@@ -26,6 +27,8 @@ from lagrad.systems.sparsity import Blocks, Entries, Patterns, added, is_small
 from lagrad.typing import Array, Shape
 
 Nodes: TypeAlias = Sequence[Expression]
+# Entries of a dense matrix on the way to a Jacobian, at the most, where all maps are sparse.
+DENSE = 4_000_000
 # Which steps, in order; None for all.
 Places: TypeAlias = Sequence[int] | None
 # What is done to each product with a map, as if it had been rounded otherwise.
@@ -80,6 +83,16 @@ class Tape:
         for node in sources:
             self.slot(node)
         self.extend(outputs)
+
+    def is_tall(self, width: int) -> bool:
+        """Whether a matrix on the way has too many rows to be dense, and none need be."""
+        return width * self._sparse_rows > DENSE
+
+    @cached_property
+    def _sparse_rows(self) -> int:
+        maps = (step.map for step in self.steps if step.map is not None)
+        products = any(isinstance(getattr(linear, "base", linear), Contract) for linear in maps)
+        return 0 if products else max(map(math.prod, self.shapes), default=0)
 
     def slot(self, node: Expression) -> int:
         """The slot of a node, a new one at the first asking."""
@@ -316,9 +329,10 @@ class Linearization:
         if self.numbers is not None:
             found = self.numbers.jacobian(self.tape.slots, outputs, sources)
             return found.toarray() if dense else found
-        if not dense:
-            return self.blocks(sources).assembled(outputs, sources)
         slots, width = self.tape.slots, sum(node.size for node in sources)
+        if not dense or self.tape.is_tall(width):
+            found = self.blocks(sources).assembled(outputs, sources)
+            return found.toarray() if dense else found
         matrices, offset = self.empty(), 0
         for node in sources:
             matrices[slots[node.index]] = np.eye(node.size, width, offset)
