@@ -116,8 +116,10 @@ def units(equations: BlockEquations, outer: list[Array], start: Array) -> tuple[
     with np.errstate(all="ignore"):
         here = LocalEquations(equations, outer, start)
         size = float(np.abs(here.residual).max(initial=0.0))
+        jacobian = np.asarray(here.matrix(dense=True), dtype=float)
+        if not np.isfinite(jacobian).all():  # of which LAPACK tells the terminal
+            return 1.0, 1.0
         try:
-            jacobian = np.asarray(here.matrix(dense=True), dtype=float)
             step = np.linalg.lstsq(jacobian, here.residual.astype(float), rcond=None)[0]
         except np.linalg.LinAlgError:
             return 1.0, 1.0
