@@ -33,6 +33,8 @@ SLOWEST, FASTEST, STRAYS = 1.05, 8.0, 1e-2
 # as what bends; and how well limits from these agree, at the best and at the worst.
 SHARES = tuple(10.0**-k for k in range(9))
 AGREE, ALIKE = 1e-9, 1e-7
+# After so many ways along which there is no limit of anything nobody looks any further.
+HOPELESS = 4
 # Of derivatives: differences that are rounding. Of differences: what is left of them.
 UNSEEN, ZERO = 1e-11, 1e-8
 
@@ -143,24 +145,31 @@ def mean_around(
         found = taken(point.moved_by({}, dict(zip(parameters, there, strict=True))))
         return [np.asarray(a, float) for a in found]
 
+    failed = [0]
+
     def evaluate(way: Array) -> list[Array]:
         limits: list[list[Array]] = []
         for share in SHARES:
-            along = [at(way, share * times) for times in (1.0, 2.0, 4.0, 8.0)]
-            limits.append([limit(*arrays) for arrays in zip(*along, strict=True)])
-            if len(limits) == 1 and all(map(constant, *along[:2])):
-                return limits[0]
+            near, far = at(way, share), at(way, 2.0 * share)
+            if not limits and all(map(constant, near, far)):
+                return near
+            if point.in_loops:  # whose steps are many
+                return [limit(*arrays) for arrays in zip(near, far, strict=True)]
+            along = zip(near, far, at(way, 4.0 * share), at(way, 8.0 * share), strict=True)
+            limits.append([limit(*arrays) for arrays in along])
             found = [settled(*arrays) for arrays in zip(*limits, strict=True)]
-            if len(limits) > 1 and all(np.isfinite(a).all() for a in found):
-                break
+            if all(np.isfinite(a).all() for a in found):
+                return found
+        failed[0] += not any(np.isfinite(a).any() for a in found)
         return found
 
     ways = directions(sum(v.size for v in parameters))
-    found, jump = mean(plain, ((way, -way) for way in ways), evaluate)
+    pairs = ((way, -way) for way in itertools.takewhile(lambda _: failed[0] < HOPELESS, ways))
+    found, jump = mean(plain, pairs, evaluate)
     if point.in_loops:
         return found, jump
-    pairs = zip(plain, found, strict=True)
-    return [np.where(np.isfinite(a), a, b) for a, b in pairs], jump
+    both = zip(plain, found, strict=True)
+    return [np.where(np.isfinite(a), a, b) for a, b in both], jump
 
 
 def settled(*limits: Array) -> Array:
@@ -207,6 +216,8 @@ def limit(near: Array, far: Array, *further: Array) -> Array:
     size = max(1.0, largest(near[np.isfinite(near)]))
     alike = np.abs(near - far) <= 1e-4 * np.abs(near) + 1e-6 * size
     straight = np.where(alike, 2.0 * near - far, np.nan)
+    if not further:
+        return straight
     first, second, third = (b - a for a, b in itertools.pairwise((near, far, *further)))
     with np.errstate(all="ignore"):
         growth, again = second / first, third / second
