@@ -252,17 +252,17 @@ class Reindex(LinearMap):
     def rmv(self, cotangent: Value) -> Value:
         return self.backward(cotangent)
 
-    def _index(self) -> Any:
+    def index(self) -> Any:
         """For each entry of the target the source's, counted from one; zero for none."""
         size = math.prod(self.source)
         return np.ravel(self.forward(np.arange(1, size + 1).reshape(self.source)))
 
     def as_sparse(self) -> sparse.csr_array:
-        index = self._index()
+        index = self.index()
         return one_per_row(index - 1, np.ones(index.size), math.prod(self.source))
 
     def lmul(self, matrix: Any) -> Any:
-        index = self._index()
+        index = self.index()
         return matrix[index - 1] if index.all() else self.as_sparse() @ matrix
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from lagrad.expressions.expression import Constant, Expression
 from lagrad.expressions.graph import ancestors
+from lagrad.expressions.jacobian_columns import dense_columns
 from lagrad.expressions.linear_maps import Chosen, Joint, LinearMap, Reindex, Scale
 from lagrad.primitives.product_maps import Contract
 from lagrad.systems import scalar_partials
@@ -28,7 +29,7 @@ from lagrad.typing import Array, Shape
 
 Nodes: TypeAlias = Sequence[Expression]
 # Entries of a dense matrix on the way to a Jacobian, at the most, where all maps are sparse.
-DENSE = 4_000_000
+DENSE = 1_000_000
 # Which steps, in order; None for all.
 Places: TypeAlias = Sequence[int] | None
 # What is done to each product with a map, as if it had been rounded otherwise.
@@ -85,14 +86,22 @@ class Tape:
         self.extend(outputs)
 
     def is_tall(self, width: int) -> bool:
-        """Whether a matrix on the way has too many rows to be dense, and none need be."""
-        return width * self._sparse_rows > DENSE
+        """Whether matrices on the way are much larger than the arrays that they are made of."""
+        return width * self.rows > max(DENSE, 4 * self._data)
 
     @cached_property
-    def _sparse_rows(self) -> int:
+    def rows(self) -> int:
+        return max(map(math.prod, self.shapes), default=0)
+
+    @cached_property
+    def _data(self) -> int:
+        return max((node.size for node in self.data), default=0)
+
+    @cached_property
+    def sparse(self) -> bool:
+        """Whether no map is a product with a matrix."""
         maps = (step.map for step in self.steps if step.map is not None)
-        products = any(isinstance(getattr(linear, "base", linear), Contract) for linear in maps)
-        return 0 if products else max(map(math.prod, self.shapes), default=0)
+        return not any(isinstance(getattr(linear, "base", linear), Contract) for linear in maps)
 
     def slot(self, node: Expression) -> int:
         """The slot of a node, a new one at the first asking."""
@@ -329,24 +338,11 @@ class Linearization:
         if self.numbers is not None:
             found = self.numbers.jacobian(self.tape.slots, outputs, sources)
             return found.toarray() if dense else found
-        slots, width = self.tape.slots, sum(node.size for node in sources)
-        if not dense or self.tape.is_tall(width):
-            found = self.blocks(sources).assembled(outputs, sources)
-            return found.toarray() if dense else found
-        matrices, offset = self.empty(), 0
-        for node in sources:
-            matrices[slots[node.index]] = np.eye(node.size, width, offset)
-            offset += node.size
-        # The product with a unit matrix is the map itself.
-        unit = matrices[slots[sources[0].index]] if len(sources) == 1 else None
-        product: Product = lambda linear, held: (
-            linear.as_dense() if held is unit else linear.lmul(held)
-        )
-        accumulate(matrices, self.steps, product)
-        rows_of = [(n, matrices[slots[n.index]] if n.index in slots else None) for n in outputs]
-        return np.concatenate(
-            [np.zeros((node.size, width)) if rows is None else rows for node, rows in rows_of]
-        )
+        tall = self.tape.is_tall(sum(node.size for node in sources))
+        if dense and not (tall and self.tape.sparse):
+            return dense_columns(self, outputs, sources)
+        found = self.blocks(sources).assembled(outputs, sources)
+        return found.toarray() if dense else found
 
     def blocks(self, sources: Nodes, through: bool = True) -> Blocks:
         """The matrix of each slot by each source that it depends on.
