@@ -79,11 +79,15 @@ def native_steps(lowered: Lowered) -> list[Step] | None:
         return None
     operations = lowered.operations
     order = [p for p in needed(lowered) if operations[p].primitive is not None]
+    rules = native().loop
+    operations = native().windows.with_windows(operations, order, rules.has_rule)
     groups, level = grouped(operations, order)
-    return Calls(lowered, order, groups, level).steps if groups else None
+    if not groups:
+        return None
+    return Calls(operations, lowered.outputs, order, groups, level).steps
 
 
-VIEWS = frozenset(["reshape", "broadcast_to"])
+VIEWS = frozenset(["reshape", "broadcast_to", "window"])
 
 
 def grouped(
@@ -132,19 +136,19 @@ class Calls:
 
     def __init__(
         self,
-        lowered: Lowered,
+        operations: list[Operation],
+        outputs: Sequence[int],
         order: list[int],
         groups: dict[Key, list[int]],
         level: dict[int, int],
     ) -> None:
-        self.operations, self.steps = lowered.operations, list[Step]()
+        self.operations, self.steps = operations, list[Step]()
         self.loops: Any = native().loop
-        operations = lowered.operations
         unit = {p: key for key, places in groups.items() for p in places}
         plain = [p for p in order if p not in unit and operations[p].name not in VIEWS]
         views = [p for p in order if p not in unit and operations[p].name in VIEWS]
         # What has to be an array: outputs, what NumPy is given, what groups give one another.
-        self.asked = {*lowered.outputs, *(a for p in plain for a in operations[p].arguments)}
+        self.asked = {*outputs, *(a for p in plain for a in operations[p].arguments)}
         early = {a for p in plain for a in operations[p].arguments}
         # Where an array is spread, reshaped and spread again it has to be one in between.
         sources = {

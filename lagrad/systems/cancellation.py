@@ -111,7 +111,7 @@ class Differences:
                 matters = within is None or node.index in within
                 if node.size and not known and node.dtype.kind == "f" and matters:
                     found.append(node)
-        sums = [n for n in found if name_of(n) in OF_TWO]
+        sums = [n for n in found if name_of(n) in OF_TWO and not from_extreme(n, defined)]
         within = {n.index for n in sums if uses[n.index] == 1}
         inner = {right(a, defined).index for n in sums for a in n.arguments} & within
         many = [n for n in found if name_of(n) in OF_MANY and products(n) <= PRODUCTS]
@@ -316,6 +316,16 @@ def norm(a: Array) -> Array:
     """The root sum of squares of all entries."""
     flat = np.ravel(a)
     return np.sqrt(flat @ flat)
+
+
+def from_extreme(node: Expression, defined: dict[int, Expression]) -> bool:
+    """Whether an array's own extreme is taken from it: of that itself nothing is left, exactly."""
+    if name_of(node) != "subtract":
+        return False
+    array, extreme = (right(a, defined) for a in node.arguments)
+    while name_of(extreme) in ("reshape", "broadcast_to"):
+        extreme = right(extreme.arguments[0], defined)
+    return name_of(extreme) in ("max", "min") and right(extreme.arguments[0], defined) is array
 
 
 def products(node: Expression) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lagrad.compiler.lowering import Operation, is_elementwise
 from lagrad.compiler.native.code import INTEGER
 from lagrad.compiler.native.machine import lanes
 from lagrad.compiler.native.reductions import REDUCTIONS
 from lagrad.compiler.native.rules import RULES, kind_of
+from lagrad.compiler.native.windows import NAME, window_of
 from lagrad.expressions.real_arrays import NUMBERS
 from lagrad.typing import Indices, Shape
 
@@ -30,6 +31,11 @@ ROWS = 1024
 
 def source_of(place: int, operations: Sequence[Operation]) -> tuple[int, Shape]:
     """The array in whose memory a value stands, and the shape from which it is spread."""
+    if operations[place].name == NAME:
+        (root,), shape = operations[place].arguments, operations[place].shape
+        while operations[root].name == "reshape":
+            (root,) = operations[root].arguments
+        return root, shape
     if operations[place].name == "broadcast_to":
         (place,) = operations[place].arguments
     shape = operations[place].shape
@@ -130,6 +136,7 @@ class Access:
     root: int  # in whose memory it is
     along: tuple[bool, ...]
     kind: str
+    window: tuple[int, int, int] | None = None  # through which it is read
 
     @property
     def advances(self) -> bool:
@@ -187,7 +194,9 @@ class Loop:
             root = sources[place][0] if place in sources else place
             return Access(place, root, tuple(way[group[0]] for group in groups), kind)
 
-        self.inputs = [access(p, way) for p, way in given.items()]
+        self.inputs = [
+            replace(access(p, way), window=window_of(p, operations)) for p, way in given.items()
+        ]
         self.outputs = [access(p, way) for p, way in found.items()]
         # A vector of as many floats as fit, where most of the work is theirs.
         kinds = [kind_of(operations[p].dtype) for p in places]

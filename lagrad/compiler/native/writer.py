@@ -120,20 +120,44 @@ class Writer:
             text = self._set(self.rows, f"shufflevector {own} {first}, {own} poison, {zeros}")
             found = Value(code, text, stored)
         else:
+            mask = "%mask"
+            if access.window is not None:
+                offset, low, high = access.window
+                address = self._set(
+                    self.rows, f"getelementptr {stored}, ptr {address}, i64 {offset}"
+                )
+                mask = self._within(low, high)
             place = self._set(code.lines, f"getelementptr {stored}, ptr {address}, i64 %i")
-            found = code.add(self._masked("load", own, place), stored)
+            found = code.add(self._masked("load", own, place, mask=mask), stored)
         return found.to("i1") if access.kind == "i1" else found
 
-    def _masked(self, what: str, own: str, address: str, value: str = "") -> str:
+    def _within(self, low: int, high: int) -> str:
+        """The lanes that there are between two entries."""
+        code, found = self.code, "%mask"
+        mask = code.type_of("i1")
+        lanes = f"@llvm.get.active.lane.mask.v{code.lanes}i1.i64"
+        if high < self.loop.sizes[0]:
+            before = self._set(code.lines, f"call {mask} {lanes}(i64 %i, i64 {high})")
+            found = self._set(code.lines, f"and {mask} {found}, {before}")
+        if low > 0:
+            less = self._set(code.lines, f"call {mask} {lanes}(i64 %i, i64 {low})")
+            more = self._set(code.lines, f"xor {mask} {less}, splat (i1 true)")
+            found = self._set(code.lines, f"and {mask} {found}, {more}")
+        return found
+
+    def _masked(
+        self, what: str, own: str, address: str, value: str = "", mask: str = "%mask"
+    ) -> str:
         """A load or store of the lanes that there are."""
-        lanes_, mask = self.code.lanes, self.code.type_of("i1")
+        lanes_, truths = self.code.lanes, self.code.type_of("i1")
         kind = own.split(" x ")[1][:-1]
         name = f"@llvm.masked.{what}.v{lanes_}{SUFFIX.get(kind, kind)}.p0"
         if what == "load":
-            self.code.declared[name] = f"declare {own} {name}(ptr, i32, {mask}, {own})"
-            return f"call {own} {name}(ptr {address}, i32 1, {mask} %mask, {own} zeroinitializer)"
-        self.code.declared[name] = f"declare void {name}({own}, ptr, i32, {mask})"
-        return f"call void {name}({own} {value}, ptr {address}, i32 1, {mask} %mask)"
+            self.code.declared[name] = f"declare {own} {name}(ptr, i32, {truths}, {own})"
+            given = f"ptr {address}, i32 1, {truths} {mask}, {own} zeroinitializer"
+            return f"call {own} {name}({given})"
+        self.code.declared[name] = f"declare void {name}({own}, ptr, i32, {truths})"
+        return f"call void {name}({own} {value}, ptr {address}, i32 1, {truths} {mask})"
 
     def _argument(self, place: int, kind: str) -> Value:
         """An argument as of the kind that an operation computes in."""
