@@ -53,6 +53,7 @@ class Sum:
     node: Expression
     terms: tuple[Expression, ...]
     size: Size
+    zeros: bool = False  # whether it is exact where it is zero
 
     def of_numbers(self) -> bool:
         return self.size is largest_of and all(term.shape == () for term in self.terms)
@@ -111,14 +112,17 @@ class Differences:
                 matters = within is None or node.index in within
                 if node.size and not known and node.dtype.kind == "f" and matters:
                     found.append(node)
-        sums = [n for n in found if name_of(n) in OF_TWO and not from_extreme(n, defined)]
+        sums = [n for n in found if name_of(n) in OF_TWO]
         within = {n.index for n in sums if uses[n.index] == 1}
         inner = {right(a, defined).index for n in sums for a in n.arguments} & within
         many = [n for n in found if name_of(n) in OF_MANY and products(n) <= PRODUCTS]
         self.functions = [n for n in found if name_of(n) in OF_ONE]
         outer = [n for n in sums if n.index not in inner]
         self.sums = [Sum(n, n.arguments, size_of(n)) for n in many]
-        self.sums += [Sum(n, terms_of(n, within, defined), largest_of) for n in outer]
+        self.sums += [
+            Sum(n, terms_of(n, within, defined), largest_of, from_extreme(n, defined))
+            for n in outer
+        ]
         # Sums of numbers are looked at together.
         self.sums.sort(key=Sum.of_numbers)
         self.together = [found for found in self.sums if found.of_numbers()]
@@ -181,8 +185,8 @@ class Differences:
                 place = end
                 if found.size is largest_of and stands_out(value, terms, max(least, ROUGH)):
                     continue
-                size = found.size(*terms)
-                if little(abs(value), size, least):
+                size, left = found.size(*terms), np.abs(value)
+                if little(np.where(left == 0, size, left) if found.zeros else left, size, least):
                     first = found.node if first is None else first
                     top = max(top, float(np.max(size)))
             if self.together:
@@ -225,7 +229,9 @@ def margin(found: Differences) -> list[Any]:
         left = np.abs(total.node)
         if total.size is largest_of:
             for term in total.terms:
-                enough(left, np.abs(term))
+                size = np.abs(term)
+                some = np.where(np.equal(left, 0.0), size, left) if total.zeros else left
+                enough(some, size)
         else:
             enough(left, squares_of(total))
     limits = []
@@ -319,7 +325,7 @@ def norm(a: Array) -> Array:
 
 
 def from_extreme(node: Expression, defined: dict[int, Expression]) -> bool:
-    """Whether an array's own extreme is taken from it: of that itself nothing is left, exactly."""
+    """Whether an array's own extreme is taken from it: of itself nothing is left, exactly."""
     if name_of(node) != "subtract":
         return False
     array, extreme = (right(a, defined) for a in node.arguments)
