@@ -45,7 +45,7 @@ REMAINDERS = {
         lambda x: mpmath.digamma(x) - mpmath.log(x),
         10.0 ** np.arange(8),
     ),
-    "erf(x)/x": (lambda x: special.erf(x) / x, lambda x: mpmath.erf(x) / x, 10.0 ** -np.arange(9)),
+    "erf(x)/x": (lambda x: special.erf(x) / x, lambda x: mpmath.erf(x) / x, 10.0 ** -np.arange(8)),
     "Pythagoras": (
         lambda x: (np.sin(x) ** 2 + np.cos(x) ** 2) * x**2,
         lambda x: x**2,

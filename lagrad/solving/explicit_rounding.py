@@ -150,7 +150,9 @@ class ExplicitRounding:
             return 0.0
         found, spoilt = self.found, self._spoilt(self.others)
         others = [{k: a if k in spoilt else found[k] for k, a in o.items()} for o in self.others]
-        own = {k: self.units[k] for k in spoilt}
+        # Where a sum has cancelled, what is left of it is no zero beside the sum's own terms.
+        cancelled = self.of.point.cancels[0] is not None
+        own = {k: self.units[k] for k in spoilt if cancelled}
         return SAFETY * self.of.change(found, others, spoilt=own)
 
     def _spoilt(self, others: Sequence[Mapping[Any, Array]]) -> set[Any]:
