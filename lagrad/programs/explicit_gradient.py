@@ -75,7 +75,7 @@ class ExplicitGradient:
         self.wide: WideNodes | None = None
         # Sums that may cancel, and where their terms are among what is computed.
         own = self._asked_inside() if of is None else []
-        self.differences = compiled.differences if own or of is not None else None
+        self.differences = compiled.differences if (asked := own or of is not None) else None
         self.terms: Any = None
         self.own: Any = slice(0, 0)  # where derivatives are that the function itself asks for
         if compiled.flat is not None:
@@ -104,7 +104,7 @@ class ExplicitGradient:
             matrices = conditioned([system.variables[n] for n in outputs], definitions(system))
         self.tie_count, self.ties, self.matrices = len(ties), list(ties), bool(matrices)
         self.wide = self._wide(results, definitions(system))
-        if self.differences is not None:
+        if asked:
             roots = [system.constraints[name].root for name in compiled.system.constraints]
             slopes = own or results[len(outputs) :]
             if sum(v.size for v in slopes) <= LOOKED_AT:
@@ -116,13 +116,13 @@ class ExplicitGradient:
         self.checked = len(results) + len(ties) + len(matrices)
         self.own = slice(self.checked, self.checked + len(own))
         self.terms = slice(self.own.stop, None)
-        asked = [*results, *ties, *matrices, *own, *terms]
-        self.plan = Plan(given, asked, definitions(system))
+        wanted = [*results, *ties, *matrices, *own, *terms]
+        self.plan = Plan(given, wanted, definitions(system))
         # Each result is an array of its own, and a gradient has its parameter's dtype.
-        wanted = [v.dtype for v in (*self.outputs, *self.parameters)]
+        dtypes = [v.dtype for v in (*self.outputs, *self.parameters)]
         self.copied = [
             dtype if shared or dtype != v.dtype else None
-            for v, shared, dtype in zip(results, self.plan.shared, wanted, strict=False)
+            for v, shared, dtype in zip(results, self.plan.shared, dtypes, strict=False)
         ]
 
     def quick(self, given: Collection[str]) -> QuickGradient | None:

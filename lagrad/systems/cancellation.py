@@ -20,6 +20,7 @@ import numpy as np
 from lagrad.expressions.expression import Constant, Expression, Variable
 from lagrad.expressions.graph import ancestors, moves
 from lagrad.systems.rewriting import Instead
+from lagrad.systems.signs import of_one_sign, signs
 from lagrad.typing import Array
 
 # What is left of a sum, relative to its terms, from which a derivative may be spoilt: of n random
@@ -112,6 +113,8 @@ class Differences:
                 matters = within is None or node.index in within
                 if node.size and not known and node.dtype.kind == "f" and matters:
                     found.append(node)
+        sign = signs(nodes, defined)
+        found = [n for n in found if not of_one_sign(n, sign)]
         sums = [n for n in found if name_of(n) in OF_TWO]
         within = {n.index for n in sums if uses[n.index] == 1}
         inner = {right(a, defined).index for n in sums for a in n.arguments} & within

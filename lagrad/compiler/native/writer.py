@@ -19,7 +19,7 @@ from lagrad.compiler.native.rules import RULES, constant_power, kind_of
 from lagrad.expressions.real_arrays import NUMBERS
 
 # The entries whose sum is taken before it is added to that of others.
-STRETCH = 4096
+STRETCH, STRETCH_OF_SINGLES = 4096, 512
 ARGUMENTS = "ptr %sizes, i64 %low, i64 %high, i64 %block, ptr noalias %flags"
 
 
@@ -33,6 +33,11 @@ class Total:
     found: Value
     of_row: bool
     kind: str
+
+    @property
+    def wide(self) -> str:
+        """What stretches are put together in: sums of floats as doubles."""
+        return "double" if self.rule.across == "fadd" else self.kind
 
 
 class Writer:
@@ -213,9 +218,7 @@ class Writer:
             code.lines.append(self._masked("store", code.type_of(access.stored), place, value.text))
             return
         rule = REDUCTIONS[operation.name]
-        # Floats are added up as doubles.
-        kind = "double" if rule.across == "fadd" else access.kind
-        value = value.to(kind)
+        kind = access.kind
         if access.along == (False, True):
             start = self._set(self.rows, "mul i64 %block, %size1")
             first = self._set(
@@ -232,7 +235,7 @@ class Writer:
             return
         had = Value(code, f"%total{len(self.totals)}", kind)
         found = self.mask.choose(rule.step(had, value), had)
-        self.totals.append(Total(rule, address, had, found, any(access.along), access.kind))
+        self.totals.append(Total(rule, address, had, found, any(access.along), kind))
 
     def _assembled(self) -> str:
         loop, code = self.loop, self.code
@@ -241,19 +244,24 @@ class Writer:
         self.loop.flags = bool(outside)
         phis, row_phis, chunk_phis, sums = [], [], [], []
         for k, total in enumerate(loops):
-            own, had, found = code.type_of(total.had.kind), total.had.text, total.found.text
-            start = code.number(total.rule.start, total.had.kind).text
-            before = start if total.of_row else f"%across{k}"
-            chunk_phis.append(f"%mid{k} = phi {own} [{before}, %rowhead], [%sum{k}, %chunkend]")
+            had, found = total.had.text, total.found.text
+            own, wide = code.type_of(total.kind), code.type_of(total.wide)
+            start = code.number(total.rule.start, total.kind).text
+            first = code.number(total.rule.start, total.wide).text
+            before = first if total.of_row else f"%across{k}"
+            chunk_phis.append(f"%mid{k} = phi {wide} [{before}, %rowhead], [%sum{k}, %chunkend]")
             # Each stretch has a sum of its own: so few terms are added one after the other.
             adds = total.rule.across == "fadd"
             begin = start if adds else f"%mid{k}"
             phis.append(f"{had} = phi {own} [{begin}, %chunkhead], [{found}, %body]")
-            both = f"fadd {own} %mid{k}, {found}"
+            if own != wide:
+                sums.append(f"%wide{k} = fpext {own} {found} to {wide}")
+                found = f"%wide{k}"
+            both = f"fadd {wide} %mid{k}, {found}"
             sums.append(f"%sum{k} = {both if adds else f'bitcast {own} {found} to {own}'}")
             if not total.of_row:
-                ways = f"[{start}, %entry], [%sum{k}, %rowend]"
-                row_phis.append(f"%across{k} = phi {own} {ways}")
+                ways = f"[{first}, %entry], [%sum{k}, %rowend]"
+                row_phis.append(f"%across{k} = phi {wide} {ways}")
         bits = code.type_of("i1")
         if outside:
             seen = Value(code, "%seen", "i1")
@@ -277,8 +285,8 @@ class Writer:
         for k, total in enumerate(loops):
             lines = self.after if total.of_row else ends
             one = self._across(lines, total, f"%sum{k}")
-            if total.kind != total.had.kind:
-                one = self._set(lines, f"fptrunc {total.had.kind} {one} to {total.kind}")
+            if total.kind != total.wide:
+                one = self._set(lines, f"fptrunc {total.wide} {one} to {total.kind}")
             place = total.address
             if not total.of_row:
                 place = self._set(lines, f"getelementptr {total.kind}, ptr {place}, i64 %block")
@@ -298,6 +306,8 @@ class Writer:
         else:
             bounds = ["%low", "%high", "0", f"%size{dims - 1}"]
         first_row, last_row, first, last = bounds
+        single = any(total.kind != total.wide for total in loops)
+        stretch = STRETCH_OF_SINGLES if single else STRETCH
         tab = "\n  "
         arrays = ", ".join(
             f"ptr noalias %x{k}" for k in range(len(loop.inputs) + len(loop.outputs))
@@ -314,7 +324,7 @@ rowhead:
 chunkhead:
   %base = phi i64 [{first}, %rowhead], [%stop, %chunkend]
   {tab.join(chunk_phis)}
-  %far = add i64 %base, {STRETCH}
+  %far = add i64 %base, {stretch}
   %within = icmp slt i64 %far, %last
   %stop = select i1 %within, i64 %far, i64 %last
   br label %body
@@ -341,7 +351,7 @@ done:
 
     def _across(self, lines: list[str], total: Total, vector: str) -> str:
         """The lanes of a vector as one number."""
-        kind, rule = total.found.kind, total.rule
+        kind, rule = total.wide, total.rule
         own = self.code.type_of(kind)
         full = f"@llvm.vector.reduce.{rule.across}.v{self.code.lanes}{SUFFIX[kind]}"
         if rule.across in WITH_START:
