@@ -221,9 +221,10 @@ def margin(found: Differences) -> list[Any]:
     rough: dict[Any, list[Any]] = {}
 
     def enough(left: Any, size: Any) -> None:
-        fine.setdefault(left.shape, []).append(np.greater_equal(left, found.least * size))
+        # What is left, in shares of what is little: the same for all terms.
+        fine.setdefault(left.shape, []).append(np.greater_equal(left * (1 / found.least), size))
         if found.least < ROUGH and OFTEN * left.size > 1:
-            rough.setdefault(left.shape, []).append(np.greater_equal(left, ROUGH * size))
+            rough.setdefault(left.shape, []).append(np.greater_equal(left * (1 / ROUGH), size))
 
     for node in found.functions:
         (a,) = node.arguments
