@@ -23,33 +23,44 @@ def dirichlet(log_gamma):
     return law
 
 
-# A function, the same for mpmath, and points from which less and less is left.
+# A function, the same for mpmath, points from which less and less is left, and of how many of
+# them enough is left for an answer.
 REMAINDERS = {
     "Dirichlet-multinomial": (
         dirichlet(special.gammaln),
         dirichlet(mpmath.loggamma),
         10.0 ** np.arange(8),
+        4,
     ),
     "Stirling": (
         lambda x: special.gammaln(x) - (x - 0.5) * np.log(x) + x,
         lambda x: mpmath.loggamma(x) - (x - 0.5) * mpmath.log(x) + x,
         10.0 ** np.arange(8),
+        4,
     ),
     "tail of the normal law": (
         lambda x: special.log_ndtr(-x) + x * x / 2 + np.log(x),
         lambda x: log_normal(-x) + x * x / 2 + mpmath.log(x),
         10.0 ** np.arange(6),
+        3,
     ),
     "digamma": (
         lambda x: special.digamma(x) - np.log(x),
         lambda x: mpmath.digamma(x) - mpmath.log(x),
         10.0 ** np.arange(8),
+        8,
     ),
-    "erf(x)/x": (lambda x: special.erf(x) / x, lambda x: mpmath.erf(x) / x, 10.0 ** -np.arange(8)),
+    "erf(x)/x": (
+        lambda x: special.erf(x) / x,
+        lambda x: mpmath.erf(x) / x,
+        10.0 ** -np.arange(8),
+        4,
+    ),
     "Pythagoras": (
         lambda x: (np.sin(x) ** 2 + np.cos(x) ** 2) * x**2,
         lambda x: x**2,
         10.0 ** np.arange(0, 22, 3),
+        3,
     ),
 }
 
@@ -63,9 +74,9 @@ def ways(f):
 
 @pytest.mark.parametrize("case", REMAINDERS)
 def test_remainders(case):
-    f, exact, points = REMAINDERS[case]
+    f, exact, points, answered = REMAINDERS[case]
     for way in ways(f):
-        for x in map(float, points):
+        for k, x in enumerate(map(float, points)):
             with mpmath.workdps(60):
                 right = float(
                     mpmath.diff(exact, mpmath.mpf(x), h=mpmath.mpf(10) ** -25 * max(1, x))
@@ -73,7 +84,7 @@ def test_remainders(case):
             try:
                 found = way(x)
             except lg.SingularSystem:
-                assert x != 1.0, "nothing cancels here"
+                assert k >= answered, f"enough is left at {x}"
                 continue
             assert found == pytest.approx(right, rel=1e-6, abs=0), x
 

@@ -85,7 +85,7 @@ STEP = {f.__name__: f for f in (elementwise, moves, sums, products, powers)}
 def test_values_and_derivatives(runs, name, n, dtype, backwards):
     rng = np.random.default_rng(n)
     given = [rng.uniform(0.2, 1.0, s).astype(dtype) for s in ((n,), (STEPS, n))]
-    step, tol = STEP[name], 1e-12 if dtype is float else 1e-4
+    step, tol = STEP[name], 1e-13 if dtype is float else 1e-6
 
     def ours(z, xs):
         return lg.scan(step, z, xs, backwards=backwards)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lagrad.compiler.lowering import Lowered, Operation, is_elementwise
+from lagrad.compiler.native import windows
 from lagrad.expressions.expression import Expression
 from lagrad.typing import Array, Function, Indices, Shape
 
@@ -80,14 +81,14 @@ def native_steps(lowered: Lowered) -> list[Step] | None:
     operations = lowered.operations
     order = [p for p in needed(lowered) if operations[p].primitive is not None]
     rules = native().loop
-    operations = native().windows.with_windows(operations, order, rules.has_rule)
+    operations = windows.with_windows(operations, order, rules.has_rule)
     groups, level = grouped(operations, order)
     if not groups:
         return None
     return Calls(operations, lowered.outputs, order, groups, level).steps
 
 
-VIEWS = frozenset(["reshape", "broadcast_to", "window"])
+VIEWS = frozenset(["reshape", "broadcast_to", windows.NAME])
 
 
 def grouped(

@@ -163,9 +163,7 @@ class SolvedSystem:
             sweep.forth()
             return {v: np.asarray(sweep.value(v)).reshape(v.shape) for v in variables}
 
-        # By how much of a parameter: of the one that moves by the largest share of itself.
-        moves = ((v, largest(np.asarray(way))) for v, way in directions.items())
-        by = max(1.0, min((self._size(v) / move for v, move in moves if move), default=1.0))
+        by = by_shares(directions, self._size)
         units = {v: (size, by) for v, size in self._sizes(variables).items()}
         values, certificate = self._certified(carry, "the tangent", units)
         return Derivatives(values, "variable", certificate)
@@ -321,9 +319,22 @@ class SolvedSystem:
         return {v: self._size(v) for v in variables}
 
     def _size(self, variable: Variable) -> float:
-        """The largest entry of a variable's value; no less than one where it is as good as zero."""
-        size = largest(self.point.values[variable])
-        return size if size > 1e-12 * self.point.scale else max(size, 1.0)
+        return told(self.point.values[variable], self.point.scale)
+
+
+def told(value: Array, scale: float) -> float:
+    """The largest entry of a value; no less than one where it is as good as zero."""
+    size = largest(value)
+    return size if size > 1e-12 * scale else max(size, 1.0)
+
+
+def by_shares(directions: Values, size: Callable[[Variable], float]) -> float:
+    """How large a parameter is beside its move: the one that moves by the largest share of itself.
+
+    A tangent is measured by it as a gradient is by the size of its parameter.
+    """
+    moves = ((v, largest(np.asarray(way))) for v, way in directions.items())
+    return max(1.0, min((size(v) / move for v, move in moves if move), default=1.0))
 
 
 def cotangent_of(variable: Variable) -> dict[Variable, Array]:

@@ -16,7 +16,6 @@ import numpy as np
 
 from lagrad.errors import LagradError
 from lagrad.expressions.expression import Variable
-from lagrad.solving.block_equations import largest
 from lagrad.solving.certificate import Certificate, Policy
 from lagrad.solving.compiled_system import CompiledSystem, ImplicitRun
 from lagrad.solving.derivative_mapping import Derivatives, Gradient
@@ -24,7 +23,7 @@ from lagrad.solving.iterations import Newton
 from lagrad.solving.profile import BlockReport, Profile
 from lagrad.solving.solve import solve
 from lagrad.solving.solved_point import SolvedPoint
-from lagrad.solving.solved_system import SolvedSystem, cotangent_of
+from lagrad.solving.solved_system import SolvedSystem, by_shares, cotangent_of, told
 from lagrad.systems.as_arrays import AsArrays, Place
 from lagrad.systems.system import System
 from lagrad.typing import Array
@@ -177,10 +176,9 @@ class SolvedTogether:
         return found if width else {v: a.reshape(v.shape) for v, a in found.items()}
 
     def _size(self, variable: Variable) -> float:
-        """The largest entry of a value; one where that is as good as zero."""
         place = self._places[variable]
-        size = largest(np.ravel(self.solved.values[place.variable])[place.entries])
-        return size if size > 1e-12 * self.solved.point.scale else 1.0
+        entries = np.ravel(self.solved.values[place.variable])[place.entries]
+        return told(entries, self.solved.point.scale)
 
     def _swept(self, sweep: Any, seeds: Mapping[Variable, Array], forward: bool) -> None:
         """Seed the arrays, and run."""
@@ -226,7 +224,8 @@ class SolvedTogether:
         """The derivative of some variables, or of all, along a direction of the parameters."""
         variables = list(self.system.variables.values() if of is None else of)
         carry = self._carried(self._seeds(directions), variables, True)
-        units = {v: (self._size(v), 1.0) for v in variables}
+        by = by_shares(directions, self._size)
+        units = {v: (self._size(v), by) for v in variables}
         outputs = tuple({self._places[v].variable: None for v in variables})
 
         def arrays() -> Derivatives[Array]:
